@@ -1,0 +1,59 @@
+"""What every dataset provides: the labels of all its images, and a way to read one image."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+
+class Source(ABC):
+    """All labelled images of one dataset, before any split.
+
+    Subclasses are registered with `@register("<file stem>")`, fill the arrays in `__init__` from tables alone
+    (no image is opened), and must be picklable: several processes read images side by side.
+
+    Attributes
+    ----------
+    title : the name printed in the first line and in the table's title
+    class_names : K names, indexed by class id
+    ids : str [N], unique, one an image
+    labels : int64 [N], class ids
+    lesions : str [N], lesion of each image; an image without a lesion id has its own id here
+    present : bool [N], whether the image can be read
+    groups : head, medium and tail as class ids, where the field has fixed them; None: thirds by frequency
+    """
+
+    title: ClassVar[str]
+    licence: ClassVar[str]
+    citation: ClassVar[str]
+    preset: ClassVar[str]
+    default_n_max: ClassVar[int]
+    default_val_per_class: ClassVar[int] = 50
+    default_test_per_class: ClassVar[int] = 100
+    groups: ClassVar[Mapping[str, tuple[int, ...]] | None] = None
+
+    class_names: tuple[str, ...]
+    ids: np.ndarray
+    labels: np.ndarray
+    lesions: np.ndarray
+    present: np.ndarray
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root
+
+    @abstractmethod
+    def read(self, position: int, size: int) -> np.ndarray:
+        """Return image `position` resized to `size` x `size`: uint8 [3, size, size], RGB, planar.
+
+        Raises
+        ------
+        UserError : the image is missing, corrupt or truncated; the message names the file
+        """
+
+    @abstractmethod
+    def fingerprints(self, positions: np.ndarray) -> np.ndarray:
+        """Return int64 [n], non-zero: a number per image that changes when its content may have changed."""

@@ -1,0 +1,143 @@
+"""Registries of plug-ins: one file is one entry, found by its name and imported only when asked for."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from ltbench.errors import UserError
+
+Entry = TypeVar("Entry", bound=type)
+
+_DECORATOR = re.compile(r"^@register\(\s*[\"']([^\"']+)[\"']\s*\)", re.MULTILINE)
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """Return the error for a name that nobody knows, with the nearest known one.
+
+    Examples
+    --------
+    >>> unknown("method", "lda", ["ce", "ldam"])
+    UserError("unknown method 'lda'; did you mean 'ldam'? known: ce, ldam")
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return UserError(f"unknown {kind} {name!r}{hint} known: {', '.join(known)}")
+
+
+class Registry(Generic[Entry]):
+    """Plug-ins of one kind: the files of a package, and files registered from outside.
+
+    A file of the package is an entry when it decorates a class with `@register("<file stem>")`. Nothing is
+    imported to list the names or their first docstring lines; `get` imports the one file that is asked for.
+
+    Parameters
+    ----------
+    kind : what an entry is called in messages, e.g. `"method"`
+    package : the package whose files are entries, e.g. `"ltbench.methods"`
+    folder : the folder of that package
+    """
+
+    def __init__(self, kind: str, package: str, folder: Path) -> None:
+        self.kind = kind
+        self._package = package
+        self._folder = folder
+        self._entries: dict[str, Entry] = {}
+        self._plugins: dict[str, Path] = {}
+
+    def register(self, name: str) -> Callable[[Entry], Entry]:
+        """Return the class decorator that enters a class under `name`.
+
+        Raises
+        ------
+        UserError : the name is taken, or a file of the package registers another name than its own
+        """
+
+        def enter(entry: Entry) -> Entry:
+            module = entry.__module__
+            if module.startswith(self._package + "."):
+                if module.rpartition(".")[2] != name:
+                    raise UserError(f"{module} registers the {self.kind} {name!r}; file and name must be the same")
+            else:
+                path = Path(getattr(sys.modules[module], "__file__", None) or module)
+                if name in self._builtin() or self._plugins.get(name, path) != path:
+                    raise UserError(f"plug-in {path} registers the taken {self.kind} name {name!r}; rename it")
+                self._plugins[name] = path
+            self._entries[name] = entry
+            return entry
+
+        return enter
+
+    def available(self) -> list[str]:
+        """Return all registered names, sorted; imports nothing."""
+        return sorted({*self._builtin(), *self._plugins})
+
+    def get(self, name: str) -> Entry:
+        """Return the class registered under `name`, importing its file if need be.
+
+        Raises
+        ------
+        UserError : unknown name
+        """
+        if name not in self._entries:
+            if name not in self._builtin():
+                raise unknown(self.kind, name, self.available())
+            importlib.import_module(f"{self._package}.{name}")
+        return self._entries[name]
+
+    def summary(self, name: str) -> str:
+        """Return the first line of the docstring of the file that holds `name`; imports nothing."""
+        source = self._plugins.get(name) or self._builtin().get(name)
+        if source is None:
+            raise unknown(self.kind, name, self.available())
+        docstring = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+        return docstring.partition("\n")[0]
+
+    def source_digest(self, name: str) -> str | None:
+        """Return the SHA-256 of a plug-in's file, None for an entry of the package itself."""
+        path = self._plugins.get(name)
+        return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def _builtin(self) -> dict[str, Path]:
+        found = {}
+        for path in sorted(self._folder.glob("*.py")):
+            if path.stem in _DECORATOR.findall(path.read_text(encoding="utf-8")):
+                found[path.stem] = path
+        return found
+
+
+def load_plugin(path: Path) -> None:
+    """Import a file from outside the repository; its `@register` decorators enter what it holds.
+
+    Raises
+    ------
+    UserError : the file is missing, fails on import, or registers a taken name
+    """
+    path = Path(path).resolve()
+    if not path.is_file():
+        raise UserError(f"plug-in file {path} does not exist")
+    module_name = f"ltbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if module_name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"plug-in file {path} is not a Python file (*.py)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        del sys.modules[module_name]
+        raise
+    except Exception as error:  # a plug-in may fail in any way; the user gets its file and its reason
+        del sys.modules[module_name]
+        raise UserError(f"plug-in {path} fails on import: {type(error).__name__}: {error}") from error
