@@ -72,6 +72,7 @@ class Registry(Generic[Entry]):
                 if name in self._builtin() or self._plugins.get(name, path) != path:
                     raise UserError(f"plug-in {path} registers the taken {self.kind} name {name!r}; rename it")
                 self._plugins[name] = path
+            entry.name = name
             self._entries[name] = entry
             return entry
 

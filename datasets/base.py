@@ -18,7 +18,9 @@ class Source(ABC):
 
     Attributes
     ----------
+    name : the registered name
     title : the name printed in the first line and in the table's title
+    variant : tells apart two sources of one name whose images differ
     class_names : K names, indexed by class id
     ids : str [N], unique, one an image
     labels : int64 [N], class ids
@@ -27,6 +29,7 @@ class Source(ABC):
     groups : head, medium and tail as class ids, where the field has fixed them; None: thirds by frequency
     """
 
+    name: ClassVar[str]
     title: ClassVar[str]
     licence: ClassVar[str]
     citation: ClassVar[str]
@@ -36,6 +39,7 @@ class Source(ABC):
     default_test_per_class: ClassVar[int] = 100
     groups: ClassVar[Mapping[str, tuple[int, ...]] | None] = None
 
+    variant: str = ""
     class_names: tuple[str, ...]
     ids: np.ndarray
     labels: np.ndarray

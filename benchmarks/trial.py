@@ -1,0 +1,302 @@
+"""One trial as one idempotent job: skipped when done, resumed when begun, claimed by a lock, recorded at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from filelock import FileLock, Timeout
+
+import ltbench
+from ltbench.benchmarks.device import compute_dtype, describe_device, prepare_process
+from ltbench.benchmarks.display import TrialDisplay
+from ltbench.benchmarks.inference import Inference
+from ltbench.benchmarks.metrics import evaluate
+from ltbench.benchmarks.protocol import Protocol
+from ltbench.benchmarks.records import SCHEMA, plain, read_json, write_arrays, write_json, write_tensors
+from ltbench.benchmarks.run_state import Journal, Selection
+from ltbench.benchmarks.stage_cache import StageCache
+from ltbench.benchmarks.streams import stream_seed
+from ltbench.benchmarks.trainer import Trainer
+from ltbench.datasets.image_part import ImagePart
+from ltbench.datasets.image_store import ImageStore
+from ltbench.datasets.manifest import Manifest
+from ltbench.datasets.transforms import BatchTransform
+from ltbench.errors import UserError
+from ltbench.methods import create
+from ltbench.methods.base import Method, Task
+from ltbench.registry import load_plugin
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """Everything that a trial depends on.
+
+    Attributes
+    ----------
+    setting : dataset, title, ratio, split, notes and groups, as the record keeps them
+    method, hyperparameters : name and all values
+    protocol : with precision resolved
+    trial : number, from 0
+    folder : of the trial; its parent holds the split's manifest
+    split_digest : SHA-256 of that manifest
+    store : folder of the image store
+    cache : folder of shared stages
+    device : name of the device
+    threads : CPU threads
+    plugins : files to import before the method is known
+    """
+
+    setting: Mapping[str, Any]
+    method: str
+    hyperparameters: Mapping[str, Any]
+    protocol: Protocol
+    trial: int
+    folder: Path
+    split_digest: str
+    store: Path
+    cache: Path
+    device: str
+    threads: int
+    plugins: tuple[Path, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Name of the trial in messages."""
+        return f"{self.method} r{self.setting['ratio']:g} trial {self.trial}"
+
+    def config(self) -> dict[str, Any]:
+        """Return what `config.json` keeps: all that the numbers depend on but the machine."""
+        return {
+            "schema": SCHEMA,
+            **self.setting,
+            "method": self.method,
+            "hyperparameters": dict(self.hyperparameters),
+            "trial": self.trial,
+            "seed": self.protocol.seed + self.trial,
+            "protocol": asdict(self.protocol),
+            "protocol_digest": self.protocol.digest(),
+            "split_digest": self.split_digest,
+        }
+
+
+def is_done(folder: Path) -> bool:
+    """Return whether a trial's record is complete; a corrupt one is an error, not an unfinished trial."""
+    path = folder / "result.json"
+    return path.exists() and read_json(path)["schema"] == SCHEMA
+
+
+def run_trial(spec: TrialSpec, slot: int = 0) -> str:
+    """Run a trial; return `done`, `skipped` (it was done before) or `busy` (another process has it).
+
+    Raises
+    ------
+    UserError : anything that the user can mend; what was done so far stays and is used by the next run
+    """
+    spec.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(spec.folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return "busy"
+    try:
+        if is_done(spec.folder):
+            return "skipped"
+        for plugin in spec.plugins:
+            load_plugin(plugin)
+        display = TrialDisplay(spec.label, slot)
+        with contextlib.closing(display):
+            _run(spec, display)
+        return "done"
+    finally:
+        lock.release()
+
+
+def discard(folder: Path) -> None:
+    """Delete what is stored of a trial.
+
+    Raises
+    ------
+    UserError : another process is running it
+    """
+    if not folder.exists():
+        return
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            shutil.rmtree(folder)
+    except Timeout:
+        raise UserError(f"{folder} is in use by another process; stop it before --fresh") from None
+
+
+def _run(spec: TrialSpec, display: TrialDisplay) -> None:
+    threads = _claim(spec)
+    prepare_process(threads)
+    device, protocol = torch.device(spec.device), spec.protocol
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    manifest = Manifest.read(spec.folder.parent / "split.csv")
+    manifest.verify(spec.split_digest)
+    store = ImageStore(spec.store)
+    part = partial(_part, manifest, store, device=device)
+    train, val = part("train"), part("val")
+    num_classes = len(spec.setting["class_names"])
+    counts = np.bincount(train.labels, minlength=num_classes)
+    seed = protocol.seed + spec.trial
+    method = build_method(spec.method, spec.hyperparameters, protocol, num_classes, counts, seed).to(
+        device, memory_format=torch.channels_last
+    )
+    journal = Journal(spec.folder)
+    cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}")
+    trainer = Trainer(method, train, val, protocol, device, seed, journal, cache, display)
+    selection = trainer.run()
+    trainer.load_selected(selection)
+    _record(spec, method, journal, selection, {"val": val, "test": lambda: part("test")}, threads)
+
+
+def build_method(
+    name: str,
+    hyperparameters: Mapping[str, Any],
+    protocol: Protocol,
+    num_classes: int,
+    class_counts: np.ndarray,
+    seed: int,
+) -> Method:
+    """Return a method at its initial weights: the backbone's are the same for every method of a trial.
+
+    Raises
+    ------
+    UserError : an unknown backbone, or published weights that cannot be had
+    """
+    torch.manual_seed(stream_seed(seed, "init", "backbone"))
+    try:
+        backbone = timm.create_model(protocol.backbone, pretrained=protocol.pretrained, num_classes=0)
+    except (RuntimeError, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"backbone {protocol.backbone} (pretrained={protocol.pretrained}): {reason}") from error
+    torch.manual_seed(stream_seed(seed, "init", "method"))
+    task = Task(num_classes, class_counts, protocol.image_size)
+    return create(name, task, backbone, preset=protocol.preset, **hyperparameters)
+
+
+def _part(manifest: Manifest, store: ImageStore, name: str, device: torch.device) -> ImagePart:
+    ids, labels = manifest.part(name)
+    return ImagePart(store, ids, labels, device)
+
+
+def _claim(spec: TrialSpec) -> int:
+    """Write the trial's configuration, or check it against the one there; return the threads to use.
+
+    A resumed trial keeps the number of threads that it began with: sums are split among threads, so another number
+    would give other last digits.
+    """
+    path = spec.folder / "config.json"
+    config = plain(spec.config())
+    if path.exists():
+        stored = read_json(path)
+        if {name: stored.get(name) for name in config} != config:
+            raise UserError(f"{spec.folder} belongs to another protocol or method; use --fresh or another --out")
+        return int(stored["threads"])
+    write_json(path, {**config, "threads": spec.threads})
+    return spec.threads
+
+
+def _record(
+    spec: TrialSpec,
+    method: Method,
+    journal: Journal,
+    selection: Selection,
+    parts: Mapping[str, Any],
+    threads: int,
+) -> None:
+    """Score validation and, once, test; write predictions, weights and, last, the result."""
+    device, protocol = torch.device(spec.device), spec.protocol
+    transform = BatchTransform(protocol.image_size, protocol.augmentation, compute_dtype(protocol.precision))
+    inference = Inference(method, transform, device, protocol.precision, protocol.batch_size)
+    arrays: dict[str, np.ndarray] = {}
+    scores: dict[str, Any] = {}
+    for name, source in parts.items():
+        part: ImagePart = source() if isinstance(source, Callable) else source
+        logits = inference.logits(part)
+        arrays |= {f"{name}_ids": part.ids.astype(str), f"{name}_labels": part.labels, f"{name}_logits": logits}
+        scores[name] = evaluate(part.labels, logits, spec.setting["groups"])
+    write_arrays(spec.folder / "predictions.npz", arrays)
+    write_tensors(spec.folder / "model.pt", method.state_dict())
+    result = {
+        **spec.config(),
+        "code_version": code_version(),
+        "versions": library_versions(),
+        "device": describe_device(device),
+        "threads": threads,
+        "selection": {"metric": protocol.selection, **asdict(selection)},
+        **scores,
+        "cost": cost_of(journal, method, device),
+        "story": {name: memo["value"] for name, memo in journal.memos().items()},
+    }
+    del result["selection"]["weights"]
+    write_json(spec.folder / "result.json", result, durable=True)
+    journal.drop_all_weights()
+
+
+def cost_of(journal: Journal, method: Method, device: torch.device) -> dict[str, Any]:
+    """Return the full cost of a trial, that of shared stages included.
+
+    `train_seconds` are wall-clock seconds of all stages and of the passes between them; `forward_images` counts
+    images through the network: training, validation after each epoch, features and scoring.
+    """
+    stages = []
+    for stage in journal.stages():
+        reports = stage["reports"]
+        validated = sum(report["val_recall"] is not None for report in reports)
+        stages.append(
+            {
+                "name": stage["name"],
+                "cached": stage["cached"],
+                "epochs": sum(report["steps"] > 0 for report in reports),
+                "steps": sum(report["steps"] for report in reports),
+                "images": sum(report["images"] for report in reports),
+                "validations": validated,
+                "seconds": sum(report["seconds"] for report in reports),
+            }
+        )
+    memos = [memo["cost"] for memo in journal.memos().values()]
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return {
+        "train_seconds": sum(stage["seconds"] for stage in stages) + sum(memo["seconds"] for memo in memos),
+        "images_seen": sum(stage["images"] for stage in stages),
+        "scored_images": sum(memo["forward_images"] for memo in memos),
+        "parameters": sum(parameter.numel() for parameter in method.parameters()),
+        "peak_memory_mib": peak,
+        "stages": stages,
+    }
+
+
+def code_version() -> str:
+    """Return the version of ltbench, with the git commit where it runs from a checkout."""
+    root = Path(ltbench.__file__).parent
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ltbench.__version__
+    return f"{ltbench.__version__}+{commit}"
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that numbers depend on."""
+    names = ("torch", "torchvision", "timm", "numpy", "scikit-learn")
+    return {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in names}}

@@ -1,0 +1,299 @@
+"""Long-tailed class counts by the Pareto rule, and splits of images or lesions that hit them. Arrays in, arrays out."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from ltbench.errors import UserError
+
+PARTS = ("train", "val", "test")
+
+
+def pareto_class_counts(num_classes: int, n_max: int, ratio: float) -> np.ndarray:
+    """Return `ceil(n_max * ratio^(-j / (K - 1)))` for rank j: int64 [K], descending, at least 1 each.
+
+    The expression is the authors' own in double precision: its float noise decides the tail (51 below, not 50).
+
+    Parameters
+    ----------
+    num_classes : K, at least 2
+    n_max : images of the most frequent class, at least 1
+    ratio : that over the images of the least frequent class, finite, at least 1
+
+    Raises
+    ------
+    UserError : an argument out of range
+
+    Examples
+    --------
+    >>> pareto_class_counts(8, 5000, 100).tolist()
+    [5000, 2590, 1342, 695, 360, 187, 97, 51]
+    """
+    _require_integer("num_classes", num_classes, 2)
+    _require_integer("n_max", n_max, 1)
+    if not (math.isfinite(ratio) and ratio >= 1):
+        raise UserError(f"ratio must be a finite number of at least 1, not {ratio}")
+    decay = float(ratio) ** (-1 / (int(num_classes) - 1))
+    return np.array([math.ceil(decay**j * int(n_max)) for j in range(num_classes)], dtype=np.int64)
+
+
+def rank_classes(available: np.ndarray) -> np.ndarray:
+    """Return the class ids by their number of images [K], most frequent first, ties by id: int64 [K]."""
+    return np.argsort(-np.asarray(available, dtype=np.int64), kind="stable")
+
+
+def longtail_counts(
+    available: np.ndarray,
+    n_max: int | Literal["auto"],
+    ratio: float,
+    val_per_class: int,
+    test_per_class: int,
+    *,
+    class_names: Sequence[str] | None = None,
+    capacity: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return the train images of every class, int64 [K]: the class of rank j by `available` has the j-th Pareto count.
+
+    Parameters
+    ----------
+    available : int [K], images of each class
+    n_max, ratio : as for `pareto_class_counts`, ratio at most `n_max`; "auto": as many as the data give
+    val_per_class, test_per_class : images set aside in each class, 0 or more
+    class_names : K names for messages; default: the class ids
+    capacity : int [K], the most train images a class can give; default: `available` less val and test
+
+    Raises
+    ------
+    UserError : out of range, or more than the data give; says which class lacks how many, and the `--n-max` to use
+    """
+    _require_integer("val images a class", val_per_class, 0)
+    _require_integer("test images a class", test_per_class, 0)
+    if capacity is None:
+        capacity = np.asarray(available, dtype=np.int64) - val_per_class - test_per_class
+    ranked = rank_classes(available)
+    names = [_named(class_id, class_names) for class_id in ranked.tolist()]
+    aside = f"{val_per_class} val and {test_per_class} test images a class"
+    n_max = _feasible_n_max(np.asarray(capacity)[ranked], names, n_max, ratio, aside)
+    counts = np.empty(len(ranked), dtype=np.int64)
+    counts[ranked] = pareto_class_counts(len(ranked), n_max, ratio)
+    return counts
+
+
+def split_by_image(
+    labels: np.ndarray,
+    train_counts: np.ndarray,
+    val_per_class: int,
+    test_per_class: int,
+    rng: np.random.Generator,
+    class_names: Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """Draw the images of each class at random: sorted int64 positions for "train", "val" and "test".
+
+    Test is drawn first, then val, then train. With the same generator state, val and test are therefore the same
+    images at every ratio, and a smaller train set is a subset of a larger one.
+
+    Parameters
+    ----------
+    labels : int [N], class ids
+    train_counts : int [K], train images of each class id
+
+    Raises
+    ------
+    UserError : a class has too few images; the message names it
+    """
+    parts: dict[str, list[np.ndarray]] = {part: [] for part in PARTS}
+    for class_id, count in enumerate(train_counts):
+        members = rng.permutation(np.flatnonzero(labels == class_id))
+        lack = val_per_class + test_per_class + int(count) - len(members)
+        if lack > 0:
+            raise UserError(f"{_named(class_id, class_names)} lacks {lack} images: it has only {len(members)}")
+        test, val, rest = np.split(members, [test_per_class, test_per_class + val_per_class])
+        for part, chosen in zip(PARTS, (rest[:count], val, test), strict=True):
+            parts[part].append(chosen)
+    return {part: np.sort(np.concatenate(chosen)) for part, chosen in parts.items()}
+
+
+def split_by_lesion(
+    labels: np.ndarray,
+    lesions: np.ndarray,
+    train_counts: np.ndarray,
+    val_per_class: int,
+    test_per_class: int,
+    rng: np.random.Generator,
+    class_names: Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """Draw whole lesions at random, so that no lesion is in two parts: sorted int64 positions for each part.
+
+    As `split_by_image`, with lesions str [N]. Val and test take lesions that add up to their size; where none do, the
+    fewest surplus images are left unused. A lesion whose images have two classes goes to train, whole.
+
+    Raises
+    ------
+    UserError : a class has too few images or too few lesions; the message names it
+    """
+    codes, mixed = _lesion_codes(labels, lesions)
+    parts: dict[str, list[np.ndarray]] = {part: [] for part in PARTS}
+    for class_id, count in enumerate(train_counts):
+        members = rng.permutation(np.flatnonzero(labels == class_id))
+        pure, sizes = np.unique(codes[members][~mixed[codes[members]]], return_counts=True)
+        order = rng.permutation(len(pure))
+        name = _named(class_id, class_names)
+        in_val, in_test = _choose_lesions(sizes[order], val_per_class, test_per_class, name)
+        val = np.isin(codes[members], pure[order[in_val]])
+        test = np.isin(codes[members], pure[order[in_test]])
+        train = members[~(val | test)]
+        if len(train) < count:
+            lack = count - len(train)
+            raise UserError(f"{name} lacks {lack} images: a split by lesion leaves train {len(train)}, not {count}")
+        parts["train"].append(train[:count])
+        parts["val"].append(members[val][:val_per_class])
+        parts["test"].append(members[test][:test_per_class])
+    return {part: np.sort(np.concatenate(chosen)) for part, chosen in parts.items()}
+
+
+def lesion_capacity(
+    labels: np.ndarray,
+    lesions: np.ndarray,
+    num_classes: int,
+    val_per_class: int,
+    test_per_class: int,
+    class_names: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Return the most train images that `split_by_lesion` can give each class: int64 [K].
+
+    Raises
+    ------
+    UserError : a class whose lesions cannot fill val and test; the message names it
+    """
+    codes, mixed = _lesion_codes(labels, lesions)
+    capacity = np.empty(num_classes, dtype=np.int64)
+    for class_id in range(num_classes):
+        own = codes[labels == class_id]
+        sizes = np.sort(np.unique(own[~mixed[own]], return_counts=True)[1])
+        in_val, in_test = _choose_lesions(sizes, val_per_class, test_per_class, _named(class_id, class_names))
+        capacity[class_id] = len(own) - sizes[in_val].sum() - sizes[in_test].sum()
+    return capacity
+
+
+def _lesion_codes(labels: np.ndarray, lesions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lesion of each image as a number, int64 [N], and whether a lesion has two classes, bool [L]."""
+    names, codes = np.unique(lesions, return_inverse=True)
+    pairs = np.unique(np.stack([codes, np.asarray(labels)]), axis=1)
+    return codes, np.bincount(pairs[0], minlength=len(names)) > 1
+
+
+def _choose_lesions(sizes: np.ndarray, val: int, test: int, name: str) -> tuple[list[int], list[int]]:
+    """Return which lesions go to val and to test, exactly filled where possible, else with the least surplus."""
+    chosen = _fill_in_order(sizes, val, test) or _fill_exactly(sizes, val, test)
+    if chosen is None:
+        lack = max(1, val + test - int(sizes.sum()))
+        raise UserError(
+            f"{name} lacks at least {lack} images: its {len(sizes)} lesions with {sizes.sum()} images cannot fill "
+            f"val ({val}) and test ({test}) without sharing a lesion"
+        )
+    return chosen
+
+
+def _fill_in_order(sizes: np.ndarray, val: int, test: int) -> tuple[list[int], list[int]] | None:
+    """Take each lesion in turn where it still fits; None where that does not fill both parts to the image."""
+    left, chosen = [val, test], ([], [])
+    for index, size in enumerate(sizes.tolist()):
+        if not any(left):
+            break
+        for part in (1, 0):
+            if size <= left[part]:
+                left[part] -= size
+                chosen[part].append(index)
+                break
+    return None if any(left) else chosen
+
+
+def _fill_exactly(sizes: np.ndarray, val: int, test: int) -> tuple[list[int], list[int]] | None:
+    """Solve the two-fold subset sum: the fewest images in lesions that fill val and test; None where none do.
+
+    `taken[v, t]` is the first lesion by which v val images and t test images can be had. The cell it was reached
+    from was reached by an earlier lesion, so one table is enough to trace a solution back.
+    """
+    largest = int(sizes.max(initial=1))  # the least surplus is below one lesion
+    reached = np.zeros((val + largest, test + largest), dtype=bool)
+    reached[0, 0] = True
+    taken = np.full(reached.shape, -1, dtype=np.int64)
+    to_test = np.zeros(reached.shape, dtype=bool)
+    seen: Counter[int] = Counter()
+    for index, size in enumerate(sizes.tolist()):
+        seen[size] += 1
+        if seen[size] > -(-val // size) - (-test // size):
+            continue  # more lesions of this size than both parts could ever hold
+        before = reached.copy()
+        moves = ((before[:-size], np.s_[size:], False), (before[:, :-size], np.s_[:, size:], True))
+        for origin, target, is_test in moves:
+            fresh = origin & ~reached[target]
+            reached[target] |= fresh
+            taken[target][fresh] = index
+            to_test[target][fresh] = is_test
+        if reached[val, test]:
+            break
+    goals = np.argwhere(reached[val:, test:])
+    if not len(goals):
+        return None
+    v, t = goals[goals.sum(axis=1).argmin()] + (val, test)
+    chosen: tuple[list[int], list[int]] = ([], [])
+    while v or t:
+        index, is_test = int(taken[v, t]), bool(to_test[v, t])
+        chosen[is_test].append(index)
+        v, t = (v, t - sizes[index]) if is_test else (v - sizes[index], t)
+    return chosen
+
+
+def _feasible_n_max(
+    room: np.ndarray, names: Sequence[str], n_max: int | Literal["auto"], ratio: float, aside: str
+) -> int:
+    """Return `n_max`, or what "auto" stands for, having checked its counts against `room` [K], both by rank."""
+    largest = _largest_n_max(room, ratio)
+    least = math.ceil(ratio)
+    if n_max == "auto":
+        if largest < least:
+            lacking = _lacking(names, pareto_class_counts(len(room), least, ratio) - room)
+            raise UserError(
+                f"ratio {ratio:g} with {aside} is impossible for these data: it needs n_max of at least {least}, "
+                f"and then {lacking}; use a lower ratio or fewer val or test images"
+            )
+        return largest
+    by_rank = pareto_class_counts(len(room), n_max, ratio)
+    if n_max < least:
+        raise UserError(f"ratio {ratio:g} needs n_max of at least {least}, not {n_max}")
+    if (by_rank > room).any():
+        no_hope = "no n_max will do: use a lower ratio or fewer val or test images"
+        hint = f"use `--n-max auto` (here {largest})" if largest >= least else no_hope
+        raise UserError(f"n_max {n_max} at ratio {ratio:g} with {aside}: {_lacking(names, by_rank - room)}; {hint}")
+    return int(n_max)
+
+
+def _largest_n_max(room: np.ndarray, ratio: float) -> int:
+    """Return the largest n_max whose counts fit `room` [K] by rank, 0 where none does."""
+    low, high = 0, max(int(room[0]), 0)  # rank 0 takes n_max images itself
+    while low < high:  # the counts never fall as n_max grows, so bisection is exact
+        middle = (low + high + 1) // 2
+        fits = (pareto_class_counts(len(room), middle, ratio) <= room).all()
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low
+
+
+def _lacking(names: Sequence[str], lack: np.ndarray) -> str:
+    return ", ".join(
+        f"{name} lacks {count} images" for name, count in zip(names, lack.tolist(), strict=True) if count > 0
+    )
+
+
+def _named(class_id: int, class_names: Sequence[str] | None) -> str:
+    return f"class {class_names[class_id] if class_names is not None else str(class_id)!r}"
+
+
+def _require_integer(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value < 2**31:
+        raise UserError(f"{name} must be a whole number of at least {least} and below 2^31, not {value!r}")

@@ -1,0 +1,50 @@
+"""InfoNCE: tell the other view of an image from other images (van den Oord et al., arXiv:1807.03748)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class InfoNCELoss(nn.Module):
+    """Contrastive loss, eq. 1 of the Flexible Sampling paper, on L2-normalised vectors.
+
+    Without `negatives` it is symmetric: each of the 2B views is told from the 2B - 2 views of other images (30
+    negatives at a batch of 16). With `negatives` (a queue of keys), `first` holds queries and `second` their
+    keys: each query is told from the B - 1 other keys and from the queue, and keys carry no gradient.
+
+    Parameters
+    ----------
+    temperature : T of eq. 1, above 0
+
+    Raises
+    ------
+    ValueError : temperature not above 0
+    """
+
+    def __init__(self, temperature: float = 0.07) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
+        self.temperature = temperature
+
+    def forward(self, first: Tensor, second: Tensor, negatives: Tensor | None = None) -> Tensor:
+        """Return the mean loss over all queries.
+
+        Parameters
+        ----------
+        first, second : float [B, D], two views of the same B images, row by row
+        negatives : float [Q, D], further keys, none of them a view of these images
+        """
+        if first.shape != second.shape or first.ndim != 2:
+            raise ValueError(f"views must be two equal [B, D], got {tuple(first.shape)} and {tuple(second.shape)}")
+        first, second = functional.normalize(first, dim=1), functional.normalize(second, dim=1)
+        rows = torch.arange(len(first), device=first.device)
+        if negatives is None:
+            views = torch.cat([first, second])
+            similarity = views @ views.T / self.temperature
+            similarity.fill_diagonal_(-torch.inf)
+            return functional.cross_entropy(similarity, torch.cat([rows + len(first), rows]))
+        keys = torch.cat([second, functional.normalize(negatives, dim=1)]).detach()
+        return functional.cross_entropy(first @ keys.T / self.temperature, rows)

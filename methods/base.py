@@ -1,0 +1,379 @@
+"""The contract between a method and the trainer.
+
+A method is one object that the trainer calls and never inspects. It yields stages; a stage is one optimizer
+lifetime. The trainer runs each and sends its result back into the method, so that a procedure of many stages is
+ordinary Python, and a method of one stage never notices.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ltbench.methods.hyperparameters import check_config
+from ltbench.samplers import shuffled_stream
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method may know before training.
+
+    Attributes
+    ----------
+    num_classes : K
+    class_counts : int64 [K], images of the full training set by class id, each at least 1
+    image_size : side of the network's input, pixels
+    """
+
+    num_classes: int
+    class_counts: np.ndarray
+    image_size: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of training images.
+
+    Attributes
+    ----------
+    views : one float tensor [B, 3, H, W] for each augmented view that the stage asks for
+    targets : int64 [B], or float [B, K] after a transform that mixes labels
+    indices : int64 [B] on the CPU, positions in the training set
+    """
+
+    views: tuple[Tensor, ...]
+    targets: Tensor
+    indices: np.ndarray
+
+    @property
+    def images(self) -> Tensor:
+        """The first view."""
+        return self.views[0]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands in the current stage; schedules use `fraction`, never a literal epoch.
+
+    Attributes
+    ----------
+    epoch : 0-based
+    epochs : the stage's budget
+    """
+
+    epoch: int
+    epochs: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of the stage's epochs that lie behind, in [0, 1)."""
+        return self.epoch / self.epochs
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The images that an epoch may draw from.
+
+    Attributes
+    ----------
+    labels : int64 [n]
+    class_counts : int64 [K] of these images
+    length : draws that the epoch will use; more are cut off, fewer make a shorter epoch
+    """
+
+    labels: np.ndarray
+    class_counts: np.ndarray
+    length: int
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch, as `metrics.jsonl` keeps it.
+
+    Attributes
+    ----------
+    stage, epoch : stage name; epoch in it, 0-based (an evaluation without training is epoch 0 too)
+    terms : mean over the epoch's steps of everything that the loss returned
+    steps, images : optimizer steps, training images seen (every view counts)
+    seconds : wall-clock time of training and validation
+    val_recall : [K] in [0, 1] on validation images, None where the stage does not validate
+    val_loss : cross-entropy of the validation logits, nats
+    val_top1 : share of validation images that are right
+    """
+
+    stage: str
+    epoch: int
+    terms: Mapping[str, float]
+    steps: int
+    images: int
+    seconds: float
+    val_recall: tuple[float, ...] | None = None
+    val_loss: float | None = None
+    val_top1: float | None = None
+
+    @property
+    def score(self) -> float:
+        """Validation mean per-class accuracy: what selects epochs, for every method. -inf without validation."""
+        return float(np.nanmean(self.val_recall)) if self.val_recall is not None else -np.inf
+
+
+StopRule = Callable[[Sequence[EpochReport]], bool]
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Stop when the validation score has not risen above the best so far for `patience` epochs.
+
+    A pure function of the stage's reports, so that a resumed stage stops where an uninterrupted one does.
+
+    Attributes
+    ----------
+    patience : epochs, at least 1
+    after : first epochs of the stage that do not count towards patience (their scores still set the mark)
+    best : score to beat from earlier stages
+    """
+
+    patience: int
+    after: int = 0
+    best: float = -np.inf
+
+    def waited(self, reports: Sequence[EpochReport]) -> int:
+        """Return for how many epochs, not counting the first `after`, the score has not risen."""
+        best, waited = self.best, 0
+        for report in reports:
+            risen = report.score > best
+            best = max(best, report.score)
+            waited = 0 if risen or report.epoch < self.after else waited + 1
+        return waited
+
+    def __call__(self, reports: Sequence[EpochReport]) -> bool:
+        """Return whether to stop after the last of `reports`."""
+        return self.waited(reports) >= self.patience
+
+
+LossHook = Callable[[Batch, Progress], Mapping[str, Tensor]]
+SamplerHook = Callable[[Pool, Progress, np.random.Generator], np.ndarray]
+TransformHook = Callable[[Batch, np.random.Generator], Batch]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One optimizer lifetime: images, an objective, the parameters it may move, a stop rule.
+
+    Attributes
+    ----------
+    name : unique in the method; part of every random stream of the stage
+    epochs : budget; 0 trains nothing and evaluates once, so that a method can offer variants of itself to selection
+    indices : int64, positions in the training set; None: all
+    loss, sampler, transform : hooks of this stage; None: the method's own
+    modules : further modules that live for this stage only (a projection head, a queue): trained, checkpointed
+        inside the stage, dropped after it
+    params : the parameters to train; None: the method's `param_groups`
+    frozen : modules kept in eval mode while the stage trains, so that BatchNorm statistics stay as they are
+    views : augmented views of each image
+    augmentation : fields of the protocol's augmentation that this stage changes
+    lr, batch_size : of preparatory objectives that the source trains differently; None: the protocol's
+    stop : called with the stage's reports after each epoch; None: the whole budget
+    keep : weights that the stage ends with: of its last or of its best epoch
+    validate : whether to evaluate on validation images after each epoch
+    select : whether its epochs may become the reported model
+    recipe : not None: the stage may be computed once for all methods that describe it with the same recipe, on the
+        same data, from the same weights, in the same trial
+    produces : names of the submodules that a cached stage changes; all else must stay as it was
+    """
+
+    name: str
+    epochs: int
+    indices: np.ndarray | None = None
+    loss: LossHook | None = None
+    sampler: SamplerHook | None = None
+    transform: TransformHook | None = None
+    modules: nn.Module | None = None
+    params: Sequence[nn.Parameter] | None = None
+    frozen: Sequence[nn.Module] = ()
+    views: int = 1
+    augmentation: Mapping[str, Any] = field(default_factory=dict)
+    lr: float | None = None
+    batch_size: int | None = None
+    stop: StopRule | None = None
+    keep: Literal["last", "best"] = "last"
+    validate: bool = True
+    select: bool = True
+    recipe: Mapping[str, Any] | None = None
+    produces: tuple[str, ...] = ("backbone",)
+
+    def __post_init__(self) -> None:
+        if not self.validate and (self.select or self.keep == "best" or self.epochs == 0):
+            raise ValueError(f"stage {self.name!r} does not validate, so it cannot be selected or keep its best epoch")
+        if self.recipe is not None and self.select:
+            raise ValueError(f"stage {self.name!r} has a recipe, so it is preparatory and needs select=False")
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """How a stage ended.
+
+    Attributes
+    ----------
+    stopped : whether the stop rule ended it; False: the budget was spent
+    reports : one an epoch
+    """
+
+    name: str
+    stopped: bool
+    reports: tuple[EpochReport, ...]
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were trained."""
+        return len(self.reports)
+
+    @property
+    def best(self) -> float:
+        """The highest validation score of the stage."""
+        return max((report.score for report in self.reports), default=-np.inf)
+
+    @property
+    def val_recall(self) -> np.ndarray:
+        """Validation accuracy of each class after the last epoch, float64 [K]."""
+        return np.asarray(self.reports[-1].val_recall, dtype=np.float64)
+
+
+class Run(ABC):
+    """What a method sees of the world between stages. It holds no test data.
+
+    Attributes
+    ----------
+    labels : int64 [N], class ids of the training images
+    class_counts : int64 [K]
+    val_class_counts : int64 [K], of the validation images
+    epochs, patience : of the protocol
+    batch_size : of the protocol
+    """
+
+    labels: np.ndarray
+    class_counts: np.ndarray
+    val_class_counts: np.ndarray
+    epochs: int
+    patience: int
+    batch_size: int
+
+    @abstractmethod
+    def features(self, indices: np.ndarray | None = None) -> np.ndarray:
+        """Return `Method.features` of training images, eval mode, nothing random: float32 [n, D]."""
+
+    @abstractmethod
+    def accuracy(self, indices: np.ndarray | None = None) -> np.ndarray:
+        """Return the accuracy of `Method.predict` on training images by class: float64 [K], NaN if absent."""
+
+    @abstractmethod
+    def mc_probabilities(self, indices: np.ndarray, passes: int, stream: str) -> np.ndarray:
+        """Return class probabilities of stochastic passes over training images: float64 [passes, n, K].
+
+        One pass through the backbone in eval mode; then `passes` times `Method.classify` with dropout on. No
+        buffer of the method changes.
+        """
+
+    @abstractmethod
+    def rng(self, name: str) -> np.random.Generator:
+        """Return the trial's random stream of this name; the same name gives the same stream."""
+
+    @abstractmethod
+    def memo(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Return `compute()`, computed once in the life of the trial and kept with its record.
+
+        The value is what JSON keeps: numbers, strings, lists, dicts (arrays become lists). Whatever reads a network
+        between stages must go through here, so that a resumed trial decides as it did before.
+        """
+
+    def early_stopping(self, after: int = 0, best: float = -np.inf) -> Plateau:
+        """Return the protocol's stop rule."""
+        return Plateau(self.patience, after, best)
+
+
+class Method(nn.Module):
+    """Base of every plug-in. Override the hooks that you need; as it stands it is plain cross-entropy.
+
+    Parameters
+    ----------
+    config : instance of this class's `Config`
+    task : classes and class counts
+    backbone : images [B, 3, H, W] to features [B, num_features]
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """Hyper-parameters of the method's own, declared with `hp`; none of the protocol's."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_config(cls.__name__, cls.Config)
+
+    name: ClassVar[str]
+
+    def __init__(self, config: Any, task: Task, backbone: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.task = task
+        self.backbone = backbone
+        self.build()
+
+    @classmethod
+    def check(cls, config: Any, class_counts: np.ndarray) -> None:
+        """Refuse settings that the training set cannot give, before anything is trained.
+
+        Raises
+        ------
+        ValueError
+        """
+
+    def build(self) -> None:
+        """Create heads, buffers and losses. Default: a linear head."""
+        self.head: nn.Module = nn.Linear(self.backbone.num_features, self.task.num_classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return penultimate features: [B, 3, H, W] to float32 [B, D]."""
+        return self.backbone(images).float()
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return logits [B, K] of features [B, D]; in float32, also under autocast."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.head(features.float())
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the logits that are reported: [B, 3, H, W] to [B, K]."""
+        return self.classify(self.features(images))
+
+    def sampler(self, pool: Pool, progress: Progress, rng: np.random.Generator) -> np.ndarray:
+        """Return the epoch's stream of positions into `pool.labels`. Default: shuffled, without replacement."""
+        return shuffled_stream(len(pool.labels), pool.length, rng)
+
+    def transform(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """Change an augmented training batch before the loss. Default: as it is."""
+        return batch
+
+    def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
+        """Return {"loss": scalar to minimise, and further scalars to log}. Default: mean cross-entropy."""
+        return {"loss": functional.cross_entropy(self.classify(self.features(batch.images)), batch.targets)}
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Return the optimizer's parameter groups. Default: one group of all parameters."""
+        return [{"params": list(self.parameters()), "lr": lr}]
+
+    def wrap_optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """Return the optimizer to step, called with a closure. Default: as it is."""
+        return optimizer
+
+    def on_epoch_end(self, report: EpochReport) -> None:
+        """See an epoch's report; anything kept must be a buffer, or it is lost on resume."""
+
+    def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
+        """Yield the stages of training. Default: one, all images, the protocol's epochs and early stopping."""
+        yield Stage("train", run.epochs, stop=run.early_stopping())

@@ -1,0 +1,234 @@
+"""Flexible Sampling: anchor points first, then queries by class difficulty and uncertainty.
+
+1. Pre-train the backbone without labels on the long-tailed training set (`pretrain=ssl`: InfoNCE, eq. 1).
+2. Features, class prototypes (eq. 2), and of each class the images nearest to its prototype (eq. 3) as anchor
+   points: a smaller, less imbalanced set (`samplers.anchor_counts`).
+3. Train on the anchors with cross-entropy; the first 30 % of the budget are warm-up, without any stop rule.
+4. Whenever validation has not risen for 10 % of the budget and the pool is not empty: difficulty
+   p-hat_c = K (1 - a_c) / sum(1 - a) of each class (eq. 4), mutual information of each pool image from MC dropout
+   (eq. 5), and of each class the most informative q_c = ceil(p-hat_c * 10 % * pool_c) images move into training.
+   The optimizer starts anew, the weights stay. An exhausted pool leaves ordinary early stopping.
+5. The reported model is the epoch with the best validation score of the whole run.
+
+Warm-up, anchor and query epochs together spend the budget that every method has; pre-training is extra and is
+charged in the cost columns.
+
+Source: Ju et al., MICCAI 2022, sections 2 and 3.2. No complete implementation by its authors exists. Where the
+text is silent or contradicts itself, this is our reading, and an option where readings differ:
+anchor counts (`anchor_profile`; the printed formula exceeds every class), "10 % of the unsampled pool"
+(`query_base`, `quota`), early stopping during queries (`query_resets_patience`), difficulty from few validation
+images (`difficulty`, `smoothing`). Dropout lies between pooling and head, in training too. The text's 30 and 10
+epochs are shares of its 100, so that they scale with the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor, nn
+
+from ltbench.methods import hp, register
+from ltbench.methods._contrast import MomentumContrast
+from ltbench.methods.base import EpochReport, Method, Plateau, Run, Stage, StageResult
+from ltbench.samplers import (
+    anchor_counts,
+    class_difficulty,
+    mutual_information,
+    query_quotas,
+    select_anchors,
+    select_queries,
+)
+
+
+@dataclass(frozen=True)
+class QueryRule:
+    """End a stage when it is time to query, or to stop for good.
+
+    Attributes
+    ----------
+    patience : epochs without a rise after which to query
+    early_stopping : the protocol's rule
+    carried : epochs without a rise before this stage, where a query does not reset early stopping
+    pool_counts : int [K], pool of this stage
+    by_validation : whether a class without a validation error blocks its own quota
+    """
+
+    patience: int
+    early_stopping: Plateau
+    carried: int
+    pool_counts: np.ndarray
+    by_validation: bool
+
+    def wants_query(self, reports: Sequence[EpochReport]) -> bool:
+        """Return whether patience is spent and a query would find images."""
+        if self.early_stopping.waited(reports) < self.patience:
+            return False
+        difficulty = class_difficulty(reports[-1].val_recall) if self.by_validation else 1
+        return bool(((self.pool_counts > 0) & (difficulty > 0)).any())
+
+    def waited(self, reports: Sequence[EpochReport]) -> int:
+        """Return the count of early stopping: epochs without a rise."""
+        waited = self.early_stopping.waited(reports)
+        return waited + self.carried if waited == len(reports) else waited
+
+    def __call__(self, reports: Sequence[EpochReport]) -> bool:
+        """Return whether the stage ends."""
+        return self.wants_query(reports) or self.waited(reports) >= self.early_stopping.patience
+
+
+@register("flex")
+class FlexibleSampling(Method):
+    """Pre-training, anchors, queries; hooks used: stages, and dropout in the head."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """The paper's values, and an option for each reading."""
+
+        pretrain: Literal["ssl", "ce", "none"] = hp("ssl", sweep=("ssl", "ce", "none"), source="Table 3")
+        ssl_budget: float = hp(1.0, low=0.0, presets={"quick": 0.5}, source="our reading: as long as training")
+        ssl_lr: float = hp(2e-4, low=0.0, presets={"quick": 1e-3}, source="section 3.2")
+        ssl_batch_size: int = hp(16, low=2, presets={"quick": 64}, source="section 3.2")
+        ssl_temperature: float = hp(0.07, low=1e-3, sweep=(0.05, 0.07, 0.1, 0.2), source="MoCo")
+        ssl_queue: int = hp(8192, low=1, presets={"quick": 512}, source="our reading; at most the training set")
+        ssl_momentum: float = hp(0.999, low=0.0, high=1.0, presets={"quick": 0.99}, source="MoCo")
+        ssl_dimension: int = hp(128, low=1, source="MoCo")
+        ssl_crop_area: float = hp(0.2, low=0.01, high=1.0, source="MoCo: smallest crop, as a share of the image")
+        ssl_jitter: float = hp(0.4, low=0.0, high=1.0, source="MoCo: brightness, contrast, saturation")
+        selection: Literal["anchor", "random", "edge"] = hp(
+            "anchor", sweep=("anchor", "random", "edge"), source="Table 3"
+        )
+        anchor_scale: float = hp(0.1, low=1e-6, high=1.0, sweep=(0.05, 0.1, 0.2, 0.5), source="section 3.2, s")
+        anchor_profile: Literal["pareto", "power"] = hp("pareto", source="our reading of section 2.2")
+        warmup: float = hp(0.3, low=0.0, high=1.0, source="section 3.2: 30 of 100 epochs")
+        query: Literal["mutual_information", "random", "none"] = hp(
+            "mutual_information", sweep=("mutual_information", "random", "none"), source="Table 3"
+        )
+        query_patience: float = hp(0.1, low=0.0, high=1.0, source="section 3.2: 10 of 100 epochs")
+        query_fraction: float = hp(0.1, low=1e-6, high=1.0, sweep=(0.05, 0.1, 0.2), source="section 3.2")
+        query_base: Literal["current", "initial"] = hp("current", source="section 3.2, literally")
+        quota: Literal["per_class", "total"] = hp("per_class", source="our reading of sections 2.3 and 3.2")
+        query_resets_patience: bool = hp(True, source="our reading; false is the common counter")
+        difficulty: Literal["validation", "training"] = hp("validation", source="section 2.3 allows both")
+        smoothing: Literal["none", "laplace"] = hp("none", source="our reading, for few validation images")
+        mc_passes: int = hp(10, low=2, source="the authors' released scoring script: n_drop")
+        dropout: float = hp(0.5, low=0.0, high=0.95, sweep=(0.1, 0.3, 0.5), source="our reading")
+
+    @classmethod
+    def check(cls, config: Any, class_counts: np.ndarray) -> None:
+        """Refuse a ratio that the anchor scale would turn over."""
+        anchor_counts(class_counts, config.anchor_scale, config.anchor_profile)
+
+    def build(self) -> None:
+        """Put dropout before a linear head."""
+        super().build()
+        self.dropout = nn.Dropout(self.config.dropout)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return logits [B, K]; random while dropout is in training mode."""
+        return super().classify(self.dropout(features))
+
+    def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
+        """Yield pre-training, then the anchor stage and one stage a query."""
+        yield from self._pretrain(run)
+        chosen = np.asarray(run.memo("anchors", lambda: self._anchors(run))["indices"], dtype=np.int64)
+        initial_pool = run.class_counts - np.bincount(run.labels[chosen], minlength=len(run.class_counts))
+        warmup, spent, best, carried = round(self.config.warmup * run.epochs), 0, -np.inf, 0
+        for number in range(run.epochs):
+            rule = self._rule(run, chosen, warmup if number == 0 else 0, best, carried)
+            name = "anchors" if number == 0 else f"query{number}"
+            result = yield Stage(name, run.epochs - spent, indices=chosen, stop=rule)
+            spent, best = spent + result.epochs, max(best, result.best)
+            if spent >= run.epochs or not rule.wants_query(result.reports):
+                return
+            carried = 0 if self.config.query_resets_patience else rule.waited(result.reports)
+            event = self._query(run, f"query{number + 1}", chosen, initial_pool, result, spent)
+            if not event["queried"]:
+                return
+            chosen = np.concatenate([chosen, np.asarray(event["queried"], dtype=np.int64)])
+
+    def _pretrain(self, run: Run) -> Generator[Stage, StageResult, None]:
+        config = self.config
+        if config.pretrain == "ce":
+            recipe = {"objective": "ce", "version": 1, "dropout": config.dropout}
+            stop = run.early_stopping()
+            yield Stage("pretrain", run.epochs, stop=stop, keep="best", select=False, recipe=recipe)
+        elif config.pretrain == "ssl":
+            settings = {
+                "queue_size": max(1, min(config.ssl_queue, len(run.labels) - config.ssl_batch_size)),
+                "momentum": config.ssl_momentum,
+                "temperature": config.ssl_temperature,
+                "dimension": config.ssl_dimension,
+            }
+            contrast = MomentumContrast(self.backbone, **settings)
+            jitter = dict.fromkeys(("brightness", "contrast", "saturation"), config.ssl_jitter)
+            yield Stage(
+                "pretrain",
+                epochs=round(config.ssl_budget * run.epochs),
+                loss=contrast.loss_on(self.backbone),
+                modules=contrast,
+                params=list(self.backbone.parameters()),
+                views=2,
+                augmentation={"crop_scale": (config.ssl_crop_area, 1.0), **jitter},
+                lr=config.ssl_lr,
+                batch_size=config.ssl_batch_size,
+                validate=False,
+                select=False,
+                recipe={"objective": "momentum_contrast", "version": 1, **settings},
+            )
+
+    def _anchors(self, run: Run) -> Mapping[str, Any]:
+        counts = anchor_counts(run.class_counts, self.config.anchor_scale, self.config.anchor_profile)
+        chosen = select_anchors(run.features(), run.labels, counts, self.config.selection, run.rng("anchors"))
+        return {"counts": counts, "indices": chosen}
+
+    def _rule(self, run: Run, chosen: np.ndarray, warmup: int, best: float, carried: int) -> QueryRule:
+        pool_counts = run.class_counts - np.bincount(run.labels[chosen], minlength=len(run.class_counts))
+        if self.config.query == "none":
+            pool_counts = np.zeros_like(pool_counts)
+        patience = max(1, round(self.config.query_patience * run.epochs))
+        by_validation = self.config.difficulty == "validation" and self.config.smoothing == "none"
+        return QueryRule(patience, run.early_stopping(warmup, best), carried, pool_counts, by_validation)
+
+    def _query(
+        self, run: Run, name: str, chosen: np.ndarray, initial_pool: np.ndarray, result: StageResult, epoch: int
+    ) -> Mapping[str, Any]:
+        """Return the event of one query, computed once: what was decided, and from what."""
+
+        def compute() -> Mapping[str, Any]:
+            pool = np.setdiff1d(np.arange(len(run.labels)), chosen)
+            pool_labels = run.labels[pool]
+            pool_counts = np.bincount(pool_labels, minlength=len(run.class_counts))
+            accuracy = self._accuracy(run, result)
+            base = initial_pool if self.config.query_base == "initial" else None
+            fraction, rule = self.config.query_fraction, self.config.quota
+            quotas = query_quotas(accuracy, pool_counts, fraction, base_counts=base, rule=rule)
+            information = self._information(run, name, pool)
+            picked = select_queries(information, pool_labels, quotas)
+            return {
+                "epoch": epoch,
+                "accuracy": accuracy,
+                "difficulty": class_difficulty(accuracy),
+                "quotas": quotas,
+                "queried": pool[picked],
+                "information": information[picked],
+                "pool_left": pool_counts - quotas,
+            }
+
+        return run.memo(name, compute)
+
+    def _accuracy(self, run: Run, result: StageResult) -> np.ndarray:
+        if self.config.difficulty == "training":
+            accuracy, counts = run.accuracy(), run.class_counts
+        else:
+            accuracy, counts = result.val_recall, run.val_class_counts
+        if self.config.smoothing == "laplace":
+            return (np.nan_to_num(accuracy) * counts + 1) / (counts + 2)
+        return accuracy
+
+    def _information(self, run: Run, name: str, pool: np.ndarray) -> np.ndarray:
+        if self.config.query == "random":
+            return run.rng(name).random(len(pool))
+        return mutual_information(run.mc_probabilities(pool, self.config.mc_passes, name))

@@ -1,0 +1,54 @@
+"""RW: re-weighting, cross-entropy with a weight per class.
+
+loss = sum_i w_{y_i} CE_i / sum_i w_{y_i} over the batch (torch's weighted mean), weights summing to K, from the
+full training counts (`scheme`):
+
+- `inverse` (default): w_c proportional to 1 / n_c;
+- `sqrt`: w_c proportional to n_c ** -1/2;
+- `effective`: w_c proportional to (1 - beta) / (1 - beta ** n_c), what the script that the paper's authors
+  released under the name of re-weighting computes (there in order of frequency; here by class id).
+
+Source: Ju et al., MICCAI 2022, Table 1, row RW, does not say which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional
+
+from ltbench.losses import effective_number_weights, inverse_frequency_weights, square_root_weights
+from ltbench.methods import hp, register
+from ltbench.methods.base import Batch, Method, Progress
+
+
+@register("rw")
+class ReWeighting(Method):
+    """Overrides the loss only."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Which class weights."""
+
+        scheme: Literal["inverse", "sqrt", "effective"] = hp(
+            "inverse", sweep=("inverse", "sqrt", "effective"), source="Ju 2022, Table 1"
+        )
+        beta: float = hp(0.9999, low=0.0, high=0.9999999, sweep=(0.99, 0.999, 0.9999), source="Cui 2019")
+
+    def build(self) -> None:
+        """Add the class weights, float32 [K], to the linear head."""
+        super().build()
+        counts, scheme = self.task.class_counts, self.config.scheme
+        if scheme == "effective":
+            weights = effective_number_weights(counts, self.config.beta)
+        else:
+            weights = inverse_frequency_weights(counts) if scheme == "inverse" else square_root_weights(counts)
+        self.register_buffer("class_weights", weights.float())
+
+    def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
+        """Return the weighted mean of the cross-entropies."""
+        logits = self.classify(self.features(batch.images))
+        return {"loss": functional.cross_entropy(logits, batch.targets, weight=self.class_weights)}

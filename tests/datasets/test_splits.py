@@ -1,0 +1,184 @@
+"""Splits of a source, drawn or published."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ltbench.datasets.base import Source
+from ltbench.datasets.isic2019 import Isic2019
+from ltbench.datasets.longtail import pareto_class_counts
+from ltbench.datasets.manifest import overlap
+from ltbench.datasets.splits import make_split, published_manifest, restrict
+from ltbench.errors import UserError
+
+DATA = Path(os.environ.get("LTBENCH_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
+real = pytest.mark.skipif(not (DATA / "isic2019-ham").is_dir(), reason="the ISIC 2019 folder is not here")
+
+
+class Pairs(Source):
+    """Three classes of 60, 200 and 100 images, two to a lesion."""
+
+    title = "pairs"
+    class_names = ("a", "b", "c")
+
+    def __init__(self):
+        super().__init__(None)
+        self.labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [60, 200, 100]))
+        self.ids = np.array([f"image{index:03d}" for index in range(360)])
+        self.lesions = np.empty(360, dtype="U8")
+        for label, name in enumerate(self.class_names):
+            members = np.flatnonzero(self.labels == label)
+            self.lesions[members] = [f"{name}{index // 2}" for index in range(len(members))]
+        self.present = np.ones(360, dtype=bool)
+
+    def read(self, position, size):
+        raise NotImplementedError
+
+    def fingerprints(self, positions):
+        raise NotImplementedError
+
+
+def _split(source, **changes):
+    options = {"split": "paper", "split_dir": None, "ratio": 10, "n_max": 100, "val_per_class": 5}
+    options |= {"test_per_class": 10, "seed": 0, "allow_missing": False} | changes
+    return make_split(source, **options)
+
+
+@pytest.mark.parametrize("split", ["paper", "lesion"])
+def test_a_drawn_split_has_the_counts_by_measured_frequency(split):
+    source = Pairs()
+    manifest = _split(source, split=split)
+    assert manifest.class_counts("train").tolist() == [10, 100, 32]
+    assert manifest.class_counts("val").tolist() == [5] * 3
+    assert manifest.class_counts("test").tolist() == [10] * 3
+    shared = [pair.lesion_images for pair in overlap(manifest).pairs]
+    assert any(shared) == (split == "paper") and not any(pair.images for pair in overlap(manifest).pairs)
+
+
+@pytest.mark.parametrize("split", ["paper", "lesion"])
+def test_a_split_depends_on_the_seed_alone(split):
+    np.random.seed(1)  # noqa: NPY002  the global state must not matter
+    first = _split(Pairs(), split=split)
+    np.random.seed(2)  # noqa: NPY002
+    assert _split(Pairs(), split=split).digest == first.digest
+    assert _split(Pairs(), split=split, seed=1).digest != first.digest
+    assert len(first.digest) == 64
+
+
+def test_auto_allows_for_the_images_that_whole_lesions_waste():
+    # 15 images a class are held out by image; by lesion val takes 6 to show 5.
+    assert _split(Pairs(), ratio=1, n_max="auto").class_counts("train").tolist() == [45] * 3
+    by_lesion = _split(Pairs(), ratio=1, n_max="auto", split="lesion")
+    assert by_lesion.class_counts("train").tolist() == [44] * 3
+    with pytest.raises(UserError, match=r"class 'a' lacks 1 images; use `--n-max auto` \(here 44\)"):
+        _split(Pairs(), ratio=1, n_max=45, split="lesion")
+
+
+@pytest.mark.parametrize("split", ["paper", "lesion"])
+def test_missing_images_are_an_error_unless_allowed(split):
+    source = Pairs()
+    source.present[[3, 8]] = False
+    with pytest.raises(UserError, match=r"pairs: 2 of 360 images missing \(first: image003\).*--allow-missing"):
+        _split(source, split=split)
+    manifest = _split(source, split=split, n_max="auto", allow_missing=True)
+    assert not np.isin(["image003", "image008"], manifest.ids).any()
+    source.present[source.labels == 0] = False
+    with pytest.raises(UserError, match="'a' lacks"):
+        _split(source, split=split, n_max="auto", allow_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": "lesions"}, "unknown split 'lesions'; did you mean 'lesion'"),
+        ({"split": "lesion", "split_dir": Path("x")}, "--split-dir .* goes with --split paper"),
+        ({"split_dir": Path("absent")}, "absent does not exist"),
+        ({"seed": -1}, "seed must be 0 or more"),
+        ({"ratio": 0.5}, "ratio must be"),
+        ({"n_max": "most"}, "n_max must be a whole number"),
+        ({"n_max": 300}, "class 'b' lacks 115 images"),
+        ({"test_per_class": 70, "split": "lesion"}, "class 'a' lacks at least 15 images"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        _split(Pairs(), **changes)
+
+
+def _publish(folder, **parts):
+    for part, names in parts.items():
+        np.save(folder / f"{part}_10.npy", np.array([f"{name}.jpg" for name in names]))
+
+
+def test_published_files_are_read_and_checked(tmp_path):
+    source = Pairs()
+    _publish(tmp_path, train=source.ids[:30], val=source.ids[40:50], test=source.ids[60:80])
+    manifest = _split(source, split_dir=tmp_path)
+    assert [len(manifest.part(part)[0]) for part in ("train", "val", "test")] == [30, 10, 20]
+    source.present[[0, 100]] = False
+    with pytest.raises(UserError, match=r"1 of 60 images missing \(first: image000\)"):
+        _split(source, split_dir=tmp_path)
+    whole = _split(source, split_dir=tmp_path, allow_missing=True)
+    assert whole.digest == manifest.digest
+    kept = restrict(whole, source.ids[source.present])
+    assert len(kept.ids) == 59 and "image000" not in kept.ids
+    with pytest.raises(UserError, match="none of the val images"):
+        restrict(whole, source.ids[:35])
+    rest = np.concatenate([source.ids[:30][source.labels[:30] != 0], source.ids[30:]])
+    with pytest.raises(UserError, match="none of the train images of class 'a'"):
+        restrict(whole, rest)
+
+
+def test_published_files_that_do_not_fit_are_refused(tmp_path):
+    source = Pairs()
+    _publish(tmp_path, train=source.ids[:30], val=source.ids[20:25], test=source.ids[60:80])
+    with pytest.raises(UserError, match=r"has 5 image\(s\) in both train and val \(first: image020\)"):
+        _split(source, split_dir=tmp_path)
+    assert overlap(published_manifest(source, tmp_path, 10)).as_dict()["train/val"]["images"] == 5
+    _publish(tmp_path, val=["elsewhere"])
+    with pytest.raises(UserError, match=r"val_10\.npy names 1 image"):
+        _split(source, split_dir=tmp_path)
+    _publish(tmp_path, val=source.ids[40:45])
+    labels = {f"{image}.jpg": 1 for image in source.ids.tolist()}
+    np.save(tmp_path / "dic.npy", np.array(labels, dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match=r"dic\.npy gives image"):
+        _split(source, split_dir=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def isic():
+    return Isic2019(DATA / "isic2019-ham")
+
+
+@real
+@pytest.mark.parametrize(("ratio", "leaked"), [(100, 383), (500, 245)])
+def test_the_published_splits(ratio, leaked, isic):
+    manifest = _split(isic, split_dir=DATA / "flexsampling-splits" / "8-class", ratio=ratio, allow_missing=True)
+    assert manifest.class_counts("train").tolist() == pareto_class_counts(8, 5000, ratio).tolist()
+    assert manifest.class_counts("val").tolist() == [50] * 8 and manifest.class_counts("test").tolist() == [100] * 8
+    found = overlap(manifest)
+    assert found.as_dict()["train/test"] == {"images": 0, "lesion_images": leaked, "total": 800}
+    assert not any(pair.images for pair in found.pairs)
+    truth = dict(zip(isic.ids.tolist(), isic.labels.tolist(), strict=True))
+    assert [truth[image] for image in manifest.ids.tolist()] == manifest.labels.tolist()
+
+
+@real
+@pytest.mark.parametrize("ratio", [100, 200, 500])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_split_by_lesion_has_the_published_counts(ratio, seed):
+    source = Isic2019(DATA / "isic2019-ham")
+    source.present[:] = True  # labels and lesions of all images are there, and no image is read
+    options = {"ratio": ratio, "n_max": 5000, "val_per_class": 50, "test_per_class": 100, "seed": seed}
+    manifest = _split(source, split="lesion", **options)
+    assert manifest.class_counts("train").tolist() == pareto_class_counts(8, 5000, ratio).tolist()
+    assert manifest.class_counts("val").tolist() == [50] * 8 and manifest.class_counts("test").tolist() == [100] * 8
+    assert not any(pair.lesion_images for pair in overlap(manifest).pairs)
+
+
+@real
+def test_the_14_class_files_belong_to_another_dataset(isic):
+    with pytest.raises(UserError, match=r"train\.npy names \d+ image\(s\) that the labels lack \(first: ISIC_"):
+        _split(isic, split_dir=DATA / "flexsampling-splits" / "14-class", allow_missing=True)
