@@ -62,6 +62,7 @@ class TrialSpec:
     setting: Mapping[str, Any]
     method: str
     hyperparameters: Mapping[str, Any]
+    changed: Mapping[str, Any]
     protocol: Protocol
     trial: int
     folder: Path
@@ -84,6 +85,7 @@ class TrialSpec:
             **self.setting,
             "method": self.method,
             "hyperparameters": dict(self.hyperparameters),
+            "changed": dict(self.changed),
             "trial": self.trial,
             "seed": self.protocol.seed + self.trial,
             "protocol": asdict(self.protocol),
@@ -146,8 +148,7 @@ def _run(spec: TrialSpec, display: TrialDisplay) -> None:
     device, protocol = torch.device(spec.device), spec.protocol
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    manifest = Manifest.read(spec.folder.parent / "split.csv")
-    manifest.verify(spec.split_digest)
+    manifest = Manifest.verify(spec.folder.parent / "split.csv", spec.split_digest)
     store = ImageStore(spec.store)
     part = partial(_part, manifest, store, device=device)
     train, val = part("train"), part("val")

@@ -3,10 +3,48 @@
 The package is always imported as `ltbench.datasets`, so it never shadows Hugging Face's `datasets`.
 """
 
+from __future__ import annotations
+
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ltbench.registry import Registry
+
+if TYPE_CHECKING:
+    from ltbench.datasets.base import Source
+    from ltbench.datasets.loading import SplitDataset, load
+    from ltbench.datasets.longtail import pareto_class_counts
+    from ltbench.datasets.manifest import Manifest, overlap
+
+__all__ = [
+    "Manifest",
+    "Source",
+    "SplitDataset",
+    "available",
+    "load",
+    "overlap",
+    "pareto_class_counts",
+    "register",
+    "registry",
+]
 
 registry: Registry = Registry("dataset", __name__, Path(__file__).parent)
 register = registry.register
 available = registry.available
+
+_HOMES = {
+    "Manifest": "manifest",
+    "Source": "base",
+    "SplitDataset": "loading",
+    "load": "loading",
+    "overlap": "manifest",
+    "pareto_class_counts": "longtail",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import pandas and the rest only when a name that needs them is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -30,7 +30,7 @@ class Source(ABC):
     """
 
     name: ClassVar[str]
-    title: ClassVar[str]
+    title: str
     licence: ClassVar[str]
     citation: ClassVar[str]
     preset: ClassVar[str]
@@ -48,6 +48,11 @@ class Source(ABC):
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root
+
+    @classmethod
+    def found_at(cls, root: Path) -> bool:
+        """Return whether a folder holds this dataset, as far as a glance can tell."""
+        return False
 
     @abstractmethod
     def read(self, position: int, size: int) -> np.ndarray:

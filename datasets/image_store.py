@@ -83,7 +83,7 @@ def build(
     ------
     UserError : an image is missing or corrupt (named), or the disk is too full
     """
-    folder = cache / f"{source.name}-{size}px-{_key(source, size)[:12]}"
+    folder = store_folder(source, size, cache)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / "lock"):
         _create(folder, source, size)
@@ -96,7 +96,8 @@ def build(
     return ImageStore(folder)
 
 
-def _key(source: Source, size: int) -> str:
+def store_folder(source: Source, size: int, cache: Path) -> Path:
+    """Return the folder of a source's store at a size; it depends on the source's ids, variant and root."""
     described = {
         "version": _VERSION,
         "source": source.name,
@@ -105,7 +106,8 @@ def _key(source: Source, size: int) -> str:
         "size": size,
         "ids": hashlib.sha256("\n".join(source.ids).encode()).hexdigest(),
     }
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    return cache / f"{source.name}-{size}px-{key[:12]}"
 
 
 @contextmanager

@@ -66,6 +66,11 @@ class Isic2019(Source):
         self._names = np.array([files.get(image, "") for image in self.ids.tolist()])
         self.present = self._names != ""
 
+    @classmethod
+    def found_at(cls, root: Path) -> bool:
+        """Return whether a folder holds the table of labels."""
+        return (root / GROUND_TRUTH).is_file()
+
     def read(self, position: int, size: int) -> np.ndarray:
         """Return image `position` resized to `size` x `size`: uint8 [3, size, size], RGB, planar.
 

@@ -124,6 +124,9 @@ _LOOKS = np.array([[astuple(look) for look in looks] for looks in _CLASSES.value
 _TRAITS = [field.name for field in fields(Look)]
 
 
+_DEFAULT_DIFFICULTY = "frequent-hard"
+
+
 @register("synthetic")
 class Synthetic(Source):
     """The embedded dataset: 8 classes with the same supply of images each, so class 0 becomes the head.
@@ -140,11 +143,14 @@ class Synthetic(Source):
     preset = "quick"
     default_n_max = 1000
 
-    def __init__(self, root: Path | None = None, difficulty: str = "frequent-hard") -> None:
+    def __init__(self, root: Path | None = None, difficulty: str = _DEFAULT_DIFFICULTY) -> None:
         super().__init__(root)
         if difficulty not in DIFFICULTIES:
             raise UserError(f"synthetic: unknown difficulty {difficulty!r}; allowed: {', '.join(DIFFICULTIES)}")
         self.difficulty = difficulty
+        if difficulty != _DEFAULT_DIFFICULTY:
+            self.variant = difficulty
+            self.title = f"{type(self).title}, {difficulty}"
         self.class_names = tuple(_CLASSES)
         count = len(_CLASSES)
         self.labels = np.repeat(np.arange(count, dtype=np.int64), _SUPPLY)
@@ -161,9 +167,8 @@ class Synthetic(Source):
         return _photograph(look, size, rng, scene)
 
     def fingerprints(self, positions: np.ndarray) -> np.ndarray:
-        """Return int64 [n]: one number for all images, of the drawing's version and the difficulty."""
-        mark = _VERSION * len(DIFFICULTIES) + list(DIFFICULTIES).index(self.difficulty)
-        return np.full(len(positions), mark, dtype=np.int64)
+        """Return int64 [n]: the drawing's version; another difficulty is another `variant`."""
+        return np.full(len(positions), _VERSION, dtype=np.int64)
 
 
 def sample_look(class_id: int, difficulty: Difficulty, rng: np.random.Generator) -> Look:

@@ -1,0 +1,45 @@
+"""What the command-line programs share: one line for what the user can mend, exit codes, signals."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from ltbench.errors import UserError
+
+EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def guarded(body: Callable[[], int], *, hint: str = "") -> int:
+    """Run a program; return its exit code.
+
+    A `UserError` and an error of the operating system (a full disk, a folder that is not writable) become one line
+    on stderr and code 2; Ctrl-C gives 130, SIGTERM 143, with `hint` printed.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return body()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    except BrokenPipeError:
+        sys.stderr.close()
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted{hint}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Terminated:
+        print(f"\nterminated{hint}", file=sys.stderr)
+        return EXIT_TERMINATED
+    return EXIT_BAD_INPUT
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated

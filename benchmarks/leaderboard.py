@@ -1,0 +1,218 @@
+"""Leaderboards: tables made from the records of finished trials alone.
+
+    python benchmarks/leaderboard.py --results results --format github
+
+Only trials of one dataset, split, ratio and protocol share a table. Numbers are mean ± standard deviation over the
+trials (ddof = 1), in percent except for seconds. The best mean per-class accuracy is bold; ≈ marks methods whose
+difference to it has a 95 % bootstrap interval, over trials and test images, that contains 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ltbench.benchmarks.records import Record
+
+FORMATS = ("github", "latex", "csv")
+_COLUMNS = {
+    "mean_class_accuracy": "mean per-class accuracy",
+    "top1": "micro top-1",
+    "head": "head",
+    "medium": "medium",
+    "tail": "tail",
+    "macro_f1": "macro-F1",
+    "macro_auroc": "macro AUROC",
+    "ece": "ECE",
+}
+
+
+def row_name(result: dict[str, Any]) -> str:
+    """Return the name of a row: the method, and the hyper-parameters that differ from its defaults."""
+    changed = ", ".join(f"{name}={value}" for name, value in result["changed"].items())
+    return f"{result['method']} ({changed})" if changed else result["method"]
+
+
+def setting_of(result: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what two results must share to be compared."""
+    keys = ("dataset", "variant", "ratio", "split", "split_digest", "protocol_digest")
+    return tuple(result[key] for key in keys)
+
+
+def title_of(result: dict[str, Any]) -> str:
+    """Return the title of a table: data, split, ratio, protocol."""
+    protocol = result["protocol"]
+    described = f"{result['title']}, ratio {result['ratio']:g}, split {result['split']} ({result['split_digest'][:8]})"
+    network = f"{protocol['backbone']} {protocol['image_size']} px, at most {protocol['epochs']} epochs"
+    notes = "".join(f"; {note}" for note in result["notes"])
+    return f"{described}; protocol {result['protocol_digest'][:8]}: {network}{notes}"
+
+
+def build_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Return one row a method, best first, of records that share a setting.
+
+    For each metric `m` of the test set there are columns `m` (mean), `m_sd` (ddof = 1, NaN for one trial); further
+    `method`, `rank`, `n` (trials), `delta` (to `ce`, NaN without it), `tie` (with the best), `train_seconds`.
+
+    Raises
+    ------
+    ValueError : records of different settings
+    """
+    import numpy as np
+    import pandas as pd
+
+    if len({setting_of(record.result) for record in records}) != 1:
+        raise ValueError("records of different data, splits or protocols do not share a table")
+    trials = pd.DataFrame(
+        {
+            "method": row_name(record.result),
+            "train_seconds": record.result["cost"]["train_seconds"],
+            **{name: _number(record.result["test"][name]) for name in _COLUMNS},
+        }
+        for record in records
+    )
+    grouped = trials.groupby("method", sort=False)
+    table = grouped.mean(numeric_only=True)
+    table = table.join(grouped.std(ddof=1, numeric_only=True).add_suffix("_sd"))
+    table["n"] = grouped.size()
+    table = table.sort_values(["mean_class_accuracy"], ascending=False, kind="stable").reset_index()
+    table["rank"] = np.arange(1, len(table) + 1)
+    reference = table.loc[table["method"] == "ce", "mean_class_accuracy"]
+    table["delta"] = table["mean_class_accuracy"] - (reference.iloc[0] if len(reference) else np.nan)
+    table["tie"] = _ties(records, table["method"].tolist())
+    return table
+
+
+def render(table: pd.DataFrame, title: str, style: str) -> str:
+    """Return a table of `build_table` as text: `github`, `latex` (booktabs) or `csv` (all numbers, unrounded)."""
+    from tabulate import tabulate
+
+    if style == "csv":
+        return table.assign(title=title).to_csv(index=False, lineterminator="\n").rstrip("\n")
+    bold = ("**{}**", r"\textbf{{{}}}")[style == "latex"]
+    plus_minus, tie_mark = (("±", " ≈"), (r"$\pm$", r" $\approx$"))[style == "latex"]
+    columns = {name: label for name, label in _COLUMNS.items() if not _redundant(table, name)}
+    rows = []
+    for _, row in table.iterrows():
+        cells = {name: _cell(row, name, plus_minus) for name in columns}
+        if row["rank"] == 1:
+            cells["mean_class_accuracy"] = bold.format(cells["mean_class_accuracy"])
+        elif row["tie"]:
+            cells["mean_class_accuracy"] += tie_mark
+        delta = "n/a" if row["delta"] != row["delta"] else f"{100 * row['delta']:+.2f}"
+        method = _latex(row["method"]) if style == "latex" else row["method"]
+        first, *others = cells.values()
+        rows.append([row["rank"], method, first, delta, *others, row["n"], f"{row['train_seconds']:.0f}"])
+    first, *others = columns.values()
+    headers = ["rank", "method", first, "Δ ce", *others, "n", "train s"]
+    if style == "latex":
+        headers[3] = r"$\Delta$ ce"
+        body = tabulate(rows, headers, tablefmt="latex_raw", disable_numparse=True)
+        rules = iter((r"\toprule", r"\midrule", r"\bottomrule"))
+        body = "\n".join(next(rules) if line == r"\hline" else line for line in body.splitlines())
+        return f"% {title}\n{body}"
+    aligned = ("right", "left", *["right"] * (len(headers) - 2))
+    footer = _footer(table)
+    return f"### {title}\n\n{tabulate(rows, headers, tablefmt='github', colalign=aligned, disable_numparse=True)}\n\n{footer}"
+
+
+def render_all(records: Iterable[Record], style: str) -> str:
+    """Return the tables of all settings among the records, largest ratio last."""
+    settings: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        settings.setdefault(setting_of(record.result), []).append(record)
+    chunks = [render(build_table(settings[key]), title_of(settings[key][0].result), style) for key in sorted(settings)]
+    return "\n\n".join(chunks)
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _ties(records: Sequence[Record], ranked: Sequence[str]) -> list[bool]:
+    """Return for each row whether its difference to the first row can be chance."""
+    import numpy as np
+
+    from ltbench.benchmarks.comparison import class_balanced_scores, paired_interval
+
+    scores: dict[str, dict[int, Any]] = {name: {} for name in ranked}
+    labels = None
+    for record in records:
+        arrays = record.predictions()
+        labels = arrays["test_labels"]
+        scored = class_balanced_scores(labels, arrays["test_logits"])
+        scores[row_name(record.result)][record.result["trial"]] = scored
+    best, ties = scores[ranked[0]], []
+    for name in ranked:
+        common = sorted(best.keys() & scores[name].keys())
+        if name == ranked[0] or not common:
+            ties.append(False)
+            continue
+        first, second = (np.stack([group[trial] for trial in common]) for group in (best, scores[name]))
+        low, high = paired_interval(first, second, labels)
+        ties.append(low <= 0 <= high)
+    return ties
+
+
+def _redundant(table: pd.DataFrame, name: str) -> bool:
+    """Return whether micro top-1 says nothing new: on a balanced test set it is the mean per-class accuracy."""
+    return name == "top1" and bool((table["top1"] - table["mean_class_accuracy"]).abs().max() < 1e-9)
+
+
+def _footer(table: pd.DataFrame) -> str:
+    text = "Percent, mean ± sd over n trials (ddof = 1); bold: best; ≈: no difference to the best that is not chance"
+    text += " (95 % paired bootstrap over trials and test images)."
+    if _redundant(table, "top1"):
+        text += " Balanced test set: micro top-1 equals mean per-class accuracy."
+    return text
+
+
+def _cell(row: pd.Series, name: str, plus_minus: str) -> str:
+    mean, sd = row[name], row[f"{name}_sd"]
+    if mean != mean:
+        return "n/a"
+    return f"{100 * mean:.2f}" if sd != sd else f"{100 * mean:.2f} {plus_minus} {100 * sd:.2f}"
+
+
+def _latex(text: str) -> str:
+    return text.replace("_", r"\_").replace("%", r"\%")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parsed = argparse.ArgumentParser(prog="leaderboard.py", description="Print the leaderboards of a results folder.")
+    parsed.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parsed.add_argument("--format", default="github", metavar="NAME", help=f"{', '.join(FORMATS)}; default: github")
+    return parsed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the leaderboards; return the exit code."""
+    from ltbench.benchmarks.command import guarded
+
+    return guarded(lambda: _main(parser().parse_args(arguments)))
+
+
+def _main(options: argparse.Namespace) -> int:
+    from ltbench.benchmarks.records import find_records
+    from ltbench.errors import UserError
+    from ltbench.registry import unknown
+
+    if options.format not in FORMATS:
+        raise unknown("format", options.format, FORMATS)
+    records = list(find_records(options.results))
+    if not records:
+        raise UserError(f"{options.results} holds no finished trial; run benchmarks/run.py first")
+    print(render_all(records, options.format))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
+    sys.exit(main())

@@ -1,0 +1,420 @@
+"""Train methods on a long-tailed dataset, several trials each, and print the leaderboard.
+
+    python benchmarks/run.py --method flex --ratio 500
+    python benchmarks/run.py --method all --ratio 100 200 500
+
+The same command again skips what is done, resumes what was interrupted, and prints the leaderboard.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ltbench.benchmarks.command import EXIT_BAD_INPUT, guarded
+from ltbench.errors import UserError
+from ltbench.registry import load_plugin, unknown
+
+if TYPE_CHECKING:
+    import torch
+
+    from ltbench.benchmarks.executor import Outcome
+    from ltbench.benchmarks.protocol import Protocol
+    from ltbench.benchmarks.trial import TrialSpec
+    from ltbench.datasets.loading import SplitDataset
+
+_MAX_TRIALS = 1000
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a bad argument as one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parsed = _Parser(
+        prog="run.py",
+        description=__doc__.partition("\n")[0],
+        epilog="methods, datasets and presets are listed by --list",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    what = parsed.add_argument_group("what to run")
+    what.add_argument("--method", nargs="+", default=["flex"], metavar="NAME", help="names, or all; default: flex")
+    what.add_argument("--ratio", nargs="+", default=["100"], metavar="R", help="imbalance ratios; default: 100")
+    what.add_argument("--trials", type=int, default=5, metavar="N", help="trials of each method; default: 5")
+    what.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="hyper-parameters")
+    what.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help="methods of your own")
+    data = parsed.add_argument_group("data")
+    data.add_argument("--dataset", default="auto", metavar="NAME", help="default: auto, ISIC-2019-LT or synthetic")
+    data.add_argument("--data-root", type=Path, metavar="DIR", help="default: $LTBENCH_DATA, else ./data")
+    data.add_argument("--dataset-option", nargs="+", default=[], metavar="NAME=VALUE", help="of the dataset")
+    data.add_argument("--split", default="paper", metavar="NAME", help="paper (by image) or lesion (no lesion in two)")
+    data.add_argument("--split-dir", type=Path, metavar="DIR", help="published split files (*.npy) to use instead")
+    data.add_argument("--n-max", metavar="N", help="training images of the largest class, or auto")
+    data.add_argument("--val-per-class", type=int, metavar="N", help="default: 50")
+    data.add_argument("--test-per-class", type=int, metavar="N", help="default: 100")
+    data.add_argument("--allow-missing", action="store_true", help="use the images that are there")
+    shared = parsed.add_argument_group("protocol, the same for every method")
+    shared.add_argument("--preset", metavar="NAME", help="default: the dataset's")
+    shared.add_argument("--backbone", metavar="NAME", help="a timm model")
+    shared.add_argument("--pretrained", action="store_true", default=None, help="start from its published weights")
+    shared.add_argument("--image-size", type=int, metavar="N")
+    shared.add_argument("--epochs", type=int, metavar="N")
+    shared.add_argument("--patience", type=int, metavar="N", help="of early stopping, epochs")
+    shared.add_argument("--batch-size", type=int, metavar="N")
+    shared.add_argument("--lr", type=float, metavar="X")
+    shared.add_argument("--epoch-length", metavar="NAME", help="on a subset: pass, or steps of the full set")
+    shared.add_argument("--precision", metavar="NAME", help="auto, bf16 or fp32")
+    shared.add_argument("--seed", type=int, metavar="N", help="default: 0")
+    how = parsed.add_argument_group("how to run")
+    how.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N")
+    how.add_argument("--jobs", type=int, metavar="N", help="trials side by side; default: one a CPU core, 1 on a GPU")
+    how.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    how.add_argument("--fresh", action="store_true", help="discard earlier results of these trials")
+    how.add_argument("--format", default="github", metavar="NAME", help="of the leaderboard: github, latex, csv")
+    how.add_argument("--dry-run", action="store_true", help="show what would be run; writes nothing")
+    how.add_argument("--list", action="store_true", help="list methods, datasets and presets")
+    return parsed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit code: 0, 2 bad input, 130 interrupted, 143 terminated."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    again = f"python benchmarks/run.py {shlex.join(arguments)}"
+    return guarded(lambda: _main(parser().parse_args(arguments)), hint=f"; resume with: {again}")
+
+
+def _main(options: argparse.Namespace) -> int:
+    for plugin in options.plugin:
+        load_plugin(plugin)
+    if options.list:
+        print(listing())
+        return 0
+    methods, ratios = _methods(options.method), _ratios(options.ratio)
+    _check_ranges(options)
+    datasets = _datasets(options, ratios)
+    protocol, device = _protocol(options, datasets[0].source.preset)
+    configured = _configure(methods, _assignments("--set", options.set), protocol, datasets)
+    jobs = options.jobs or _default_jobs(device, len(methods) * len(ratios) * options.trials)
+    print(f"data: {datasets[0].source.title}", flush=True)
+    specs = [
+        spec
+        for dataset in datasets
+        for method, (values, changed) in configured.items()
+        for spec in _specs(options, dataset, method, values, changed, protocol, device, jobs)
+    ]
+    _describe(datasets, protocol, device, jobs, specs)
+    if options.dry_run:
+        return 0
+    _prepare(options, datasets, specs)
+    failed = _execute(specs, jobs)
+    _print_leaderboards(options, specs)
+    return failed
+
+
+def listing() -> str:
+    """Return what can be chosen: methods, datasets and presets, a line each."""
+    from ltbench.benchmarks.protocol import PRESET_SUMMARIES
+    from ltbench.datasets import registry as datasets
+    from ltbench.methods import registry as methods
+
+    lines = []
+    for heading, registry in (("methods", methods), ("datasets", datasets)):
+        lines.append(f"{heading}:")
+        lines += [
+            f"  {name:<12} {registry.summary(name).removeprefix(f'{name.upper()}: ')}" for name in registry.available()
+        ]
+    lines.append("presets:")
+    lines += [f"  {name:<12} {summary}" for name, summary in PRESET_SUMMARIES.items()]
+    return "\n".join(lines)
+
+
+def _methods(names: Sequence[str]) -> list[str]:
+    from ltbench.methods import available
+
+    known = available()
+    for name in names:
+        if name != "all" and name not in known:
+            raise unknown("method", name, ["all", *known])
+    return known if "all" in names else list(dict.fromkeys(names))
+
+
+def _ratios(texts: Sequence[str]) -> list[float]:
+    ratios = []
+    for text in texts:
+        try:
+            ratio = float(text)
+        except ValueError:
+            raise UserError(f"--ratio must be a number, got {text!r}") from None
+        if not 1 <= ratio < float("inf"):
+            raise UserError(f"--ratio must be at least 1 and finite, got {text}")
+        ratios.append(ratio)
+    return list(dict.fromkeys(ratios))
+
+
+def _check_ranges(options: argparse.Namespace) -> None:
+    from ltbench.benchmarks.leaderboard import FORMATS
+
+    bounds = {"trials": (1, _MAX_TRIALS), "jobs": (1, 1024), "seed": (0, 2**31), "val_per_class": (1, None)}
+    for name, (low, high) in {**bounds, "test_per_class": (1, None)}.items():
+        value = getattr(options, name)
+        if value is not None and (value < low or (high is not None and value > high)):
+            allowed = f"at least {low}" if high is None else f"from {low} to {high}"
+            raise UserError(f"--{name.replace('_', '-')} must be {allowed}, got {value}")
+    if options.format not in FORMATS:
+        raise unknown("format", options.format, FORMATS)
+
+
+def _assignments(option: str, texts: Sequence[str]) -> dict[str, str]:
+    assigned = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UserError(f"{option} takes NAME=VALUE, got {text!r}")
+        assigned[name] = value
+    return assigned
+
+
+def _n_max(text: str | None) -> int | str | None:
+    if text is None or text == "auto":
+        return text
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"--n-max must be a whole number of at least 1 or auto, got {text!r}")
+    return int(text)
+
+
+def _datasets(options: argparse.Namespace, ratios: Sequence[float]) -> list[SplitDataset]:
+    from ltbench.benchmarks.protocol import protocol_for
+    from ltbench.datasets import registry
+    from ltbench.datasets.loading import load, resolve
+
+    name, root = resolve(options.dataset, options.data_root)
+    preset = options.preset or registry.get(name).preset
+    image_size = protocol_for(preset, image_size=options.image_size).image_size
+    return [
+        load(
+            name,
+            root=root,
+            ratio=ratio,
+            image_size=image_size,
+            split=options.split,
+            split_dir=options.split_dir,
+            n_max=_n_max(options.n_max),
+            val_per_class=options.val_per_class,
+            test_per_class=options.test_per_class,
+            seed=options.seed or 0,
+            allow_missing=options.allow_missing,
+            cache=options.out / "cache" / "images",
+            options=_assignments("--dataset-option", options.dataset_option),
+        )
+        for ratio in ratios
+    ]
+
+
+def _protocol(options: argparse.Namespace, preset: str) -> tuple[Protocol, torch.device]:
+    from dataclasses import replace
+
+    from ltbench.benchmarks.device import resolve_device, resolve_precision
+    from ltbench.benchmarks.protocol import Protocol, protocol_for
+
+    names = {field.name for field in fields(Protocol)} & set(vars(options)) - {"preset"}
+    protocol = protocol_for(options.preset or preset, **{name: getattr(options, name) for name in names})
+    device = resolve_device(options.device)
+    _check_backbone(protocol.backbone)
+    return replace(protocol, precision=resolve_precision(protocol.precision, device)), device
+
+
+def _check_backbone(name: str) -> None:
+    import timm
+
+    if not timm.is_model(name.partition(".")[0]):
+        raise unknown("backbone", name, timm.list_models(f"*{name[:4]}*")[:20] or ["resnet18", "resnet50"])
+
+
+def _configure(
+    methods: Sequence[str], overrides: Mapping[str, str], protocol: Protocol, datasets: Sequence[SplitDataset]
+) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Return for each method all its hyper-parameters, and those that differ from the preset's defaults."""
+    from ltbench.methods import configure, registry
+
+    classes = {name: registry.get(name) for name in methods}
+    owners: dict[str, list[str]] = {
+        key: [name for name, cls in classes.items() if key in {field.name for field in fields(cls.Config)}]
+        for key in overrides
+    }
+    configured = {}
+    for name, cls in classes.items():
+        own = {key: value for key, value in overrides.items() if name in owners[key] or not owners[key]}
+        config, default = (configure(name, cls.Config, protocol.preset, given) for given in (own, {}))
+        for dataset in datasets:
+            try:
+                cls.check(config, dataset.class_counts)
+            except ValueError as error:
+                raise UserError(f"{name} at ratio {dataset.ratio:g}: {error}") from error
+        values, defaults = asdict(config), asdict(default)
+        configured[name] = values, {key: value for key, value in values.items() if value != defaults[key]}
+    return configured
+
+
+def _default_jobs(device: torch.device, trials: int) -> int:
+    from ltbench.processes import available_cores
+
+    return 1 if device.type == "cuda" else max(1, min(available_cores(), trials))
+
+
+def _specs(
+    options: argparse.Namespace,
+    dataset: SplitDataset,
+    method: str,
+    values: Mapping[str, Any],
+    changed: Mapping[str, Any],
+    protocol: Protocol,
+    device: torch.device,
+    jobs: int,
+) -> list[TrialSpec]:
+    from ltbench.benchmarks.metrics import frequency_groups
+    from ltbench.benchmarks.protocol import json_digest
+    from ltbench.benchmarks.trial import TrialSpec
+    from ltbench.datasets.augmentation import stored_size
+    from ltbench.datasets.image_store import store_folder
+    from ltbench.methods import registry
+    from ltbench.processes import available_cores
+
+    source, counts = dataset.source, dataset.class_counts.tolist()
+    setting = {
+        "dataset": source.name,
+        "variant": source.variant,
+        "title": source.title,
+        "split": dataset.split,
+        "ratio": dataset.ratio,
+        "class_names": list(source.class_names),
+        "class_counts": counts,
+        "groups": {name: list(group) for name, group in (source.groups or frequency_groups(counts)).items()},
+        "overlap": dataset.overlap.as_dict(),
+        "notes": list(dataset.notes),
+    }
+    identity = {
+        "method": method,
+        "hyperparameters": dict(values),
+        "protocol": protocol.digest(),
+        "split": dataset.manifest.digest,
+        "plugin": registry.source_digest(method),
+        "dataset": [source.name, source.variant],
+    }
+    folder = options.out / f"{source.name}-{dataset.split}-r{dataset.ratio:g}" / f"{method}-{json_digest(identity)[:8]}"
+    return [
+        TrialSpec(
+            setting=setting,
+            method=method,
+            hyperparameters=values,
+            changed=changed,
+            protocol=protocol,
+            trial=trial,
+            folder=folder / f"trial{trial}",
+            split_digest=dataset.manifest.digest,
+            store=store_folder(source, stored_size(protocol.image_size), dataset.cache),
+            cache=options.out / "cache" / "stages",
+            device=str(device),
+            threads=max(1, available_cores() // jobs),
+            plugins=tuple(path.resolve() for path in options.plugin),
+        )
+        for trial in range(options.trials)
+    ]
+
+
+def _describe(
+    datasets: Sequence[SplitDataset],
+    protocol: Protocol,
+    device: torch.device,
+    jobs: int,
+    specs: Sequence[TrialSpec],
+) -> None:
+    from ltbench.benchmarks.trial import is_done
+
+    for dataset in datasets:
+        print(f"ratio {dataset.ratio:g}, split {dataset.split} ({dataset.manifest.digest[:8]})")
+        print("\n".join(f"  {line}" for line in dataset.lines()))
+    shown = f"{protocol.backbone}, {protocol.image_size} px, Adam {protocol.lr:g}, batch {protocol.batch_size}"
+    budget = f"at most {protocol.epochs} epochs, patience {protocol.patience}, {protocol.precision}"
+    print(f"protocol {protocol.preset} ({protocol.digest()[:8]}): {shown}, {budget}")
+    done = sum(is_done(spec.folder) for spec in specs)
+    print(f"{len(specs)} trials, {done} of them done; {device}, {jobs} side by side", flush=True)
+
+
+def _prepare(options: argparse.Namespace, datasets: Sequence[SplitDataset], specs: Sequence[TrialSpec]) -> None:
+    """Write what trials share: manifests and decoded images."""
+    from ltbench.benchmarks.trial import discard
+    from ltbench.datasets.image_store import default_workers
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not os.access(options.out, os.W_OK):
+        raise UserError(f"results folder {options.out} is not writable; give another --out")
+    for spec in specs if options.fresh else ():
+        discard(spec.folder)
+    manifests = {dataset.manifest.digest: dataset.manifest for dataset in datasets}
+    for folder, digest in {spec.folder.parent: spec.split_digest for spec in specs}.items():
+        if not (folder / "split.csv").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            manifests[digest].write(folder / "split.csv")
+    for dataset in datasets:
+        dataset.store(workers=default_workers(), quiet=False)
+
+
+def _execute(specs: Sequence[TrialSpec], jobs: int) -> int:
+    """Run the trials; return the exit code."""
+    from ltbench.benchmarks.executor import run_trials
+
+    failures: list[Outcome] = []
+    for outcome in run_trials(specs, jobs):
+        if outcome.status == "failed":
+            failures.append(outcome)
+            print(outcome.details, end="", file=sys.stderr)
+            print(f"error: {' '.join(outcome.message.split())}", file=sys.stderr, flush=True)
+        elif outcome.status == "done":
+            print(_finished(outcome.spec), file=sys.stderr, flush=True)
+    if not failures:
+        return 0
+    return 1 if any(outcome.details for outcome in failures) else EXIT_BAD_INPUT
+
+
+def _finished(spec: TrialSpec) -> str:
+    from ltbench.benchmarks.records import read_json
+
+    result = read_json(spec.folder / "result.json")
+    selected, cost = result["selection"], result["cost"]
+    return (
+        f"{spec.label}: test mean per-class accuracy {100 * result['test']['mean_class_accuracy']:.2f} "
+        f"(stage {selected['stage']}, epoch {selected['epoch'] + 1}, validation {100 * selected['score']:.2f}; "
+        f"{cost['train_seconds']:.0f} s of training)"
+    )
+
+
+def _print_leaderboards(options: argparse.Namespace, specs: Sequence[TrialSpec]) -> None:
+    """Print, for every setting that was run, the table of all records that share it."""
+    from ltbench.benchmarks.leaderboard import render_all, setting_of
+    from ltbench.benchmarks.protocol import json_digest
+    from ltbench.benchmarks.records import find_records, plain
+
+    wanted = {json_digest(plain(setting_of(spec.config()))) for spec in specs}
+    folders = {spec.folder.parent.parent for spec in specs}
+    near = [record for record in find_records(options.out) if record.folder.parent.parent in folders]
+    shared = [record for record in near if json_digest(plain(setting_of(record.result))) in wanted]
+    if shared:
+        print("\n" + render_all(shared, options.format))
+    if len(near) > len(shared):
+        print(f"\n{len(near) - len(shared)} results of other protocols or splits are not mixed in; see leaderboard.py")
+
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""One split of one dataset, ready to train on: labels, manifest, overlap, and images on demand."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ltbench.datasets import registry
+from ltbench.datasets.augmentation import stored_size
+from ltbench.datasets.base import Source
+from ltbench.datasets.image_store import ImageStore, build
+from ltbench.datasets.longtail import PARTS
+from ltbench.datasets.manifest import Manifest, Overlap, overlap
+from ltbench.datasets.splits import make_split, restrict
+from ltbench.errors import UserError
+from ltbench.registry import unknown
+
+if TYPE_CHECKING:
+    import torch
+
+    from ltbench.datasets.image_part import ImagePart
+
+_AUTO = "isic2019"
+_EMBEDDED = "synthetic"
+
+
+@dataclass(frozen=True)
+class SplitDataset:
+    """A dataset under one split.
+
+    Attributes
+    ----------
+    source : all labelled images
+    manifest : the split, of images that are present
+    declared : the split before missing images were dropped
+    split : `paper`, `lesion` or `published`
+    ratio : imbalance ratio that was asked for
+    image_size : of the network, pixels; images are stored one seventh larger
+    cache : folder of image stores
+    """
+
+    source: Source
+    manifest: Manifest
+    declared: Manifest
+    split: str
+    ratio: float
+    image_size: int
+    cache: Path
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """Training images by class id, int64 [K]."""
+        return self.manifest.class_counts("train", len(self.source.class_names))
+
+    @cached_property
+    def overlap(self) -> Overlap:
+        """What the parts of the declared split share."""
+        return overlap(self.declared)
+
+    def store(self, *, workers: int = 1, quiet: bool = True) -> ImageStore:
+        """Return the store of the split's images, decoding what is missing."""
+        position = {image_id: row for row, image_id in enumerate(self.source.ids.tolist())}
+        positions = np.array([position[image_id] for image_id in self.manifest.ids.tolist()], dtype=np.int64)
+        size = stored_size(self.image_size)
+        return build(self.source, np.sort(positions), size, self.cache, workers=workers, quiet=quiet)
+
+    def part(self, name: Literal["train", "val", "test"], device: torch.device | str = "cpu") -> ImagePart:
+        """Return the images and labels of one part."""
+        import torch
+
+        from ltbench.datasets.image_part import ImagePart
+
+        ids, labels = self.manifest.part(name)
+        return ImagePart(self.store(), ids, labels, torch.device(device))
+
+    def lines(self) -> list[str]:
+        """Return a description: images, counts, missing images, overlap."""
+        sizes = ", ".join(f"{part} {len(self.manifest.part(part)[0])}" for part in PARTS)
+        counts = ", ".join(
+            f"{name} {count}" for name, count in zip(self.source.class_names, self.class_counts, strict=True)
+        )
+        return [f"images: {sizes}", f"training images: {counts}", *self.notes, *self.overlap.lines()]
+
+
+def resolve(name: str, root: Path | None) -> tuple[str, Path | None]:
+    """Return the dataset and folder that a name and `--data-root` mean.
+
+    `auto` is ISIC-2019-LT where its tables are found (`root`, else $LTBENCH_DATA, else ./data), otherwise the
+    embedded synthetic dataset.
+
+    Raises
+    ------
+    UserError : unknown name, or a `root` that holds no known dataset
+    """
+    if name != "auto" and name not in registry.available():
+        raise unknown("dataset", name, ["auto", *registry.available()])
+    if root is not None and not root.is_dir():
+        raise UserError(f"--data-root {root} is not a folder")
+    if name == _EMBEDDED:
+        return name, None
+    fallback = Path(os.environ.get("LTBENCH_DATA") or "data")
+    candidate = root or fallback
+    if name != "auto":
+        if not candidate.is_dir():
+            raise UserError(f"dataset {name} needs its folder: give --data-root or set LTBENCH_DATA")
+        return name, candidate
+    if registry.get(_AUTO).found_at(candidate):
+        return _AUTO, candidate
+    if root is not None:
+        raise UserError(f"--data-root {root} holds no dataset that is known; name it with --dataset")
+    return _EMBEDDED, None
+
+
+def load(
+    name: str,
+    *,
+    root: Path | None = None,
+    ratio: float = 100,
+    image_size: int = 224,
+    split: str = "paper",
+    split_dir: Path | None = None,
+    n_max: int | Literal["auto"] | None = None,
+    val_per_class: int | None = None,
+    test_per_class: int | None = None,
+    seed: int = 0,
+    allow_missing: bool = False,
+    cache: Path = Path("results/cache/images"),
+    options: Mapping[str, Any] | None = None,
+) -> SplitDataset:
+    """Return a dataset under a long-tailed split; no image is opened yet.
+
+    Parameters
+    ----------
+    name : a registered dataset, or `auto`
+    root : its folder
+    ratio : imbalance ratio, at least 1
+    split : `paper` (by image) or `lesion` (no lesion in two parts)
+    split_dir : folder of published split files, instead of a split of our own
+    n_max : training images of the most frequent class, or `auto`: the most that the data give; None: the dataset's
+    val_per_class, test_per_class : None: the dataset's
+    allow_missing : use the images that are there
+    cache : folder of image stores
+    options : further arguments of the dataset, e.g. `{"difficulty": "rare-hard"}` of `synthetic`
+
+    Raises
+    ------
+    UserError : anything about names, files or counts that the user can mend
+    """
+    name, root = resolve(name, root)
+    source = _create(name, root, options or {})
+    declared = make_split(
+        source,
+        split=split,
+        split_dir=split_dir,
+        ratio=ratio,
+        n_max=source.default_n_max if n_max is None else n_max,
+        val_per_class=source.default_val_per_class if val_per_class is None else val_per_class,
+        test_per_class=source.default_test_per_class if test_per_class is None else test_per_class,
+        seed=seed,
+        allow_missing=allow_missing,
+    )
+    manifest = restrict(declared, source.ids[source.present]) if split_dir is not None else declared
+    missing = int((~source.present).sum())
+    notes = []
+    if missing:
+        first = source.ids[~source.present][0]
+        notes.append(f"missing images: {missing} of {len(source.ids)} (first: {first}); used what is there")
+    if len(manifest.ids) < len(declared.ids):
+        notes.append(f"the split names {len(declared.ids)} images, {len(manifest.ids)} of them are there")
+    return SplitDataset(
+        source=source,
+        manifest=manifest,
+        declared=declared,
+        split="published" if split_dir is not None else split,
+        ratio=ratio,
+        image_size=image_size,
+        cache=Path(cache),
+        notes=tuple(notes),
+    )
+
+
+def _create(name: str, root: Path | None, options: Mapping[str, Any]) -> Source:
+    source = registry.get(name)
+    known = [parameter for parameter in inspect.signature(source).parameters if parameter != "root"]
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of dataset {name}", option, known or ["none"])
+    return source(root, **options)
