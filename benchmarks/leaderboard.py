@@ -118,8 +118,8 @@ def render(table: pd.DataFrame, title: str, style: str) -> str:
         body = "\n".join(next(rules) if line == r"\hline" else line for line in body.splitlines())
         return f"% {title}\n{body}"
     aligned = ("right", "left", *["right"] * (len(headers) - 2))
-    footer = _footer(table)
-    return f"### {title}\n\n{tabulate(rows, headers, tablefmt='github', colalign=aligned, disable_numparse=True)}\n\n{footer}"
+    body = tabulate(rows, headers, tablefmt="github", colalign=aligned, disable_numparse=True)
+    return f"### {title}\n\n{body}\n\n{_footer(table)}"
 
 
 def render_all(records: Iterable[Record], style: str) -> str:

@@ -26,7 +26,7 @@ class Protocol:
     patience : early stopping, epochs without a rise of the selection metric
     epoch_length : steps of an epoch on n of N images: `pass` ceil(n / batch_size), `steps` ceil(N / batch_size)
     precision : `bf16` (autocast) or `fp32`
-    selection : the validation metric that selects the reported epoch
+    selection_metric : the validation metric that selects the reported epoch
     seed : of the split and, plus the trial's number, of the trials
     """
 
@@ -42,7 +42,7 @@ class Protocol:
     pretrained: bool = False
     optimizer: str = "adam"
     weight_decay: float = 0.0
-    selection: str = "val_mean_class_accuracy"
+    selection_metric: str = "val_mean_class_accuracy"
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 

@@ -131,9 +131,7 @@ def listing() -> str:
     lines = []
     for heading, registry in (("methods", methods), ("datasets", datasets)):
         lines.append(f"{heading}:")
-        lines += [
-            f"  {name:<12} {registry.summary(name).removeprefix(f'{name.upper()}: ')}" for name in registry.available()
-        ]
+        lines += [f"  {name:<12} {registry.summary(name)}" for name in registry.available()]
     lines.append("presets:")
     lines += [f"  {name:<12} {summary}" for name, summary in PRESET_SUMMARIES.items()]
     return "\n".join(lines)

@@ -240,7 +240,7 @@ def _record(
         "versions": library_versions(),
         "device": describe_device(device),
         "threads": threads,
-        "selection": {"metric": protocol.selection, **asdict(selection)},
+        "selection": {"metric": protocol.selection_metric, **asdict(selection)},
         **scores,
         "cost": cost_of(journal, method, device),
         "story": {name: memo["value"] for name, memo in journal.memos().items()},

@@ -141,7 +141,7 @@ class Synthetic(Source):
     licence = "MIT"
     citation = "ltbench"
     preset = "quick"
-    default_n_max = 1000
+    default_n_max = 800
 
     def __init__(self, root: Path | None = None, difficulty: str = _DEFAULT_DIFFICULTY) -> None:
         super().__init__(root)

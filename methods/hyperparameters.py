@@ -26,7 +26,7 @@ PROTOCOL_FIELDS = frozenset(
         "preset",
         "pretrained",
         "seed",
-        "selection",
+        "selection_metric",
         "weight_decay",
     }
 )
