@@ -148,8 +148,7 @@ class Trainer:
             return self._offer(position, stage, selection)
         reports: list[EpochReport] = []
         kept: str | None = None
-        with self._trainable(stage) as groups:
-            optimizer = self._optimizer(stage, groups)
+        with self.optimizing(stage) as optimizer:
             checkpoint = self.journal.checkpoint(position, self.device)
             if checkpoint is not None:
                 reports, selection, kept = checkpoint.reports, checkpoint.selection, checkpoint.kept
@@ -271,8 +270,24 @@ class Trainer:
                 yield chunk
 
     @contextmanager
-    def _trainable(self, stage: Stage) -> Iterator[list[dict[str, Any]]]:
-        """Let only the stage's parameters take gradients; yield its parameter groups."""
+    def optimizing(self, stage: Stage) -> Iterator[torch.optim.Optimizer]:
+        """Yield a fresh optimizer of the stage's parameters; inside, only these take gradients."""
+        groups = self._param_groups(stage)
+        moved = {parameter for group in groups for parameter in group["params"]}
+        if not moved:
+            raise UserError(f"stage {stage.name!r} of {self.method.name} has no parameter to train")
+        required = {parameter: parameter.requires_grad for parameter in self.method.parameters()}
+        for parameter in required:
+            parameter.requires_grad_(parameter in moved)
+        adam = torch.optim.Adam(groups, weight_decay=self.protocol.weight_decay, fused=True)
+        try:
+            yield self.method.wrap_optimizer(adam)
+        finally:
+            for parameter, flag in required.items():
+                parameter.requires_grad_(flag)
+                parameter.grad = None
+
+    def _param_groups(self, stage: Stage) -> list[dict[str, Any]]:
         lr = stage.lr or self.protocol.lr
         own = stage.params is not None
         groups = [{"params": list(stage.params), "lr": lr}] if own else self.method.param_groups(lr)
@@ -282,22 +297,7 @@ class Trainer:
         frozen = {parameter for module in stage.frozen for parameter in module.parameters()}
         for group in groups:
             group["params"] = [parameter for parameter in group["params"] if parameter not in frozen]
-        moved = {parameter for group in groups for parameter in group["params"]}
-        required = {parameter: parameter.requires_grad for parameter in self.method.parameters()}
-        for parameter in required:
-            parameter.requires_grad_(parameter in moved)
-        try:
-            yield [group for group in groups if group["params"]]
-        finally:
-            for parameter, flag in required.items():
-                parameter.requires_grad_(flag)
-                parameter.grad = None
-
-    def _optimizer(self, stage: Stage, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        lr, decay = stage.lr or self.protocol.lr, self.protocol.weight_decay
-        if not groups:
-            raise UserError(f"stage {stage.name!r} of {self.method.name} has no parameter to train")
-        return self.method.wrap_optimizer(torch.optim.Adam(groups, lr=lr, weight_decay=decay, fused=True))
+        return [group for group in groups if group["params"]]
 
     def _set_modes(self, stage: Stage) -> None:
         self.method.train()

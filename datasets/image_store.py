@@ -162,7 +162,7 @@ def _fill(
     expected = dict(zip(positions.tolist(), fingerprints.tolist(), strict=True))
     row_bytes = 3 * size * size
     label = f"decoding {source.name} at {size} px"
-    if quiet or not sys.stderr.isatty():
+    if not quiet and not sys.stderr.isatty():
         print(f"{label}: {len(positions)} images", file=sys.stderr)
     chunks = [positions[start : start + _CHUNK] for start in range(0, len(positions), _CHUNK)]
     with (
