@@ -69,7 +69,7 @@ class Registry(Generic[Entry]):
                     raise UserError(f"{module} registers the {self.kind} {name!r}; file and name must be the same")
             else:
                 path = Path(getattr(sys.modules[module], "__file__", None) or module)
-                if name in self._builtin() or self._plugins.get(name, path) != path:
+                if name in self._builtin() or self._loaded_plugins().get(name, path) != path:
                     raise UserError(f"plug-in {path} registers the taken {self.kind} name {name!r}; rename it")
                 self._plugins[name] = path
             entry.name = name
@@ -80,7 +80,7 @@ class Registry(Generic[Entry]):
 
     def available(self) -> list[str]:
         """Return all registered names, sorted; imports nothing."""
-        return sorted({*self._builtin(), *self._plugins})
+        return sorted({*self._builtin(), *self._loaded_plugins()})
 
     def get(self, name: str) -> Entry:
         """Return the class registered under `name`, importing its file if need be.
@@ -89,7 +89,7 @@ class Registry(Generic[Entry]):
         ------
         UserError : unknown name
         """
-        if name not in self._entries:
+        if name not in self._entries or name not in self.available():
             if name not in self._builtin():
                 raise unknown(self.kind, name, self.available())
             importlib.import_module(f"{self._package}.{name}")
@@ -107,6 +107,10 @@ class Registry(Generic[Entry]):
         """Return the SHA-256 of a plug-in's file, None for an entry of the package itself."""
         path = self._plugins.get(name)
         return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def _loaded_plugins(self) -> dict[str, Path]:
+        """Return the plug-ins whose import went through: one that failed is no longer among the modules."""
+        return {name: path for name, path in self._plugins.items() if self._entries[name].__module__ in sys.modules}
 
     def _builtin(self) -> dict[str, Path]:
         found = {}
@@ -139,6 +143,6 @@ def load_plugin(path: Path) -> None:
     except UserError:
         del sys.modules[module_name]
         raise
-    except Exception as error:  # a plug-in may fail in any way; the user gets its file and its reason
+    except (Exception, SystemExit) as error:  # a plug-in may fail in any way; the user gets its file and its reason
         del sys.modules[module_name]
         raise UserError(f"plug-in {path} fails on import: {type(error).__name__}: {error}") from error

@@ -22,7 +22,7 @@ def guarded(body: Callable[[], int], *, hint: str = "") -> int:
     A `UserError` and an error of the operating system (a full disk, a folder that is not writable) become one line
     on stderr and code 2; Ctrl-C gives 130, SIGTERM 143, with `hint` printed.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         return body()
     except UserError as error:
@@ -38,6 +38,8 @@ def guarded(body: Callable[[], int], *, hint: str = "") -> int:
     except Terminated:
         print(f"\nterminated{hint}", file=sys.stderr)
         return EXIT_TERMINATED
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     return EXIT_BAD_INPUT
 
 

@@ -94,7 +94,7 @@ def render(table: pd.DataFrame, title: str, style: str) -> str:
     from tabulate import tabulate
 
     if style == "csv":
-        return table.assign(title=title).to_csv(index=False, lineterminator="\n").rstrip("\n")
+        return _csv([table.assign(title=title)])
     bold = ("**{}**", r"\textbf{{{}}}")[style == "latex"]
     plus_minus, tie_mark = (("±", " ≈"), (r"$\pm$", r" $\approx$"))[style == "latex"]
     columns = {name: label for name, label in _COLUMNS.items() if not _redundant(table, name)}
@@ -106,7 +106,7 @@ def render(table: pd.DataFrame, title: str, style: str) -> str:
         elif row["tie"]:
             cells["mean_class_accuracy"] += tie_mark
         delta = "n/a" if row["delta"] != row["delta"] else f"{100 * row['delta']:+.2f}"
-        method = _latex(row["method"]) if style == "latex" else row["method"]
+        method = _latex(row["method"]) if style == "latex" else row["method"].replace("|", r"\|")
         first, *others = cells.values()
         rows.append([row["rank"], method, first, delta, *others, row["n"], f"{row['train_seconds']:.0f}"])
     first, *others = columns.values()
@@ -127,8 +127,16 @@ def render_all(records: Iterable[Record], style: str) -> str:
     settings: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
         settings.setdefault(setting_of(record.result), []).append(record)
-    chunks = [render(build_table(settings[key]), title_of(settings[key][0].result), style) for key in sorted(settings)]
-    return "\n\n".join(chunks)
+    tables = [(build_table(settings[key]), title_of(settings[key][0].result)) for key in sorted(settings)]
+    if style == "csv":
+        return _csv([table.assign(title=title) for table, title in tables])
+    return "\n\n".join(render(table, title, style) for table, title in tables)
+
+
+def _csv(tables: Sequence[pd.DataFrame]) -> str:
+    import pandas as pd
+
+    return pd.concat(tables).to_csv(index=False, lineterminator="\n").rstrip("\n")
 
 
 def _number(value: float | None) -> float:
@@ -181,7 +189,9 @@ def _cell(row: pd.Series, name: str, plus_minus: str) -> str:
 
 
 def _latex(text: str) -> str:
-    return text.replace("_", r"\_").replace("%", r"\%")
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {character: f"\\{character}" for character in "&%$#_{}"}
+    return "".join(special.get(character, character) for character in text)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,8 @@ import torch
 from ltbench.errors import UserError
 
 SCHEMA = 1
+_BROKEN = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+RESULT_KEYS = ("dataset", "method", "trial", "protocol", "protocol_digest", "split_digest", "test", "cost", "changed")
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
@@ -34,9 +39,8 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
@@ -97,13 +101,20 @@ def write_tensors(path: Path, value: Mapping[str, Any]) -> None:
 def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
     """Return what `write_tensors` wrote, without unpickling anything but tensors and plain values.
 
+    The archive's check sums are verified first: torch does not look at them.
+
     Raises
     ------
     UserError : missing or corrupt, naming the file
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile("check sum does not match")
         return torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path} holds more than tensors; delete its folder or use --fresh") from error
+    except (*_BROKEN, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path} is not readable ({reason}); delete its folder or use --fresh") from error
 
@@ -125,7 +136,7 @@ def read_predictions(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except _BROKEN as error:
         raise UserError(f"{path} is not readable ({error}); delete its folder or use --fresh") from error
 
 
@@ -158,7 +169,8 @@ def find_records(results: Path) -> Iterator[Record]:
         raise UserError(f"results folder {results} does not exist; run benchmarks/run.py first or give --results")
     for path in sorted(results.glob("*/*/trial*/result.json")):
         result = read_json(path)
-        if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+        complete = isinstance(result, dict) and all(key in result for key in RESULT_KEYS)
+        if not complete or result.get("schema") != SCHEMA:
             raise UserError(
                 f"{path} is not a result of this version (schema {SCHEMA}); delete its folder or use --fresh"
             )

@@ -9,13 +9,14 @@ The same command again skips what is done, resumes what was interrupted, and pri
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ltbench.benchmarks.command import EXIT_BAD_INPUT, guarded
 from ltbench.errors import UserError
@@ -103,15 +104,28 @@ def _main(options: argparse.Namespace) -> int:
     methods, ratios = _methods(options.method), _ratios(options.ratio)
     _check_ranges(options)
     datasets = _datasets(options, ratios)
+    # Torch is imported from here on: what is wrong with names, numbers and tables has been said by now.
+    from ltbench.benchmarks.plan import configure_methods, trial_specs
+    from ltbench.processes import available_cores
+
     protocol, device = _protocol(options, datasets[0].source.preset)
-    configured = _configure(methods, _assignments("--set", options.set), protocol, datasets)
+    chosen = configure_methods(methods, _assignments("--set", options.set), protocol, datasets)
     jobs = options.jobs or _default_jobs(device, len(methods) * len(ratios) * options.trials)
     print(f"data: {datasets[0].source.title}", flush=True)
     specs = [
         spec
         for dataset in datasets
-        for method, (values, changed) in configured.items()
-        for spec in _specs(options, dataset, method, values, changed, protocol, device, jobs)
+        for configured in chosen
+        for spec in trial_specs(
+            dataset,
+            configured,
+            protocol,
+            trials=options.trials,
+            out=options.out,
+            device=str(device),
+            threads=max(1, available_cores() // jobs),
+            plugins=options.plugin,
+        )
     ]
     _describe(datasets, protocol, device, jobs, specs)
     if options.dry_run:
@@ -236,98 +250,14 @@ def _check_backbone(name: str) -> None:
     import timm
 
     if not timm.is_model(name.partition(".")[0]):
-        raise unknown("backbone", name, timm.list_models(f"*{name[:4]}*")[:20] or ["resnet18", "resnet50"])
-
-
-def _configure(
-    methods: Sequence[str], overrides: Mapping[str, str], protocol: Protocol, datasets: Sequence[SplitDataset]
-) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """Return for each method all its hyper-parameters, and those that differ from the preset's defaults."""
-    from ltbench.methods import configure, registry
-
-    classes = {name: registry.get(name) for name in methods}
-    owners: dict[str, list[str]] = {
-        key: [name for name, cls in classes.items() if key in {field.name for field in fields(cls.Config)}]
-        for key in overrides
-    }
-    configured = {}
-    for name, cls in classes.items():
-        own = {key: value for key, value in overrides.items() if name in owners[key] or not owners[key]}
-        config, default = (configure(name, cls.Config, protocol.preset, given) for given in (own, {}))
-        for dataset in datasets:
-            try:
-                cls.check(config, dataset.class_counts)
-            except ValueError as error:
-                raise UserError(f"{name} at ratio {dataset.ratio:g}: {error}") from error
-        values, defaults = asdict(config), asdict(default)
-        configured[name] = values, {key: value for key, value in values.items() if value != defaults[key]}
-    return configured
+        near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
+        raise unknown("backbone", name, near or ["resnet18", "resnet50", "and the others that timm lists"])
 
 
 def _default_jobs(device: torch.device, trials: int) -> int:
     from ltbench.processes import available_cores
 
     return 1 if device.type == "cuda" else max(1, min(available_cores(), trials))
-
-
-def _specs(
-    options: argparse.Namespace,
-    dataset: SplitDataset,
-    method: str,
-    values: Mapping[str, Any],
-    changed: Mapping[str, Any],
-    protocol: Protocol,
-    device: torch.device,
-    jobs: int,
-) -> list[TrialSpec]:
-    from ltbench.benchmarks.metrics import frequency_groups
-    from ltbench.benchmarks.protocol import json_digest
-    from ltbench.benchmarks.trial import TrialSpec
-    from ltbench.datasets.augmentation import stored_size
-    from ltbench.datasets.image_store import store_folder
-    from ltbench.methods import registry
-    from ltbench.processes import available_cores
-
-    source, counts = dataset.source, dataset.class_counts.tolist()
-    setting = {
-        "dataset": source.name,
-        "variant": source.variant,
-        "title": source.title,
-        "split": dataset.split,
-        "ratio": dataset.ratio,
-        "class_names": list(source.class_names),
-        "class_counts": counts,
-        "groups": {name: list(group) for name, group in (source.groups or frequency_groups(counts)).items()},
-        "overlap": dataset.overlap.as_dict(),
-        "notes": list(dataset.notes),
-    }
-    identity = {
-        "method": method,
-        "hyperparameters": dict(values),
-        "protocol": protocol.digest(),
-        "split": dataset.manifest.digest,
-        "plugin": registry.source_digest(method),
-        "dataset": [source.name, source.variant],
-    }
-    folder = options.out / f"{source.name}-{dataset.split}-r{dataset.ratio:g}" / f"{method}-{json_digest(identity)[:8]}"
-    return [
-        TrialSpec(
-            setting=setting,
-            method=method,
-            hyperparameters=values,
-            changed=changed,
-            protocol=protocol,
-            trial=trial,
-            folder=folder / f"trial{trial}",
-            split_digest=dataset.manifest.digest,
-            store=store_folder(source, stored_size(protocol.image_size), dataset.cache),
-            cache=options.out / "cache" / "stages",
-            device=str(device),
-            threads=max(1, available_cores() // jobs),
-            plugins=tuple(path.resolve() for path in options.plugin),
-        )
-        for trial in range(options.trials)
-    ]
 
 
 def _describe(
@@ -354,6 +284,8 @@ def _prepare(options: argparse.Namespace, datasets: Sequence[SplitDataset], spec
     from ltbench.benchmarks.trial import discard
     from ltbench.datasets.image_store import default_workers
 
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"results folder {options.out} is a file; give another --out")
     options.out.mkdir(parents=True, exist_ok=True)
     if not os.access(options.out, os.W_OK):
         raise UserError(f"results folder {options.out} is not writable; give another --out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ import torch
 
 def stream_seed(seed: int, *names: object) -> int:
     """Return a seed in [0, 2**63) for the stream of these names; other names give an independent one."""
-    text = "/".join([str(seed), *map(str, names)])
+    text = json.dumps([seed, *map(str, names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

@@ -115,6 +115,7 @@ class Trainer:
         else:
             result, cached = self._shared(position, stage)
         self.journal.commit(position, stage, result, selection, self.method.state_dict(), cached)
+        self.journal.rewrite_metrics()
         return result, selection
 
     def _shared(self, position: int, stage: Stage) -> tuple[StageResult, bool]:

@@ -43,10 +43,10 @@ class ImageStore:
         self.folder = folder
         try:
             index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            self.size: int = index["size"]
+            self._rows = {image_id: row for row, image_id in enumerate(index["ids"])}
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"image store {folder} is not readable ({error}); delete it and run again") from error
-        self.size: int = index["size"]
-        self._rows = {image_id: row for row, image_id in enumerate(index["ids"])}
 
     @property
     def pixels(self) -> np.ndarray:

@@ -168,13 +168,6 @@ def load(
         allow_missing=allow_missing,
     )
     manifest = restrict(declared, source.ids[source.present]) if split_dir is not None else declared
-    missing = int((~source.present).sum())
-    notes = []
-    if missing:
-        first = source.ids[~source.present][0]
-        notes.append(f"missing images: {missing} of {len(source.ids)} (first: {first}); used what is there")
-    if len(manifest.ids) < len(declared.ids):
-        notes.append(f"the split names {len(declared.ids)} images, {len(manifest.ids)} of them are there")
     return SplitDataset(
         source=source,
         manifest=manifest,
@@ -183,8 +176,23 @@ def load(
         ratio=ratio,
         image_size=image_size,
         cache=Path(cache),
-        notes=tuple(notes),
+        notes=_notes(source, declared, manifest),
     )
+
+
+def _notes(source: Source, declared: Manifest, manifest: Manifest) -> tuple[str, ...]:
+    """Return what a reader of the record must know of images that are not there."""
+    missing = int((~source.present).sum())
+    notes = []
+    if missing:
+        first = source.ids[~source.present][0]
+        notes.append(f"missing images: {missing} of {len(source.ids)} (first: {first}); used what is there")
+    if len(manifest.ids) < len(declared.ids):
+        named = ", ".join(map(str, declared.class_counts("train", len(source.class_names))))
+        notes.append(
+            f"the split names {len(declared.ids)} images (training: {named}), {len(manifest.ids)} of them are there"
+        )
+    return tuple(notes)
 
 
 def _create(name: str, root: Path | None, options: Mapping[str, Any]) -> Source:

@@ -142,6 +142,6 @@ def resampling_matrix(start: Tensor, length: Tensor, source: int, target: int, f
 
 def _resample(pixels: Tensor, rows: Tensor, columns: Tensor, dtype: torch.dtype) -> Tensor:
     batch, channels, side, _ = pixels.shape
-    centred = pixels.to(dtype).sub_(_CENTRE).view(batch, channels * side, side)
+    centred = pixels.to(dtype).sub_(_CENTRE).reshape(batch, channels * side, side)
     narrowed = torch.bmm(centred, columns.to(dtype).transpose(1, 2)).view(batch, channels, side, -1)
     return torch.matmul(rows.to(dtype).unsqueeze(1), narrowed)

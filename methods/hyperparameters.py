@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -62,8 +63,14 @@ def check_config(owner: str, config: type) -> None:
     ------
     TypeError
     """
-    if not dataclasses.is_dataclass(config) or not config.__dataclass_params__.frozen:
+    # Looked up in the class itself: a subclass of a Config inherits its parameters, undecorated though it be.
+    parameters = vars(config).get("__dataclass_params__")
+    if parameters is None or not parameters.frozen:
         raise TypeError(f"{owner}.Config must be decorated with @dataclass(frozen=True)")
+    for field in dataclasses.fields(config):
+        for value in (field.default, *field.metadata.get("presets", {}).values()):
+            if not _in_range(value, field.metadata):
+                raise TypeError(f"{owner}.Config: {field.name} has the default {value!r}, which is out of its range")
     repeated = sorted(PROTOCOL_FIELDS & {field.name for field in dataclasses.fields(config)})
     if repeated:
         raise TypeError(
@@ -118,15 +125,25 @@ def _typed(label: str, annotation: Any, raw: Any) -> Any:
         return str(raw).lower() == "true"
     kinds = {int: "a whole number", float: "a number", str: "text"}
     try:
-        return annotation(raw)
-    except (TypeError, ValueError):
-        raise UserError(f"{label} must be {kinds.get(annotation, annotation)}, got {raw!r}") from None
+        value = annotation(raw)
+    except (TypeError, ValueError, OverflowError):
+        value = None
+    if value is None or (annotation is int and isinstance(raw, float) and value != raw):
+        raise UserError(f"{label} must be {kinds.get(annotation, annotation)}, got {raw!r}")
+    return value
 
 
 def _check_range(label: str, value: Any, metadata: Mapping[str, Any]) -> None:
-    low, high = metadata.get("low"), metadata.get("high")
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if _in_range(value, metadata):
         return
-    if value != value or (low is not None and value < low) or (high is not None and value > high):
-        bounds = f"at least {low:g}" if high is None else f"in [{low if low is not None else '-inf'}, {high:g}]"
-        raise UserError(f"{label} must be {bounds}, got {value:g}")
+    low, high = metadata["low"], metadata["high"]
+    bounds = [f"at least {low:g}"] if low is not None else []
+    bounds += [f"at most {high:g}"] if high is not None else []
+    raise UserError(f"{label} must be {' and '.join(bounds) or 'a finite number'}, got {value:g}")
+
+
+def _in_range(value: Any, metadata: Mapping[str, Any]) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return True
+    low, high = metadata.get("low"), metadata.get("high")
+    return math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high)

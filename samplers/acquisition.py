@@ -137,7 +137,7 @@ def select_queries(information: np.ndarray, labels: np.ndarray, quotas: np.ndarr
     chosen = [np.empty(0, dtype=np.int64)]
     for label, wanted in enumerate(quotas):
         members = np.flatnonzero(labels == label)
-        if wanted > len(members):
+        if not 0 <= wanted <= len(members):
             raise ValueError(f"class {label} has {len(members)} images in the pool, {wanted} wanted")
         order = np.argsort(-information[members], kind="stable")
         chosen.append(members[order[:wanted]])

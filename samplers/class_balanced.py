@@ -29,9 +29,10 @@ def reweighted_stream(
     ------
     ValueError : a negative probability, or no probability on any class that is present
     """
-    counts = np.bincount(labels, minlength=len(class_probabilities))
-    probabilities = np.where(counts > 0, np.asarray(class_probabilities, dtype=np.float64), 0.0)
-    if (probabilities < 0).any() or not probabilities.sum() > 0:
+    given = np.asarray(class_probabilities, dtype=np.float64)
+    counts = np.bincount(labels, minlength=len(given))
+    probabilities = np.where(counts > 0, given, 0.0)
+    if (given < 0).any() or not probabilities.sum() > 0:
         raise ValueError(f"class probabilities must be >= 0 and not all 0, got {class_probabilities}")
     weights = probabilities[labels] / counts[labels]
     return rng.choice(len(labels), size=length, p=weights / weights.sum())

@@ -56,10 +56,10 @@ def anchor_counts(class_counts: np.ndarray, scale: float, profile: Literal["pare
     if counts.ndim != 1 or len(counts) < 2 or (counts < 1).any():
         raise ValueError(f"class_counts must be at least two counts of 1 or more, got {np.asarray(class_counts)}")
     largest, ratio = counts.max(), counts.max() / counts.min()
-    if ratio * scale < 1:
+    if ratio * scale < 1 - 1e-9:
         raise ValueError(
             f"imbalance ratio {ratio:g} times anchor scale {scale:g} is below 1, which would make anchors of the "
-            f"rarest class the most frequent; use a scale of at least {1 / ratio:.3g}"
+            f"rarest class the most frequent; use a scale of at least {np.ceil(1000 / ratio) / 1000:g}"
         )
     if profile == "pareto":
         rank = np.empty(len(counts))
@@ -104,7 +104,7 @@ def select_anchors(
     chosen = []
     for label, wanted in enumerate(counts):
         members = np.flatnonzero(labels == label)
-        if wanted > len(members):
+        if not 0 <= wanted <= len(members):
             raise ValueError(f"class {label} has {len(members)} images, {wanted} anchors wanted")
         if strategy == "random":
             if rng is None:

@@ -1,0 +1,311 @@
+"""The command line: bad input is one line and code 2; the README's plug-in runs; signals; two processes at once."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ltbench.benchmarks import leaderboard, records, run
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = {"ratio": 5, "epochs": 2, "image-size": 16, "n-max": 30, "val-per-class": 3, "test-per-class": 4}
+TINY = [word for name, value in SETTINGS.items() for word in (f"--{name}", str(value))]
+TINY += ["--batch-size", "16", "--jobs", "1", "--precision", "fp32"]
+
+
+def _one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+BAD = {
+    "--method lda": "unknown method 'lda'",
+    "--method flx": "did you mean 'flex'",
+    "--dataset isic2018": "did you mean 'isic2019'",
+    "--preset papr": "did you mean 'paper'",
+    "--split lesions": "did you mean 'lesion'",
+    "--backbone resnet19": "unknown backbone 'resnet19'; did you mean 'resnet1",
+    "--device gpu": "unknown device 'gpu'",
+    "--format html5": "unknown format",
+    "--precision fp17": "unknown precision 'fp17'",
+    "--epoch-length step": "did you mean 'steps'",
+    "--ratio 0.5": "--ratio must be at least 1",
+    "--ratio many": "--ratio must be a number",
+    "--ratio nan": "--ratio must be at least 1",
+    "--ratio 1e9": "ratio",
+    "--trials 0": "--trials must be from 1",
+    "--trials two": "--trials",
+    "--jobs 0": "--jobs must be",
+    "--seed -1": "--seed must be",
+    "--epochs 0": "--epochs must be at least 1",
+    "--batch-size 1": "--batch-size must be at least 2",
+    "--image-size 4": "--image-size must be at least 16",
+    "--lr 0": "--lr must be a number above 0",
+    "--lr nan": "--lr must be a number above 0",
+    "--patience 0": "--patience must be at least 1",
+    "--n-max 99999": "--n-max auto",
+    "--n-max -3": "--n-max must be a whole number",
+    "--val-per-class 5000": "lacks",
+    "--test-per-class 0": "--test-per-class must be at least 1",
+    "--method rs --set beta": "--set takes NAME=VALUE",
+    "--method rs --set bta=0.9": "did you mean 'beta'",
+    "--method ce --set beta=0.9": "ce has no hyper-parameters",
+    "--method rs --set beta=much": "beta must be a number",
+    "--method rs --set beta=1.5": "beta must be in",
+    "--method rs --set scheme=sqrt": "scheme must be one of",
+    "--method flex --ratio 3": "use a scale of at least",
+    "--plugin nowhere.py": "nowhere.py does not exist",
+    "--data-root nowhere": "nowhere is not a folder",
+    "--dataset-option hair=1": "unknown option of dataset synthetic 'hair'",
+    "--dataset-option difficulty=no": "unknown difficulty 'no'",
+    "--split-dir nowhere": "nowhere",
+    "--unknown": "unrecognized arguments",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD)
+def test_bad_input_is_one_line(
+    arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run.main([*TINY, *arguments.split(), "--out", str(tmp_path / "results")]) == 2
+    assert BAD[arguments] in _one_line(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main([*TINY, "--device", "cuda", "--out", str(tmp_path / "results")]) == 2
+    assert "no CUDA device is available" in _one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("raise RuntimeError('oops')", "fails on import: RuntimeError: oops"),
+        ("def broken(:", "fails on import: SyntaxError"),
+        (
+            "from ltbench.methods import Method, register\n@register('ce')\nclass A(Method): ...",
+            "taken method name 'ce'",
+        ),
+        (
+            "from dataclasses import dataclass\nfrom ltbench.methods import Method, register\n@register('mine')\n"
+            "class A(Method):\n    @dataclass(frozen=True)\n    class Config:\n        lr: float = 1\n",
+            "redeclares lr",
+        ),
+    ],
+)
+def test_bad_plugins(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(text)
+    assert run.main([*TINY, "--plugin", str(plugin), "--out", str(tmp_path / "results")]) == 2
+    assert message in _one_line(capsys)
+
+
+@pytest.fixture
+def isic(tmp_path: Path) -> Path:
+    """An ISIC folder of 8 x 12 images."""
+    folder = tmp_path / "isic"
+    images = folder / "ISIC_2019_Training_Input"
+    images.mkdir(parents=True)
+    classes = ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]
+    labels, meta = ["image," + ",".join(classes)], ["image,age_approx,anatom_site_general,lesion_id,sex"]
+    rng = np.random.default_rng(0)
+    for number in range(96):
+        name = f"ISIC_{number:07d}"
+        labels.append(name + "," + ",".join(str(float(number % 8 == column)) for column in range(9)))
+        meta.append(f"{name},50.0,torso,L{number // 2},female")
+        Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(images / f"{name}.jpg")
+    (folder / "ISIC_2019_Training_GroundTruth.csv").write_text("\n".join(labels) + "\n")
+    (folder / "ISIC_2019_Training_Metadata.csv").write_text("\n".join(meta) + "\n")
+    return folder
+
+
+ISIC = [
+    "--method",
+    "ce",
+    "--trials",
+    "1",
+    "--ratio",
+    "2",
+    "--n-max",
+    "4",
+    "--val-per-class",
+    "2",
+    "--test-per-class",
+    "3",
+    "--backbone",
+    "test_resnet",
+]
+
+
+def _isic_run(folder: Path, out: Path) -> int:
+    return run.main([*TINY, *ISIC, "--data-root", str(folder), "--out", str(out)])
+
+
+def test_isic_folder_is_found_and_trains(isic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _isic_run(isic, tmp_path / "results") == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0] == "data: ISIC-2019-LT"
+    assert "### ISIC-2019-LT, ratio 2" in printed
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "ISIC_2019_Training_Metadata.csv").unlink(), "ISIC_2019_Training_Metadata.csv"),
+        (lambda folder: _replace(folder, ",SCC", ",XYZ"), "GroundTruth.csv"),
+        (lambda folder: _replace(folder, "ISIC_0000005,", "ISIC_0000004,"), "ISIC_0000004"),
+        (lambda folder: _replace(folder, "ISIC_0000003,0.0", "ISIC_0000003,1.0"), "line 5"),
+        (lambda folder: _replace(folder, "ISIC_0000000,1.0", "ISIC_0000000,0.0"), "line 2"),
+        (lambda folder: next(folder.glob("*/*.jpg")).unlink(), "1 of 96 images missing"),
+        (lambda folder: [path.write_bytes(path.read_bytes()[:300]) for path in folder.glob("*/*.jpg")], ".jpg"),
+    ],
+)
+def test_spoilt_isic_folder(
+    spoil: object, message: str, isic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(isic)
+    assert _isic_run(isic, tmp_path / "results") == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("decoding")]
+    assert len(error) == 1 and error[0].startswith("error: ") and message in error[0]
+
+
+def _replace(folder: Path, old: str, new: str) -> None:
+    path = folder / "ISIC_2019_Training_GroundTruth.csv"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_results_folder_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "results").write_text("")
+    assert run.main([*TINY, "--method", "ce", "--out", str(tmp_path / "results")]) == 2
+    assert "is a file" in _one_line(capsys) or "Not a directory" in _one_line(capsys)
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*TINY, "--method", "ce", "--trials", "1", "--out", str(tmp_path / "results")]
+    write = records.write_bytes
+
+    def full(path: Path, data: bytes, *, durable: bool = False) -> None:
+        if path.name == "predictions.npz":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, data, durable=durable)
+
+    monkeypatch.setattr(records, "write_bytes", full)
+    assert run.main(arguments) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "No space left on device" in errors[0]
+    monkeypatch.undo()
+    assert run.main(arguments) == 0
+
+
+def test_the_command_twice_skips_what_is_done_and_fresh_does_it_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*TINY, "--method", "ce", "rw", "--trials", "2", "--out", str(tmp_path / "results")]
+    assert run.main(arguments) == 0
+    first = capsys.readouterr().out
+    assert first.splitlines()[0].startswith("data: synthetic")
+    assert "### synthetic" in first and "4 trials, 0 of them done" in first
+    files = sorted((tmp_path / "results").glob("*/*/trial*/result.json"))
+    stamps = [path.stat().st_mtime_ns for path in files]
+    assert len(files) == 4
+    assert run.main(arguments) == 0
+    again = capsys.readouterr().out
+    assert "4 trials, 4 of them done" in again
+    assert again[again.index("###") :] == first[first.index("###") :]
+    assert [path.stat().st_mtime_ns for path in files] == stamps
+    assert run.main([*arguments, "--fresh"]) == 0
+    assert all(path.stat().st_mtime_ns > stamp for path, stamp in zip(files, stamps, strict=True))
+
+
+def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main([*TINY, "--dry-run", "--method", "ce", "--out", str(tmp_path / "results")]) == 0
+    assert "overlap train/test" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_protocols_are_not_mixed_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--trials", "1", "--out", str(tmp_path / "results")]
+    assert run.main([*TINY, "--method", "ce", *out]) == 0
+    assert run.main([*TINY, "--method", "rw", "--lr", "0.01", *out]) == 0
+    printed = capsys.readouterr().out
+    assert "1 results of other protocols or splits are not mixed in" in printed
+    for style in ("github", "latex", "csv"):
+        assert leaderboard.main(["--results", str(tmp_path / "results"), "--format", style]) == 0
+        assert capsys.readouterr().out.count("protocol") == 2
+
+
+def test_readme_plugin_runs_and_shows_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    plugin = tmp_path / "brier.py"
+    plugin.write_text(code)
+    arguments = ["--method", "ce", "brier", "--plugin", str(plugin), "--set", "scale=2", "--trials", "1"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), *TINY, *arguments, "--jobs", "2"]
+    done = subprocess.run([*command, "--out", str(tmp_path / "results")], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "brier (scale=2.0)" in done.stdout
+
+
+def test_help_and_list_import_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom ltbench.benchmarks import run\n"
+        "try:\n    run.main([sys.argv[1]])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'timm', 'pandas', 'sklearn', 'matplotlib', 'wandb'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    for option in ("--help", "--list"):
+        done = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+    assert all(f"\n  {name} " in done.stdout for name in ("ce", "rs", "rw", "flex", "synthetic", "isic2019", "paper"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_interrupted_runs_say_how_to_resume(number: int, code: int, jobs: str, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    arguments = [*TINY, "--method", "ce", "--epochs", "500", "--patience", "500", "--trials", "2", "--out", str(out)]
+    command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), *arguments, "--jobs", jobs]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not list(out.glob("*/*/trial0/journal/checkpoint.pt")) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "resume with: python benchmarks/run.py" in errors and "Traceback" not in errors
+    assert list(out.glob("*/*/trial0/journal/checkpoint.pt"))
+
+
+def test_two_processes_share_a_results_folder(tmp_path: Path) -> None:
+    arguments = [*TINY, "--method", "ce", "rw", "--trials", "3", "--out", str(tmp_path / "results")]
+    command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), *arguments]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    done = [line for _, errors in outputs for line in errors.splitlines() if "test mean per-class accuracy" in line]
+    assert len(done) == len({line.partition(":")[0] for line in done}) == 6
+    tables = [text[text.index("###") :] for text, _ in outputs]
+    assert tables[0] == tables[1]
+    for path in (tmp_path / "results").glob("*/*/trial*/result.json"):
+        assert json.loads(path.read_text())["schema"] == records.SCHEMA
+    shutil.rmtree(tmp_path / "results")

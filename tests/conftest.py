@@ -1,0 +1,82 @@
+"""What several test files share: a small split of the synthetic dataset, and trials on it that take a second."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ltbench.benchmarks.plan import configure_methods, trial_specs
+from ltbench.benchmarks.protocol import Protocol, protocol_for
+from ltbench.benchmarks.trial import TrialSpec
+from ltbench.datasets.loading import SplitDataset, load
+
+SpecMaker = Callable[..., TrialSpec]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> SplitDataset:
+    """Eight classes, 60 to 3 training images of 16 pixels, decoded."""
+    cache = tmp_path_factory.mktemp("images")
+    dataset = load(
+        "synthetic", ratio=20, image_size=16, n_max=60, val_per_class=4, test_per_class=5, seed=3, cache=cache
+    )
+    dataset.store()
+    return dataset
+
+
+@pytest.fixture(scope="session")
+def tiny_protocol() -> Protocol:
+    return protocol_for("quick", image_size=16, epochs=6, patience=4, batch_size=16, precision="fp32", seed=5)
+
+
+@pytest.fixture
+def make_spec(tiny_dataset: SplitDataset, tiny_protocol: Protocol, tmp_path: Path) -> SpecMaker:
+    """Return a function that lays out one trial of a method: name, hyper-parameters, folder of the results."""
+
+    def make(
+        method: str = "ce",
+        *,
+        out: Path = tmp_path / "results",
+        trial: int = 0,
+        protocol: Protocol = tiny_protocol,
+        plugins: Sequence[Path] = (),
+        **hyperparameters: Any,
+    ) -> TrialSpec:
+        (configured,) = configure_methods([method], hyperparameters, protocol, [tiny_dataset])
+        spec = trial_specs(tiny_dataset, configured, protocol, trials=trial + 1, out=out, plugins=plugins)[trial]
+        spec.folder.mkdir(parents=True, exist_ok=True)
+        tiny_dataset.manifest.write(spec.folder.parent / "split.csv")
+        return spec
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def numbers_of() -> Callable[[TrialSpec], Mapping[str, Any]]:
+    """Return a function that reads all that a finished trial's numbers are, without times and library versions."""
+
+    def read(spec: TrialSpec) -> Mapping[str, Any]:
+        result = json.loads((spec.folder / "result.json").read_text())
+        rows = [json.loads(line) for line in (spec.folder / "metrics.jsonl").read_text().splitlines()]
+        with np.load(spec.folder / "predictions.npz", allow_pickle=False) as arrays:
+            predictions = {name: arrays[name].tobytes() for name in arrays.files}
+        kept = ("selection", "val", "test", "story", "seed", "protocol_digest", "split_digest")
+        return {
+            **{name: result[name] for name in kept},
+            "predictions": predictions,
+            "epochs": [{name: value for name, value in row.items() if name != "seconds"} for row in rows],
+            "steps": [(stage["name"], stage["epochs"], stage["steps"]) for stage in result["cost"]["stages"]],
+        }
+
+    return read

@@ -1,0 +1,104 @@
+"""Class weights: their sum, their limits, their digits where 1 - beta ** n has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal, localcontext
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ltbench.losses import effective_number_weights, inverse_frequency_weights, square_root_weights
+
+R100 = (5000, 2590, 1342, 695, 360, 187, 97, 51)
+UNSORTED = (360, 51, 5000, 97, 1342, 187, 2590, 695)
+SCHEMES: dict[str, Callable[..., Tensor]] = {
+    "inverse": inverse_frequency_weights,
+    "sqrt": square_root_weights,
+    "effective": partial(effective_number_weights, beta=0.9999),
+}
+scheme = pytest.mark.parametrize("weights", SCHEMES.values(), ids=SCHEMES)
+
+
+def exact_effective(counts: tuple[int, ...], beta: float) -> list[float]:
+    """Return the effective-number weights of a binary64 beta, computed with 60 digits."""
+    with localcontext() as context:
+        context.prec = 60
+        raw = [(1 - Decimal(beta)) / (1 - Decimal(beta) ** count) for count in counts]
+        return [float(value * len(counts) / sum(raw)) for value in raw]
+
+
+@scheme
+@pytest.mark.parametrize("counts", [R100, UNSORTED, (1, 1), (7,), (1, 10**9)])
+def test_sum_to_the_number_of_classes(weights: Callable[..., Tensor], counts: tuple[int, ...]) -> None:
+    result = weights(counts)
+    assert result.dtype == torch.float64 and result.shape == (len(counts),) and (result > 0).all()
+    assert result.sum().item() == pytest.approx(len(counts), rel=1e-14)
+
+
+@scheme
+def test_equal_counts_weigh_one(weights: Callable[..., Tensor]) -> None:
+    torch.testing.assert_close(weights([37] * 5), torch.ones(5, dtype=torch.float64), rtol=1e-14, atol=0)
+
+
+@scheme
+def test_classes_keep_their_weights_when_they_are_permuted(weights: Callable[..., Tensor]) -> None:
+    order = [3, 0, 7, 1, 6, 2, 5, 4]
+    permuted = weights([UNSORTED[index] for index in order])
+    torch.testing.assert_close(permuted, weights(UNSORTED)[order], rtol=1e-14, atol=0)
+
+
+@scheme
+def test_rarer_classes_weigh_more(weights: Callable[..., Tensor]) -> None:
+    assert (weights(R100).diff() > 0).all()
+
+
+@scheme
+@pytest.mark.parametrize("kind", [list, np.asarray, torch.tensor])
+def test_takes_lists_arrays_and_tensors(weights: Callable[..., Tensor], kind: Callable) -> None:
+    assert torch.equal(weights(kind(list(R100))), weights(R100))
+
+
+@scheme
+@pytest.mark.parametrize("counts", [[5, 0], [5, -1], [], [[1, 2]], 5, [1.0, float("nan")], [1.0, float("inf")]])
+def test_refuses_counts_that_are_none(weights: Callable[..., Tensor], counts: object) -> None:
+    with pytest.raises(ValueError):
+        weights(counts)
+
+
+@pytest.mark.parametrize("weights", [inverse_frequency_weights, square_root_weights])
+def test_depend_on_proportions_alone(weights: Callable[..., Tensor]) -> None:
+    scaled = weights([1000 * count for count in R100])
+    torch.testing.assert_close(scaled, weights(R100), rtol=1e-13, atol=0)
+
+
+def test_known_values() -> None:
+    torch.testing.assert_close(inverse_frequency_weights([4, 1]), torch.tensor([0.4, 1.6], dtype=torch.float64))
+    torch.testing.assert_close(square_root_weights([4, 1]), torch.tensor([2, 4], dtype=torch.float64) / 3)
+    expected = torch.tensor([2 / 3, 1.0], dtype=torch.float64)  # (1 - b) / (1 - b ** n) of b = 1/2: 2/3 and 1
+    torch.testing.assert_close(effective_number_weights([2, 1], 0.5), expected * 2 / expected.sum())
+
+
+def test_effective_number_without_beta_is_even() -> None:
+    assert torch.equal(effective_number_weights(R100, 0.0), torch.ones(8, dtype=torch.float64))
+
+
+def test_effective_number_nears_the_inverse_frequency() -> None:
+    torch.testing.assert_close(
+        effective_number_weights(R100, 1 - 1e-12), inverse_frequency_weights(R100), rtol=1e-8, atol=0
+    )
+
+
+@pytest.mark.parametrize("beta", [1e-300, 0.5, 0.9, 0.9999, 0.9999999, 1 - 1e-9, 1 - 1e-12, 1 - 2**-53])
+@pytest.mark.parametrize("counts", [R100, (1, 2, 3), (100_000, 11)])
+def test_effective_number_keeps_its_digits(counts: tuple[int, ...], beta: float) -> None:
+    np.testing.assert_allclose(effective_number_weights(counts, beta), exact_effective(counts, beta), rtol=1e-13)
+
+
+@pytest.mark.parametrize("beta", [-0.1, 1.0, 1.5, float("nan")])
+def test_effective_number_refuses_beta(beta: float) -> None:
+    with pytest.raises(ValueError, match="beta"):
+        effective_number_weights(R100, beta)

@@ -1,0 +1,137 @@
+"""InfoNCE against its formula written as loops."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ltbench.losses import InfoNCELoss
+
+
+def vectors(rows: int, dimension: int, seed: int) -> Tensor:
+    return torch.randn(rows, dimension, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def one_query(query: np.ndarray, positive: np.ndarray, negatives: list[np.ndarray], temperature: float) -> float:
+    """Return -log(e^{q.k+ / T} / (e^{q.k+ / T} + sum e^{q.k- / T})) of unit vectors."""
+    right = math.exp(query @ positive / temperature)
+    return -math.log(right / (right + sum(math.exp(query @ other / temperature) for other in negatives)))
+
+
+def unit(rows: Tensor) -> list[np.ndarray]:
+    return [row / math.sqrt(row @ row) for row in rows.numpy()]
+
+
+def in_batch(first: Tensor, second: Tensor, temperature: float) -> float:
+    views, count = unit(first) + unit(second), len(first)
+    losses = []
+    for index, query in enumerate(views):
+        other = (index + count) % (2 * count)
+        negatives = [view for place, view in enumerate(views) if place not in (index, other)]
+        losses.append(one_query(query, views[other], negatives, temperature))
+    return sum(losses) / len(losses)
+
+
+def queued(first: Tensor, second: Tensor, queue: Tensor, temperature: float) -> float:
+    queries, keys, losses = unit(first), unit(second), []
+    for index, query in enumerate(queries):
+        negatives = keys[:index] + keys[index + 1 :] + unit(queue)
+        losses.append(one_query(query, keys[index], negatives, temperature))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.5, 2.0])
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_views_of_a_batch(batch: int, temperature: float) -> None:
+    first, second = vectors(batch, 6, seed=1), vectors(batch, 6, seed=2)
+    value = InfoNCELoss(temperature)(first, second)
+    assert value.item() == pytest.approx(in_batch(first, second, temperature), rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.5, 2.0])
+@pytest.mark.parametrize(("batch", "length"), [(1, 3), (4, 1), (4, 0), (5, 9)])
+def test_keys_and_queue(batch: int, length: int, temperature: float) -> None:
+    first, second, queue = vectors(batch, 6, seed=1), vectors(batch, 6, seed=2), vectors(length, 6, seed=3)
+    value = InfoNCELoss(temperature)(first, second, queue)
+    assert value.item() == pytest.approx(queued(first, second, queue, temperature), rel=1e-12, abs=1e-12)
+
+
+def test_a_batch_of_sixteen_has_thirty_negatives() -> None:
+    views = torch.eye(32, dtype=torch.float64)
+    assert InfoNCELoss(0.07)(views[:16], views[16:]).item() == pytest.approx(math.log(31), rel=1e-14)
+    aligned = torch.eye(16, dtype=torch.float64)
+    expected = math.log1p(30 * math.exp(-1 / 0.5))
+    assert InfoNCELoss(0.5)(aligned, aligned).item() == pytest.approx(expected, rel=1e-13)
+
+
+def test_a_queue_adds_its_length_to_the_negatives() -> None:
+    basis = torch.eye(40, dtype=torch.float64)
+    value = InfoNCELoss(0.07)(basis[:4], basis[4:8], basis[8:40])
+    assert value.item() == pytest.approx(math.log(4 + 32), rel=1e-14)
+
+
+def test_temperature_defaults_to_the_usual_one() -> None:
+    first, second = vectors(4, 3, seed=1), vectors(4, 3, seed=2)
+    assert torch.equal(InfoNCELoss()(first, second), InfoNCELoss(0.07)(first, second))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_keeps_the_type(dtype: torch.dtype) -> None:
+    first, second = vectors(4, 3, seed=1).to(dtype), vectors(4, 3, seed=2).to(dtype)
+    for value in (InfoNCELoss()(first, second), InfoNCELoss()(first, second, second)):
+        assert value.dtype == dtype and value.shape == ()
+
+
+def test_gradients() -> None:
+    first, second = vectors(3, 4, seed=1).requires_grad_(), vectors(3, 4, seed=2).requires_grad_()
+    queue, loss = vectors(5, 4, seed=3), InfoNCELoss(0.3)
+    assert torch.autograd.gradcheck(loss, (first, second))
+    assert torch.autograd.gradcheck(lambda queries: loss(queries, second.detach(), queue), (first,))
+
+
+def test_only_queries_learn_from_a_queue() -> None:
+    first, second, queue = (vectors(4, 4, seed=seed).requires_grad_() for seed in (1, 2, 3))
+    InfoNCELoss()(first, second, queue).backward()
+    assert first.grad is not None and first.grad.abs().sum() > 0
+    assert second.grad is None and queue.grad is None
+
+
+def test_both_views_learn_without_a_queue() -> None:
+    first, second = vectors(4, 4, seed=1).requires_grad_(), vectors(4, 4, seed=2).requires_grad_()
+    InfoNCELoss()(first, second).backward()
+    assert first.grad.abs().sum() > 0 and second.grad.abs().sum() > 0
+
+
+def test_lengths_of_vectors_do_not_matter() -> None:
+    first, second, queue = (vectors(4, 5, seed=seed) for seed in (1, 2, 3))
+    scale, loss = torch.tensor([[1e-3], [1.0], [7.0], [1e4]], dtype=torch.float64), InfoNCELoss()
+    torch.testing.assert_close(loss(first * scale, second * 3), loss(first, second))
+    torch.testing.assert_close(loss(first * scale, second * 3, queue * 9), loss(first, second, queue))
+
+
+def test_views_are_interchangeable_without_a_queue() -> None:
+    first, second, loss = vectors(4, 5, seed=1), vectors(4, 5, seed=2), InfoNCELoss()
+    torch.testing.assert_close(loss(first, second), loss(second, first))
+
+
+def test_inputs_stay_as_they_are() -> None:
+    first, second = vectors(4, 5, seed=1), vectors(4, 5, seed=2)
+    before = first.clone(), second.clone()
+    InfoNCELoss()(first, second)
+    assert torch.equal(first, before[0]) and torch.equal(second, before[1])
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_refuses_temperature(temperature: float) -> None:
+    with pytest.raises(ValueError, match="temperature"):
+        InfoNCELoss(temperature)
+
+
+@pytest.mark.parametrize("shapes", [((3, 4), (2, 4)), ((3, 4), (3, 5)), ((4,), (4,)), ((2, 3, 4), (2, 3, 4))])
+def test_refuses_views_that_do_not_match(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    with pytest.raises(ValueError, match="views"):
+        InfoNCELoss()(torch.zeros(shapes[0]), torch.zeros(shapes[1]))

@@ -1,0 +1,227 @@
+"""The contract: stop rules, stages, and the default method, which is cross-entropy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ltbench.methods import Batch, EpochReport, Method, Plateau, Progress, Stage, StageResult, Task, create
+from ltbench.methods.base import Pool, Run
+
+COUNTS = np.array([40, 10, 5], dtype=np.int64)
+
+
+class Tiny(nn.Module):
+    """Mean colour, then a linear map."""
+
+    num_features = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layer(images.mean((2, 3)))
+
+
+class Fixed(Run):
+    """A run of a known protocol; nothing may be computed."""
+
+    labels = np.repeat(np.arange(3), COUNTS)
+    class_counts = val_class_counts = COUNTS
+    epochs, patience, batch_size = 12, 5, 16
+
+    def features(self, indices: np.ndarray | None = None) -> np.ndarray:
+        raise NotImplementedError
+
+    def accuracy(self, indices: np.ndarray | None = None) -> np.ndarray:
+        raise NotImplementedError
+
+    def mc_probabilities(self, indices: np.ndarray, passes: int, stream: str) -> np.ndarray:
+        raise NotImplementedError
+
+    def rng(self, name: str) -> np.random.Generator:
+        raise NotImplementedError
+
+    def memo(self, name: str, compute: Any) -> Any:
+        raise NotImplementedError
+
+
+def reports(*scores: float) -> list[EpochReport]:
+    return [EpochReport("train", epoch, {}, 1, 1, 0.0, val_recall=(score, score)) for epoch, score in enumerate(scores)]
+
+
+@pytest.fixture
+def method() -> Method:
+    torch.manual_seed(0)
+    return create("ce", Task(3, COUNTS, 8), Tiny())
+
+
+@pytest.fixture
+def batch() -> Batch:
+    images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    return Batch((images,), torch.tensor([0, 1, 2, 0, 0, 1]), np.arange(6))
+
+
+@pytest.mark.parametrize(
+    ("scores", "waited"),
+    [
+        ((), 0),
+        ((0.0,), 0),
+        ((0.5, 0.4), 1),
+        ((0.5, 0.5), 1),
+        ((0.5, 0.4, 0.3, 0.45), 3),
+        ((0.5, 0.4, 0.6), 0),
+        ((0.5, 0.4, 0.6, 0.6), 1),
+    ],
+)
+def test_plateau_counts_epochs_that_are_not_strictly_above(scores: tuple[float, ...], waited: int) -> None:
+    assert Plateau(3).waited(reports(*scores)) == waited
+    assert Plateau(3)(reports(*scores)) is (waited >= 3)
+
+
+def test_plateau_does_not_count_the_first_epochs_but_keeps_their_mark() -> None:
+    rule = Plateau(2, after=3)
+    scores = (0.9, 0.1, 0.1, 0.5, 0.6)
+    assert [rule.waited(reports(*scores[:count])) for count in range(6)] == [0, 0, 0, 0, 1, 2]
+    assert [rule(reports(*scores[:count])) for count in range(6)] == [False] * 5 + [True]
+
+
+def test_plateau_starts_from_the_score_to_beat() -> None:
+    rule = Plateau(2, best=0.7)
+    assert rule.waited(reports(0.5, 0.7)) == 2 and rule(reports(0.5, 0.7))
+    assert rule.waited(reports(0.5, 0.71)) == 0
+
+
+def test_plateau_ignores_classes_without_validation_images() -> None:
+    report = EpochReport("train", 0, {}, 1, 1, 0.0, val_recall=(0.5, float("nan"), 1.0))
+    assert report.score == 0.75
+
+
+def test_an_epoch_without_validation_never_rises() -> None:
+    report = EpochReport("train", 0, {}, 1, 1, 0.0)
+    assert report.score == -math.inf and Plateau(1)([report])
+
+
+def test_early_stopping_is_the_protocols() -> None:
+    assert Fixed().early_stopping() == Plateau(5)
+    assert Fixed().early_stopping(after=2, best=0.3) == Plateau(5, 2, 0.3)
+
+
+def test_progress_is_a_share_of_the_stage() -> None:
+    assert [Progress(epoch, 4).fraction for epoch in range(4)] == [0.0, 0.25, 0.5, 0.75]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"validate": False},
+        {"validate": False, "select": False, "keep": "best"},
+        {"validate": False, "select": False, "epochs": 0},
+        {"recipe": {"kind": "ssl"}},
+    ],
+)
+def test_stages_that_contradict_themselves(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="stage 'odd'"):
+        Stage("odd", **{"epochs": 3, **fields})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"epochs": 0},
+        {"validate": False, "select": False},
+        {"recipe": {"kind": "ssl"}, "select": False, "validate": False},
+        {"keep": "best", "select": False},
+    ],
+)
+def test_stages_that_make_sense(fields: dict[str, Any]) -> None:
+    stage = Stage("fine", **{"epochs": 3, **fields})
+    with pytest.raises(FrozenInstanceError):
+        stage.epochs = 4
+
+
+def test_stage_result_summarises_its_reports() -> None:
+    result = StageResult("train", True, tuple(reports(0.2, 0.8, 0.5)))
+    assert (result.epochs, result.best) == (3, 0.8)
+    assert result.val_recall.dtype == np.float64 and result.val_recall.tolist() == [0.5, 0.5]
+    assert StageResult("train", False, ()).best == -math.inf
+
+
+def test_uniform_logits_cost_log_k(method: Method, batch: Batch) -> None:
+    nn.init.zeros_(method.head.weight)
+    nn.init.zeros_(method.head.bias)
+    assert method.loss(batch, Progress(0, 1))["loss"].item() == pytest.approx(math.log(3), rel=1e-6)
+
+
+def test_default_loss_is_the_mean_cross_entropy(method: Method, batch: Batch) -> None:
+    logits = method.predict(batch.images)
+    loss = method.loss(batch, Progress(0, 1))["loss"]
+    expected = -logits.double().log_softmax(1)[torch.arange(6), batch.targets].mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    logits.retain_grad()
+    nn.functional.cross_entropy(logits, batch.targets).backward()
+    onehot = nn.functional.one_hot(batch.targets, 3)
+    torch.testing.assert_close(logits.grad, (logits.softmax(1) - onehot).detach() / 6)
+
+
+def test_default_loss_takes_soft_targets(method: Method, batch: Batch) -> None:
+    soft = Batch(batch.views, nn.functional.one_hot(batch.targets, 3).float(), batch.indices)
+    torch.testing.assert_close(method.loss(soft, Progress(0, 1))["loss"], method.loss(batch, Progress(0, 1))["loss"])
+
+
+def test_default_head_is_linear_with_bias(method: Method) -> None:
+    assert method.head.weight.shape == (3, 4) and method.head.bias.shape == (3,)
+    groups = method.param_groups(3e-4)
+    assert len(groups) == 1 and groups[0]["lr"] == 3e-4
+    assert {id(parameter) for parameter in groups[0]["params"]} == {id(each) for each in method.parameters()}
+
+
+def test_logits_are_single_precision_under_autocast(method: Method, batch: Batch) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        features, logits = method.features(batch.images), method.predict(batch.images)
+    assert features.dtype == logits.dtype == torch.float32
+    torch.testing.assert_close(logits, method.classify(features))
+
+
+def test_default_sampler_shuffles_without_replacement(method: Method) -> None:
+    pool = Pool(np.repeat(np.arange(3), COUNTS), COUNTS, 55)
+    stream = method.sampler(pool, Progress(0, 1), np.random.default_rng(0))
+    assert sorted(stream.tolist()) == list(range(55)) and stream.tolist() != list(range(55))
+
+
+def test_default_hooks_change_nothing(method: Method, batch: Batch) -> None:
+    assert method.transform(batch, np.random.default_rng(0)) is batch
+    optimizer = torch.optim.Adam(method.parameters())
+    assert method.wrap_optimizer(optimizer) is optimizer
+
+
+def test_default_training_is_one_stage(method: Method) -> None:
+    stages = list(method.stages(Fixed()))
+    assert len(stages) == 1
+    assert (stages[0].epochs, stages[0].stop, stages[0].select) == (12, Plateau(5), True)
+
+
+def test_weights_do_not_matter_where_classes_are_equal(batch: Batch) -> None:
+    losses = []
+    for name, options in (("ce", {}), ("rw", {}), ("rw", {"scheme": "sqrt"}), ("rw", {"scheme": "effective"})):
+        torch.manual_seed(0)
+        method = create(name, Task(3, np.array([7, 7, 7]), 8), Tiny(), **options)
+        losses.append(method.loss(batch, Progress(0, 1))["loss"])
+    torch.testing.assert_close(torch.stack(losses), losses[0].expand(4))
+
+
+def test_reweighting_is_the_weighted_mean(batch: Batch) -> None:
+    torch.manual_seed(0)
+    method = create("rw", Task(3, COUNTS, 8), Tiny())
+    weights = torch.tensor([1 / 40, 1 / 10, 1 / 5])[batch.targets]
+    each = nn.functional.cross_entropy(method.predict(batch.images), batch.targets, reduction="none")
+    torch.testing.assert_close(method.loss(batch, Progress(0, 1))["loss"], (weights * each).sum() / weights.sum())
+    assert "class_weights" in method.state_dict()

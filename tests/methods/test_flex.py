@@ -1,0 +1,194 @@
+"""Flexible Sampling: what must hold in every trial, and its rules on made-up histories."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ltbench.benchmarks.device import compute_dtype
+from ltbench.benchmarks.inference import Inference
+from ltbench.benchmarks.trial import build_method, run_trial
+from ltbench.datasets.loading import SplitDataset
+from ltbench.datasets.transforms import BatchTransform
+from ltbench.errors import UserError
+from ltbench.methods.base import EpochReport, Plateau, Run
+from ltbench.methods.flex import FlexibleSampling, QueryRule
+from ltbench.samplers import anchor_counts, class_difficulty, class_prototypes, query_quotas
+
+EAGER = {"query_patience": 0.01, "warmup": 0.2, "ssl_budget": 0.3}
+
+
+def _run(spec: Any) -> dict[str, Any]:
+    run_trial(spec)
+    return json.loads((spec.folder / "result.json").read_text())
+
+
+def _events(story: dict[str, Any]) -> list[dict[str, Any]]:
+    return [story[name] for name in sorted(name for name in story if name.startswith("query"))]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"query": "random", "selection": "random", "pretrain": "none"},
+        {"selection": "edge", "quota": "total", "query_base": "initial", "pretrain": "ce"},
+        {"difficulty": "training", "smoothing": "laplace", "anchor_profile": "power"},
+        {"query_resets_patience": "false", "query_fraction": 1.0},
+    ],
+    ids=str,
+)
+def test_story_of_a_trial(options: dict[str, Any], make_spec: Any, tiny_dataset: SplitDataset) -> None:
+    spec = make_spec("flex", **EAGER, **options)
+    result = _run(spec)
+    labels, counts = tiny_dataset.manifest.part("train")[1], np.array(result["class_counts"])
+    training = result["story"]["anchors"]["indices"]
+    expected = anchor_counts(counts, 0.1, spec.hyperparameters["anchor_profile"])
+    assert np.bincount(labels[training], minlength=8).tolist() == expected.tolist()
+    assert result["story"]["anchors"]["counts"] == expected.tolist()
+    events = _events(result["story"])
+    assert events
+    for event in events:
+        before = np.setdiff1d(np.arange(len(labels)), training)
+        assert sum(event["difficulty"]) == pytest.approx(8)
+        assert event["difficulty"] == pytest.approx(class_difficulty(np.array(event["accuracy"])).tolist())
+        training = training + event["queried"]
+        pool = np.setdiff1d(np.arange(len(labels)), training)
+        assert len(set(training)) == len(training) and len(training) + len(pool) == len(labels)
+        assert set(event["queried"]) <= set(before.tolist())
+        assert np.bincount(labels[event["queried"]], minlength=8).tolist() == event["quotas"]
+        assert np.bincount(labels[pool], minlength=8).tolist() == event["pool_left"]
+    stages = [stage for stage in result["cost"]["stages"] if stage["name"] != "pretrain"]
+    assert [stage["name"] for stage in stages] == ["anchors", *(f"query{n + 1}" for n in range(len(events)))]
+    assert sum(stage["epochs"] for stage in stages) <= spec.protocol.epochs
+
+
+def test_quotas_of_an_event_are_the_formula(make_spec: Any, tiny_dataset: SplitDataset) -> None:
+    result = _run(make_spec("flex", **EAGER))
+    counts = np.array(result["class_counts"])
+    pool = counts - np.array(result["story"]["anchors"]["counts"])
+    for event in _events(result["story"]):
+        assert event["quotas"] == query_quotas(np.array(event["accuracy"]), pool, 0.1).tolist()
+        pool = np.array(event["pool_left"])
+
+
+def test_anchors_are_the_nearest_to_their_prototype(
+    make_spec: Any, tiny_dataset: SplitDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[np.ndarray] = []
+    compute = FlexibleSampling._anchors
+
+    def recorded(method: FlexibleSampling, run: Run) -> Any:
+        seen.append(run.features())
+        return compute(method, run)
+
+    monkeypatch.setattr(FlexibleSampling, "_anchors", recorded)
+    story = _run(make_spec("flex"))["story"]
+    (features,), labels = seen, tiny_dataset.manifest.part("train")[1]
+    prototypes = class_prototypes(features, labels, 8)
+    distance = np.linalg.norm(features - prototypes[labels], axis=1)
+    chosen = np.zeros(len(labels), dtype=bool)
+    chosen[story["anchors"]["indices"]] = True
+    for label in range(8):
+        inside, outside = distance[chosen & (labels == label)], distance[~chosen & (labels == label)]
+        assert inside.size and (not outside.size or inside.max() <= outside.min())
+
+
+def test_every_stage_starts_with_a_fresh_optimizer_at_the_protocols_rate(
+    make_spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[int, float]] = []
+    finished: list[torch.optim.Optimizer] = []
+
+    def recorded(method: FlexibleSampling, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        started.append((len(optimizer.state), optimizer.param_groups[0]["lr"]))
+        finished.append(optimizer)
+        return optimizer
+
+    monkeypatch.setattr(FlexibleSampling, "wrap_optimizer", recorded)
+    result = _run(spec := make_spec("flex", **EAGER))
+    assert len(started) == len(result["cost"]["stages"]) > 2
+    assert all(moments == 0 for moments, _ in started)
+    assert all(lr == spec.protocol.lr for _, lr in started[1:])
+    assert started[0][1] == spec.hyperparameters["ssl_lr"]
+    assert all(optimizer.state for optimizer in finished)
+
+
+def test_scoring_leaves_buffers_modes_and_generators_alone(tiny_dataset: SplitDataset, make_spec: Any) -> None:
+    spec = make_spec("flex")
+    counts = np.array(spec.setting["class_counts"])
+    method = build_method("flex", spec.hyperparameters, spec.protocol, 8, counts, seed=0)
+    part = tiny_dataset.part("train")
+    transform = BatchTransform(16, spec.protocol.augmentation, compute_dtype("fp32"))
+    method.train()
+    method.predict(transform.evaluate(part.gather(np.arange(16))))
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    modes = [module.training for module in method.modules()]
+    state = torch.get_rng_state()
+    inference = Inference(method, transform, torch.device("cpu"), "fp32", batch_size=16)
+    pool = np.arange(40)
+    first = inference.mc_probabilities(part, pool, passes=5, seed=1)
+    assert first.shape == (5, 40, 8) and first.dtype == np.float64
+    assert first.sum(axis=2) == pytest.approx(1.0)
+    assert first.std(axis=0).max() > 0
+    assert np.array_equal(first, inference.mc_probabilities(part, pool, passes=5, seed=1))
+    assert not np.array_equal(first, inference.mc_probabilities(part, pool, passes=5, seed=2))
+    assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
+    assert modes == [module.training for module in method.modules()]
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_self_supervised_loss_falls(make_spec: Any) -> None:
+    spec = make_spec("flex", ssl_budget=3.0, ssl_batch_size=16)
+    run_trial(spec)
+    rows = [json.loads(line) for line in (spec.folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["terms"]["loss"] for row in rows if row["stage"] == "pretrain"]
+    assert len(losses) == 18
+    assert np.mean(losses[-3:]) < np.mean(losses[1:4]) - 0.1
+
+
+def test_a_ratio_that_the_anchor_scale_would_turn_over_is_refused(make_spec: Any) -> None:
+    with pytest.raises(UserError, match=r"flex at ratio 20: .*use a scale of at least 0\.05"):
+        make_spec("flex", anchor_scale=0.01)
+
+
+def _reports(scores: list[float], recall: list[float] | None = None) -> list[EpochReport]:
+    fixed = [EpochReport("s", epoch, {}, 1, 1, 0.0, (score, score)) for epoch, score in enumerate(scores)]
+    if recall is not None:
+        fixed[-1] = EpochReport("s", len(scores) - 1, {}, 1, 1, 0.0, tuple(recall))
+    return fixed
+
+
+def _rule(pool: list[int], warmup: int = 0, best: float = -np.inf, carried: int = 0) -> QueryRule:
+    return QueryRule(2, Plateau(4, warmup, best), carried, np.array(pool), True)
+
+
+@pytest.mark.parametrize(
+    ("rule", "scores", "ends", "queries"),
+    [
+        (_rule([5, 5]), [0.1, 0.2, 0.2], False, False),
+        (_rule([5, 5]), [0.1, 0.2, 0.2, 0.1], True, True),
+        (_rule([5, 5]), [0.1, 0.2, 0.1, 0.3], False, False),
+        (_rule([5, 5], warmup=4), [0.2, 0.1, 0.1, 0.1, 0.1], False, False),
+        (_rule([5, 5], warmup=4), [0.2, 0.1, 0.1, 0.1, 0.1, 0.1], True, True),
+        (_rule([5, 5], best=0.5), [0.3, 0.4], True, True),
+        (_rule([0, 0]), [0.2, 0.1, 0.1, 0.1], False, False),
+        (_rule([0, 0]), [0.2, 0.1, 0.1, 0.1, 0.1], True, False),
+        (_rule([0, 0], best=0.5, carried=3), [0.1], True, False),
+        (_rule([0, 0], best=0.5, carried=3), [0.6, 0.1, 0.1], False, False),
+    ],
+)
+def test_when_a_stage_ends(rule: QueryRule, scores: list[float], ends: bool, queries: bool) -> None:
+    assert rule(_reports(scores)) is ends
+    assert rule.wants_query(_reports(scores)) is queries
+
+
+def test_no_query_where_every_class_with_a_pool_is_perfect() -> None:
+    rule = _rule([5, 0])
+    assert not rule.wants_query(_reports([0.9, 0.1, 0.1], recall=[1.0, 0.2]))
+    assert rule.wants_query(_reports([0.9, 0.1, 0.1], recall=[0.2, 1.0]))
+    assert rule.wants_query(_reports([1.0, 1.0, 1.0]))

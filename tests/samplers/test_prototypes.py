@@ -1,0 +1,163 @@
+"""Prototypes, anchor counts and anchor points, against brute force and the paper's numbers."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from ltbench.samplers import anchor_counts, class_prototypes, select_anchors
+
+R100 = np.array([5000, 2590, 1342, 695, 360, 187, 97, 51])
+R100_ANCHORS = [500, 361, 260, 188, 136, 98, 71, 51]
+PROFILES = ("pareto", "power")
+FEATURES = np.random.default_rng(3).normal(size=(60, 4))
+LABELS = np.random.default_rng(4).permutation(np.repeat(np.arange(3), (35, 20, 5)))
+
+
+def test_prototypes_are_means() -> None:
+    prototypes = class_prototypes(FEATURES.astype(np.float32), LABELS, 3)
+    assert prototypes.dtype == np.float64 and prototypes.shape == (3, 4)
+    for label in range(3):
+        rows = [row for row, at in zip(FEATURES.astype(np.float32), LABELS, strict=True) if at == label]
+        np.testing.assert_allclose(prototypes[label], np.sum(rows, axis=0, dtype=np.float64) / len(rows), rtol=1e-12)
+
+
+def test_prototypes_of_absent_classes_are_nan() -> None:
+    prototypes = class_prototypes(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1, 1]), 4)
+    np.testing.assert_array_equal(prototypes[1], [2.0, 3.0])
+    assert np.isnan(prototypes[[0, 2, 3]]).all()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_anchor_counts_of_the_paper(profile: str) -> None:
+    counts = anchor_counts(R100, 0.1, profile)
+    assert counts.dtype == np.int64
+    if profile == "pareto":
+        assert counts.tolist() == R100_ANCHORS
+    else:
+        np.testing.assert_allclose(counts, R100_ANCHORS, atol=1)
+        assert counts[0] == 500 and counts[-1] == 51
+
+
+def test_pareto_is_the_default() -> None:
+    assert anchor_counts(R100, 0.1).tolist() == R100_ANCHORS
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_anchor_counts_follow_their_class(profile: str) -> None:
+    order = np.array([4, 7, 0, 6, 2, 5, 1, 3])
+    permuted = anchor_counts(R100[order], 0.1, profile)
+    np.testing.assert_array_equal(permuted, anchor_counts(R100, 0.1, profile)[order])
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("ratio", [20, 100, 500])
+def test_profiles_agree_on_an_exact_pareto_profile(ratio: int, scale: float) -> None:
+    counts = 1e6 * ratio ** (-np.arange(8) / 7)
+    np.testing.assert_allclose(anchor_counts(counts, scale, "power"), anchor_counts(counts, scale, "pareto"), atol=1)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("counts", [[5000, 5000, 20, 11], [1000, 12, 11, 10], [100, 1], [31, 30, 3], [900, 9, 300]])
+@pytest.mark.parametrize("scale", [0.1, 0.3, 1.0])
+def test_anchors_never_exceed_the_class(counts: list[int], scale: float, profile: str) -> None:
+    anchors = anchor_counts(np.array(counts), scale, profile)
+    assert (anchors >= 1).all() and (anchors <= counts).all()
+    assert anchors[np.argmin(counts)] == min(counts)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_scale_one_takes_the_whole_pareto_set(profile: str) -> None:
+    np.testing.assert_allclose(anchor_counts(R100, 1.0, profile), R100, atol=1)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_equal_counts_at_scale_one(profile: str) -> None:
+    assert anchor_counts(np.array([30, 30, 30]), 1.0, profile).tolist() == [30, 30, 30]
+
+
+@pytest.mark.parametrize(("counts", "scale"), [([100, 11], 0.1), ([5, 5], 0.9), ([99, 10], 0.1)])
+def test_refuses_to_turn_the_imbalance_over(counts: list[int], scale: float) -> None:
+    with pytest.raises(ValueError, match="imbalance ratio"):
+        anchor_counts(np.array(counts), scale)
+
+
+def test_ratio_times_scale_of_one_balances_the_anchors() -> None:
+    assert anchor_counts(np.array([100, 30, 10]), 0.1).tolist() == [10, 10, 10]
+
+
+def test_rounding_does_not_turn_the_imbalance_over() -> None:
+    assert anchor_counts(np.array([490, 49, 10]), 1 / 49).tolist() == [10, 10, 10]
+
+
+@pytest.mark.parametrize("ratio", [2, 3, 7, 30, 70])
+def test_the_scale_that_the_message_names_is_accepted(ratio: int) -> None:
+    counts = np.array([10 * ratio, 10])
+    with pytest.raises(ValueError, match="use a scale") as caught:
+        anchor_counts(counts, 0.5 / ratio)
+    named = re.search(r"at least ([\d.e-]+)$", str(caught.value))
+    assert named is not None
+    anchor_counts(counts, float(named[1]))
+
+
+@pytest.mark.parametrize(
+    ("counts", "scale", "profile"),
+    [
+        ([10, 1], 0.0, "pareto"),
+        ([10, 1], 1.1, "pareto"),
+        ([10, 1], float("nan"), "pareto"),
+        ([10, 0], 0.5, "pareto"),
+        ([10], 0.5, "pareto"),
+        ([[10, 1]], 0.5, "pareto"),
+        ([10, 1], 0.5, "linear"),
+    ],
+)
+def test_anchor_counts_refuse(counts: list, scale: float, profile: str) -> None:
+    with pytest.raises(ValueError):
+        anchor_counts(np.array(counts), scale, profile)
+
+
+def ranked(label: int, *, farthest: bool = False) -> list[int]:
+    """Return the positions of a class by distance to its mean, by brute force."""
+    members = [index for index, at in enumerate(LABELS) if at == label]
+    mean = sum(FEATURES[index] for index in members) / len(members)
+    distance = {index: float(np.sqrt(((FEATURES[index] - mean) ** 2).sum())) for index in members}
+    return sorted(members, key=lambda index: (-distance[index] if farthest else distance[index], index))
+
+
+@pytest.mark.parametrize(("strategy", "farthest"), [("anchor", False), ("edge", True)])
+@pytest.mark.parametrize("counts", [(7, 3, 5), (35, 20, 5), (0, 0, 1), (1, 0, 0)])
+def test_selects_by_distance_class_by_class(counts: tuple[int, ...], strategy: str, farthest: bool) -> None:
+    chosen = select_anchors(FEATURES, LABELS, np.array(counts), strategy)
+    expected = [index for label, wanted in enumerate(counts) for index in ranked(label, farthest=farthest)[:wanted]]
+    assert chosen.dtype == np.int64 and chosen.tolist() == expected
+
+
+@pytest.mark.parametrize("strategy", ["anchor", "edge"])
+def test_ties_go_to_the_lower_position(strategy: str) -> None:
+    features = np.array([[1.0], [-1.0], [1.0], [-1.0], [-1.0], [1.0]])
+    assert select_anchors(features, np.zeros(6, dtype=np.int64), np.array([4]), strategy).tolist() == [0, 1, 2, 3]
+
+
+def test_random_anchors_are_uniform_and_seeded() -> None:
+    counts = np.array([5, 4, 2])
+    draws = [select_anchors(FEATURES, LABELS, counts, "random", np.random.default_rng(seed)) for seed in range(600)]
+    again = select_anchors(FEATURES, LABELS, counts, "random", np.random.default_rng(7))
+    np.testing.assert_array_equal(draws[7], again)
+    for drawn in draws[:20]:
+        assert len(set(drawn.tolist())) == 11 and np.bincount(LABELS[drawn]).tolist() == [5, 4, 2]
+    share = np.bincount(np.concatenate(draws), minlength=60) / 600
+    for label, probability in enumerate((5 / 35, 4 / 20, 2 / 5)):
+        spread = np.sqrt(probability * (1 - probability) / 600)
+        assert (np.abs(share[label == LABELS] - probability) < 4.5 * spread).all()
+
+
+def test_select_anchors_refuses() -> None:
+    with pytest.raises(ValueError, match="class 2 has 5 images, 6 anchors wanted"):
+        select_anchors(FEATURES, LABELS, np.array([1, 1, 6]))
+    with pytest.raises(ValueError, match="strategy"):
+        select_anchors(FEATURES, LABELS, np.array([1, 1, 1]), "nearest")
+    with pytest.raises(ValueError, match="rng"):
+        select_anchors(FEATURES, LABELS, np.array([1, 1, 1]), "random")

@@ -1,0 +1,226 @@
+"""Registries and plug-in files; and what holds for every file of the repository."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ltbench
+from ltbench import datasets, methods
+from ltbench.errors import UserError
+from ltbench.registry import Registry, load_plugin, unknown
+
+ROOT = Path(ltbench.__file__).parent
+PLUGIN = '''"""{summary}"""
+
+from ltbench.methods import register
+from ltbench.methods.base import Method
+
+
+@register("{name}")
+class Plugged(Method):
+    """As the base class."""
+'''
+
+
+@pytest.fixture(autouse=True)
+def _registry_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Take plug-ins out again that a test has entered."""
+    known = methods.available()
+    yield
+    for name in set(methods.available()) - set(known):
+        for table in vars(methods.registry).values():
+            if isinstance(table, dict):
+                table.pop(name, None)
+
+
+def plugin(folder: Path, name: str, text: str = PLUGIN, file: str = "mine.py") -> Path:
+    path = folder / file
+    path.write_text(text.format(name=name, summary=f"{name}: a plug-in."))
+    return path
+
+
+@pytest.mark.parametrize("package", ["methods", "datasets"])
+def test_names_are_known_without_importing_torch(package: str) -> None:
+    program = (
+        f"import sys; from ltbench import {package} as p; names = p.available(); p.registry.summary(names[0]); "
+        "print(*names); sys.exit(bool({'torch', 'pandas', 'sklearn'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == {"methods": methods, "datasets": datasets}[package].available()
+
+
+def test_available_is_sorted_and_holds_what_is_shipped() -> None:
+    names = methods.available()
+    assert names == sorted(names) and {"ce", "rs", "rw", "flex"} <= set(names)
+    assert {"synthetic", "isic2019"} <= set(datasets.available())
+
+
+@pytest.mark.parametrize("name", methods.available())
+def test_every_method_has_its_name_and_a_summary(name: str) -> None:
+    assert methods.registry.get(name).name == name
+    assert len(methods.registry.summary(name)) > 10
+    assert methods.registry.source_digest(name) is None
+
+
+def test_unknown_names_get_the_nearest() -> None:
+    message = r"unknown method 'flexx'; did you mean 'flex'\? known: .*ce"
+    for ask in (methods.registry.get, methods.registry.summary):
+        with pytest.raises(UserError, match=message):
+            ask("flexx")
+
+
+def test_unknown_names_without_a_near_one_get_the_list() -> None:
+    assert str(unknown("thing", "zzz", iter(["ab", "cd"]))) == "unknown thing 'zzz'; known: ab, cd"
+
+
+def test_a_plugin_from_a_file(tmp_path: Path) -> None:
+    path = plugin(tmp_path, "mine-own")
+    load_plugin(path)
+    load_plugin(path)
+    assert "mine-own" in methods.available()
+    assert methods.registry.get("mine-own").__name__ == "Plugged"
+    assert methods.registry.summary("mine-own") == "mine-own: a plug-in."
+    assert methods.registry.source_digest("mine-own") == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_two_plugins_of_one_file_name(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        load_plugin(plugin(tmp_path / name, name))
+    assert {"first", "second"} <= set(methods.available())
+
+
+def test_a_plugin_may_not_take_a_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"mine\.py registers the taken method name 'ce'"):
+        load_plugin(plugin(tmp_path, "ce"))
+    assert methods.registry.get("ce").__name__ == "CrossEntropy"
+    load_plugin(plugin(tmp_path, "mine"))
+    with pytest.raises(UserError, match=r"other\.py registers the taken method name 'mine'"):
+        load_plugin(plugin(tmp_path, "mine", file="other.py"))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("import nowhere_to_be_found", "ModuleNotFoundError"),
+        ("def broken(:", "SyntaxError"),
+        ("1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_a_broken_plugin_is_named(tmp_path: Path, text: str, reason: str) -> None:
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"mine\.py fails on import: {reason}"):
+            load_plugin(plugin(tmp_path, "mine", text))
+
+
+def test_a_broken_plugin_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="ZeroDivisionError"):
+        load_plugin(plugin(tmp_path, "mine", PLUGIN + "\n1 / 0\n"))
+    assert "mine" not in methods.available()
+
+
+def test_a_plugin_that_is_missing_or_no_python(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing\.py does not exist"):
+        load_plugin(tmp_path / "nothing.py")
+    with pytest.raises(UserError, match="does not exist"):
+        load_plugin(tmp_path)
+    with pytest.raises(UserError, match=r"mine\.txt is not a Python file"):
+        load_plugin(plugin(tmp_path, "mine", file="mine.txt"))
+
+
+def test_a_file_of_the_package_registers_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "toy_things"
+    package.mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    setup = "from pathlib import Path\nfrom ltbench.registry import Registry\n"
+    setup += "registry = Registry('thing', __name__, Path(__file__).parent)\nregister = registry.register\n"
+    (package / "__init__.py").write_text(setup)
+    for stem, name in (("good", "good"), ("bad", "other")):
+        text = f"from toy_things import register\n\n\n@register('{name}')\nclass Thing:\n    pass\n"
+        (package / f"{stem}.py").write_text(text)
+    from toy_things import registry
+
+    assert isinstance(registry, Registry) and registry.available() == ["good"]
+    assert registry.get("good").name == "good"
+    with pytest.raises(UserError, match=r"toy_things\.bad registers the thing 'other'; file and name"):
+        import toy_things.bad  # noqa: F401
+
+
+def sources() -> list[Path]:
+    """Return the files of the packages that setup.cfg names, and the tests."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    packages = setup["options"]["packages"].split()
+    folders = [ROOT.joinpath(*package.split(".")[1:]) for package in packages]
+    return sorted([*(path for folder in folders for path in folder.glob("*.py")), *(ROOT / "tests").rglob("*.py")])
+
+
+every_source = pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(ROOT).as_posix())
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Yield the full names that a file imports, also inside functions and for type checkers."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+FORBIDDEN = {
+    "losses": ("methods", "benchmarks", "datasets", "samplers"),
+    "samplers": ("methods", "benchmarks", "datasets", "losses"),
+    "methods": ("benchmarks", "datasets"),
+    "datasets": ("benchmarks", "methods", "losses", "samplers"),
+    "": ("benchmarks", "methods", "losses", "samplers", "datasets"),
+    "benchmarks": (),
+}
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_imports_point_one_way(package: str) -> None:
+    wrong = []
+    for path in (ROOT / package).glob("*.py"):
+        for name in imported(ast.parse(path.read_text(encoding="utf-8"))):
+            head, _, rest = name.partition(".")
+            assert head not in FORBIDDEN or not head, f"{path}: {name} is imported without ltbench"
+            if head == "ltbench" and rest.partition(".")[0] in FORBIDDEN[package]:
+                wrong.append(f"{path.name}: {name}")
+    assert not wrong
+
+
+@every_source
+def test_nothing_runs_what_it_reads(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert not [name for name in imported(tree) if name.endswith(".*")]
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        where = f"{path.name}:{node.lineno}"
+        assert called not in ("eval", "exec", "pickle.load", "pickle.Unpickler", "joblib.load"), where
+        assert called != "torch.load" or options.get("weights_only") == "True", where
+        if not path.is_relative_to(ROOT / "tests"):  # tests write what is to be refused
+            assert called != "pickle.loads" and options.get("allow_pickle", "False") == "False", where
+        assert options.get("shell", "False") == "False", where
+
+
+@every_source
+def test_functions_fit_on_a_screen(path: Path) -> None:
+    long = [
+        f"{path.name}:{node.lineno} {node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno >= 60
+    ]
+    assert not long
