@@ -39,12 +39,14 @@ class ImagePart:
     def gather(self, indices: np.ndarray) -> Tensor:
         """Return pixels: int64 [B] positions in this part to uint8 [B, 3, S, S] on the device."""
         if self._resident is not None:
-            return self._resident[torch.from_numpy(indices).to(self.device, non_blocking=True)]
-        pixels = torch.from_numpy(self._pixels[self._rows[indices]])
-        if self.device.type == "cuda":
-            return pixels.pin_memory().to(self.device, non_blocking=True)
-        return pixels
+            return self._resident[self._upload(indices)]
+        return self._upload(self._pixels[self._rows[indices]])
 
     def targets(self, indices: np.ndarray) -> Tensor:
         """Return class ids, int64 [B], on the device."""
-        return self._targets[torch.from_numpy(indices).to(self.device, non_blocking=True)]
+        return self._targets[self._upload(indices)]
+
+    def _upload(self, values: np.ndarray) -> Tensor:
+        """Copy to the device; pinned, so that the host need not wait for what the device is doing."""
+        tensor = torch.from_numpy(values)
+        return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)

@@ -43,19 +43,19 @@ class BatchTransform:
         `generator` lives on the CPU whatever the device of `pixels`, so that draws do not depend on the device.
         """
         draws = torch.rand(len(pixels), _DRAWS, generator=generator)
-        rows, columns = self._resampling(draws, pixels.shape[-1], pixels.device)
-        colour, contrast = (part.to(pixels.device) for part in self._jitter(draws))
-        return self._apply(pixels, rows, columns, colour, contrast)
+        windows, colours = self._windows(draws, pixels.shape[-1]), self._colours(draws)
+        return self._apply(pixels, _upload(windows, pixels.device), _upload(colours, pixels.device))
 
     def evaluate(self, pixels: Tensor) -> Tensor:
         """Return the whole images, resized and normalised: shapes as `train`, nothing random."""
-        batch, side = len(pixels), pixels.shape[-1]
-        whole = resampling_matrix(torch.zeros(1), torch.full((1,), float(side)), side, self.image_size)
-        whole = whole.to(pixels.device).expand(batch, -1, -1)
-        identity = torch.eye(3, device=pixels.device).expand(batch, 3, 3)
-        return self._apply(pixels, whole, whole, identity, torch.ones(batch, 2, device=pixels.device))
+        side = float(pixels.shape[-1])
+        window = torch.tensor([[0.0, side, 0.0, 0.0, side, 0.0]])
+        colour = self._normalised(torch.eye(3).unsqueeze(0), torch.zeros(1))
+        shared = (_upload(part, pixels.device).expand(len(pixels), *part.shape[1:]) for part in (window, colour))
+        return self._apply(pixels, *shared)
 
-    def _resampling(self, draws: Tensor, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _windows(self, draws: Tensor, side: int) -> Tensor:
+        """Return crops, float [B, 6]: top, height, upside down or not; left, width, mirrored or not."""
         chosen = self.augmentation
         area = chosen.crop_scale[0] + draws[:, 0] * (chosen.crop_scale[1] - chosen.crop_scale[0])
         low, high = (math.log(bound) for bound in chosen.crop_ratio)
@@ -64,12 +64,10 @@ class BatchTransform:
         height = (side * torch.sqrt(area / ratio)).clamp(max=side)
         left, top = draws[:, 2] * (side - width), draws[:, 3] * (side - height)
         mirrored, inverted = draws[:, 4] < chosen.horizontal_flip, draws[:, 5] < chosen.vertical_flip
-        rows = resampling_matrix(top.to(device), height.to(device), side, self.image_size, inverted.to(device))
-        columns = resampling_matrix(left.to(device), width.to(device), side, self.image_size, mirrored.to(device))
-        return rows, columns
+        return torch.stack([top, height, inverted.float(), left, width, mirrored.float()], dim=1)
 
-    def _jitter(self, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Return colour matrices [B, 3, 3] and [B, 2]: brightness, contrast factors."""
+    def _colours(self, draws: Tensor) -> Tensor:
+        """Return jitter and normalisation, float [B, 3, 7]; see `_normalised`."""
         chosen = self.augmentation
         ranges = torch.tensor([chosen.brightness, chosen.contrast, chosen.saturation])
         brightness, contrast, saturation = (1 + (2 * draws[:, 6:9] - 1) * ranges).unbind(1)
@@ -83,36 +81,44 @@ class BatchTransform:
         rotate[:, 1, 2], rotate[:, 2, 1] = -torch.sin(turn), torch.sin(turn)
         to_yiq = torch.tensor(_RGB_TO_YIQ)
         hue = torch.linalg.inv(to_yiq) @ rotate @ to_yiq
-        return hue @ saturate, torch.stack([brightness, contrast], 1)
+        return self._normalised(hue @ saturate * (brightness * contrast).view(-1, 1, 1), (1 - contrast) * brightness)
 
-    def _apply(self, pixels: Tensor, rows: Tensor, columns: Tensor, colour: Tensor, factors: Tensor) -> Tensor:
-        size = self.image_size
+    def _normalised(self, matrix: Tensor, grey: Tensor) -> Tensor:
+        """Return x -> (matrix x + grey * mean grey of the image - mean) / std for bytes v = 255 x - 128.
+
+        With brightness a and contrast c an image x in [0, 1] becomes a c x + (1 - c) a g, g its mean grey; saturation
+        and hue leave grey alone, so that this offset passes through their matrix unchanged.
+
+        Parameters
+        ----------
+        matrix : float [B, 3, 3]
+        grey : float [B]
+
+        Returns
+        -------
+        float [B, 3, 7]: columns 0 to 2 for v, 3 to 5 for the mean of v over the image, 6 constant
+        """
+        mean, std = (torch.tensor(values).view(1, 3, 1) for values in (self.augmentation.mean, self.augmentation.std))
+        grey = grey.view(-1, 1, 1)
+        of_mean = (grey * torch.tensor(_LUMA)).expand(-1, 3, 3)
+        constant = (matrix.sum(2, keepdim=True) + grey) * (_CENTRE / 255) - mean
+        return torch.cat([matrix / 255, of_mean / 255, constant], dim=2) / std
+
+    def _apply(self, pixels: Tensor, windows: Tensor, colours: Tensor) -> Tensor:
+        size, side = self.image_size, pixels.shape[-1]
         shape = (len(pixels), 3, size, size)
         images = torch.empty(shape, dtype=self.dtype, device=pixels.device, memory_format=torch.channels_last)
         step = _CHUNK if pixels.device.type == "cpu" else max(len(pixels), 1)
         for start in range(0, len(pixels), step):
             part = slice(start, start + step)
-            resized = _resample(pixels[part], rows[part], columns[part], self.dtype)
-            images[part] = self._colour(resized, colour[part], factors[part])
+            top, height, inverted, left, width, mirrored = windows[part].unbind(1)
+            rows = resampling_matrix(top, height, side, size, inverted > 0).to(self.dtype)
+            columns = resampling_matrix(left, width, side, size, mirrored > 0).to(self.dtype)
+            flat = _resample(pixels[part], rows, columns).flatten(2)
+            matrix, of_mean, constant = colours[part].split((3, 3, 1), dim=2)
+            offset = torch.baddbmm(constant, of_mean, flat.mean(2, keepdim=True, dtype=torch.float32))
+            images[part] = torch.baddbmm(offset.to(self.dtype), matrix.to(self.dtype), flat).unflatten(2, (size, size))
         return images
-
-    def _colour(self, images: Tensor, colour: Tensor, factors: Tensor) -> Tensor:
-        """Apply jitter and normalisation to centred bytes [b, 3, h, w].
-
-        With brightness a and contrast c, an image x in [0, 1] of mean grey g becomes a c x + (1 - c) a g; saturation
-        and hue leave grey alone, so the offset passes through their matrix unchanged.
-        """
-        flat = images.flatten(2)
-        brightness, contrast = factors.to(torch.float32).unbind(1)
-        luma = torch.tensor(_LUMA, device=images.device)
-        grey = (flat.mean(2, dtype=torch.float32) + _CENTRE) @ luma / 255
-        mean = torch.tensor(self.augmentation.mean, device=images.device)
-        std = torch.tensor(self.augmentation.std, device=images.device)
-        matrix = colour * (brightness * contrast).view(-1, 1, 1)
-        offset = ((1 - contrast) * brightness * grey).view(-1, 1) + matrix.sum(2) * (_CENTRE / 255)
-        matrix = matrix / (255 * std.view(1, 3, 1))
-        offset = (offset - mean) / std
-        return torch.baddbmm(offset.unsqueeze(2).to(self.dtype), matrix.to(self.dtype), flat).view_as(images)
 
 
 def resampling_matrix(start: Tensor, length: Tensor, source: int, target: int, flip: Tensor | None = None) -> Tensor:
@@ -140,8 +146,13 @@ def resampling_matrix(start: Tensor, length: Tensor, source: int, target: int, f
     return weight.div_(weight.sum(2, keepdim=True))
 
 
-def _resample(pixels: Tensor, rows: Tensor, columns: Tensor, dtype: torch.dtype) -> Tensor:
+def _resample(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     batch, channels, side, _ = pixels.shape
-    centred = pixels.to(dtype).sub_(_CENTRE).reshape(batch, channels * side, side)
-    narrowed = torch.bmm(centred, columns.to(dtype).transpose(1, 2)).view(batch, channels, side, -1)
-    return torch.matmul(rows.to(dtype).unsqueeze(1), narrowed)
+    centred = pixels.to(rows.dtype).sub_(_CENTRE).reshape(batch, channels * side, side)
+    narrowed = torch.bmm(centred, columns.transpose(1, 2)).view(batch, channels, side, -1)
+    return torch.matmul(rows.unsqueeze(1), narrowed)
+
+
+def _upload(values: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device without making the host wait for what the device is doing."""
+    return values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)

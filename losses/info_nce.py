@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,13 +31,16 @@ class InfoNCELoss(nn.Module):
             raise ValueError(f"temperature must be above 0, got {temperature}")
         self.temperature = temperature
 
-    def forward(self, first: Tensor, second: Tensor, negatives: Tensor | None = None) -> Tensor:
+    def forward(
+        self, first: Tensor, second: Tensor, negatives: Tensor | None = None, negative_weight: float = 1.0
+    ) -> Tensor:
         """Return the mean loss over all queries.
 
         Parameters
         ----------
         first, second : float [B, D], two views of the same B images, row by row
         negatives : float [Q, D], further keys, none of them a view of these images
+        negative_weight : how many negatives each one stands for, above 0; with `negatives` only
         """
         if first.shape != second.shape or first.ndim != 2:
             raise ValueError(f"views must be two equal [B, D], got {tuple(first.shape)} and {tuple(second.shape)}")
@@ -47,4 +52,7 @@ class InfoNCELoss(nn.Module):
             similarity.fill_diagonal_(-torch.inf)
             return functional.cross_entropy(similarity, torch.cat([rows + len(first), rows]))
         keys = torch.cat([second, functional.normalize(negatives, dim=1)]).detach()
-        return functional.cross_entropy(first @ keys.T / self.temperature, rows)
+        similarity = first @ keys.T / self.temperature
+        # A factor on every negative's exponential is the inverse factor on the positive's.
+        similarity[rows, rows] -= math.log(negative_weight)
+        return functional.cross_entropy(similarity, rows)

@@ -60,8 +60,10 @@ class MomentumContrast(nn.Module):
             with torch.no_grad():
                 self._follow(backbone)
                 keys = self.key_projector(self.key_backbone(second)).float()
-            negatives = self.queue[: min(self._written, len(self.queue))].clone()
-            value = self.info_nce(queries, keys, negatives)
+            filled, others = min(self._written, len(self.queue)), len(keys) - 1
+            # Until the queue is full, the keys that are there stand for those to come: the loss keeps its scale.
+            weight = (len(self.queue) + others) / max(filled + others, 1)
+            value = self.info_nce(queries, keys, self.queue[:filled].clone(), weight)
             self._enqueue(keys)
             alignment = nn.functional.cosine_similarity(queries.detach(), keys).mean()
             return {"loss": value, "alignment": alignment}

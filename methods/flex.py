@@ -176,7 +176,7 @@ class FlexibleSampling(Method):
                 batch_size=config.ssl_batch_size,
                 validate=False,
                 select=False,
-                recipe={"objective": "momentum_contrast", "version": 1, **settings},
+                recipe={"objective": "momentum_contrast", "version": 2, **settings},
             )
 
     def _anchors(self, run: Run) -> Mapping[str, Any]:

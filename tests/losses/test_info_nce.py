@@ -135,3 +135,11 @@ def test_refuses_temperature(temperature: float) -> None:
 def test_refuses_views_that_do_not_match(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match="views"):
         InfoNCELoss()(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
+
+
+def test_a_weight_on_negatives_equals_that_many_copies_of_them() -> None:
+    generator = torch.Generator().manual_seed(7)
+    first, second = torch.randn(1, 6, generator=generator), torch.randn(1, 6, generator=generator)
+    negatives = torch.randn(5, 6, generator=generator)
+    weighted = InfoNCELoss()(first, second, negatives, negative_weight=3.0)
+    torch.testing.assert_close(weighted, InfoNCELoss()(first, second, negatives.repeat(3, 1)))
