@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from ltbench.benchmarks.device import compute_dtype
 from ltbench.benchmarks.inference import Inference
+from ltbench.benchmarks.protocol import Protocol
 from ltbench.benchmarks.trial import build_method, run_trial
 from ltbench.datasets.loading import SplitDataset
 from ltbench.datasets.transforms import BatchTransform
@@ -20,6 +22,12 @@ from ltbench.methods.flex import FlexibleSampling, QueryRule
 from ltbench.samplers import anchor_counts, class_difficulty, class_prototypes, query_quotas
 
 EAGER = {"query_patience": 0.01, "warmup": 0.2, "ssl_budget": 0.3}
+
+
+@pytest.fixture
+def stuck(tiny_protocol: Protocol) -> Protocol:
+    """A learning rate at which nothing is learned: every epoch after warm-up is one without a rise."""
+    return replace(tiny_protocol, lr=1e-9)
 
 
 def _run(spec: Any) -> dict[str, Any]:
@@ -42,8 +50,10 @@ def _events(story: dict[str, Any]) -> list[dict[str, Any]]:
     ],
     ids=str,
 )
-def test_story_of_a_trial(options: dict[str, Any], make_spec: Any, tiny_dataset: SplitDataset) -> None:
-    spec = make_spec("flex", **EAGER, **options)
+def test_story_of_a_trial(
+    options: dict[str, Any], make_spec: Any, tiny_dataset: SplitDataset, stuck: Protocol
+) -> None:
+    spec = make_spec("flex", protocol=stuck, **EAGER, **options)
     result = _run(spec)
     labels, counts = tiny_dataset.manifest.part("train")[1], np.array(result["class_counts"])
     training = result["story"]["anchors"]["indices"]
@@ -67,8 +77,9 @@ def test_story_of_a_trial(options: dict[str, Any], make_spec: Any, tiny_dataset:
     assert sum(stage["epochs"] for stage in stages) <= spec.protocol.epochs
 
 
-def test_quotas_of_an_event_are_the_formula(make_spec: Any, tiny_dataset: SplitDataset) -> None:
-    result = _run(make_spec("flex", **EAGER))
+def test_quotas_of_an_event_are_the_formula(make_spec: Any, stuck: Protocol) -> None:
+    result = _run(make_spec("flex", protocol=stuck, **EAGER))
+    assert _events(result["story"])
     counts = np.array(result["class_counts"])
     pool = counts - np.array(result["story"]["anchors"]["counts"])
     for event in _events(result["story"]):
@@ -99,7 +110,7 @@ def test_anchors_are_the_nearest_to_their_prototype(
 
 
 def test_every_stage_starts_with_a_fresh_optimizer_at_the_protocols_rate(
-    make_spec: Any, monkeypatch: pytest.MonkeyPatch
+    make_spec: Any, stuck: Protocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[tuple[int, float]] = []
     finished: list[torch.optim.Optimizer] = []
@@ -110,7 +121,7 @@ def test_every_stage_starts_with_a_fresh_optimizer_at_the_protocols_rate(
         return optimizer
 
     monkeypatch.setattr(FlexibleSampling, "wrap_optimizer", recorded)
-    result = _run(spec := make_spec("flex", **EAGER))
+    result = _run(spec := make_spec("flex", protocol=stuck, **EAGER))
     assert len(started) == len(result["cost"]["stages"]) > 2
     assert all(moments == 0 for moments, _ in started)
     assert all(lr == spec.protocol.lr for _, lr in started[1:])
