@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -18,7 +22,7 @@ from ltbench.benchmarks.trial import TrialSpec, run_trial
 from ltbench.errors import UserError
 from ltbench.processes import prepare_worker
 
-_RETRY_SECONDS = 2.0
+_RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,13 @@ def _run_in_workers(specs: Sequence[TrialSpec], jobs: int) -> Iterator[Outcome]:
     queue, waited = deque(specs), set()
     running: dict[Connection, TrialSpec] = {}
     try:
-        for slot in range(jobs):
-            here, there = context.Pipe()
-            process = context.Process(target=_work, args=(there, slot, bars), daemon=True)
-            process.start()
-            there.close()
-            workers[here] = process
+        with _ctrl_c_ignored():
+            for slot in range(jobs):
+                here, there = context.Pipe()
+                process = context.Process(target=_work, args=(there, slot, bars), daemon=True)
+                process.start()
+                there.close()
+                workers[here] = process
         while queue or running:
             for connection in workers:
                 if queue and connection not in running:
@@ -131,10 +136,23 @@ def _attempt(spec: TrialSpec, slot: int) -> Outcome:
         return Outcome(spec, "failed", f"{spec.label}: {type(error).__name__}: {reason}", traceback.format_exc())
 
 
-def _put_off(queue: deque[TrialSpec], spec: TrialSpec, waited: set[str]) -> None:
-    if spec.label not in waited:
-        waited.add(spec.label)
-        print(f"{spec.label}: another process is running it; left to that process", file=sys.stderr)
-    if not queue:
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Start processes that leave Ctrl-C to their parent from their first moment on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _put_off(queue: deque[TrialSpec], spec: TrialSpec, waited: set[Path]) -> None:
+    if spec.folder in waited:
         time.sleep(_RETRY_SECONDS)
+    else:
+        waited.add(spec.folder)
+        print(f"{spec.label}: another process is running it; left to that process", file=sys.stderr)
     queue.append(spec)

@@ -242,7 +242,7 @@ def _record(
         "threads": threads,
         "selection": {"metric": protocol.selection_metric, **asdict(selection)},
         **scores,
-        "cost": cost_of(journal, method, device),
+        "cost": cost_of(journal, method, device, len(arrays["val_ids"])),
         "story": {name: memo["value"] for name, memo in journal.memos().items()},
     }
     del result["selection"]["weights"]
@@ -250,16 +250,15 @@ def _record(
     journal.drop_all_weights()
 
 
-def cost_of(journal: Journal, method: Method, device: torch.device) -> dict[str, Any]:
+def cost_of(journal: Journal, method: Method, device: torch.device, val_images: int) -> dict[str, Any]:
     """Return the full cost of a trial, that of shared stages included.
 
-    `train_seconds` are wall-clock seconds of all stages and of the passes between them; `forward_images` counts
-    images through the network: training, validation after each epoch, features and scoring.
+    `train_seconds` are wall-clock seconds of all stages and of the passes between them; `images_seen` counts training
+    images, every view; `forward_images` adds those of validation, and of features and scoring between stages.
     """
     stages = []
     for stage in journal.stages():
         reports = stage["reports"]
-        validated = sum(report["val_recall"] is not None for report in reports)
         stages.append(
             {
                 "name": stage["name"],
@@ -267,10 +266,12 @@ def cost_of(journal: Journal, method: Method, device: torch.device) -> dict[str,
                 "epochs": sum(report["steps"] > 0 for report in reports),
                 "steps": sum(report["steps"] for report in reports),
                 "images": sum(report["images"] for report in reports),
-                "validations": validated,
+                "validations": sum(report["val_recall"] is not None for report in reports),
                 "seconds": sum(report["seconds"] for report in reports),
             }
         )
+    trained = sum(stage["images"] for stage in stages)
+    validated = sum(stage["validations"] for stage in stages) * val_images
     memos = [memo["cost"] for memo in journal.memos().values()]
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 2**20
@@ -278,8 +279,8 @@ def cost_of(journal: Journal, method: Method, device: torch.device) -> dict[str,
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return {
         "train_seconds": sum(stage["seconds"] for stage in stages) + sum(memo["seconds"] for memo in memos),
-        "images_seen": sum(stage["images"] for stage in stages),
-        "scored_images": sum(memo["forward_images"] for memo in memos),
+        "images_seen": trained,
+        "forward_images": trained + validated + sum(memo["forward_images"] for memo in memos),
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "peak_memory_mib": peak,
         "stages": stages,

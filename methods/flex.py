@@ -51,14 +51,14 @@ class QueryRule:
     ----------
     patience : epochs without a rise after which to query
     early_stopping : the protocol's rule
-    carried : epochs without a rise before this stage, where a query does not reset early stopping
+    carried : epochs without a rise before this stage; None: a query resets early stopping
     pool_counts : int [K], pool of this stage
     by_validation : whether a class without a validation error blocks its own quota
     """
 
     patience: int
     early_stopping: Plateau
-    carried: int
+    carried: int | None
     pool_counts: np.ndarray
     by_validation: bool
 
@@ -66,13 +66,15 @@ class QueryRule:
         """Return whether patience is spent and a query would find images."""
         if self.early_stopping.waited(reports) < self.patience:
             return False
+        if self.carried is not None and self.waited(reports) >= self.early_stopping.patience:
+            return False
         difficulty = class_difficulty(reports[-1].val_recall) if self.by_validation else 1
         return bool(((self.pool_counts > 0) & (difficulty > 0)).any())
 
     def waited(self, reports: Sequence[EpochReport]) -> int:
         """Return the count of early stopping: epochs without a rise."""
         waited = self.early_stopping.waited(reports)
-        return waited + self.carried if waited == len(reports) else waited
+        return waited + (self.carried or 0) if waited == len(reports) else waited
 
     def __call__(self, reports: Sequence[EpochReport]) -> bool:
         """Return whether the stage ends."""
@@ -135,7 +137,8 @@ class FlexibleSampling(Method):
         yield from self._pretrain(run)
         chosen = np.asarray(run.memo("anchors", lambda: self._anchors(run))["indices"], dtype=np.int64)
         initial_pool = run.class_counts - np.bincount(run.labels[chosen], minlength=len(run.class_counts))
-        warmup, spent, best, carried = round(self.config.warmup * run.epochs), 0, -np.inf, 0
+        warmup, spent, best = round(self.config.warmup * run.epochs), 0, -np.inf
+        carried = None if self.config.query_resets_patience else 0
         for number in range(run.epochs):
             rule = self._rule(run, chosen, warmup if number == 0 else 0, best, carried)
             name = "anchors" if number == 0 else f"query{number}"
@@ -143,7 +146,7 @@ class FlexibleSampling(Method):
             spent, best = spent + result.epochs, max(best, result.best)
             if spent >= run.epochs or not rule.wants_query(result.reports):
                 return
-            carried = 0 if self.config.query_resets_patience else rule.waited(result.reports)
+            carried = None if carried is None else rule.waited(result.reports)
             event = self._query(run, f"query{number + 1}", chosen, initial_pool, result, spent)
             if not event["queried"]:
                 return
@@ -184,7 +187,7 @@ class FlexibleSampling(Method):
         chosen = select_anchors(run.features(), run.labels, counts, self.config.selection, run.rng("anchors"))
         return {"counts": counts, "indices": chosen}
 
-    def _rule(self, run: Run, chosen: np.ndarray, warmup: int, best: float, carried: int) -> QueryRule:
+    def _rule(self, run: Run, chosen: np.ndarray, warmup: int, best: float, carried: int | None) -> QueryRule:
         pool_counts = run.class_counts - np.bincount(run.labels[chosen], minlength=len(run.class_counts))
         if self.config.query == "none":
             pool_counts = np.zeros_like(pool_counts)

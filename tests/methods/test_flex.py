@@ -50,9 +50,7 @@ def _events(story: dict[str, Any]) -> list[dict[str, Any]]:
     ],
     ids=str,
 )
-def test_story_of_a_trial(
-    options: dict[str, Any], make_spec: Any, tiny_dataset: SplitDataset, stuck: Protocol
-) -> None:
+def test_story_of_a_trial(options: dict[str, Any], make_spec: Any, tiny_dataset: SplitDataset, stuck: Protocol) -> None:
     spec = make_spec("flex", protocol=stuck, **EAGER, **options)
     result = _run(spec)
     labels, counts = tiny_dataset.manifest.part("train")[1], np.array(result["class_counts"])
@@ -174,7 +172,7 @@ def _reports(scores: list[float], recall: list[float] | None = None) -> list[Epo
     return fixed
 
 
-def _rule(pool: list[int], warmup: int = 0, best: float = -np.inf, carried: int = 0) -> QueryRule:
+def _rule(pool: list[int], warmup: int = 0, best: float = -np.inf, carried: int | None = None) -> QueryRule:
     return QueryRule(2, Plateau(4, warmup, best), carried, np.array(pool), True)
 
 
@@ -191,6 +189,8 @@ def _rule(pool: list[int], warmup: int = 0, best: float = -np.inf, carried: int 
         (_rule([0, 0]), [0.2, 0.1, 0.1, 0.1, 0.1], True, False),
         (_rule([0, 0], best=0.5, carried=3), [0.1], True, False),
         (_rule([0, 0], best=0.5, carried=3), [0.6, 0.1, 0.1], False, False),
+        (_rule([5, 5], best=0.5, carried=0), [0.1, 0.1], True, True),
+        (_rule([5, 5], best=0.5, carried=2), [0.1, 0.1], True, False),
     ],
 )
 def test_when_a_stage_ends(rule: QueryRule, scores: list[float], ends: bool, queries: bool) -> None:
