@@ -89,7 +89,7 @@ class Registry(Generic[Entry]):
         ------
         UserError : unknown name
         """
-        if name not in self._entries or name not in self.available():
+        if name not in self._entries or self._entries[name].__module__ not in sys.modules:
             if name not in self._builtin():
                 raise unknown(self.kind, name, self.available())
             importlib.import_module(f"{self._package}.{name}")

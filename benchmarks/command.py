@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 from ltbench.errors import UserError
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a bad argument as one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a `UserError`."""
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 class Terminated(BaseException):

@@ -11,11 +11,12 @@ import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from ltbench.benchmarks.trial import TrialSpec, run_trial
@@ -42,6 +43,19 @@ class Outcome:
     message: str = ""
     details: str = ""
     fatal: bool = False
+
+
+def share_threads(specs: Sequence[TrialSpec], jobs: int, cores: int) -> list[TrialSpec]:
+    """Return the trials with their CPU threads: the cores divided among those that run at the same time.
+
+    The trials of a last, incomplete round share all cores. Depends on the request alone, not on what is done already:
+    the number of threads decides the last digits.
+    """
+    whole = len(specs) - len(specs) % jobs
+    return [
+        replace(spec, threads=max(1, cores // (jobs if number < whole else len(specs) - whole)))
+        for number, spec in enumerate(specs)
+    ]
 
 
 def run_trials(specs: Sequence[TrialSpec], jobs: int) -> Iterator[Outcome]:
@@ -129,6 +143,9 @@ def _attempt(spec: TrialSpec, slot: int) -> Outcome:
         return Outcome(spec, run_trial(spec, slot))
     except UserError as error:
         return Outcome(spec, "failed", f"{spec.label}: {error}")
+    except torch.OutOfMemoryError:
+        advice = "out of GPU memory; use a smaller --batch-size or fewer --jobs"
+        return Outcome(spec, "failed", f"{spec.label}: {advice}")
     except OSError as error:
         return Outcome(spec, "failed", f"{spec.label}: {error}", fatal=True)
     except Exception as error:  # one broken trial must not take the others with it; its traceback is shown

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ltbench.benchmarks.command import Parser, guarded
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -27,16 +29,33 @@ _COLUMNS = {
     "head": "head",
     "medium": "medium",
     "tail": "tail",
+    "mean_of_group_means": "mean of group means",
     "macro_f1": "macro-F1",
     "macro_auroc": "macro AUROC",
     "ece": "ECE",
 }
 
 
-def row_name(result: dict[str, Any]) -> str:
+def row_name(record: Record) -> str:
     """Return the name of a row: the method, and the hyper-parameters that differ from its defaults."""
+    result = record.result
     changed = ", ".join(f"{name}={value}" for name, value in result["changed"].items())
     return f"{result['method']} ({changed})" if changed else result["method"]
+
+
+def row_names(records: Sequence[Record]) -> list[str]:
+    """Return the name of each record's row.
+
+    A row is a folder: method, hyper-parameters and, of a plug-in, its text. Where two folders would have the same
+    name (a plug-in that was edited, defaults that changed), the folder's hash is added.
+    """
+    folders: dict[str, set[str]] = {}
+    for record in records:
+        folders.setdefault(row_name(record), set()).add(record.folder.parent.name)
+    return [
+        name if len(folders[name := row_name(record)]) == 1 else f"{name} [{record.folder.parent.name[-8:]}]"
+        for record in records
+    ]
 
 
 def setting_of(result: dict[str, Any]) -> tuple[Any, ...]:
@@ -58,7 +77,8 @@ def build_table(records: Sequence[Record]) -> pd.DataFrame:
     """Return one row a method, best first, of records that share a setting.
 
     For each metric `m` of the test set there are columns `m` (mean), `m_sd` (ddof = 1, NaN for one trial); further
-    `method`, `rank`, `n` (trials), `delta` (to `ce`, NaN without it), `tie` (with the best), `train_seconds`.
+    `method`, `rank`, `n` (trials), `delta` (to `ce`, over the trials of both, NaN without any), `tie` (with the best),
+    `train_seconds`, `images_seen`.
 
     Raises
     ------
@@ -69,13 +89,16 @@ def build_table(records: Sequence[Record]) -> pd.DataFrame:
 
     if len({setting_of(record.result) for record in records}) != 1:
         raise ValueError("records of different data, splits or protocols do not share a table")
+    names = row_names(records)
     trials = pd.DataFrame(
         {
-            "method": row_name(record.result),
+            "method": name,
+            "trial": record.result["trial"],
             "train_seconds": record.result["cost"]["train_seconds"],
+            "images_seen": record.result["cost"]["images_seen"],
             **{name: _number(record.result["test"][name]) for name in _COLUMNS},
         }
-        for record in records
+        for name, record in zip(names, records, strict=True)
     )
     grouped = trials.groupby("method", sort=False)
     table = grouped.mean(numeric_only=True)
@@ -83,10 +106,11 @@ def build_table(records: Sequence[Record]) -> pd.DataFrame:
     table["n"] = grouped.size()
     table = table.sort_values(["mean_class_accuracy"], ascending=False, kind="stable").reset_index()
     table["rank"] = np.arange(1, len(table) + 1)
-    reference = table.loc[table["method"] == "ce", "mean_class_accuracy"]
-    table["delta"] = table["mean_class_accuracy"] - (reference.iloc[0] if len(reference) else np.nan)
-    table["tie"] = _ties(records, table["method"].tolist())
-    return table
+    scores = trials.pivot_table(index="trial", columns="method", values="mean_class_accuracy")
+    reference = scores["ce"] if "ce" in scores else pd.Series(np.nan, index=scores.index)
+    table["delta"] = table["method"].map(scores.sub(reference, axis=0).mean())
+    table["tie"] = _ties(records, names, table["method"].tolist())
+    return table.drop(columns=["trial", "trial_sd"])
 
 
 def render(table: pd.DataFrame, title: str, style: str) -> str:
@@ -108,9 +132,10 @@ def render(table: pd.DataFrame, title: str, style: str) -> str:
         delta = "n/a" if row["delta"] != row["delta"] else f"{100 * row['delta']:+.2f}"
         method = _latex(row["method"]) if style == "latex" else row["method"].replace("|", r"\|")
         first, *others = cells.values()
-        rows.append([row["rank"], method, first, delta, *others, row["n"], f"{row['train_seconds']:.0f}"])
+        cost = [f"{row['images_seen'] / 1000:.0f}k", f"{row['train_seconds']:.0f}"]
+        rows.append([row["rank"], method, first, delta, *others, row["n"], *cost])
     first, *others = columns.values()
-    headers = ["rank", "method", first, "Δ ce", *others, "n", "train s"]
+    headers = ["rank", "method", first, "Δ ce", *others, "n", "images seen", "train s"]
     if style == "latex":
         headers[3] = r"$\Delta$ ce"
         body = tabulate(rows, headers, tablefmt="latex_raw", disable_numparse=True)
@@ -143,7 +168,7 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _ties(records: Sequence[Record], ranked: Sequence[str]) -> list[bool]:
+def _ties(records: Sequence[Record], names: Sequence[str], ranked: Sequence[str]) -> list[bool]:
     """Return for each row whether its difference to the first row can be chance."""
     import numpy as np
 
@@ -151,11 +176,11 @@ def _ties(records: Sequence[Record], ranked: Sequence[str]) -> list[bool]:
 
     scores: dict[str, dict[int, Any]] = {name: {} for name in ranked}
     labels = None
-    for record in records:
+    for row, record in zip(names, records, strict=True):
         arrays = record.predictions()
         labels = arrays["test_labels"]
         scored = class_balanced_scores(labels, arrays["test_logits"])
-        scores[row_name(record.result)][record.result["trial"]] = scored
+        scores[row][record.result["trial"]] = scored
     best, ties = scores[ranked[0]], []
     for name in ranked:
         common = sorted(best.keys() & scores[name].keys())
@@ -196,7 +221,7 @@ def _latex(text: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parsed = argparse.ArgumentParser(prog="leaderboard.py", description="Print the leaderboards of a results folder.")
+    parsed = Parser(prog="leaderboard.py", description="Print the leaderboards of a results folder.")
     parsed.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     parsed.add_argument("--format", default="github", metavar="NAME", help=f"{', '.join(FORMATS)}; default: github")
     return parsed
@@ -204,8 +229,6 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the leaderboards; return the exit code."""
-    from ltbench.benchmarks.command import guarded
-
     return guarded(lambda: _main(parser().parse_args(arguments)))
 
 

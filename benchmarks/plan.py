@@ -36,7 +36,9 @@ class ConfiguredMethod:
 def configure_methods(
     names: Sequence[str], overrides: Mapping[str, Any], protocol: Protocol, datasets: Sequence[SplitDataset]
 ) -> list[ConfiguredMethod]:
-    """Return the methods with the preset's defaults and the overrides; each override goes to the methods that know it.
+    """Return the methods with the preset's defaults and the overrides.
+
+    An override `name` goes to every method that knows it, `method.name` to one method alone.
 
     Raises
     ------
@@ -44,10 +46,12 @@ def configure_methods(
     """
     classes = {name: registry.get(name) for name in names}
     declared = {name: {field.name for field in fields(cls.Config)} for name, cls in classes.items()}
-    nobodys = {key for key in overrides if not any(key in own for own in declared.values())}
+    scoped = {key for key in overrides if key.partition(".")[0] in classes and "." in key}
+    nobodys = {key for key in overrides if key not in scoped and not any(key in own for own in declared.values())}
     configured = []
     for name, cls in classes.items():
         given = {key: value for key, value in overrides.items() if key in declared[name] | nobodys}
+        given |= {key.partition(".")[2]: overrides[key] for key in scoped if key.partition(".")[0] == name}
         config, default = (configure(name, cls.Config, protocol.preset, values) for values in (given, {}))
         for dataset in datasets:
             try:
@@ -83,7 +87,7 @@ def trial_specs(
         "protocol": protocol.digest(),
         "split": dataset.manifest.digest,
         "plugin": registry.source_digest(method.name),
-        "dataset": [source.name, source.variant],
+        "dataset": [source.name, source.variant, source.revision],
     }
     setting = f"{source.name}-{dataset.split}-r{dataset.ratio:g}"
     folder = out / setting / f"{method.name}-{json_digest(identity)[:8]}"
@@ -93,6 +97,7 @@ def trial_specs(
             method=method.name,
             hyperparameters=method.hyperparameters,
             changed=method.changed,
+            plugin=identity["plugin"],
             protocol=protocol,
             trial=trial,
             folder=folder / f"trial{trial}",

@@ -88,14 +88,14 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
         file.write(json.dumps(plain(row), allow_nan=False) + "\n")
 
 
-def write_tensors(path: Path, value: Mapping[str, Any]) -> None:
+def write_tensors(path: Path, value: Mapping[str, Any], *, durable: bool = False) -> None:
     """Write tensors, and plain values among them, with `torch.save`.
 
     Serialised in memory first: torch reports a full disk as an error of its own, this as an `OSError`.
     """
     buffer = io.BytesIO()
     torch.save(value, buffer)
-    write_bytes(path, buffer.getbuffer())
+    write_bytes(path, buffer.getbuffer(), durable=durable)
 
 
 def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
@@ -119,11 +119,11 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
         raise UserError(f"{path} is not readable ({reason}); delete its folder or use --fresh") from error
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, durable: bool = False) -> None:
     """Write arrays as a compressed npz file."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    write_bytes(path, buffer.getbuffer())
+    write_bytes(path, buffer.getbuffer(), durable=durable)
 
 
 def read_predictions(path: Path) -> dict[str, np.ndarray]:
@@ -158,8 +158,26 @@ class Record:
         return read_predictions(self.folder / "predictions.npz")
 
 
-def find_records(results: Path) -> Iterator[Record]:
+def read_result(path: Path) -> dict[str, Any]:
+    """Return a `result.json`.
+
+    Raises
+    ------
+    UserError : corrupt or of another schema, naming the file
+    """
+    result = read_json(path)
+    complete = isinstance(result, dict) and all(key in result for key in RESULT_KEYS)
+    if not complete or result.get("schema") != SCHEMA:
+        raise UserError(f"{path} is no result of schema {SCHEMA}; delete its folder or use --fresh")
+    return result
+
+
+def find_records(results: Path, pattern: str = "*/*/trial*/result.json") -> Iterator[Record]:
     """Yield every finished trial under a results folder, in order of path.
+
+    Parameters
+    ----------
+    pattern : of the paths to look at
 
     Raises
     ------
@@ -167,11 +185,5 @@ def find_records(results: Path) -> Iterator[Record]:
     """
     if not results.is_dir():
         raise UserError(f"results folder {results} does not exist; run benchmarks/run.py first or give --results")
-    for path in sorted(results.glob("*/*/trial*/result.json")):
-        result = read_json(path)
-        complete = isinstance(result, dict) and all(key in result for key in RESULT_KEYS)
-        if not complete or result.get("schema") != SCHEMA:
-            raise UserError(
-                f"{path} is not a result of this version (schema {SCHEMA}); delete its folder or use --fresh"
-            )
-        yield Record(path.parent, result)
+    for path in sorted(results.glob(pattern)):
+        yield Record(path.parent, read_result(path))

@@ -9,16 +9,15 @@ The same command again skips what is done, resumes what was interrupted, and pri
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from ltbench.benchmarks.command import EXIT_BAD_INPUT, guarded
+from ltbench.benchmarks.command import EXIT_BAD_INPUT, Parser, guarded
 from ltbench.errors import UserError
 from ltbench.registry import load_plugin, unknown
 
@@ -33,16 +32,9 @@ if TYPE_CHECKING:
 _MAX_TRIALS = 1000
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a bad argument as one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help")
-
-
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parsed = _Parser(
+    parsed = Parser(
         prog="run.py",
         description=__doc__.partition("\n")[0],
         epilog="methods, datasets and presets are listed by --list",
@@ -105,7 +97,9 @@ def _main(options: argparse.Namespace) -> int:
     _check_ranges(options)
     datasets = _datasets(options, ratios)
     # Torch is imported from here on: what is wrong with names, numbers and tables has been said by now.
+    from ltbench.benchmarks.executor import share_threads
     from ltbench.benchmarks.plan import configure_methods, trial_specs
+    from ltbench.benchmarks.trial import discard
     from ltbench.processes import available_cores
 
     protocol, device = _protocol(options, datasets[0].source.preset)
@@ -123,10 +117,13 @@ def _main(options: argparse.Namespace) -> int:
             trials=options.trials,
             out=options.out,
             device=str(device),
-            threads=max(1, available_cores() // jobs),
             plugins=options.plugin,
         )
     ]
+    specs = share_threads(specs, jobs, available_cores())
+    if options.fresh and not options.dry_run:
+        for spec in specs:
+            discard(spec.folder)
     _describe(datasets, protocol, device, jobs, specs)
     if options.dry_run:
         return 0
@@ -200,7 +197,7 @@ def _assignments(option: str, texts: Sequence[str]) -> dict[str, str]:
 def _n_max(text: str | None) -> int | str | None:
     if text is None or text == "auto":
         return text
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise UserError(f"--n-max must be a whole number of at least 1 or auto, got {text!r}")
     return int(text)
 
@@ -238,20 +235,13 @@ def _protocol(options: argparse.Namespace, preset: str) -> tuple[Protocol, torch
 
     from ltbench.benchmarks.device import resolve_device, resolve_precision
     from ltbench.benchmarks.protocol import Protocol, protocol_for
+    from ltbench.benchmarks.trial import check_backbone
 
     names = {field.name for field in fields(Protocol)} & set(vars(options)) - {"preset"}
     protocol = protocol_for(options.preset or preset, **{name: getattr(options, name) for name in names})
     device = resolve_device(options.device)
-    _check_backbone(protocol.backbone)
+    check_backbone(protocol.backbone)
     return replace(protocol, precision=resolve_precision(protocol.precision, device)), device
-
-
-def _check_backbone(name: str) -> None:
-    import timm
-
-    if not timm.is_model(name.partition(".")[0]):
-        near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
-        raise unknown("backbone", name, near or ["resnet18", "resnet50", "and the others that timm lists"])
 
 
 def _default_jobs(device: torch.device, trials: int) -> int:
@@ -281,7 +271,6 @@ def _describe(
 
 def _prepare(options: argparse.Namespace, datasets: Sequence[SplitDataset], specs: Sequence[TrialSpec]) -> None:
     """Write what trials share: manifests and decoded images."""
-    from ltbench.benchmarks.trial import discard
     from ltbench.datasets.image_store import default_workers
 
     if options.out.exists() and not options.out.is_dir():
@@ -289,8 +278,6 @@ def _prepare(options: argparse.Namespace, datasets: Sequence[SplitDataset], spec
     options.out.mkdir(parents=True, exist_ok=True)
     if not os.access(options.out, os.W_OK):
         raise UserError(f"results folder {options.out} is not writable; give another --out")
-    for spec in specs if options.fresh else ():
-        discard(spec.folder)
     manifests = {dataset.manifest.digest: dataset.manifest for dataset in datasets}
     for folder, digest in {spec.folder.parent: spec.split_digest for spec in specs}.items():
         if not (folder / "split.csv").exists():
@@ -336,8 +323,8 @@ def _print_leaderboards(options: argparse.Namespace, specs: Sequence[TrialSpec])
     from ltbench.benchmarks.records import find_records, plain
 
     wanted = {json_digest(plain(setting_of(spec.config()))) for spec in specs}
-    folders = {spec.folder.parent.parent for spec in specs}
-    near = [record for record in find_records(options.out) if record.folder.parent.parent in folders]
+    folders = dict.fromkeys(spec.folder.parent.parent.name for spec in specs)
+    near = [record for name in folders for record in find_records(options.out, f"{name}/*/trial*/result.json")]
     shared = [record for record in near if json_digest(plain(setting_of(record.result))) in wanted]
     if shared:
         print("\n" + render_all(shared, options.format))

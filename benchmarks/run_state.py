@@ -95,7 +95,7 @@ class Journal:
         if not path.exists():
             return None
         stored = read_json(path)
-        if (stored["name"], stored["indices"]) != (stage.name, _indices_digest(stage)):
+        if (stored["name"], stored["indices"]) != (stage.name, indices_digest(stage)):
             raise UserError(f"{path} belongs to another stage than {stage.name!r} of now; use --fresh to start over")
         reports = tuple(report_from(row) for row in stored["reports"])
         return StageResult(stage.name, stored["stopped"], reports), _selection_from(stored["selection"])
@@ -113,7 +113,7 @@ class Journal:
         write_tensors(self._weights_path(position), state)
         stored = {
             "name": stage.name,
-            "indices": _indices_digest(stage),
+            "indices": indices_digest(stage),
             "stopped": result.stopped,
             "cached": cached,
             "selection": asdict(selection) if selection else None,
@@ -253,7 +253,13 @@ class TrialRun(Run):
             seconds = time.perf_counter() - started
             return {"seconds": seconds, "forward_images": self._inference.forward_images - forward_before}
 
-        return self._journal.memo(name, compute, cost)
+        def seeded() -> Any:
+            # Draws inside leave the generators as a replay, which does not compute, finds them.
+            with torch.random.fork_rng([self._inference.device] if self._inference.device.type == "cuda" else []):
+                torch.manual_seed(stream_seed(self._seed, "memo", name))
+                return compute()
+
+        return self._journal.memo(name, seeded, cost)
 
 
 def report_from(row: Mapping[str, Any]) -> EpochReport:
@@ -269,7 +275,8 @@ def _selection_from(stored: Mapping[str, Any] | None) -> Selection | None:
     return Selection(**stored) if stored else None
 
 
-def _indices_digest(stage: Stage) -> str | None:
+def indices_digest(stage: Stage) -> str | None:
+    """Return the SHA-256 of a stage's images, None for all."""
     if stage.indices is None:
         return None
     return hashlib.sha256(np.ascontiguousarray(stage.indices, dtype=np.int64).tobytes()).hexdigest()

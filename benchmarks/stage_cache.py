@@ -6,6 +6,8 @@ the split, the incoming weights, the trial's seed. Its cost is charged in full t
 
 from __future__ import annotations
 
+import importlib.metadata
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,10 +18,14 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+import ltbench
 from ltbench.benchmarks.protocol import json_digest
 from ltbench.benchmarks.records import plain, read_tensors, write_tensors
 from ltbench.benchmarks.run_state import report_from
+from ltbench.errors import UserError
 from ltbench.methods.base import Stage, StageResult
+
+_VERSION = 1  # raise when training itself changes: results of older code are then computed again
 
 
 class CacheEntry:
@@ -29,10 +35,17 @@ class CacheEntry:
         self._path, self._stage_name = path, stage_name
 
     def load(self, device: torch.device) -> tuple[dict[str, Tensor] | None, StageResult | None]:
-        """Return what the stage produced and how it ended, or (None, None) if nobody has run it."""
+        """Return what the stage produced and how it ended, or (None, None) if nobody has run it.
+
+        A damaged entry counts as none: it is computed again.
+        """
         if not self._path.exists():
             return None, None
-        stored = read_tensors(self._path, device)
+        try:
+            stored = read_tensors(self._path, device)
+        except UserError as error:
+            print(f"shared stage {self._stage_name} is computed again: {error}", file=sys.stderr)
+            return None, None
         reports = tuple(report_from({**row, "stage": self._stage_name}) for row in stored["reports"])
         return stored["produced"], StageResult(self._stage_name, stored["stopped"], reports)
 
@@ -62,7 +75,10 @@ class StageCache:
     @contextmanager
     def entry(self, stage: Stage, described: Mapping[str, Any]) -> Iterator[CacheEntry]:
         """Yield the entry of a stage; another process that wants the same one waits until it is there."""
-        key = json_digest({**described, "data": self._data_digest, "recipe": self.recipe_digest(stage)})
+        code = {"version": _VERSION, "ltbench": ltbench.__version__, "torch": torch.__version__}
+        code["timm"] = importlib.metadata.version("timm")
+        recipe = self.recipe_digest(stage)
+        key = json_digest({**described, "code": code, "data": self._data_digest, "recipe": recipe})
         self._folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self._folder / f"{key}.lock"):
             yield CacheEntry(self._folder / f"{key}.pt", stage.name)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltbench.benchmarks.command import guarded
+from ltbench.benchmarks.command import Parser, guarded
 from ltbench.datasets.base import Source
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _alternating(
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parsed = argparse.ArgumentParser(prog="throughput.py", description=__doc__.partition("\n")[0])
+    parsed = Parser(prog="throughput.py", description=__doc__.partition("\n")[0])
     parsed.add_argument("--backbone", default="resnet18", metavar="NAME", help="a timm model; default: resnet18")
     parsed.add_argument("--image-size", type=int, nargs="+", default=[64, 224], metavar="N", help="default: 64 224")
     parsed.add_argument("--batch-size", type=int, default=64, metavar="N", help="default: 64")
@@ -220,12 +220,19 @@ def _main(options: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     from ltbench.benchmarks.device import describe_device, prepare_process, resolve_device, resolve_precision
+    from ltbench.benchmarks.trial import check_backbone
+    from ltbench.errors import UserError
     from ltbench.processes import available_cores
 
+    for name in ("batch_size", "steps", "repeats", "threads"):
+        low, value = (2 if name == "batch_size" else 1), getattr(options, name)
+        if value is not None and value < low:
+            raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {value}")
+    check_backbone(options.backbone)
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
     threads = options.threads or available_cores()
-    prepare_process(threads)
+    prepare_process(threads, device)
     print(f"{describe_device(device)} ({device}), {threads} CPU threads, {options.backbone}, {precision}; images/s")
     rows = []
     for size in options.image_size:

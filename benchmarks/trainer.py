@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from ltbench.benchmarks.device import autocast, compute_dtype
 from ltbench.benchmarks.inference import Inference
 from ltbench.benchmarks.metrics import class_recall, cross_entropy
 from ltbench.benchmarks.protocol import Protocol
-from ltbench.benchmarks.run_state import Checkpoint, Journal, Selection, TrialRun
+from ltbench.benchmarks.run_state import Checkpoint, Journal, Selection, TrialRun, indices_digest
 from ltbench.benchmarks.stage_cache import StageCache
 from ltbench.benchmarks.streams import numpy_stream, stream_seed, torch_stream
 from ltbench.datasets.image_part import ImagePart
@@ -82,7 +83,7 @@ class Trainer:
         run = TrialRun(self.protocol, self.seed, self.train_part, counts, self.inference, self.journal)
         self.journal.rewrite_metrics()
         plan, result, selection, names = self.method.stages(run), None, None, set()
-        for position in range(10_000):
+        for position in itertools.count():
             torch.manual_seed(stream_seed(self.seed, "between", position))
             try:
                 stage = next(plan) if result is None else plan.send(result)
@@ -136,12 +137,18 @@ class Trainer:
             "protocol": self.protocol.digest(),
             "seed": self.seed,
             "stream": self._stream(stage),
-            "weights": _digest(_of_modules(state, stage.produces)),
+            "weights": _digest(_of_modules(state, stage.produces) | self._trained(stage)),
             "modules": _digest(_tensors(stage.modules)) if stage.modules is not None else None,
             "device": self.device.type,
             "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
+            "indices": indices_digest(stage),
+            "stop": repr(stage.stop),
         }
+
+    def _trained(self, stage: Stage) -> dict[str, Tensor]:
+        """Return the parameters of the method that a stage trains, by name."""
+        moved = {parameter for group in self._param_groups(stage) for parameter in group["params"]}
+        return {name: value.detach() for name, value in self.method.named_parameters() if value in moved}
 
     def fit(self, position: int, stage: Stage, selection: Selection | None) -> tuple[StageResult, Selection | None]:
         """Train one stage, from its checkpoint if there is one; weights stay in the method."""
@@ -158,6 +165,7 @@ class Trainer:
             while not _over(stage, reports):
                 report = self._epoch(stage, len(reports), optimizer)
                 selection, kept = self._keep_best(position, stage, report, reports, selection, kept)
+                self.method.on_epoch_end(report)
                 reports.append(report)
                 tensors = self._states(stage, optimizer)
                 self.journal.save_checkpoint(position, Checkpoint(reports, selection, kept, tensors))
@@ -184,7 +192,7 @@ class Trainer:
         loss, transform = stage.loss or self.method.loss, stage.transform or self.method.transform
         progress = Progress(epoch, stage.epochs)
         self._set_modes(stage)
-        totals: dict[str, Tensor] = {}
+        totals: dict[str, tuple[Tensor | float, int]] = {}
         steps = images = 0
         for indices in self._batches(stage, progress, numpy_stream(*names, "sampler")):
             pixels = self.train_part.gather(indices)
@@ -192,10 +200,11 @@ class Trainer:
             batch = transform(Batch(views, self.train_part.targets(indices), indices), rng)
             terms = self._step(optimizer, loss, batch, progress)
             for name, value in terms.items():
-                totals[name] = totals.get(name, 0) + value.detach().float()
+                total, count = totals.get(name, (0.0, 0))
+                totals[name] = total + value.detach().float(), count + 1
             steps, images = steps + 1, images + len(indices) * stage.views
-        means = {name: float(value) / max(steps, 1) for name, value in totals.items()}
-        self._check_finite(stage, epoch, means)
+        means = {name: float(total) / count for name, (total, count) in totals.items()}
+        self._check_finite(stage, epoch, means.get("loss", 0.0))
         return means, steps, images
 
     def _step(
@@ -221,9 +230,7 @@ class Trainer:
         report = EpochReport(stage.name, epoch, terms, steps, images, 0.0)
         if stage.validate:
             report = self._validated(report)
-        report = replace(report, seconds=time.perf_counter() - started)
-        self.method.on_epoch_end(report)
-        return report
+        return replace(report, seconds=time.perf_counter() - started)
 
     def _validated(self, report: EpochReport) -> EpochReport:
         labels, logits = self.val_part.labels, self.inference.logits(self.val_part)
@@ -261,7 +268,7 @@ class Trainer:
         labels = self.train_part.labels
         pool = np.arange(len(labels)) if stage.indices is None else np.asarray(stage.indices, dtype=np.int64)
         length = len(labels) if self.protocol.epoch_length == "steps" else len(pool)
-        size = stage.batch_size or self.protocol.batch_size
+        size = self.protocol.batch_size if stage.batch_size is None else stage.batch_size
         sampler = stage.sampler or self.method.sampler
         counts = np.bincount(labels[pool], minlength=self.num_classes)
         stream = np.asarray(sampler(Pool(labels[pool], counts, length), progress, rng))[:length]
@@ -289,7 +296,7 @@ class Trainer:
                 parameter.grad = None
 
     def _param_groups(self, stage: Stage) -> list[dict[str, Any]]:
-        lr = stage.lr or self.protocol.lr
+        lr = self.protocol.lr if stage.lr is None else stage.lr
         own = stage.params is not None
         groups = [{"params": list(stage.params), "lr": lr}] if own else self.method.param_groups(lr)
         if stage.modules is not None:
@@ -297,7 +304,7 @@ class Trainer:
             groups.append({"params": [p for p in stage.modules.parameters() if p.requires_grad], "lr": lr})
         frozen = {parameter for module in stage.frozen for parameter in module.parameters()}
         for group in groups:
-            group["params"] = [parameter for parameter in group["params"] if parameter not in frozen]
+            group["params"] = [p for p in group["params"] if p.requires_grad and p not in frozen]
         return [group for group in groups if group["params"]]
 
     def _set_modes(self, stage: Stage) -> None:
@@ -324,13 +331,10 @@ class Trainer:
         """Return the name of the stage's random streams; a shared stage's does not depend on who runs it."""
         return self.cache.recipe_digest(stage) if stage.recipe is not None else stage.name
 
-    def _check_finite(self, stage: Stage, epoch: int, means: Mapping[str, float]) -> None:
-        broken = [name for name, value in means.items() if not math.isfinite(value)]
-        if broken:
-            raise UserError(
-                f"{self.method.name}, stage {stage.name!r}, epoch {epoch}: {', '.join(broken)} is not finite; "
-                "try a smaller --lr or --precision fp32"
-            )
+    def _check_finite(self, stage: Stage, epoch: int, loss: float) -> None:
+        if not math.isfinite(loss):
+            where = f"{self.method.name}, stage {stage.name!r}, epoch {epoch}"
+            raise UserError(f"{where}: loss is not finite; try a smaller --lr or --precision fp32")
 
 
 def _over(stage: Stage, reports: Sequence[EpochReport]) -> bool:

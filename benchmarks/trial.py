@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib.metadata
-import resource
 import shutil
 import subprocess
 import sys
@@ -25,7 +25,7 @@ from ltbench.benchmarks.display import TrialDisplay
 from ltbench.benchmarks.inference import Inference
 from ltbench.benchmarks.metrics import evaluate
 from ltbench.benchmarks.protocol import Protocol
-from ltbench.benchmarks.records import SCHEMA, plain, read_json, write_arrays, write_json, write_tensors
+from ltbench.benchmarks.records import SCHEMA, plain, read_json, read_result, write_arrays, write_json, write_tensors
 from ltbench.benchmarks.run_state import Journal, Selection
 from ltbench.benchmarks.stage_cache import StageCache
 from ltbench.benchmarks.streams import stream_seed
@@ -37,7 +37,12 @@ from ltbench.datasets.transforms import BatchTransform
 from ltbench.errors import UserError
 from ltbench.methods import create
 from ltbench.methods.base import Method, Task
-from ltbench.registry import load_plugin
+from ltbench.registry import load_plugin, unknown
+
+_IDENTITY = (
+    *("dataset", "variant", "ratio", "split", "method", "hyperparameters", "plugin"),
+    *("trial", "seed", "protocol_digest", "split_digest"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class TrialSpec:
     ----------
     setting : dataset, title, ratio, split, notes and groups, as the record keeps them
     method, hyperparameters : name and all values
+    changed : the hyper-parameters that differ from the preset's defaults
+    plugin : SHA-256 of the method's file where it is a plug-in
     protocol : with precision resolved
     trial : number, from 0
     folder : of the trial; its parent holds the split's manifest
@@ -63,6 +70,7 @@ class TrialSpec:
     method: str
     hyperparameters: Mapping[str, Any]
     changed: Mapping[str, Any]
+    plugin: str | None
     protocol: Protocol
     trial: int
     folder: Path
@@ -86,6 +94,7 @@ class TrialSpec:
             "method": self.method,
             "hyperparameters": dict(self.hyperparameters),
             "changed": dict(self.changed),
+            "plugin": self.plugin,
             "trial": self.trial,
             "seed": self.protocol.seed + self.trial,
             "protocol": asdict(self.protocol),
@@ -97,7 +106,10 @@ class TrialSpec:
 def is_done(folder: Path) -> bool:
     """Return whether a trial's record is complete; a corrupt one is an error, not an unfinished trial."""
     path = folder / "result.json"
-    return path.exists() and read_json(path)["schema"] == SCHEMA
+    if not path.exists():
+        return False
+    read_result(path)
+    return True
 
 
 def run_trial(spec: TrialSpec, slot: int = 0) -> str:
@@ -115,6 +127,7 @@ def run_trial(spec: TrialSpec, slot: int = 0) -> str:
         return "busy"
     try:
         if is_done(spec.folder):
+            Journal(spec.folder).drop_all_weights()
             return "skipped"
         for plugin in spec.plugins:
             load_plugin(plugin)
@@ -144,8 +157,8 @@ def discard(folder: Path) -> None:
 
 def _run(spec: TrialSpec, display: TrialDisplay) -> None:
     threads = _claim(spec)
-    prepare_process(threads)
     device, protocol = torch.device(spec.device), spec.protocol
+    prepare_process(threads, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     manifest = Manifest.verify(spec.folder.parent / "split.csv", spec.split_digest)
@@ -159,7 +172,7 @@ def _run(spec: TrialSpec, display: TrialDisplay) -> None:
         device, memory_format=torch.channels_last
     )
     journal = Journal(spec.folder)
-    cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}")
+    cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}/{store.digest(train.ids)}")
     trainer = Trainer(method, train, val, protocol, device, seed, journal, cache, display)
     selection = trainer.run()
     trainer.load_selected(selection)
@@ -191,6 +204,18 @@ def build_method(
     return create(name, task, backbone, preset=protocol.preset, **hyperparameters)
 
 
+def check_backbone(name: str) -> None:
+    """Refuse a backbone that timm does not know.
+
+    Raises
+    ------
+    UserError : with the nearest known ones
+    """
+    if not timm.is_model(name.partition(".")[0]):
+        near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
+        raise unknown("backbone", name, near or ["resnet18", "resnet50", "and the others that timm lists"])
+
+
 def _part(manifest: Manifest, store: ImageStore, name: str, device: torch.device) -> ImagePart:
     ids, labels = manifest.part(name)
     return ImagePart(store, ids, labels, device)
@@ -203,13 +228,14 @@ def _claim(spec: TrialSpec) -> int:
     would give other last digits.
     """
     path = spec.folder / "config.json"
-    config = plain(spec.config())
     if path.exists():
-        stored = read_json(path)
-        if {name: stored.get(name) for name in config} != config:
-            raise UserError(f"{spec.folder} belongs to another protocol or method; use --fresh or another --out")
-        return int(stored["threads"])
-    write_json(path, {**config, "threads": spec.threads})
+        stored, config = read_json(path), plain(spec.config())
+        differing = [name for name in _IDENTITY if not isinstance(stored, dict) or stored.get(name) != config[name]]
+        if differing or not isinstance(stored.get("threads"), int):
+            reason = f"belongs to another run (other {', '.join(differing) or 'threads'})"
+            raise UserError(f"{spec.folder} {reason}; use --fresh or another --out")
+        return stored["threads"]
+    write_json(path, {**spec.config(), "threads": spec.threads, "code_version": code_version()})
     return spec.threads
 
 
@@ -232,11 +258,12 @@ def _record(
         logits = inference.logits(part)
         arrays |= {f"{name}_ids": part.ids.astype(str), f"{name}_labels": part.labels, f"{name}_logits": logits}
         scores[name] = evaluate(part.labels, logits, spec.setting["groups"])
-    write_arrays(spec.folder / "predictions.npz", arrays)
-    write_tensors(spec.folder / "model.pt", method.state_dict())
+    write_arrays(spec.folder / "predictions.npz", arrays, durable=True)
+    write_tensors(spec.folder / "model.pt", method.state_dict(), durable=True)
     result = {
         **spec.config(),
         "code_version": code_version(),
+        "code_version_at_start": read_json(spec.folder / "config.json").get("code_version"),
         "versions": library_versions(),
         "device": describe_device(device),
         "threads": threads,
@@ -254,7 +281,8 @@ def cost_of(journal: Journal, method: Method, device: torch.device, val_images: 
     """Return the full cost of a trial, that of shared stages included.
 
     `train_seconds` are wall-clock seconds of all stages and of the passes between them; `images_seen` counts training
-    images, every view; `forward_images` adds those of validation, and of features and scoring between stages.
+    images, every view; `peak_memory_mib` is the device's on a GPU, else the process's, which may have run earlier
+    trials; `forward_images` adds those of validation, and of features and scoring between stages.
     """
     stages = []
     for stage in journal.stages():
@@ -273,23 +301,31 @@ def cost_of(journal: Journal, method: Method, device: torch.device, val_images: 
     trained = sum(stage["images"] for stage in stages)
     validated = sum(stage["validations"] for stage in stages) * val_images
     memos = [memo["cost"] for memo in journal.memos().values()]
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device) / 2**20
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    on_gpu = device.type == "cuda"
     return {
         "train_seconds": sum(stage["seconds"] for stage in stages) + sum(memo["seconds"] for memo in memos),
         "images_seen": trained,
         "forward_images": trained + validated + sum(memo["forward_images"] for memo in memos),
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
-        "peak_memory_mib": peak,
+        "peak_memory_mib": torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else _peak_process_memory(),
         "stages": stages,
     }
+
+
+def _peak_process_memory() -> float | None:
+    """Return the most memory that this process has held, MiB; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def code_version() -> str:
     """Return the version of ltbench, with the git commit where it runs from a checkout."""
     root = Path(ltbench.__file__).parent
+    if not (root / ".git").exists():
+        return ltbench.__version__
     command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
     try:
         commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

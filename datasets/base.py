@@ -20,6 +20,7 @@ class Source(ABC):
     ----------
     name : the registered name
     title : the name printed in the first line and in the table's title
+    revision : of the images; results of another one are not taken for results of this one
     variant : tells apart two sources of one name whose images differ
     class_names : K names, indexed by class id
     ids : str [N], unique, one an image
@@ -40,6 +41,7 @@ class Source(ABC):
     groups: ClassVar[Mapping[str, tuple[int, ...]] | None] = None
 
     variant: str = ""
+    revision: int = 0
     class_names: tuple[str, ...]
     ids: np.ndarray
     labels: np.ndarray

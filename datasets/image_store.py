@@ -54,6 +54,11 @@ class ImageStore:
         shape = (len(self._rows), 3, self.size, self.size)
         return np.memmap(self.folder / "pixels.u8", dtype=np.uint8, mode="r", shape=shape)
 
+    def digest(self, ids: np.ndarray) -> str:
+        """Return the SHA-256 of the stamps of images, str [n]: it changes when one of them is decoded anew."""
+        stamps = np.memmap(self.folder / "stamps.i64", dtype=np.int64, mode="r", shape=(len(self._rows),))
+        return hashlib.sha256(stamps[self.rows(ids)].tobytes()).hexdigest()
+
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """Return the rows of images: str [n] to int64 [n].
 
@@ -101,7 +106,7 @@ def store_folder(source: Source, size: int, cache: Path) -> Path:
     described = {
         "version": _VERSION,
         "source": source.name,
-        "variant": source.variant,
+        "variant": [source.variant, source.revision],
         "root": str(source.root.resolve()) if source.root else None,
         "size": size,
         "ids": hashlib.sha256("\n".join(source.ids).encode()).hexdigest(),

@@ -21,7 +21,7 @@ from ltbench.datasets.base import Source
 from ltbench.errors import UserError
 
 _SEED = 20190813
-_VERSION = 1  # raise when any pixel changes: stores of drawn images are keyed by it
+_VERSION = 1  # raise when any pixel changes: stores and results are keyed by it
 _SUPPLY = 2150  # images a class: 2000 to train on, 50 and 100 for validation and test
 
 _MELANIN = np.array([0.70, 1.0, 1.22])[:, None, None]  # absorption in R, G, B
@@ -142,6 +142,7 @@ class Synthetic(Source):
     citation = "ltbench"
     preset = "quick"
     default_n_max = 800
+    revision = _VERSION
 
     def __init__(self, root: Path | None = None, difficulty: str = _DEFAULT_DIFFICULTY) -> None:
         super().__init__(root)

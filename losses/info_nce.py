@@ -32,16 +32,30 @@ class InfoNCELoss(nn.Module):
         self.temperature = temperature
 
     def forward(
-        self, first: Tensor, second: Tensor, negatives: Tensor | None = None, negative_weight: float = 1.0
+        self,
+        first: Tensor,
+        second: Tensor,
+        negatives: Tensor | None = None,
+        *,
+        negative_weight: float = 1.0,
+        excluded: Tensor | None = None,
     ) -> Tensor:
         """Return the mean loss over all queries.
 
         Parameters
         ----------
         first, second : float [B, D], two views of the same B images, row by row
-        negatives : float [Q, D], further keys, none of them a view of these images
+        negatives : float [Q, D], further keys
         negative_weight : how many negatives each one stands for, above 0; with `negatives` only
+        excluded : bool [B, Q], which of the further keys show the query's own image and do not count
         """
+        # Similarities are divided by a small temperature: in bfloat16 they would keep two digits.
+        with torch.autocast(first.device.type, enabled=False):
+            return self._loss(first, second, negatives, negative_weight, excluded)
+
+    def _loss(
+        self, first: Tensor, second: Tensor, negatives: Tensor | None, weight: float, excluded: Tensor | None
+    ) -> Tensor:
         if first.shape != second.shape or first.ndim != 2:
             raise ValueError(f"views must be two equal [B, D], got {tuple(first.shape)} and {tuple(second.shape)}")
         first, second = functional.normalize(first, dim=1), functional.normalize(second, dim=1)
@@ -54,5 +68,7 @@ class InfoNCELoss(nn.Module):
         keys = torch.cat([second, functional.normalize(negatives, dim=1)]).detach()
         similarity = first @ keys.T / self.temperature
         # A factor on every negative's exponential is the inverse factor on the positive's.
-        similarity[rows, rows] -= math.log(negative_weight)
+        similarity[rows, rows] -= math.log(weight)
+        if excluded is not None:
+            similarity[:, len(first) :].masked_fill_(excluded, -torch.inf)
         return functional.cross_entropy(similarity, rows)

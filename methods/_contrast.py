@@ -39,6 +39,7 @@ class MomentumContrast(nn.Module):
         self.key_backbone = copy.deepcopy(backbone).requires_grad_(False)
         self.key_projector = copy.deepcopy(self.projector).requires_grad_(False)
         self.register_buffer("queue", torch.zeros(queue_size, dimension))
+        self.register_buffer("shown", torch.full((queue_size,), -1))  # image of each queued key
         self.momentum = momentum
         self.info_nce = InfoNCELoss(temperature)
         self._written = 0  # keys ever queued; a Python number, so that no step waits for the device
@@ -63,8 +64,11 @@ class MomentumContrast(nn.Module):
             filled, others = min(self._written, len(self.queue)), len(keys) - 1
             # Until the queue is full, the keys that are there stand for those to come: the loss keeps its scale.
             weight = (len(self.queue) + others) / max(filled + others, 1)
-            value = self.info_nce(queries, keys, self.queue[:filled].clone(), weight)
-            self._enqueue(keys)
+            own = torch.from_numpy(batch.indices).to(keys.device, non_blocking=True)
+            same = own.unsqueeze(1) == self.shown[:filled]
+            negatives = self.queue[:filled].clone()
+            value = self.info_nce(queries, keys, negatives, negative_weight=weight, excluded=same)
+            self._enqueue(keys, own)
             alignment = nn.functional.cosine_similarity(queries.detach(), keys).mean()
             return {"loss": value, "alignment": alignment}
 
@@ -73,12 +77,12 @@ class MomentumContrast(nn.Module):
     @torch.no_grad()
     def _follow(self, backbone: nn.Module) -> None:
         for online, key in ((backbone, self.key_backbone), (self.projector, self.key_projector)):
-            for followed, parameter in zip(key.parameters(), online.parameters(), strict=True):
-                followed.lerp_(parameter, 1 - self.momentum)
+            torch._foreach_lerp_(list(key.parameters()), list(online.parameters()), 1 - self.momentum)
 
     @torch.no_grad()
-    def _enqueue(self, keys: Tensor) -> None:
+    def _enqueue(self, keys: Tensor, images: Tensor) -> None:
         keys = nn.functional.normalize(keys, dim=1)[-len(self.queue) :]
         rows = (self._written + torch.arange(len(keys), device=keys.device)) % len(self.queue)
         self.queue[rows] = keys
+        self.shown[rows] = images[-len(self.queue) :]
         self._written += len(keys)

@@ -90,8 +90,8 @@ class FlexibleSampling(Method):
         """The paper's values, and an option for each reading."""
 
         pretrain: Literal["ssl", "ce", "none"] = hp("ssl", sweep=("ssl", "ce", "none"), source="Table 3")
-        ssl_budget: float = hp(1.0, low=0.0, presets={"quick": 0.5}, source="our reading: as long as training")
-        ssl_lr: float = hp(2e-4, low=0.0, presets={"quick": 1e-3}, source="section 3.2")
+        ssl_budget: float = hp(1.0, low=1e-6, presets={"quick": 0.5}, source="our reading: as long as training")
+        ssl_lr: float = hp(2e-4, low=1e-9, presets={"quick": 1e-3}, source="section 3.2")
         ssl_batch_size: int = hp(16, low=2, presets={"quick": 64}, source="section 3.2")
         ssl_temperature: float = hp(0.07, low=1e-3, sweep=(0.05, 0.07, 0.1, 0.2), source="MoCo")
         ssl_queue: int = hp(8192, low=1, presets={"quick": 512}, source="our reading; at most the training set")
@@ -121,7 +121,7 @@ class FlexibleSampling(Method):
     @classmethod
     def check(cls, config: Any, class_counts: np.ndarray) -> None:
         """Refuse a ratio that the anchor scale would turn over."""
-        anchor_counts(class_counts, config.anchor_scale, config.anchor_profile)
+        _anchor_counts(config, class_counts)
 
     def build(self) -> None:
         """Put dropout before a linear head."""
@@ -138,9 +138,10 @@ class FlexibleSampling(Method):
         chosen = np.asarray(run.memo("anchors", lambda: self._anchors(run))["indices"], dtype=np.int64)
         initial_pool = run.class_counts - np.bincount(run.labels[chosen], minlength=len(run.class_counts))
         warmup, spent, best = round(self.config.warmup * run.epochs), 0, -np.inf
-        carried = None if self.config.query_resets_patience else 0
+        carried, exhausted = None if self.config.query_resets_patience else 0, self.config.query == "none"
         for number in range(run.epochs):
-            rule = self._rule(run, chosen, warmup if number == 0 else 0, best, carried)
+            early_stopping = run.early_stopping(warmup if number == 0 else 0, best)
+            rule = self._rule(run, chosen, early_stopping, carried, exhausted)
             name = "anchors" if number == 0 else f"query{number}"
             result = yield Stage(name, run.epochs - spent, indices=chosen, stop=rule)
             spent, best = spent + result.epochs, max(best, result.best)
@@ -148,9 +149,8 @@ class FlexibleSampling(Method):
                 return
             carried = None if carried is None else rule.waited(result.reports)
             event = self._query(run, f"query{number + 1}", chosen, initial_pool, result, spent)
-            if not event["queried"]:
-                return
             chosen = np.concatenate([chosen, np.asarray(event["queried"], dtype=np.int64)])
+            exhausted = not event["queried"]
 
     def _pretrain(self, run: Run) -> Generator[Stage, StageResult, None]:
         config = self.config
@@ -169,7 +169,7 @@ class FlexibleSampling(Method):
             jitter = dict.fromkeys(("brightness", "contrast", "saturation"), config.ssl_jitter)
             yield Stage(
                 "pretrain",
-                epochs=round(config.ssl_budget * run.epochs),
+                epochs=max(1, round(config.ssl_budget * run.epochs)),
                 loss=contrast.loss_on(self.backbone),
                 modules=contrast,
                 params=list(self.backbone.parameters()),
@@ -179,21 +179,24 @@ class FlexibleSampling(Method):
                 batch_size=config.ssl_batch_size,
                 validate=False,
                 select=False,
-                recipe={"objective": "momentum_contrast", "version": 2, **settings},
+                recipe={"objective": "momentum_contrast", "version": 3, **settings},
             )
 
     def _anchors(self, run: Run) -> Mapping[str, Any]:
-        counts = anchor_counts(run.class_counts, self.config.anchor_scale, self.config.anchor_profile)
+        counts = _anchor_counts(self.config, run.class_counts)
         chosen = select_anchors(run.features(), run.labels, counts, self.config.selection, run.rng("anchors"))
         return {"counts": counts, "indices": chosen}
 
-    def _rule(self, run: Run, chosen: np.ndarray, warmup: int, best: float, carried: int | None) -> QueryRule:
+    def _rule(
+        self, run: Run, chosen: np.ndarray, early_stopping: Plateau, carried: int | None, exhausted: bool
+    ) -> QueryRule:
+        """Return the stop rule of a stage; after a query that found nothing there are no more of them."""
         pool_counts = run.class_counts - np.bincount(run.labels[chosen], minlength=len(run.class_counts))
-        if self.config.query == "none":
+        if exhausted:
             pool_counts = np.zeros_like(pool_counts)
         patience = max(1, round(self.config.query_patience * run.epochs))
         by_validation = self.config.difficulty == "validation" and self.config.smoothing == "none"
-        return QueryRule(patience, run.early_stopping(warmup, best), carried, pool_counts, by_validation)
+        return QueryRule(patience, early_stopping, carried, pool_counts, by_validation)
 
     def _query(
         self, run: Run, name: str, chosen: np.ndarray, initial_pool: np.ndarray, result: StageResult, epoch: int
@@ -218,6 +221,7 @@ class FlexibleSampling(Method):
                 "queried": pool[picked],
                 "information": information[picked],
                 "pool_left": pool_counts - quotas,
+                "training_images": len(chosen) + len(picked),
             }
 
         return run.memo(name, compute)
@@ -235,3 +239,14 @@ class FlexibleSampling(Method):
         if self.config.query == "random":
             return run.rng(name).random(len(pool))
         return mutual_information(run.mc_probabilities(pool, self.config.mc_passes, name))
+
+
+def _anchor_counts(config: Any, class_counts: np.ndarray) -> np.ndarray:
+    """Return `anchor_counts`, with the scale raised where it falls short of 1 / ratio by rounding alone.
+
+    Class counts are rounded up: at ratio 10 the smallest class may have 501 images of 5000, and 0.1 * 5000 / 501 < 1.
+    """
+    largest, smallest = class_counts.max(), class_counts.min()
+    rounded = largest * config.anchor_scale >= smallest - 1
+    scale = max(config.anchor_scale, smallest / largest) if rounded else config.anchor_scale
+    return anchor_counts(class_counts, scale, config.anchor_profile)

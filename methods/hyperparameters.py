@@ -68,6 +68,8 @@ def check_config(owner: str, config: type) -> None:
     if parameters is None or not parameters.frozen:
         raise TypeError(f"{owner}.Config must be decorated with @dataclass(frozen=True)")
     for field in dataclasses.fields(config):
+        if field.default is dataclasses.MISSING:
+            raise TypeError(f"{owner}.Config: {field.name} has no default")
         for value in (field.default, *field.metadata.get("presets", {}).values()):
             if not _in_range(value, field.metadata):
                 raise TypeError(f"{owner}.Config: {field.name} has the default {value!r}, which is out of its range")
@@ -136,7 +138,7 @@ def _typed(label: str, annotation: Any, raw: Any) -> Any:
 def _check_range(label: str, value: Any, metadata: Mapping[str, Any]) -> None:
     if _in_range(value, metadata):
         return
-    low, high = metadata["low"], metadata["high"]
+    low, high = metadata.get("low"), metadata.get("high")
     bounds = [f"at least {low:g}"] if low is not None else []
     bounds += [f"at most {high:g}"] if high is not None else []
     raise UserError(f"{label} must be {' and '.join(bounds) or 'a finite number'}, got {value:g}")

@@ -64,7 +64,7 @@ def anchor_counts(class_counts: np.ndarray, scale: float, profile: Literal["pare
     if profile == "pareto":
         rank = np.empty(len(counts))
         rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
-        wanted = scale * largest * (ratio * scale) ** (-rank / (len(counts) - 1))
+        wanted = scale * largest * max(ratio * scale, 1.0) ** (-rank / (len(counts) - 1))
     elif profile == "power":
         depth = np.log(largest / counts) / np.log(ratio) if ratio > 1 else np.zeros_like(counts)
         wanted = counts * scale ** (1 - depth)

@@ -13,7 +13,7 @@ import pytest
 
 from ltbench.benchmarks.leaderboard import build_table, main, render, render_all
 from ltbench.benchmarks.metrics import evaluate, frequency_groups
-from ltbench.benchmarks.protocol import PRESETS, Protocol
+from ltbench.benchmarks.protocol import PRESETS, Protocol, json_digest
 from ltbench.benchmarks.records import SCHEMA, Record, find_records, write_arrays, write_json
 
 QUICK = PRESETS["quick"]
@@ -58,10 +58,10 @@ def add(
         "split_digest": "5" * 64,
         "test": measured,
         "val": measured,
-        "cost": {"train_seconds": 10.0 + trial},
+        "cost": {"train_seconds": 10.0 + trial, "images_seen": 5000},
         **setting,
     }
-    tag = f"{len(list(results.glob('*/*'))):08x}"
+    tag = json_digest([changed, protocol.digest(), *map(str, setting.items())])[:8]
     folder = results / f"toy-paper-r{result['ratio']:g}" / f"{method}-{tag}" / f"trial{trial}"
     arrays = {"ids": np.array([f"i{row}" for row in range(len(labels))]), "labels": labels, "logits": logits}
     write_arrays(
@@ -157,6 +157,15 @@ def test_tables_are_in_order_of_ratio(tmp_path: Path) -> None:
     assert text.index("ratio 20,") < text.index("ratio 100,") < text.index("ratio 500,")
 
 
+def test_two_versions_of_a_plugin_are_two_rows(tmp_path: Path) -> None:
+    for version in ("a" * 64, "b" * 64):
+        for trial in range(2):
+            add(tmp_path, "mine", trial, 0.7, plugin=version)
+    table = build_table(records(tmp_path))
+    assert len(table) == 2 and (table["n"] == 2).all()
+    assert table["method"].str.fullmatch(r"mine \[[0-9a-f]{8}\]").all()
+
+
 def test_undefined_is_not_a_number(tmp_path: Path) -> None:
     for trial in range(2):
         add(tmp_path, "ce", trial, 0.7, test_counts=(20, 20, 20, 0))
@@ -164,7 +173,7 @@ def test_undefined_is_not_a_number(tmp_path: Path) -> None:
     table = build_table(records(tmp_path))
     assert table[["macro_auroc", "tail"]].isna().all(axis=None)
     row = render(table, "t", "github").splitlines()[4]
-    assert row.count("n/a") == 2 and " 0.00 |" not in row
+    assert row.count("n/a") == 3 and " 0.00 |" not in row
 
 
 def test_github_shows_percent_and_marks_the_best(results: Path) -> None:

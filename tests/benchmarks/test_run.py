@@ -65,7 +65,7 @@ BAD = {
     "--method rs --set bta=0.9": "did you mean 'beta'",
     "--method ce --set beta=0.9": "ce has no hyper-parameters",
     "--method rs --set beta=much": "beta must be a number",
-    "--method rs --set beta=1.5": "beta must be in",
+    "--method rs --set beta=1.5": "beta must be at least 0 and at most",
     "--method rs --set scheme=sqrt": "scheme must be one of",
     "--method flex --ratio 3": "use a scale of at least",
     "--plugin nowhere.py": "nowhere.py does not exist",
@@ -235,6 +235,30 @@ def test_the_command_twice_skips_what_is_done_and_fresh_does_it_again(
     assert [path.stat().st_mtime_ns for path in files] == stamps
     assert run.main([*arguments, "--fresh"]) == 0
     assert all(path.stat().st_mtime_ns > stamp for path, stamp in zip(files, stamps, strict=True))
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+@pytest.mark.parametrize("name", ["result.json", "config.json"])
+def test_fresh_repairs_what_errors_say_it_repairs(
+    name: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*TINY, "--method", "ce", "--trials", "1", "--out", str(tmp_path / "results")]
+    assert run.main(arguments) == 0
+    (result,) = (tmp_path / "results").glob("*/*/trial0/result.json")
+    if name == "config.json":
+        result.unlink()
+    result.with_name(name).write_text(content)
+    capsys.readouterr()
+    assert run.main(arguments) == 2
+    assert "--fresh" in _one_line(capsys)
+    assert run.main([*arguments, "--fresh"]) == 0
+
+
+def test_a_hyperparameter_of_one_method_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--trials", "1", "--out", str(tmp_path / "results")]
+    assert run.main([*TINY, "--method", "rs", "rw", "--set", "rs.scheme=class_aware", "rw.scheme=sqrt", *out]) == 0
+    printed = capsys.readouterr().out
+    assert "rs (scheme=class_aware)" in printed and "rw (scheme=sqrt)" in printed
 
 
 def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,3 +143,20 @@ def test_a_weight_on_negatives_equals_that_many_copies_of_them() -> None:
     negatives = torch.randn(5, 6, generator=generator)
     weighted = InfoNCELoss()(first, second, negatives, negative_weight=3.0)
     torch.testing.assert_close(weighted, InfoNCELoss()(first, second, negatives.repeat(3, 1)))
+
+
+def test_excluded_keys_do_not_count() -> None:
+    generator = torch.Generator().manual_seed(8)
+    first, second, negatives = (torch.randn(count, 6, generator=generator) for count in (1, 1, 5))
+    excluded = torch.tensor([[False, True, False, True, True]])
+    value = InfoNCELoss()(first, second, negatives, excluded=excluded)
+    torch.testing.assert_close(value, InfoNCELoss()(first, second, negatives[~excluded[0]]))
+
+
+def test_similarities_keep_their_digits_under_autocast() -> None:
+    generator = torch.Generator().manual_seed(9)
+    first, second, negatives = (torch.randn(count, 32, generator=generator) for count in (8, 8, 20))
+    for queue in (None, negatives):
+        plain = InfoNCELoss()(first, second, queue)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            torch.testing.assert_close(InfoNCELoss()(first, second, queue), plain, rtol=0, atol=0)

@@ -38,7 +38,7 @@ def contrast(queue_size: int = 8, momentum: float = 0.9) -> tuple[Tiny, Momentum
 def batch(size: int, seed: int) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     views = tuple(torch.randn(size, 3, 2, 2, generator=generator) for _ in range(2))
-    return Batch(views, torch.zeros(size, dtype=torch.long), np.arange(size))
+    return Batch(views, torch.zeros(size, dtype=torch.long), 100 * seed + np.arange(size))
 
 
 def keys_of(built: MomentumContrast, images: Tensor) -> Tensor:
@@ -78,7 +78,9 @@ def test_empty_places_are_no_negatives() -> None:
         value = step(built, backbone, seed)["loss"]
         first, second = batch(3, seed).views
         weight = (8 + 2) / (known + 2)  # the keys that are there stand for a full queue
-        expected = InfoNCELoss(0.2)(built.projector(backbone(first)), keys_of(built, second), queue, weight)
+        expected = InfoNCELoss(0.2)(
+            built.projector(backbone(first)), keys_of(built, second), queue, negative_weight=weight
+        )
         torch.testing.assert_close(value, expected)
 
 
@@ -137,3 +139,20 @@ def test_a_checkpoint_goes_on_where_it_stopped(steps: int) -> None:
         value, again = (step(*pair, seed)["loss"] for pair in ((built, backbone), (restored, other_backbone)))
         assert torch.equal(value, again)
     assert torch.equal(built.queue, restored.queue)
+
+
+def test_an_earlier_key_of_the_same_image_is_no_negative() -> None:
+    backbone, built = contrast(queue_size=6)
+    step(built, backbone, seed=0)
+    shown = built.shown.tolist()
+    assert shown[:3] == batch(3, 0).indices.tolist() and shown[3:] == [-1, -1, -1]
+    first, second = batch(3, 0).views
+    expected = InfoNCELoss(0.2)(
+        built.projector(backbone(first)), keys_of(built, second), built.queue[:0].clone(), negative_weight=8 / 5
+    )
+    queue, others = built.queue[:3].clone(), ~torch.eye(3, dtype=torch.bool)
+    keyed = InfoNCELoss(0.2)(
+        built.projector(backbone(first)), keys_of(built, second), queue, negative_weight=8 / 5, excluded=~others
+    )
+    torch.testing.assert_close(step(built, backbone, seed=0)["loss"], keyed)
+    assert not torch.isclose(expected, keyed)

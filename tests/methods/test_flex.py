@@ -14,6 +14,7 @@ from ltbench.benchmarks.device import compute_dtype
 from ltbench.benchmarks.inference import Inference
 from ltbench.benchmarks.protocol import Protocol
 from ltbench.benchmarks.trial import build_method, run_trial
+from ltbench.datasets import pareto_class_counts
 from ltbench.datasets.loading import SplitDataset
 from ltbench.datasets.transforms import BatchTransform
 from ltbench.errors import UserError
@@ -203,3 +204,28 @@ def test_no_query_where_every_class_with_a_pool_is_perfect() -> None:
     assert not rule.wants_query(_reports([0.9, 0.1, 0.1], recall=[1.0, 0.2]))
     assert rule.wants_query(_reports([0.9, 0.1, 0.1], recall=[0.2, 1.0]))
     assert rule.wants_query(_reports([1.0, 1.0, 1.0]))
+
+
+def test_a_query_that_finds_nothing_is_followed_by_early_stopping(
+    make_spec: Any, stuck: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FlexibleSampling, "_accuracy", lambda *_: np.array([0.0] + [1.0] * 7))
+    monkeypatch.setattr("ltbench.methods.flex.query_quotas", lambda *_, **__: np.zeros(8, dtype=np.int64))
+    result = _run(make_spec("flex", protocol=replace(stuck, epochs=12), **EAGER))
+    stages = {stage["name"]: stage["epochs"] for stage in result["cost"]["stages"]}
+    assert list(stages) == ["pretrain", "anchors", "query1"]
+    assert stages["query1"] == stuck.patience
+    assert result["story"]["query1"]["queried"] == []
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_the_smallest_budgets(epochs: int, make_spec: Any, tiny_protocol: Protocol) -> None:
+    assert _run(make_spec("flex", protocol=replace(tiny_protocol, epochs=epochs)))["method"] == "flex"
+
+
+def test_ratio_ten_is_accepted_although_counts_are_rounded_up() -> None:
+    counts = pareto_class_counts(8, 800, 10)
+    assert counts.max() * 0.1 < counts.min()
+    FlexibleSampling.check(FlexibleSampling.Config(), counts)
+    with pytest.raises(ValueError, match="use a scale"):
+        FlexibleSampling.check(FlexibleSampling.Config(), pareto_class_counts(8, 800, 5))
