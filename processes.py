@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 
 
 def available_cores() -> int:
@@ -14,6 +16,24 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def worker_context() -> BaseContext:
+    """Return the way in which worker processes are started: a server that forks them, where there is one.
+
+    The server imports heavy modules once; see `preload`. Where the system cannot fork, each worker starts anew.
+    """
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    return multiprocessing.get_context(method)
+
+
+def preload(modules: Sequence[str]) -> None:
+    """Let the server of worker processes import modules now, beside what this process does meanwhile."""
+    if worker_context().get_start_method() == "forkserver":
+        from multiprocessing.forkserver import ensure_running, set_forkserver_preload
+
+        set_forkserver_preload(list(modules))
+        ensure_running()
 
 
 def prepare_worker() -> None:

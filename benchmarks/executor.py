@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import sys
 import threading
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from ltbench.benchmarks.trial import TrialSpec, run_trial
 from ltbench.errors import UserError
-from ltbench.processes import prepare_worker
+from ltbench.processes import prepare_worker, worker_context
 
 _RETRY_SECONDS = 1.0
 
@@ -83,7 +82,7 @@ def _run_here(specs: Sequence[TrialSpec]) -> Iterator[Outcome]:
 
 
 def _run_in_workers(specs: Sequence[TrialSpec], jobs: int) -> Iterator[Outcome]:
-    context = multiprocessing.get_context("spawn")
+    context = worker_context()
     bars = context.RLock()
     workers: dict[Connection, BaseProcess] = {}
     queue, waited = deque(specs), set()

@@ -79,7 +79,7 @@ PRESETS = {
     "quick": Protocol(
         preset="quick",
         backbone="test_resnet",
-        image_size=48,
+        image_size=40,
         batch_size=64,
         lr=1e-3,
         epochs=30,
@@ -90,7 +90,7 @@ PRESETS = {
 
 PRESET_SUMMARIES = {
     "paper": "ResNet-18 from scratch, 224 px, Adam 3e-4, batch 256, at most 100 epochs, patience 20 (MICCAI 2022)",
-    "quick": "a small ResNet, 48 px, Adam 1e-3, batch 64, at most 30 epochs, patience 10: minutes on two cores",
+    "quick": "a small ResNet, 40 px, Adam 1e-3, batch 64, at most 30 epochs, patience 10: minutes on two cores",
 }
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.command import EXIT_BAD_INPUT, Parser, guarded
 from ltbench.errors import UserError
+from ltbench.processes import available_cores, preload
 from ltbench.registry import load_plugin, unknown
 
 if TYPE_CHECKING:
@@ -95,12 +96,13 @@ def _main(options: argparse.Namespace) -> int:
         return 0
     methods, ratios = _methods(options.method), _ratios(options.ratio)
     _check_ranges(options)
+    if options.jobs != 1 and not options.dry_run and not options.device.startswith("cuda"):
+        preload(["ltbench.benchmarks.executor"])
     datasets = _datasets(options, ratios)
     # Torch is imported from here on: what is wrong with names, numbers and tables has been said by now.
     from ltbench.benchmarks.executor import share_threads
     from ltbench.benchmarks.plan import configure_methods, trial_specs
     from ltbench.benchmarks.trial import discard
-    from ltbench.processes import available_cores
 
     protocol, device = _protocol(options, datasets[0].source.preset)
     chosen = configure_methods(methods, _assignments("--set", options.set), protocol, datasets)
@@ -245,7 +247,6 @@ def _protocol(options: argparse.Namespace, preset: str) -> tuple[Protocol, torch
 
 
 def _default_jobs(device: torch.device, trials: int) -> int:
-    from ltbench.processes import available_cores
 
     return 1 if device.type == "cuda" else max(1, min(available_cores(), trials))
 

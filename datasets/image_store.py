@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import sys
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 from ltbench.datasets.base import Source
 from ltbench.errors import UserError
-from ltbench.processes import available_cores, prepare_worker
+from ltbench.processes import available_cores, prepare_worker, worker_context
 
 _VERSION = 1
 _CHUNK = 32
@@ -192,8 +191,7 @@ def _decoded(
         for chunk in chunks:
             yield chunk, _read(source, chunk, size)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(source, size))
+    pool = ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=_start_worker, initargs=(source, size))
     try:
         queue = iter(chunks)
         running = {pool.submit(_read_in_worker, chunk) for chunk in islice(queue, 2 * workers)}

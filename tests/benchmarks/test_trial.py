@@ -214,7 +214,7 @@ def test_a_folder_of_another_protocol_is_refused(make_spec: Any, tiny_protocol: 
     run_trial(spec)
     (spec.folder / "result.json").unlink()
     other = replace(spec, protocol=replace(tiny_protocol, lr=0.5))
-    with pytest.raises(UserError, match="another run .other protocol_digest"):
+    with pytest.raises(UserError, match=r"another run \(other protocol_digest\)"):
         run_trial(other)
 
 
