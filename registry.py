@@ -17,6 +17,7 @@ from ltbench.errors import UserError
 
 Entry = TypeVar("Entry", bound=type)
 
+_DETAIL = re.compile(r"^(Source|Cost|Licence): (.+)$", re.MULTILINE)
 _DECORATOR = re.compile(r"^@register\(\s*[\"']([^\"']+)[\"']\s*\)", re.MULTILINE)
 
 
@@ -97,16 +98,23 @@ class Registry(Generic[Entry]):
 
     def summary(self, name: str) -> str:
         """Return the first line of the docstring of the file that holds `name`; imports nothing."""
+        return self._docstring(name).partition("\n")[0]
+
+    def _docstring(self, name: str) -> str:
         source = self._plugins.get(name) or self._builtin().get(name)
         if source is None:
             raise unknown(self.kind, name, self.available())
-        docstring = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
-        return docstring.partition("\n")[0]
+        text = source.read_text(encoding="utf-8") if source.is_file() else ""  # a notebook's class has no file
+        return ast.get_docstring(ast.parse(text)) or ""
+
+    def details(self, name: str) -> dict[str, str]:
+        """Return the lines `Source: ...`, `Cost: ...`, `Licence: ...` of that docstring by their first word."""
+        return dict(_DETAIL.findall(self._docstring(name)))
 
     def source_digest(self, name: str) -> str | None:
         """Return the SHA-256 of a plug-in's file, None for an entry of the package itself."""
         path = self._plugins.get(name)
-        return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else None
 
     def _loaded_plugins(self) -> dict[str, Path]:
         """Return the plug-ins whose import went through: one that failed is no longer among the modules."""

@@ -136,7 +136,7 @@ def _main(options: argparse.Namespace) -> int:
 
 
 def listing() -> str:
-    """Return what can be chosen: methods, datasets and presets, a line each."""
+    """Return what can be chosen, methods, datasets and presets: what, source, cost or licence."""
     from ltbench.benchmarks.protocol import PRESET_SUMMARIES
     from ltbench.datasets import registry as datasets
     from ltbench.methods import registry as methods
@@ -144,7 +144,9 @@ def listing() -> str:
     lines = []
     for heading, registry in (("methods", methods), ("datasets", datasets)):
         lines.append(f"{heading}:")
-        lines += [f"  {name:<12} {registry.summary(name)}" for name in registry.available()]
+        for name in registry.available():
+            lines.append(f"  {name:<12} {registry.summary(name)}")
+            lines += [f"{'':<15}{key.lower()}: {text}" for key, text in registry.details(name).items()]
     lines.append("presets:")
     lines += [f"  {name:<12} {summary}" for name, summary in PRESET_SUMMARIES.items()]
     return "\n".join(lines)

@@ -1,5 +1,8 @@
 """ISIC-2019-LT: dermatoscopy images of 8 diagnoses, from an official ISIC 2019 training folder.
 
+Source: ISIC 2019 challenge, https://challenge2019.isic-archive.com/; class order of Ju et al., MICCAI 2022.
+Licence: CC BY-NC 4.0.
+
 Class ids in the order of Flexible Sampling (Ju et al., MICCAI 2022), which is neither alphabetical nor the table's.
 """
 

@@ -1,5 +1,8 @@
 """Synthetic: 8 procedurally drawn classes of dermoscopy-like skin lesions, embedded and deterministic.
 
+Source: drawn on demand, nothing to download.
+Licence: MIT.
+
 An image is a pure function of (`_SEED`, class id, image index, size): numpy Generators give every parameter, and
 the drawing is a smooth function on [-1, 1]^2 that `size` only samples, so a lesion is the same at every size.
 What tells the classes apart is contour, pigment and texture (`Look`). Pose, size, darkness, skin, hair, light and

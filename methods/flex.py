@@ -13,8 +13,10 @@
 Warm-up, anchor and query epochs together spend the budget that every method has; pre-training is extra and is
 charged in the cost columns.
 
-Source: Ju et al., MICCAI 2022, sections 2 and 3.2. No complete implementation by its authors exists. Where the
-text is silent or contradicts itself, this is our reading, and an option where readings differ:
+Source: Ju et al., MICCAI 2022, sections 2 and 3.2; no complete implementation by its authors exists.
+Cost: one training, pre-training before it (two views, two encoders), one scoring pass over the pool a query.
+
+Where the text is silent or contradicts itself, this is our reading, and an option where readings differ:
 anchor counts (`anchor_profile`; the printed formula exceeds every class), "10 % of the unsampled pool"
 (`query_base`, `quota`), early stopping during queries (`query_resets_patience`), difficulty from few validation
 images (`difficulty`, `smoothing`). Dropout lies between pooling and head, in training too. The text's 30 and 10

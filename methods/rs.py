@@ -11,6 +11,7 @@ Variants (`scheme`):
 
 An epoch has as many steps as any other method's: no sampler buys itself longer epochs.
 Source: Ju et al., MICCAI 2022, Table 1, row RS, does not say which variant; `balanced` is the common one.
+Cost: one training.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ full training counts (`scheme`):
   released under the name of re-weighting computes (there in order of frequency; here by class id).
 
 Source: Ju et al., MICCAI 2022, Table 1, row RW, does not say which.
+Cost: one training.
 """
 
 from __future__ import annotations
