@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 import sys
 from collections.abc import Callable
@@ -40,8 +41,7 @@ def guarded(body: Callable[[], int], *, hint: str = "") -> int:
     except BrokenPipeError:
         sys.stderr.close()
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        print(f"error: {os_error_line(error)}", file=sys.stderr)
     except KeyboardInterrupt:
         print(f"\ninterrupted{hint}", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -51,6 +51,13 @@ def guarded(body: Callable[[], int], *, hint: str = "") -> int:
     finally:
         signal.signal(signal.SIGTERM, previous)
     return EXIT_BAD_INPUT
+
+
+def os_error_line(error: OSError) -> str:
+    """Return what the operating system refused, on which file, and what to do."""
+    where = f": {error.filename}" if error.filename else ""
+    advice = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend it"
+    return f"{error.strerror or error}{where}; {advice} and run the same command again, what is done is kept"
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from ltbench.benchmarks.command import os_error_line
 from ltbench.benchmarks.trial import TrialSpec, run_trial
 from ltbench.errors import UserError
 from ltbench.processes import prepare_worker, worker_context
@@ -146,7 +147,7 @@ def _attempt(spec: TrialSpec, slot: int) -> Outcome:
         advice = "out of GPU memory; use a smaller --batch-size or fewer --jobs"
         return Outcome(spec, "failed", f"{spec.label}: {advice}")
     except OSError as error:
-        return Outcome(spec, "failed", f"{spec.label}: {error}", fatal=True)
+        return Outcome(spec, "failed", f"{spec.label}: {os_error_line(error)}", fatal=True)
     except Exception as error:  # one broken trial must not take the others with it; its traceback is shown
         reason = str(error).partition("\n")[0]
         return Outcome(spec, "failed", f"{spec.label}: {type(error).__name__}: {reason}", traceback.format_exc())
