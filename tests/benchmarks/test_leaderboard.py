@@ -195,7 +195,8 @@ def test_micro_top1_is_shown_where_the_test_set_is_not_balanced(tmp_path: Path) 
 
 def test_title_names_data_and_protocol(results: Path) -> None:
     title = render_all(records(results), "github").splitlines()[0]
-    for part in ("Toy lesions", "ratio 30", "split paper", "5" * 8, QUICK.digest()[:8], f"test_resnet {QUICK.image_size} px"):
+    network = f"{QUICK.backbone} {QUICK.image_size} px"
+    for part in ("Toy lesions", "ratio 30", "split paper", "5" * 8, QUICK.digest()[:8], network):
         assert part in title
 
 
