@@ -132,7 +132,7 @@ def render(table: pd.DataFrame, title: str, style: str) -> str:
         delta = "n/a" if row["delta"] != row["delta"] else f"{100 * row['delta']:+.2f}"
         method = _latex(row["method"]) if style == "latex" else row["method"].replace("|", r"\|")
         first, *others = cells.values()
-        cost = [f"{row['images_seen'] / 1000:.0f}k", f"{row['train_seconds']:.0f}"]
+        cost = [f"{row['images_seen']:.0f}", f"{row['train_seconds']:.0f}"]
         rows.append([row["rank"], method, first, delta, *others, row["n"], *cost])
     first, *others = columns.values()
     headers = ["rank", "method", first, "Δ ce", *others, "n", "images seen", "train s"]
@@ -199,8 +199,8 @@ def _redundant(table: pd.DataFrame, name: str) -> bool:
 
 
 def _footer(table: pd.DataFrame) -> str:
-    text = "Percent, mean ± sd over n trials (ddof = 1); bold: best; ≈: no difference to the best that is not chance"
-    text += " (95 % paired bootstrap over trials and test images)."
+    text = "Percent, mean ± sd over n trials (ddof = 1); bold: best; ≈: the difference to the best has a 95 %"
+    text += " paired bootstrap interval, over trials and test images, that contains 0."
     if _redundant(table, "top1"):
         text += " Balanced test set: micro top-1 equals mean per-class accuracy."
     return text

@@ -218,6 +218,9 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
             with autocast(self.device, self.protocol.precision):
                 terms = loss(batch, progress)
+            if not isinstance(terms, Mapping) or "loss" not in terms:
+                got = type(terms).__name__
+                raise UserError(f"{self.method.name}: a loss hook must return a dict with the key 'loss', got {got}")
             terms["loss"].backward()
             return terms["loss"]
 

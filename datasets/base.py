@@ -22,6 +22,7 @@ class Source(ABC):
     title : the name printed in the first line and in the table's title
     revision : of the images; results of another one are not taken for results of this one
     variant : tells apart two sources of one name whose images differ
+    has_lesion_ids : whether images may share a lesion, so that one without a lesion id is worth a note
     class_names : K names, indexed by class id
     ids : str [N], unique, one an image
     labels : int64 [N], class ids
@@ -35,6 +36,7 @@ class Source(ABC):
     licence: ClassVar[str]
     citation: ClassVar[str]
     preset: ClassVar[str]
+    has_lesion_ids: ClassVar[bool] = False
     default_n_max: ClassVar[int]
     default_val_per_class: ClassVar[int] = 50
     default_test_per_class: ClassVar[int] = 100

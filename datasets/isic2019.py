@@ -51,6 +51,7 @@ class Isic2019(Source):
         "Combalia et al., arXiv:1908.02288"
     )
     preset = "paper"
+    has_lesion_ids = True
     default_n_max = 5000
     class_names = ("NV", "MEL", "BCC", "BKL", "AK", "SCC", "VASC", "DF")
 

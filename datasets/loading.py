@@ -87,7 +87,9 @@ class SplitDataset:
         counts = ", ".join(
             f"{name} {count}" for name, count in zip(self.source.class_names, self.class_counts, strict=True)
         )
-        return [f"images: {sizes}", f"training images: {counts}", *self.notes, *self.overlap.lines()]
+        whole = len(self.manifest.ids) == len(self.declared.ids)
+        shared = [line if whole else f"as named, {line}" for line in self.overlap.lines()]
+        return [f"images: {sizes}", f"training images: {counts}", *self.notes, *shared]
 
 
 def resolve(name: str, root: Path | None) -> tuple[str, Path | None]:
@@ -192,6 +194,9 @@ def _notes(source: Source, declared: Manifest, manifest: Manifest) -> tuple[str,
         notes.append(
             f"the split names {len(declared.ids)} images (training: {named}), {len(manifest.ids)} of them are there"
         )
+    unknown_lesions = int((declared.lesions == declared.ids).sum())
+    if source.has_lesion_ids and unknown_lesions:
+        notes.append(f"lesion unknown for {unknown_lesions} images of the split; each counts as a lesion of its own")
     return tuple(notes)
 
 

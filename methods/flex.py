@@ -123,7 +123,10 @@ class FlexibleSampling(Method):
     @classmethod
     def check(cls, config: Any, class_counts: np.ndarray) -> None:
         """Refuse a ratio that the anchor scale would turn over."""
-        _anchor_counts(config, class_counts)
+        try:
+            _anchor_counts(config, class_counts)
+        except ValueError as error:
+            raise ValueError(f"{error} (--set anchor_scale=...), or a higher --ratio") from error
 
     def build(self) -> None:
         """Put dropout before a linear head."""
