@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -153,4 +154,11 @@ def load_plugin(path: Path) -> None:
         raise
     except (Exception, SystemExit) as error:  # a plug-in may fail in any way; the user gets its file and its reason
         del sys.modules[module_name]
-        raise UserError(f"plug-in {path} fails on import: {type(error).__name__}: {error}") from error
+        where = _line_of(path, error)
+        raise UserError(f"plug-in {path} fails on import: {type(error).__name__}: {error}{where}") from error
+
+
+def _line_of(path: Path, error: BaseException) -> str:
+    """Return where in a file an error arose, " (line N)", or nothing where it is not known."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f" (line {lines[-1]})" if lines else ""
