@@ -274,8 +274,6 @@ def _describe(
 
 def _prepare(options: argparse.Namespace, datasets: Sequence[SplitDataset], specs: Sequence[TrialSpec]) -> None:
     """Write what trials share: manifests and decoded images."""
-    from ltbench.datasets.image_store import default_workers
-
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"results folder {options.out} is a file; give another --out")
     options.out.mkdir(parents=True, exist_ok=True)
@@ -287,7 +285,7 @@ def _prepare(options: argparse.Namespace, datasets: Sequence[SplitDataset], spec
             folder.mkdir(parents=True, exist_ok=True)
             manifests[digest].write(folder / "split.csv")
     for dataset in datasets:
-        dataset.store(workers=default_workers(), quiet=False)
+        dataset.store(workers=available_cores(), quiet=False)
 
 
 def _execute(specs: Sequence[TrialSpec], jobs: int) -> int:

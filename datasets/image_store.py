@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from ltbench.datasets.base import Source
 from ltbench.errors import UserError
-from ltbench.processes import available_cores, prepare_worker, worker_context
+from ltbench.processes import prepare_worker, worker_context
 
 _VERSION = 1
 _CHUNK = 32
@@ -222,8 +222,3 @@ def _start_worker(source: Source, size: int) -> None:
 
 def _read_in_worker(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return positions, _read(_Worker.source, positions, _Worker.size)
-
-
-def default_workers() -> int:
-    """Return how many decoding processes the command line uses: one a core."""
-    return available_cores()
