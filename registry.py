@@ -18,7 +18,7 @@ from ltbench.errors import UserError
 
 Entry = TypeVar("Entry", bound=type)
 
-_DETAIL = re.compile(r"^(Source|Cost|Licence): (.+)$", re.MULTILINE)
+_DETAIL = re.compile(r"^(Source|Cost|Status|Licence): (.+)$", re.MULTILINE)
 _DECORATOR = re.compile(r"^@register\(\s*[\"']([^\"']+)[\"']\s*\)", re.MULTILINE)
 
 
@@ -99,18 +99,29 @@ class Registry(Generic[Entry]):
 
     def summary(self, name: str) -> str:
         """Return the first line of the docstring of the file that holds `name`; imports nothing."""
-        return self._docstring(name).partition("\n")[0]
+        return self.docstring(name).partition("\n")[0]
 
-    def _docstring(self, name: str) -> str:
+    def docstring(self, name: str) -> str:
+        """Return the docstring of the file that holds `name`; imports nothing."""
+        return ast.get_docstring(self._tree(name)) or ""
+
+    def details(self, name: str) -> dict[str, str]:
+        """Return its lines `Source: ...`, `Cost: ...`, `Status: ...`, `Licence: ...` by their first word."""
+        return dict(_DETAIL.findall(self.docstring(name)))
+
+    def definitions(self, name: str) -> list[str]:
+        """Return the names of the functions that the class registered as `name` defines itself; imports nothing."""
+        for node in ast.walk(self._tree(name)):
+            if isinstance(node, ast.ClassDef) and any(_registers(each, name) for each in node.decorator_list):
+                return [each.name for each in node.body if isinstance(each, ast.FunctionDef)]
+        return []
+
+    def _tree(self, name: str) -> ast.Module:
         source = self._plugins.get(name) or self._builtin().get(name)
         if source is None:
             raise unknown(self.kind, name, self.available())
-        text = source.read_text(encoding="utf-8") if source.is_file() else ""  # a notebook's class has no file
-        return ast.get_docstring(ast.parse(text)) or ""
-
-    def details(self, name: str) -> dict[str, str]:
-        """Return the lines `Source: ...`, `Cost: ...`, `Licence: ...` of that docstring by their first word."""
-        return dict(_DETAIL.findall(self._docstring(name)))
+        # A class that a notebook registers has no file.
+        return ast.parse(source.read_text(encoding="utf-8") if source.is_file() else "")
 
     def source_digest(self, name: str) -> str | None:
         """Return the SHA-256 of a plug-in's file, None for an entry of the package itself."""
@@ -127,6 +138,13 @@ class Registry(Generic[Entry]):
             if path.stem in _DECORATOR.findall(path.read_text(encoding="utf-8")):
                 found[path.stem] = path
         return found
+
+
+def _registers(decorator: ast.expr, name: str) -> bool:
+    """Return whether a decorator is `register("<name>")`."""
+    if not isinstance(decorator, ast.Call) or ast.unparse(decorator.func).rpartition(".")[2] != "register":
+        return False
+    return any(isinstance(value, ast.Constant) and value.value == name for value in decorator.args)
 
 
 def load_plugin(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -38,10 +38,25 @@ class Inference:
         self.batch_size = batch_size
         self.forward_images = 0
 
-    def logits(self, part: ImagePart, indices: np.ndarray | None = None) -> np.ndarray:
-        """Return `Method.predict`: float32 [n, K]."""
+    def logits(
+        self,
+        part: ImagePart,
+        indices: np.ndarray | None = None,
+        predict: Callable[[Tensor], Tensor] | None = None,
+    ) -> np.ndarray:
+        """Return `predict`, by default `Method.predict`: float32 [n, K]."""
+        predict = predict or self.method.predict
         with self._evaluating():
-            return _to_numpy([self.method.predict(images) for images in self._images(part, indices)])
+            return _to_numpy([predict(images) for images in self._images(part, indices)])
+
+    def inspected(self, part: ImagePart) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return `Method.inspect`: logits float32 [n, K], and further arrays [n] by name."""
+        with self._evaluating():
+            batches = [self.method.inspect(images) for images in self._images(part, None)]
+        logits, details = zip(*batches, strict=True)
+        return _to_numpy(list(logits)), {
+            name: torch.cat([batch[name] for batch in details]).cpu().numpy() for name in details[0]
+        }
 
     def features(self, part: ImagePart, indices: np.ndarray | None = None) -> np.ndarray:
         """Return `Method.features`: float32 [n, D]."""

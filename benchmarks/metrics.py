@@ -79,5 +79,21 @@ def evaluate(labels: np.ndarray, logits: np.ndarray, groups: Mapping[str, Sequen
     return measured
 
 
+def by_class(labels: np.ndarray, values: np.ndarray, num_classes: int) -> dict[str, Any]:
+    """Return what a per-image quantity [n] is in each class.
+
+    Whole numbers give {"values": the distinct ones, "counts": images [K][len(values)]}; others {"mean": [K]}, NaN
+    for a class without an image.
+    """
+    members = [values[labels == label] for label in range(num_classes)]
+    if np.issubdtype(values.dtype, np.integer):
+        distinct = np.unique(values)
+        return {
+            "values": distinct.tolist(),
+            "counts": [[int((own == value).sum()) for value in distinct] for own in members],
+        }
+    return {"mean": [float(own.mean()) if len(own) else float("nan") for own in members]}
+
+
 def _macro_auroc(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(np.mean([roc_auc_score(labels == label, column) for label, column in enumerate(probabilities.T)]))

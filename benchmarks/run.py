@@ -77,7 +77,9 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--fresh", action="store_true", help="discard earlier results of these trials")
     how.add_argument("--format", default="github", metavar="NAME", help="of the leaderboard: github, latex, csv")
     how.add_argument("--dry-run", action="store_true", help="show what would be run; writes nothing")
-    how.add_argument("--list", action="store_true", help="list methods, datasets and presets")
+    how.add_argument(
+        "--list", nargs="*", metavar="METHOD", help="list what there is, or explain methods and their hyper-parameters"
+    )
     return parsed
 
 
@@ -91,8 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(options: argparse.Namespace) -> int:
     for plugin in options.plugin:
         load_plugin(plugin)
-    if options.list:
-        print(listing())
+    if options.list is not None:
+        from ltbench.benchmarks.listing import describe_method, listing
+
+        print("\n\n".join(map(describe_method, options.list)) if options.list else listing())
         return 0
     methods, ratios = _methods(options.method), _ratios(options.ratio)
     _check_ranges(options)
@@ -133,23 +137,6 @@ def _main(options: argparse.Namespace) -> int:
     failed = _execute(specs, jobs)
     _print_leaderboards(options, specs)
     return failed
-
-
-def listing() -> str:
-    """Return what can be chosen, methods, datasets and presets: what, source, cost or licence."""
-    from ltbench.benchmarks.protocol import PRESET_SUMMARIES
-    from ltbench.datasets import registry as datasets
-    from ltbench.methods import registry as methods
-
-    lines = []
-    for heading, registry in (("methods", methods), ("datasets", datasets)):
-        lines.append(f"{heading}:")
-        for name in registry.available():
-            lines.append(f"  {name:<12} {registry.summary(name)}")
-            lines += [f"{'':<15}{key.lower()}: {text}" for key, text in registry.details(name).items()]
-    lines.append("presets:")
-    lines += [f"  {name:<12} {summary}" for name, summary in PRESET_SUMMARIES.items()]
-    return "\n".join(lines)
 
 
 def _methods(names: Sequence[str]) -> list[str]:

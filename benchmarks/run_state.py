@@ -223,7 +223,8 @@ class TrialRun(Run):
         self.labels = train.labels.copy()
         self.class_counts = np.bincount(train.labels, minlength=len(val_class_counts))
         self.val_class_counts = val_class_counts
-        self.epochs, self.patience, self.batch_size = protocol.epochs, protocol.patience, protocol.batch_size
+        self.epochs, self.patience = protocol.epochs, protocol.patience
+        self.batch_size, self.lr = protocol.batch_size, protocol.lr
         self._seed, self._train, self._inference, self._journal = seed, train, inference, journal
 
     def features(self, indices: np.ndarray | None = None) -> np.ndarray:

@@ -115,6 +115,7 @@ class Trainer:
             cached = False
         else:
             result, cached = self._shared(position, stage)
+            selection = self._select_shared(position, stage, result, selection)
         self.journal.commit(position, stage, result, selection, self.method.state_dict(), cached)
         self.journal.rewrite_metrics()
         return result, selection
@@ -126,11 +127,21 @@ class Trainer:
             produced, result = entry.load(self.device)
             cached = produced is not None
             if not cached:
-                result, _ = self.fit(position, stage, None)
+                result, _ = self.fit(position, replace(stage, select=False), None)
                 produced = _of_modules(_tensors(self.method), stage.produces)
                 entry.save(produced, result)
         self.method.load_state_dict({**self.method.state_dict(), **before, **produced})
         return result, cached
+
+    def _select_shared(
+        self, position: int, stage: Stage, result: StageResult, selection: Selection | None
+    ) -> Selection | None:
+        """Select the best epoch of a shared stage, whose weights the method has now, if it may be and is the best."""
+        if not stage.select or (selection is not None and result.best <= selection.score):
+            return selection
+        epoch = next(report.epoch for report in result.reports if report.score == result.best)
+        file = self.journal.save_state(f"selected-{position:03d}-{epoch:05d}", self.method.state_dict())
+        return Selection(result.best, stage.name, epoch, file)
 
     def _described(self, stage: Stage, state: Mapping[str, Tensor]) -> dict[str, Any]:
         return {
@@ -176,7 +187,7 @@ class Trainer:
 
     def _offer(self, position: int, stage: Stage, selection: Selection | None) -> tuple[StageResult, Selection | None]:
         """Evaluate the method as it stands, for selection."""
-        report = self._validated(EpochReport(stage.name, 0, {}, 0, 0, 0.0))
+        report = self._validated(stage, EpochReport(stage.name, 0, {}, 0, 0, 0.0))
         selection, _ = self._keep_best(position, stage, report, [], selection, None)
         return StageResult(stage.name, False, (report,)), selection
 
@@ -232,11 +243,11 @@ class Trainer:
         terms, steps, images = self.train_epoch(stage, epoch, optimizer)
         report = EpochReport(stage.name, epoch, terms, steps, images, 0.0)
         if stage.validate:
-            report = self._validated(report)
+            report = self._validated(stage, report)
         return replace(report, seconds=time.perf_counter() - started)
 
-    def _validated(self, report: EpochReport) -> EpochReport:
-        labels, logits = self.val_part.labels, self.inference.logits(self.val_part)
+    def _validated(self, stage: Stage, report: EpochReport) -> EpochReport:
+        labels, logits = self.val_part.labels, self.inference.logits(self.val_part, predict=stage.predict)
         predicted = logits.argmax(axis=1)
         return replace(
             report,

@@ -23,7 +23,7 @@ import ltbench
 from ltbench.benchmarks.device import compute_dtype, describe_device, prepare_process
 from ltbench.benchmarks.display import TrialDisplay
 from ltbench.benchmarks.inference import Inference
-from ltbench.benchmarks.metrics import evaluate
+from ltbench.benchmarks.metrics import by_class, evaluate
 from ltbench.benchmarks.protocol import Protocol
 from ltbench.benchmarks.records import SCHEMA, plain, read_json, read_result, write_arrays, write_json, write_tensors
 from ltbench.benchmarks.run_state import Journal, Selection
@@ -253,11 +253,14 @@ def _record(
     inference = Inference(method, transform, device, protocol.precision, protocol.batch_size)
     arrays: dict[str, np.ndarray] = {}
     scores: dict[str, Any] = {}
+    described: dict[str, Any] = {}
     for name, source in parts.items():
         part: ImagePart = source() if isinstance(source, Callable) else source
-        logits = inference.logits(part)
+        logits, details = inference.inspected(part)
         arrays |= {f"{name}_ids": part.ids.astype(str), f"{name}_labels": part.labels, f"{name}_logits": logits}
+        arrays |= {f"{name}_{detail}": values for detail, values in details.items()}
         scores[name] = evaluate(part.labels, logits, spec.setting["groups"])
+        described[name] = {key: by_class(part.labels, values, logits.shape[1]) for key, values in details.items()}
     write_arrays(spec.folder / "predictions.npz", arrays, durable=True)
     write_tensors(spec.folder / "model.pt", method.state_dict(), durable=True)
     result = {
@@ -269,6 +272,7 @@ def _record(
         "threads": threads,
         "selection": {"metric": protocol.selection_metric, **asdict(selection)},
         **scores,
+        "inspected": described,
         "cost": cost_of(journal, method, device, len(arrays["val_ids"])),
         "story": {name: memo["value"] for name, memo in journal.memos().items()},
     }

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ltbench.methods.base import Batch, EpochReport, Method, Plateau, Progress, Run, Stage, StageResult, Task
 
 __all__ = [
+    "HOOKS",
     "Batch",
     "EpochReport",
     "Method",
@@ -33,6 +34,12 @@ __all__ = [
     "register",
     "registry",
 ]
+
+# What a method may override, in the order in which the trainer meets them.
+HOOKS = (
+    *("check", "build", "stages", "sampler", "transform", "features", "classify", "predict", "inspect", "loss"),
+    *("param_groups", "wrap_optimizer", "on_epoch_end"),
+)
 
 registry: Registry = Registry("method", __name__, Path(__file__).parent)
 register = registry.register

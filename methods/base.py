@@ -161,6 +161,7 @@ class Plateau:
 LossHook = Callable[[Batch, Progress], Mapping[str, Tensor]]
 SamplerHook = Callable[[Pool, Progress, np.random.Generator], np.ndarray]
 TransformHook = Callable[[Batch, np.random.Generator], Batch]
+PredictHook = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -173,20 +174,21 @@ class Stage:
     epochs : budget; 0 trains nothing and evaluates once, so that a method can offer variants of itself to selection
     indices : int64, positions in the training set; None: all
     loss, sampler, transform : hooks of this stage; None: the method's own
+    predict : how validation images are classified in a preparatory stage; None: the method's own
     modules : further modules that live for this stage only (a projection head, a queue): trained, checkpointed
         inside the stage, dropped after it
     params : the parameters to train; None: the method's `param_groups`
     frozen : modules kept in eval mode while the stage trains, so that BatchNorm statistics stay as they are
     views : augmented views of each image
     augmentation : fields of the protocol's augmentation that this stage changes
-    lr, batch_size : of preparatory objectives that the source trains differently; None: the protocol's
+    lr, batch_size : of objectives that the source trains differently, such as pre-training; None: the protocol's
     stop : called with the stage's reports after each epoch; None: the whole budget
     keep : weights that the stage ends with: of its last or of its best epoch
     validate : whether to evaluate on validation images after each epoch
     select : whether its epochs may become the reported model
     recipe : not None: the stage may be computed once for all methods that describe it with the same recipe, on the
-        same data, from the same weights, in the same trial
-    produces : names of the submodules that a cached stage changes; all else must stay as it was
+        same data, from the same weights, in the same trial; if it may be selected, it must keep its best epoch
+    produces : names of the submodules that a shared stage changes; all else must stay as it was
     """
 
     name: str
@@ -195,6 +197,7 @@ class Stage:
     loss: LossHook | None = None
     sampler: SamplerHook | None = None
     transform: TransformHook | None = None
+    predict: PredictHook | None = None
     modules: nn.Module | None = None
     params: Sequence[nn.Parameter] | None = None
     frozen: Sequence[nn.Module] = ()
@@ -212,8 +215,10 @@ class Stage:
     def __post_init__(self) -> None:
         if not self.validate and (self.select or self.keep == "best" or self.epochs == 0):
             raise ValueError(f"stage {self.name!r} does not validate, so it cannot be selected or keep its best epoch")
-        if self.recipe is not None and self.select:
-            raise ValueError(f"stage {self.name!r} has a recipe, so it is preparatory and needs select=False")
+        if self.recipe is not None and self.select and self.keep != "best":
+            raise ValueError(f"stage {self.name!r} is shared and may be selected, so it needs keep='best'")
+        if self.predict is not None and self.select:
+            raise ValueError(f"stage {self.name!r} predicts in its own way, so it is preparatory: select=False")
 
 
 @dataclass(frozen=True)
@@ -255,7 +260,7 @@ class Run(ABC):
     class_counts : int64 [K]
     val_class_counts : int64 [K], of the validation images
     epochs, patience : of the protocol
-    batch_size : of the protocol
+    batch_size, lr : of the protocol
     """
 
     labels: np.ndarray
@@ -264,6 +269,7 @@ class Run(ABC):
     epochs: int
     patience: int
     batch_size: int
+    lr: float
 
     @abstractmethod
     def features(self, indices: np.ndarray | None = None) -> np.ndarray:
@@ -305,7 +311,9 @@ class Method(nn.Module):
     ----------
     config : instance of this class's `Config`
     task : classes and class counts
-    backbone : images [B, 3, H, W] to features [B, num_features]
+    backbone : images [B, 3, H, W] to features [B, num_features]. It is a timm model: a method that looks inside uses
+        `forward_features`, `forward_head`, `forward_intermediates` and `feature_info`, and refuses a backbone that
+        does not give it what it needs
     """
 
     @dataclass(frozen=True)
@@ -350,6 +358,13 @@ class Method(nn.Module):
     def predict(self, images: Tensor) -> Tensor:
         """Return the logits that are reported: [B, 3, H, W] to [B, K]."""
         return self.classify(self.features(images))
+
+    def inspect(self, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return `predict` of images, and what else the record is to keep of each: {name: int64 or float [B]}.
+
+        Called once, on validation and test images, with the selected weights. Default: nothing else.
+        """
+        return self.predict(images), {}
 
     def sampler(self, pool: Pool, progress: Progress, rng: np.random.Generator) -> np.ndarray:
         """Return the epoch's stream of positions into `pool.labels`. Default: shuffled, without replacement."""

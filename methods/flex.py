@@ -15,6 +15,7 @@ charged in the cost columns.
 
 Source: Ju et al., MICCAI 2022, sections 2 and 3.2; no complete implementation by its authors exists.
 Cost: one training, pre-training before it (two views, two encoders), one scoring pass over the pool a query.
+Status: from the paper; our reading where it is silent
 
 Where the text is silent or contradicts itself, this is our reading, and an option where readings differ:
 anchor counts (`anchor_profile`; the printed formula exceeds every class), "10 % of the unsampled pool"

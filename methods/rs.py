@@ -10,8 +10,9 @@ Variants (`scheme`):
 - `effective`: P(image) proportional to (1 - beta) / (1 - beta ** n_c) (Cao et al., NeurIPS 2019, resampling rule).
 
 An epoch has as many steps as any other method's: no sampler buys itself longer epochs.
-Source: Ju et al., MICCAI 2022, Table 1, row RS, does not say which variant; `balanced` is the common one.
+Source: Ju et al., MICCAI 2022, Table 1, row RS; Kang et al., ICLR 2020; Shen et al., ECCV 2016.
 Cost: one training.
+Status: verified against the original code; which variant is the row RS is our reading
 """
 
 from __future__ import annotations

@@ -1,0 +1,96 @@
+"""ELF: early exits after every stage of the backbone, so that easy images leave and hard ones keep learning.
+
+Exits e = 1 .. E: a linear classifier on the pooled map after each stage, the last one the usual head. In training an
+image leaves at the first exit that is right and sure (softmax at least `threshold`), else at the last, and pays
+
+    loss = (1 / B) sum_i sum_{e <= e_i} CE(z_i^e, y_i)
+
+at every exit up to its own. In evaluation it leaves at the first exit that is sure, right or not; that is what is
+selected and reported, and the record counts the exits of each class (`inspected`, and `test_exit` beside the
+logits). All exits of a batch are computed and masked: BatchNorm sees every image.
+
+Defaults: threshold 0.9, exits after the last four resolutions of the network (after each of the four stages of a
+ResNet; ResNet has no exit at its stem), no weights between exits. A threshold above 1 is deep supervision, one exit
+is cross-entropy.
+Differs: neither the paper's full text nor its code could be read, only abstracts; the gate "right and sure" is the
+one that follow-up work describes. An exit here saves no time: all are computed.
+Source: Duggal et al., arXiv:2006.11979 (ELF); Ju et al., MICCAI 2022, Table 1, row ELF.
+Cost: one training; a pooled linear head after each stage.
+Status: our reading; of the abstract
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ltbench.errors import UserError
+from ltbench.losses.early_exit import EarlyExitLoss, inference_exits, training_exits
+from ltbench.methods import hp, register
+from ltbench.methods.base import Batch, Method, Progress
+
+
+@register("elf")
+class EarlyExiting(Method):
+    """Heads inside the backbone; hooks used: build, predict, inspect, loss."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """When to leave, and how many exits there are."""
+
+        threshold: float = hp(0.9, low=0.0, sweep=(0.7, 0.8, 0.9, 0.95), source="our reading; above 1: no early exit")
+        exits: int = hp(4, low=1, high=8, sweep=(2, 3, 4), source="our reading: one after each stage of a ResNet")
+
+    def build(self) -> None:
+        """Add a linear exit after each earlier stage to the linear head."""
+        super().build()
+        self.taken = exit_stages(self.backbone, self.config.exits - 1)
+        channels = [self.backbone.feature_info[stage]["num_chs"] for stage in self.taken]
+        self.exits = nn.ModuleList(nn.Linear(width, self.task.num_classes) for width in channels)
+        self.early_exit_loss = EarlyExitLoss(self.config.threshold)
+
+    def exit_logits(self, images: Tensor) -> Tensor:
+        """Return the logits of every exit, in order of depth: [B, 3, H, W] to float32 [E, B, K]."""
+        deepest, maps = self.backbone.forward_intermediates(images, indices=list(self.taken))
+        features = self.backbone.forward_head(deepest, pre_logits=True)
+        with torch.autocast(images.device.type, enabled=False):
+            early = [head(each.float().mean((2, 3))) for head, each in zip(self.exits, maps, strict=True)]
+        return torch.stack([*early, self.classify(features)])
+
+    def inspect(self, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the logits of the exit that each image takes, and which one it is, 0 the earliest."""
+        logits = self.exit_logits(images)
+        taken = inference_exits(logits, self.config.threshold)
+        return logits[taken, torch.arange(len(taken), device=taken.device)], {"exit": taken}
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the logits of the exit that each image takes: [B, 3, H, W] to float32 [B, K]."""
+        return self.inspect(images)[0]
+
+    def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
+        """Return the loss of all exits, and the mean training exit, 0 the earliest."""
+        logits = self.exit_logits(batch.images)
+        exits = training_exits(logits.detach(), batch.targets, self.config.threshold)
+        return {"loss": self.early_exit_loss(logits, batch.targets), "mean_exit": exits.float().mean()}
+
+
+def exit_stages(backbone: nn.Module, count: int) -> tuple[int, ...]:
+    """Return the stages before the last after which exits lie: positions in timm's `feature_info`, by depth.
+
+    A stage is a resolution of the network, represented by its last map; of these the `count` deepest.
+
+    Raises
+    ------
+    UserError : a backbone without timm's feature interface or with fewer stages
+    """
+    stages = {info["reduction"]: position for position, info in enumerate(getattr(backbone, "feature_info", ()))}
+    earlier = sorted(stages.values())[:-1]
+    if count and (len(earlier) < count or not hasattr(backbone, "forward_intermediates")):
+        raise UserError(
+            f"elf needs a timm backbone of at least {count + 1} stages, this one has {len(stages)}; "
+            "choose another --backbone or fewer exits (--set exits=...)"
+        )
+    return tuple(earlier[len(earlier) - count :])
