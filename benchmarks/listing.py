@@ -38,15 +38,14 @@ def methods_table() -> str:
     """Return the methods as a Markdown table: name, idea, source, hooks, cost, status."""
     from ltbench.methods import registry
 
-    rows = []
+    rows = [["name", "idea", "source", "hooks", "cost", "status"], ["---"] * 6]
     for name in registry.available():
         details = registry.details(name)
         idea = registry.summary(name).partition(": ")[2].rstrip(".")
-        told = (details.get(key, "").rstrip(".") for key in ("Source", "Cost", "Status"))
-        source, cost, status = told
+        source, cost, status = (details.get(key, "").rstrip(".") for key in ("Source", "Cost", "Status"))
         hooks = ", ".join(f"`{hook}`" for hook in hooks_of(name)) or "none"
         rows.append([f"`{name}`", idea, source, hooks, cost, status])
-    return tabulate(rows, headers=["name", "idea", "source", "hooks", "cost", "status"], tablefmt="github")
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def hooks_of(name: str) -> list[str]:

@@ -1,11 +1,26 @@
 """Pure losses: tensors in, a scalar out, no configuration objects, no schedule."""
 
+from ltbench.losses.centroid import CentroidLoss
+from ltbench.losses.class_balanced import ClassBalancedLoss
 from ltbench.losses.class_weights import effective_number_weights, inverse_frequency_weights, square_root_weights
+from ltbench.losses.early_exit import EarlyExitLoss, inference_exits, training_exits
+from ltbench.losses.focal import FocalLoss
 from ltbench.losses.info_nce import InfoNCELoss
+from ltbench.losses.logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss
+from ltbench.losses.margin import LDAMLoss
 
 __all__ = [
+    "BalancedSoftmaxLoss",
+    "CentroidLoss",
+    "ClassBalancedLoss",
+    "EarlyExitLoss",
+    "FocalLoss",
     "InfoNCELoss",
+    "LDAMLoss",
+    "LogitAdjustedLoss",
     "effective_number_weights",
+    "inference_exits",
     "inverse_frequency_weights",
     "square_root_weights",
+    "training_exits",
 ]

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from ltbench.errors import UserError
-from ltbench.losses.early_exit import EarlyExitLoss, inference_exits, training_exits
+from ltbench.losses import EarlyExitLoss, inference_exits, training_exits
 from ltbench.methods import hp, register
 from ltbench.methods.base import Batch, Method, Progress
 
@@ -54,6 +54,8 @@ class EarlyExiting(Method):
 
     def exit_logits(self, images: Tensor) -> Tensor:
         """Return the logits of every exit, in order of depth: [B, 3, H, W] to float32 [E, B, K]."""
+        if not self.taken:
+            return self.classify(self.features(images)).unsqueeze(0)
         deepest, maps = self.backbone.forward_intermediates(images, indices=list(self.taken))
         features = self.backbone.forward_head(deepest, pre_logits=True)
         with torch.autocast(images.device.type, enabled=False):

@@ -7,6 +7,7 @@ from ltbench.samplers.acquisition import (
     select_queries,
 )
 from ltbench.samplers.class_balanced import class_aware_stream, reweighted_stream, shuffled_stream
+from ltbench.samplers.curriculum import curriculum_subsets, kmeans_1d, local_density
 from ltbench.samplers.prototypes import anchor_counts, class_prototypes, select_anchors
 
 __all__ = [
@@ -14,6 +15,9 @@ __all__ = [
     "class_aware_stream",
     "class_difficulty",
     "class_prototypes",
+    "curriculum_subsets",
+    "kmeans_1d",
+    "local_density",
     "mutual_information",
     "query_quotas",
     "reweighted_stream",

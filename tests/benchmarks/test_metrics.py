@@ -8,6 +8,7 @@ from scipy.special import softmax
 from sklearn import metrics as reference
 
 from ltbench.benchmarks.metrics import (
+    by_class,
     class_recall,
     cross_entropy,
     evaluate,
@@ -125,3 +126,13 @@ def test_groups_are_thirds_rounded_towards_the_tail(classes: int, sizes: tuple[i
 
 def test_groups_follow_frequency_not_ids() -> None:
     assert frequency_groups([5, 90, 30, 5, 70, 1]) == {"head": (1, 4), "medium": (2, 0), "tail": (3, 5)}
+
+
+def test_what_is_kept_of_images_is_summed_up_by_class() -> None:
+    labels = np.array([0, 0, 2, 2, 2])
+    assert by_class(labels, np.array([3, 1, 3, 3, 0]), 3) == {
+        "values": [0, 1, 3],
+        "counts": [[0, 1, 1], [0, 0, 0], [1, 0, 2]],
+    }
+    means = by_class(labels, np.array([0.5, 1.5, 1.0, 2.0, 6.0], dtype=np.float32), 3)["mean"]
+    assert means[0] == 1.0 and np.isnan(means[1]) and means[2] == 3.0

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from ltbench.methods import Batch, EpochReport, Method, Plateau, Progress, Stage, StageResult, Task, create
+from ltbench.methods import HOOKS, Batch, EpochReport, Method, Plateau, Progress, Stage, StageResult, Task, create
 from ltbench.methods.base import Pool, Run
 
 COUNTS = np.array([40, 10, 5], dtype=np.int64)
@@ -35,7 +35,7 @@ class Fixed(Run):
 
     labels = np.repeat(np.arange(3), COUNTS)
     class_counts = val_class_counts = COUNTS
-    epochs, patience, batch_size = 12, 5, 16
+    epochs, patience, batch_size, lr = 12, 5, 16, 1e-3
 
     def features(self, indices: np.ndarray | None = None) -> np.ndarray:
         raise NotImplementedError
@@ -125,6 +125,7 @@ def test_progress_is_a_share_of_the_stage() -> None:
         {"validate": False, "select": False, "keep": "best"},
         {"validate": False, "select": False, "epochs": 0},
         {"recipe": {"kind": "ssl"}},
+        {"predict": torch.zeros_like},
     ],
 )
 def test_stages_that_contradict_themselves(fields: dict[str, Any]) -> None:
@@ -139,6 +140,8 @@ def test_stages_that_contradict_themselves(fields: dict[str, Any]) -> None:
         {"epochs": 0},
         {"validate": False, "select": False},
         {"recipe": {"kind": "ssl"}, "select": False, "validate": False},
+        {"recipe": {"kind": "erm"}, "keep": "best"},
+        {"predict": torch.zeros_like, "select": False},
         {"keep": "best", "select": False},
     ],
 )
@@ -201,6 +204,16 @@ def test_default_hooks_change_nothing(method: Method, batch: Batch) -> None:
     assert method.transform(batch, np.random.default_rng(0)) is batch
     optimizer = torch.optim.Adam(method.parameters())
     assert method.wrap_optimizer(optimizer) is optimizer
+
+
+def test_nothing_else_is_kept_of_an_image(method: Method, batch: Batch) -> None:
+    logits, details = method.inspect(batch.images)
+    assert details == {} and torch.equal(logits, method.predict(batch.images))
+
+
+def test_hooks_are_all_that_a_method_may_override() -> None:
+    own = {name for name in vars(Method) if not name.startswith("_") and callable(getattr(Method, name))}
+    assert set(HOOKS) == own - {"Config"} and len(HOOKS) == len(set(HOOKS))
 
 
 def test_default_training_is_one_stage(method: Method) -> None:

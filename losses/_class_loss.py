@@ -1,0 +1,101 @@
+"""What losses of logits and class ids share: precision, constants, refusal of what does not fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class ClassLoss(nn.Module):
+    """A scalar of logits and class ids, computed in the logits' precision, in float32 at least.
+
+    Buffers are float64 and stay so through `.float()` and `.half()` (a network that holds the loss is converted as
+    a whole); they are cast to the logits' type at use. Subclasses write `_loss`.
+
+    Parameters
+    ----------
+    num_classes : K that logits must have; None: any
+    """
+
+    def __init__(self, num_classes: int | None = None) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of a batch.
+
+        Parameters
+        ----------
+        logits : float [B, K]; half precision is converted to float32
+        targets : int64 [B], class ids in [0, K)
+
+        Returns
+        -------
+        scalar of the logits' type, float32 at least
+
+        Raises
+        ------
+        ValueError : shapes that do not fit each other or the number of classes
+        """
+        if logits.ndim != 2 or targets.shape != logits.shape[:1]:
+            raise ValueError(
+                f"logits must be [B, K] and targets [B], got {tuple(logits.shape)} and {tuple(targets.shape)}"
+            )
+        if self.num_classes is not None and logits.shape[1] != self.num_classes:
+            raise ValueError(f"this loss was made for {self.num_classes} classes, got logits of {logits.shape[1]}")
+        with torch.autocast(logits.device.type, enabled=False):
+            return self._loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets)
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClassLoss:
+        """Move buffers to another device, never to another type."""
+        exact = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in exact.items():
+            moved = self._buffers[name]
+            if buffer is not None and moved.dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(moved.device)
+        return self
+
+
+def own_class(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return which entry of each row is the target's: bool [B, K]."""
+    return targets.unsqueeze(1) == torch.arange(logits.shape[1], device=logits.device)
+
+
+def checked_number(name: str, value: float, *, positive: bool = False) -> float:
+    """Return a finite number of at least 0, or above 0.
+
+    Raises
+    ------
+    ValueError
+    """
+    if not (math.isfinite(value) and (value > 0 if positive else value >= 0)):
+        raise ValueError(f"{name} must be finite and {'above' if positive else 'at least'} 0, got {value}")
+    return value
+
+
+def checked_weight(
+    weight: Sequence[float] | np.ndarray | Tensor | None, num_classes: int | None = None
+) -> Tensor | None:
+    """Return class weights as float64 [K] on the CPU, or None.
+
+    Raises
+    ------
+    ValueError : not one-dimensional, empty, not of `num_classes`, or an entry that is negative or not finite
+    """
+    if weight is None:
+        return None
+    values = torch.as_tensor(weight, dtype=torch.float64).detach().cpu().clone()
+    if values.ndim != 1 or values.numel() == 0 or num_classes not in (None, len(values)):
+        expected = "K" if num_classes is None else num_classes
+        raise ValueError(f"weight must have shape [{expected}], got {list(values.shape)}")
+    if not (torch.isfinite(values).all() and (values >= 0).all()):
+        raise ValueError(f"weight must be finite and at least 0, got {values.tolist()}")
+    return values

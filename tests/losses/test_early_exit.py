@@ -1,0 +1,90 @@
+"""Early exits: who leaves where, in training and in evaluation, and what is paid on the way."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from ltbench.losses import EarlyExitLoss, inference_exits, training_exits
+
+
+def draw(exits: int, batch: int, classes: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(rng.normal(scale=4, size=(exits, batch, classes)))
+    return logits.requires_grad_(), torch.from_numpy(rng.integers(0, classes, batch))
+
+
+def expected(logits: np.ndarray, targets: np.ndarray, threshold: float) -> tuple[float, list[int]]:
+    """Return the loss and the training exits, image by image."""
+    total, exits = 0.0, []
+    for image, target in enumerate(targets):
+        for exit_, scores in enumerate(logits[:, image]):
+            shifted = np.exp(scores - scores.max())
+            probabilities = shifted / shifted.sum()
+            total -= math.log(probabilities[target])
+            if exit_ == len(logits) - 1 or (probabilities.argmax() == target and probabilities.max() >= threshold):
+                exits.append(exit_)
+                break
+    return total / len(targets), exits
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.7, 0.9, 0.99, 2.0])
+@pytest.mark.parametrize(("exits", "batch", "classes"), [(4, 33, 8), (2, 1, 10), (3, 5, 14), (1, 7, 8)])
+def test_agrees_with_the_definition(threshold: float, exits: int, batch: int, classes: int) -> None:
+    logits, targets = draw(exits, batch, classes)
+    loss = EarlyExitLoss(threshold)(logits, targets)
+    value, taken = expected(logits.detach().numpy(), targets.numpy(), threshold)
+    assert loss.dtype == torch.float64 and loss.item() == pytest.approx(value, abs=1e-9)
+    assert training_exits(logits, targets, threshold).tolist() == taken
+    loss.backward()
+    gradient = logits.softmax(2) - functional.one_hot(targets, classes)
+    paid = torch.arange(exits).unsqueeze(1) <= torch.tensor(taken)
+    torch.testing.assert_close(logits.grad, (gradient * paid.unsqueeze(2) / batch).detach(), rtol=0, atol=1e-9)
+
+
+def test_nobody_leaves_above_one_deep_supervision() -> None:
+    logits, targets = draw(4, 16, 8)
+    every = sum(functional.cross_entropy(each, targets) for each in logits)
+    torch.testing.assert_close(EarlyExitLoss(1.01)(logits, targets), every)
+
+
+def test_one_exit_is_cross_entropy() -> None:
+    logits, targets = draw(1, 16, 8)
+    torch.testing.assert_close(EarlyExitLoss(0.9)(logits, targets), functional.cross_entropy(logits[0], targets))
+
+
+def test_sure_and_wrong_stays_in_training_and_leaves_in_evaluation() -> None:
+    logits = torch.tensor([[[0.0, 9.0]], [[9.0, 0.0]], [[9.0, 0.0]]])
+    assert training_exits(logits, torch.tensor([0]), 0.9).tolist() == [1]
+    assert inference_exits(logits, 0.9).tolist() == [0]
+    assert inference_exits(logits, 1.5).tolist() == [2]
+
+
+def test_permuting_classes_permutes_gradients() -> None:
+    logits, targets = draw(3, 20, 8)
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
+    place = torch.empty_like(order)
+    place[order] = torch.arange(8)
+    loss = EarlyExitLoss(0.8)(logits, targets)
+    moved = logits.detach()[:, :, order].requires_grad_()
+    other = EarlyExitLoss(0.8)(moved, place[targets])
+    loss.backward(), other.backward()
+    torch.testing.assert_close(loss, other)
+    torch.testing.assert_close(logits.grad[:, :, order], moved.grad)
+
+
+def test_extreme_logits_stay_finite() -> None:
+    logits = (torch.tensor([-100.0, 100.0])[torch.randint(2, (4, 9, 8))]).requires_grad_()
+    loss = EarlyExitLoss(0.9)(logits, torch.arange(9) % 8)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("threshold", [-0.1, float("nan")])
+def test_a_threshold_below_zero_is_refused(threshold: float) -> None:
+    with pytest.raises(ValueError, match="threshold must be at least 0"):
+        EarlyExitLoss(threshold)

@@ -1,0 +1,84 @@
+"""Focal loss: what its modulator and its weight do; values and gradients are in test_class_losses.py."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from ltbench.losses import FocalLoss
+
+LOGITS = torch.randn(9, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+TARGETS = torch.tensor([0, 1, 2, 3, 0, 0, 1, 1, 1])
+
+
+def test_known_value() -> None:
+    loss = FocalLoss(2.0)(torch.zeros(3, 4, dtype=torch.float64), torch.tensor([0, 1, 3]))
+    assert loss.item() == pytest.approx(0.75**2 * math.log(4), rel=1e-14)
+
+
+def test_gamma_defaults_to_the_papers() -> None:
+    assert torch.equal(FocalLoss()(LOGITS, TARGETS), FocalLoss(2.0)(LOGITS, TARGETS))
+
+
+def test_falls_with_gamma() -> None:
+    values = torch.stack([FocalLoss(gamma)(LOGITS, TARGETS) for gamma in (0.0, 0.3, 1.0, 2.0, 7.0)])
+    assert (values.diff() < 0).all()
+
+
+def test_detaching_changes_the_gradient_but_not_the_value() -> None:
+    gradients = []
+    for detach in (False, True):
+        logits = LOGITS.clone().requires_grad_()
+        loss = FocalLoss(2.0, detach=detach)(logits, TARGETS)
+        torch.testing.assert_close(loss.detach(), FocalLoss(2.0)(LOGITS, TARGETS), rtol=0, atol=0)
+        loss.backward()
+        gradients.append(logits.grad)
+    assert not torch.allclose(*gradients)
+
+
+def test_a_weight_is_a_factor_and_does_not_change_the_probability() -> None:
+    weight = torch.tensor([0.1, 2.0, 5.0, 0.0], dtype=torch.float64)
+    each = torch.stack([FocalLoss(2.0)(LOGITS[[row]], TARGETS[[row]]) for row in range(9)])
+    result = FocalLoss(2.0, weight)(LOGITS, TARGETS)
+    torch.testing.assert_close(result, (weight[TARGETS] * each).sum() / 9, rtol=1e-13, atol=0)
+    weighted = functional.cross_entropy(LOGITS, TARGETS, weight, reduction="none")
+    vanilla = ((1 - torch.exp(-weighted)) ** 2 * weighted).mean()
+    assert not torch.allclose(result, vanilla)
+
+
+def test_the_loss_keeps_a_weight_of_its_own() -> None:
+    weight = torch.ones(4, dtype=torch.float64)
+    loss = FocalLoss(2.0, weight)
+    weight.zero_()
+    assert loss(LOGITS, TARGETS) > 0
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1e-3, 0.5, 0.999, 1.0, 2.0, 50.0, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_any_gamma_is_finite_wherever_logits_are(gamma: float, dtype: torch.dtype) -> None:
+    gap = torch.cat([torch.linspace(-200, 200, 401), torch.logspace(-9, 2, 50)]).to(dtype)
+    logits = torch.stack([gap / 2, -gap / 2], 1).requires_grad_()
+    loss = FocalLoss(gamma)(logits, torch.zeros(len(gap), dtype=torch.int64))
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
+
+
+def test_small_losses_keep_their_digits_in_single_precision() -> None:
+    logits, target = torch.tensor([[12.0, 0.0]]), torch.tensor([0])
+    exact = FocalLoss(1.0)(logits.double(), target).item()
+    assert FocalLoss(1.0)(logits, target).item() == pytest.approx(exact, rel=1e-3)
+
+
+@pytest.mark.parametrize("gamma", [-1.0, -1e-9, math.nan, math.inf])
+def test_refuses_gamma(gamma: float) -> None:
+    with pytest.raises(ValueError, match="gamma"):
+        FocalLoss(gamma)
+
+
+@pytest.mark.parametrize("weight", [[], [[1.0, 2.0]], 1.0, [1.0, -0.1], [1.0, math.nan], [math.inf, 1.0]])
+def test_refuses_weight(weight: object) -> None:
+    with pytest.raises(ValueError, match="weight"):
+        FocalLoss(weight=weight)

@@ -1,0 +1,276 @@
+"""Densities, exact one-dimensional k-means and curriculum subsets, against brute force and planted structure."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+
+from ltbench.samplers import curriculum_subsets, kmeans_1d, local_density
+
+QUANTILES = (0.05, 0.3, 0.6, 0.95)
+
+
+def naive_density(features: np.ndarray, quantile: float) -> list[float]:
+    """Return the densities by the definition: every distance in a list, sorted."""
+    distances = [[math.dist(one, other) for other in features.tolist()] for one in features.tolist()]
+    ordered = sorted(itertools.chain.from_iterable(distances))
+    cutoff = ordered[math.floor(quantile * len(features) ** 2)]
+    return [sum(distance < cutoff for distance in row) - 1 for row in distances]
+
+
+def naive_gaussian(features: np.ndarray) -> np.ndarray:
+    features = features.astype(np.float64)
+    distances = np.linalg.norm(features[:, None] - features[None], axis=2)
+    return (np.exp(-((distances / distances.max()) ** 2) / 2) / np.sqrt(2 * np.pi)).sum(axis=1)
+
+
+def spread(values: np.ndarray, clusters: np.ndarray) -> float:
+    """Return the sum of squares within the clusters."""
+    return sum(((values[clusters == each] - values[clusters == each].mean()) ** 2).sum() for each in set(clusters))
+
+
+def least_spread(values: np.ndarray, k: int) -> float:
+    """Return the least sum of squares of any cut of the sorted values into k runs."""
+    ordered = np.sort(values)
+    cuts = itertools.combinations(range(1, len(values)), k - 1)
+    return min(sum(((run - run.mean()) ** 2).sum() for run in np.split(ordered, cut)) for cut in cuts)
+
+
+def blobs(seed: int = 0, dimension: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Return a dense, a middle and a sparse blob, far from each other and shuffled, with the subset of each point."""
+    rng = np.random.default_rng(seed)
+    expected = np.repeat(np.arange(3), (90, 60, 30))
+    centres = np.zeros((3, dimension))
+    centres[:, 0] = (0.0, 1e3, 2e3)
+    features = centres[expected] + rng.normal(size=(180, dimension))
+    order = rng.permutation(180)
+    return features[order], expected[order]
+
+
+@pytest.mark.parametrize("quantile", QUANTILES)
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 17, 60])
+def test_density_is_the_definition(count: int, quantile: float) -> None:
+    features = np.random.default_rng(count).normal(size=(count, 3))
+    density = local_density(features, quantile)
+    assert density.dtype == np.float64 and density.shape == (count,)
+    assert density.tolist() == naive_density(features, quantile)
+
+
+@pytest.mark.parametrize("quantile", QUANTILES)
+def test_density_of_tied_distances(quantile: float) -> None:
+    features = np.stack(np.meshgrid(np.arange(6), np.arange(5)), axis=-1).reshape(-1, 2)
+    assert local_density(features, quantile).tolist() == naive_density(features, quantile)
+    twice = np.concatenate([features, features[:20]])
+    assert local_density(twice, quantile).tolist() == naive_density(twice, quantile)
+
+
+def test_density_by_hand() -> None:
+    # Sorted: 0 x 4, 1 x 4, 2 x 2, 8 x 2, 9 x 2, 10 x 2; element floor(0.6 * 16) = 9 is 2.
+    assert local_density(np.array([[0.0], [1.0], [2.0], [10.0]])).tolist() == [1, 2, 1, 0]
+
+
+@pytest.mark.parametrize("kernel", ["cutoff", "gaussian"])
+def test_equal_images_in_the_majority(kernel: str) -> None:
+    features = np.concatenate([np.full((40, 7), 0.1), np.random.default_rng(0).normal(size=(5, 7))])
+    density = local_density(features, 0.6, kernel)
+    if kernel == "cutoff":
+        assert (density == -1).all()
+        assert (local_density(features[:40], 0.6) == -1).all()
+    else:
+        assert len(set(density[:40].tolist())) == 1
+        np.testing.assert_allclose(local_density(features[:40], kernel="gaussian"), 40 / math.sqrt(2 * math.pi))
+
+
+@pytest.mark.parametrize("count", [2, 3, 40])
+def test_gaussian_density_is_the_definition(count: int) -> None:
+    features = np.random.default_rng(count).normal(size=(count, 4)).astype(np.float32)
+    np.testing.assert_allclose(local_density(features, kernel="gaussian"), naive_gaussian(features), rtol=1e-9)
+    assert local_density(features[:1], kernel="gaussian").tolist() == [1 / math.sqrt(2 * math.pi)]
+
+
+def test_density_does_not_depend_on_place_and_direction() -> None:
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(80, 5))
+    rotation = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    moved = features @ rotation + rng.normal(size=5)
+    np.testing.assert_array_equal(local_density(moved), local_density(features))
+    np.testing.assert_allclose(local_density(moved, kernel="gaussian"), local_density(features, kernel="gaussian"))
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", range(6))
+def test_kmeans_is_the_best_of_all_cuts(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    for values in (rng.normal(size=9), rng.integers(0, 8, size=12).astype(float), 1e4 + rng.exponential(size=10)):
+        clusters = kmeans_1d(values, k)
+        assert clusters.dtype == np.int64 and set(clusters.tolist()) == set(range(k))
+        assert spread(values, clusters) == pytest.approx(least_spread(values, k), rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("k", [2, 3, 5])
+@pytest.mark.parametrize("seed", range(4))
+def test_kmeans_is_never_worse_than_lloyds(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    for values in (rng.normal(size=400), rng.integers(-1, 60, size=700).astype(float), rng.lognormal(size=300)):
+        lloyd = KMeans(k, n_init=10, random_state=seed).fit_predict(values[:, None])
+        assert spread(values, kmeans_1d(values, k)) <= spread(values, lloyd) * (1 + 1e-9)
+
+
+def test_kmeans_numbers_clusters_by_mean_and_keeps_equal_values_together() -> None:
+    values = np.array([7.0, 0.0, 3.0, 0.0, 7.0, 3.0, 3.0])
+    assert kmeans_1d(values, 3).tolist() == [2, 0, 1, 0, 2, 1, 1]
+    many = np.random.default_rng(0).integers(0, 12, size=500)
+    clusters = kmeans_1d(many, 3)
+    for value in range(12):
+        assert len(set(clusters[many == value].tolist())) == 1
+    assert (np.diff(clusters[np.argsort(many)]) >= 0).all()
+
+
+def test_kmeans_weighs_values_by_how_often_they_occur() -> None:
+    assert kmeans_1d(np.array([0.0, 1.0, 2.2]), 2).tolist() == [0, 0, 1]
+    assert kmeans_1d(np.array([0.0] * 20 + [1.0] + [2.2]), 2).tolist() == [0] * 20 + [1, 1]
+
+
+@pytest.mark.parametrize("values", [[], [[1.0, 2.0]], [1.0, float("nan")], [1.0, float("inf")], [2.0, 2.0]])
+def test_kmeans_refuses(values: list) -> None:
+    with pytest.raises(ValueError):
+        kmeans_1d(np.array(values), 2)
+    with pytest.raises(ValueError, match="k must be between 1 and the 2 distinct values, got 0"):
+        kmeans_1d(np.array([1.0, 2.0]), 0)
+
+
+@pytest.mark.parametrize("dimension", [2, 16, 300])
+@pytest.mark.parametrize("seed", range(3))
+def test_planted_densities_are_found(seed: int, dimension: int) -> None:
+    # The quantile is the share of distances inside a blob, so that an image has its own blob as neighbours.
+    features, expected = blobs(seed, dimension)
+    within = (90**2 + 60**2 + 30**2) / 180**2
+    subsets = curriculum_subsets(features, np.zeros(180, dtype=np.int64), quantile=within + 1e-9)
+    assert subsets.dtype == np.int64
+    np.testing.assert_array_equal(subsets, expected)
+
+
+@pytest.mark.parametrize(("kernel", "quantile"), [("cutoff", 0.4), ("gaussian", 0.6)])
+def test_sparser_around_one_centre_is_later(kernel: str, quantile: float) -> None:
+    rng = np.random.default_rng(5)
+    direction = rng.normal(size=(150, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    expected = np.repeat(np.arange(3), 50)
+    features = direction * np.array([0.1, 4.0, 9.0])[expected, None]
+    subsets = curriculum_subsets(features, np.full(150, 4), quantile=quantile, kernel=kernel)
+    np.testing.assert_array_equal(subsets, expected)
+
+
+def test_subsets_do_not_depend_on_scale_and_order() -> None:
+    rng = np.random.default_rng(6)
+    features, labels = rng.normal(size=(300, 6)), rng.integers(0, 4, size=300)
+    subsets = curriculum_subsets(features, labels)
+    assert set(subsets.tolist()) == {0, 1, 2}
+    np.testing.assert_array_equal(curriculum_subsets(1e-3 * features, labels), subsets)
+    np.testing.assert_array_equal(curriculum_subsets(1e5 * features, labels), subsets)
+    order = rng.permutation(300)
+    np.testing.assert_array_equal(curriculum_subsets(features[order], labels[order]), subsets[order])
+
+
+def test_every_class_is_cut_for_itself_whatever_its_id() -> None:
+    rng = np.random.default_rng(7)
+    features, labels = rng.normal(size=(200, 4)), rng.choice([11, 2, 70], size=200)
+    subsets = curriculum_subsets(features, labels)
+    for label in (2, 11, 70):
+        alone = features[labels == label]
+        np.testing.assert_array_equal(subsets[labels == label], curriculum_subsets(alone, np.zeros(len(alone))))
+        density = local_density(alone)
+        expected = 2 - kmeans_1d(density, 3)
+        np.testing.assert_array_equal(subsets[labels == label], expected)
+        assert density[expected == 0].min() > density[expected == 1].max()
+        assert density[expected == 1].min() > density[expected == 2].max()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8])
+def test_small_classes_stay_whole(count: int) -> None:
+    features = np.random.default_rng(count).normal(size=(count + 30, 3))
+    labels = np.repeat([1, 0], (count, 30))
+    subsets = curriculum_subsets(features, labels)
+    assert (subsets[:count] == 0).all() and set(subsets[count:].tolist()) == {0, 1, 2}
+
+
+def test_nine_images_are_cut() -> None:
+    features = np.random.default_rng(3).normal(size=(9, 3))
+    assert set(curriculum_subsets(features, np.zeros(9)).tolist()) == {0, 1, 2}
+    assert (curriculum_subsets(features, np.zeros(9), min_images=10) == 0).all()
+
+
+@pytest.mark.parametrize("kernel", ["cutoff", "gaussian"])
+@pytest.mark.parametrize(("count", "dimension"), [(9, 4), (300, 4), (300, 400)])
+def test_classes_of_equal_images_stay_whole(count: int, dimension: int, kernel: str) -> None:
+    features = np.tile(np.random.default_rng(0).normal(size=dimension), (count, 1))
+    assert (curriculum_subsets(features, np.zeros(count), kernel=kernel) == 0).all()
+    # With 8 of 9 images equal, (8 / 9) ** 2 of all distances are 0.
+    features[: count // 9] += np.random.default_rng(1).normal(size=(count // 9, dimension))
+    assert (curriculum_subsets(features, np.zeros(count)) == 0).all()
+
+
+def test_two_distinct_densities_are_too_few_for_three_subsets() -> None:
+    features = np.repeat([[0.0], [10.0]], (15, 5), axis=0)
+    density = local_density(features, 0.7)
+    assert len(set(density.tolist())) == 2
+    assert (curriculum_subsets(features, np.zeros(20), quantile=0.7) == 0).all()
+    cut = curriculum_subsets(features, np.zeros(20), num_subsets=2, quantile=0.7)
+    assert cut.tolist() == [0] * 15 + [1] * 5
+
+
+def test_one_subset_is_everything() -> None:
+    features, _ = blobs()
+    assert (curriculum_subsets(features, np.zeros(180), num_subsets=1) == 0).all()
+    assert curriculum_subsets(np.empty((0, 4)), np.empty(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("count", [40, 255, 256])
+def test_many_features_of_few_images_are_all_kept(count: int) -> None:
+    features = np.random.default_rng(count).normal(size=(count, 300)).astype(np.float32)
+    expected = 2 - kmeans_1d(local_density(features), 3)
+    np.testing.assert_array_equal(curriculum_subsets(features, np.zeros(count)), expected)
+
+
+def test_many_features_of_many_images_are_reduced_to_principal_components() -> None:
+    features = np.random.default_rng(8).normal(size=(320, 300)).astype(np.float32)
+    components = PCA(256, svd_solver="full").fit_transform(features.astype(np.float64))
+    expected = 2 - kmeans_1d(local_density(components), 3)
+    np.testing.assert_array_equal(curriculum_subsets(features, np.zeros(320)), expected)
+    small = PCA(8, svd_solver="full").fit_transform(features.astype(np.float64))
+    expected = 2 - kmeans_1d(local_density(small), 3)
+    np.testing.assert_array_equal(curriculum_subsets(features, np.zeros(320), max_dimension=8), expected)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"features": np.full((12, 2), np.nan)}, "finite"),
+        ({"features": np.full((12, 2), np.inf)}, "finite"),
+        ({"features": np.zeros(12)}, r"\[n, D\]"),
+        ({"labels": np.zeros(11)}, r"labels must be \[12\]"),
+        ({"labels": np.zeros((12, 1))}, r"labels must be \[12\]"),
+        ({"quantile": 0.0}, "quantile"),
+        ({"quantile": 1.0}, "quantile"),
+        ({"quantile": float("nan")}, "quantile"),
+        ({"kernel": "linear"}, "kernel"),
+        ({"num_subsets": 0}, "num_subsets"),
+        ({"max_dimension": 0}, "max_dimension"),
+    ],
+)
+def test_subsets_refuse(changed: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        curriculum_subsets(**{"features": np.zeros((12, 2)), "labels": np.zeros(12), **changed})
+    if changed.keys() <= {"features", "quantile", "kernel"}:
+        with pytest.raises(ValueError, match=message):
+            local_density(**{"features": np.zeros((12, 2)), **changed})
+
+
+def test_density_of_no_image_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one image"):
+        local_density(np.empty((0, 3)))
