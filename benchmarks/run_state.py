@@ -173,11 +173,13 @@ class Journal:
                 rows.extend(header["reports"])
         write_lines(self.metrics, rows)
 
-    def memo(self, name: str, compute: Callable[[], Any], cost: Callable[[], Mapping[str, float]]) -> Any:
+    def memo(
+        self, name: str, compute: Callable[[], Any], cost: Callable[[], Mapping[str, float]], *, told: bool
+    ) -> Any:
         """Return the stored value of this name, or compute and store it with what it cost."""
         path = self.folder / f"memo-{name}.json"
         if not path.exists():
-            write_json(path, {"value": compute(), "cost": cost()})
+            write_json(path, {"value": compute(), "cost": cost(), "told": told})
         return read_json(path)["value"]
 
     def memos(self) -> dict[str, Mapping[str, Any]]:
@@ -246,7 +248,7 @@ class TrialRun(Run):
         """Return the trial's random stream of this name."""
         return numpy_stream(self._seed, "method", name)
 
-    def memo(self, name: str, compute: Callable[[], Any]) -> Any:
+    def memo(self, name: str, compute: Callable[[], Any], *, told: bool = True) -> Any:
         """Return `compute()`, computed once in the life of the trial."""
         started, forward_before = time.perf_counter(), self._inference.forward_images
 
@@ -260,7 +262,7 @@ class TrialRun(Run):
                 torch.manual_seed(stream_seed(self._seed, "memo", name))
                 return compute()
 
-        return self._journal.memo(name, seeded, cost)
+        return self._journal.memo(name, seeded, cost, told=told)
 
 
 def report_from(row: Mapping[str, Any]) -> EpochReport:

@@ -274,7 +274,7 @@ def _record(
         **scores,
         "inspected": described,
         "cost": cost_of(journal, method, device, len(arrays["val_ids"])),
-        "story": {name: memo["value"] for name, memo in journal.memos().items()},
+        "story": {name: memo["value"] for name, memo in journal.memos().items() if memo["told"]},
     }
     del result["selection"]["weights"]
     write_json(spec.folder / "result.json", result, durable=True)

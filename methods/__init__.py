@@ -55,7 +55,7 @@ def create(name: str, task: Task, backbone: nn.Module, *, preset: str = "paper",
     ----------
     name : one of `available()`
     task : classes and class counts of the training set
-    backbone : module with `num_features`, images [B, 3, H, W] to features [B, num_features]
+    backbone : images [B, 3, H, W] to features [B, D]; D is its `head_hidden_size` or `num_features`
     preset : whose hyper-parameter defaults apply
     hyperparameters : of the method, overriding the defaults
 

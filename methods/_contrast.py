@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ltbench.losses import InfoNCELoss
-from ltbench.methods.base import Batch, LossHook, Progress
+from ltbench.methods.base import Batch, LossHook, Progress, feature_width
 
 
 class MomentumContrast(nn.Module):
@@ -34,7 +34,7 @@ class MomentumContrast(nn.Module):
         self, backbone: nn.Module, *, queue_size: int, momentum: float, temperature: float, dimension: int
     ) -> None:
         super().__init__()
-        width = backbone.num_features
+        width = feature_width(backbone)
         self.projector = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, dimension))
         self.key_backbone = copy.deepcopy(backbone).requires_grad_(False)
         self.key_projector = copy.deepcopy(self.projector).requires_grad_(False)

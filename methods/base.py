@@ -292,8 +292,10 @@ class Run(ABC):
         """Return the trial's random stream of this name; the same name gives the same stream."""
 
     @abstractmethod
-    def memo(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Return `compute()`, computed once in the life of the trial and kept with its record.
+    def memo(self, name: str, compute: Callable[[], Any], *, told: bool = True) -> Any:
+        """Return `compute()`, computed once in the life of the trial and kept in its journal.
+
+        Told, it is part of the record's story too; a large value that explains nothing is better not.
 
         The value is what JSON keeps: numbers, strings, lists, dicts (arrays become lists). Whatever reads a network
         between stages must go through here, so that a resumed trial decides as it did before.
@@ -304,6 +306,14 @@ class Run(ABC):
         return Plateau(self.patience, after, best)
 
 
+def feature_width(backbone: nn.Module) -> int:
+    """Return D of the features [B, D] that a backbone gives.
+
+    timm's `num_features` are the channels of its last map; a head with a layer of its own gives another number.
+    """
+    return getattr(backbone, "head_hidden_size", None) or backbone.num_features
+
+
 class Method(nn.Module):
     """Base of every plug-in. Override the hooks that you need; as it stands it is plain cross-entropy.
 
@@ -311,7 +321,7 @@ class Method(nn.Module):
     ----------
     config : instance of this class's `Config`
     task : classes and class counts
-    backbone : images [B, 3, H, W] to features [B, num_features]. It is a timm model: a method that looks inside uses
+    backbone : images [B, 3, H, W] to features [B, `feature_width`]. It is a timm model: a method that looks inside uses
         `forward_features`, `forward_head`, `forward_intermediates` and `feature_info`, and refuses a backbone that
         does not give it what it needs
     """
@@ -344,7 +354,7 @@ class Method(nn.Module):
 
     def build(self) -> None:
         """Create heads, buffers and losses. Default: a linear head."""
-        self.head: nn.Module = nn.Linear(self.backbone.num_features, self.task.num_classes)
+        self.head: nn.Module = nn.Linear(feature_width(self.backbone), self.task.num_classes)
 
     def features(self, images: Tensor) -> Tensor:
         """Return penultimate features: [B, 3, H, W] to float32 [B, D]."""

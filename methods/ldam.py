@@ -32,7 +32,7 @@ from torch.nn import functional
 
 from ltbench.losses import LDAMLoss, effective_number_weights
 from ltbench.methods import hp, register
-from ltbench.methods.base import Batch, Method, Progress, Run, Stage, StageResult, Task
+from ltbench.methods.base import Batch, Method, Progress, Run, Stage, StageResult, Task, feature_width
 
 
 class NormedLinear(nn.Module):
@@ -80,7 +80,7 @@ class LabelDistributionAwareMargin(Method):
     def build(self) -> None:
         """Create the normalised head, the loss of the first epochs and the weighted one of the last."""
         counts, config = self.task.class_counts, self.config
-        self.head = NormedLinear(self.backbone.num_features, self.task.num_classes)
+        self.head = NormedLinear(feature_width(self.backbone), self.task.num_classes)
         self.criterion = LDAMLoss(counts, config.max_margin, config.scale)
         weights = effective_number_weights(counts, config.beta)
         self.deferred_criterion = LDAMLoss(counts, config.max_margin, config.scale, weights)

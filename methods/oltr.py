@@ -42,10 +42,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltbench.errors import UserError
-from ltbench.losses.centroid import CentroidLoss
+from ltbench.losses import CentroidLoss
 from ltbench.methods import hp, register
 from ltbench.methods._erm import erm_stage
-from ltbench.methods.base import Batch, Method, Pool, Progress, Run, Stage, StageResult
+from ltbench.methods.base import Batch, Method, Pool, Progress, Run, Stage, StageResult, feature_width
 from ltbench.samplers import class_aware_stream, class_prototypes
 
 _LARGEST_GRID = 7  # the original's
@@ -185,7 +185,7 @@ class OpenLongTailRecognition(Method):
         """Put attention, a layer for the direct feature, memory head and centroids beside the linear head."""
         super().build()
         channels, grid = _map_size(self.backbone, self.task.image_size)
-        width, classes, config = self.backbone.num_features, self.task.num_classes, self.config
+        width, classes, config = feature_width(self.backbone), self.task.num_classes, self.config
         self.attention = ModulatedAttention(channels, grid)
         self.fc_add = nn.Linear(width, width)
         self.memory = MetaEmbedding(width, classes, reachability=config.reachability, scale=config.scale)
@@ -224,7 +224,7 @@ class OpenLongTailRecognition(Method):
         """Yield plain training, then memory and backbone together."""
         yield erm_stage(self, run)
         self.memory.hallucinator.load_state_dict(self.head.state_dict())
-        means = run.memo("centroids", lambda: self._class_means(run))
+        means = run.memo("centroids", lambda: self._class_means(run), told=False)
         with torch.no_grad():
             self.centroids.copy_(torch.tensor(means))
         yield Stage("memory", run.epochs, sampler=self._class_aware, stop=run.early_stopping())
@@ -242,7 +242,7 @@ def _map_size(backbone: nn.Module, image_size: int) -> tuple[int, tuple[int, int
 
     Raises
     ------
-    UserError : a backbone without maps [B, C, H, W], or whose head gives other than `num_features` features
+    UserError : a backbone without maps [B, C, H, W], or that takes no images of this size
     """
     advice = "choose a convolutional --backbone such as resnet18"
     if not (hasattr(backbone, "forward_features") and hasattr(backbone, "forward_head")):
@@ -252,7 +252,6 @@ def _map_size(backbone: nn.Module, image_size: int) -> tuple[int, tuple[int, int
     try:
         with torch.no_grad():
             maps = backbone.forward_features(torch.zeros(1, 3, image_size, image_size))
-            features = backbone.forward_head(maps, pre_logits=True)
     except (AssertionError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"oltr: this backbone takes no images of {image_size} pixels ({reason}); {advice}") from error
@@ -261,9 +260,6 @@ def _map_size(backbone: nn.Module, image_size: int) -> tuple[int, tuple[int, int
             module.training = mode
     if maps.ndim != 4 or getattr(backbone, "output_fmt", "NCHW") != "NCHW":
         raise UserError(f"oltr needs feature maps [B, C, H, W], this backbone gives {tuple(maps.shape)}; {advice}")
-    if features.shape[1:] != (backbone.num_features,):
-        given = f"this backbone's head gives {tuple(features.shape[1:])} features, not {backbone.num_features}"
-        raise UserError(f"oltr: {given}; {advice}")
     height, width = maps.shape[2:]
     return maps.shape[1], (min(height, _LARGEST_GRID), min(width, _LARGEST_GRID))
 

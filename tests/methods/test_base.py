@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -49,7 +50,7 @@ class Fixed(Run):
     def rng(self, name: str) -> np.random.Generator:
         raise NotImplementedError
 
-    def memo(self, name: str, compute: Any) -> Any:
+    def memo(self, name: str, compute: Any, *, told: bool = True) -> Any:
         raise NotImplementedError
 
 
@@ -238,3 +239,14 @@ def test_reweighting_is_the_weighted_mean(batch: Batch) -> None:
     each = nn.functional.cross_entropy(method.predict(batch.images), batch.targets, reduction="none")
     torch.testing.assert_close(method.loss(batch, Progress(0, 1))["loss"], (weights * each).sum() / weights.sum())
     assert "class_weights" in method.state_dict()
+
+
+@pytest.mark.parametrize("backbone", ["mobilenetv3_small_050", "test_resnet", "test_convnext", "test_vit"])
+def test_heads_fit_backbones_whose_features_are_not_the_channels_of_the_last_map(backbone: str) -> None:
+    network = timm.create_model(backbone, num_classes=0)
+    side = network.pretrained_cfg["input_size"][-1]
+    for name in ("ce", "ldam"):
+        assert create(name, Task(3, COUNTS, side), network).eval().predict(torch.zeros(1, 3, side, side)).shape == (
+            1,
+            3,
+        )

@@ -62,7 +62,7 @@ class Made(Run):
     def rng(self, name: str) -> np.random.Generator:
         raise NotImplementedError
 
-    def memo(self, name: str, compute: Callable[[], Any]) -> Any:
+    def memo(self, name: str, compute: Callable[[], Any], *, told: bool = True) -> Any:
         if name not in self.memos:
             self.memos[name] = json.dumps(compute(), default=lambda value: value.tolist())
         return json.loads(self.memos[name])
