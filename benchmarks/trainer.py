@@ -114,20 +114,23 @@ class Trainer:
             result, selection = self.fit(position, stage, selection)
             cached = False
         else:
-            result, cached = self._shared(position, stage)
+            result, cached = self._shared(position, stage, selection)
             selection = self._select_shared(position, stage, result, selection)
         self.journal.commit(position, stage, result, selection, self.method.state_dict(), cached)
         self.journal.rewrite_metrics()
         return result, selection
 
-    def _shared(self, position: int, stage: Stage) -> tuple[StageResult, bool]:
-        """Run a stage that other methods may have run already; only what it produces is kept."""
+    def _shared(self, position: int, stage: Stage, selection: Selection | None) -> tuple[StageResult, bool]:
+        """Run a stage that other methods may have run already; only what it produces is kept.
+
+        What was selected before goes through its checkpoints, which would else drop those weights.
+        """
         before = {name: value.clone() for name, value in _tensors(self.method).items()}
         with self.cache.entry(stage, self._described(stage, before)) as entry:
             produced, result = entry.load(self.device)
             cached = produced is not None
             if not cached:
-                result, _ = self.fit(position, replace(stage, select=False), None)
+                result, _ = self.fit(position, replace(stage, select=False), selection)
                 produced = _of_modules(_tensors(self.method), stage.produces)
                 entry.save(produced, result)
         self.method.load_state_dict({**self.method.state_dict(), **before, **produced})

@@ -150,6 +150,29 @@ def test_a_stage_without_epochs_offers_a_variant_to_selection(make_spec: Any, re
     assert [stage["steps"] for stage in result["cost"]["stages"]][1:] == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("select", [False, True])
+def test_a_shared_stage_keeps_what_was_selected_before(make_spec: Any, registered: Any, select: bool) -> None:
+    class Late(Method):
+        def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
+            yield Stage("train", 4)
+            with torch.no_grad():
+                self.head.weight.zero_()
+            still = {"produces": ("backbone", "head"), "keep": "best", "lr": 1e-9}
+            yield Stage("shared", 2, recipe={"objective": "still"}, select=select, **still)
+
+    registered("late", Late)
+    for number in range(2):
+        spec = make_spec("late")
+        spec = replace(spec, folder=spec.folder.with_name(f"trial{number}"))
+        run_trial(spec)
+        result = json.loads((spec.folder / "result.json").read_text())
+        rows = [json.loads(line) for line in _lines(spec.folder)]
+        best = max(np.mean(row["val_recall"]) for row in rows if select or row["stage"] == "train")
+        assert result["selection"]["score"] == pytest.approx(best) == result["val"]["mean_class_accuracy"]
+        assert result["selection"]["stage"] == "train"
+        assert result["cost"]["stages"][1]["cached"] is bool(number)
+
+
 def test_frozen_modules_keep_weights_and_batchnorm_statistics(make_spec: Any, registered: Any) -> None:
     states: list[dict[str, torch.Tensor]] = []
 
