@@ -1,15 +1,40 @@
-"""Metrics of one set of predictions, each under its exact name; what is undefined is None, never 0."""
+"""Metrics of one set of predictions, each under its exact name.
+
+What is undefined is NaN (null in records, n/a in tables) with the reason beside it, never 0.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax, softmax
-from sklearn.metrics import f1_score, roc_auc_score
+from scipy.special import log_softmax, ndtri, softmax
+from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, roc_auc_score, roc_curve
+
+METRICS: Mapping[str, str] = {
+    "mean_class_accuracy": "mean per-class accuracy",
+    "top1": "micro top-1",
+    "head": "head",
+    "medium": "medium",
+    "tail": "tail",
+    "mean_of_group_means": "mean of group means",
+    "macro_f1": "macro-F1",
+    "macro_auroc": "macro AUROC",
+    "macro_auprc": "macro AUPRC",
+    "melanoma_sensitivity_at_90": "melanoma sensitivity at 90 % specificity",
+    "melanoma_sensitivity_at_95": "melanoma sensitivity at 95 % specificity",
+    "ece": "ECE",
+    "classwise_ece": "class-wise ECE",
+    "cross_entropy": "cross-entropy",
+}
+"""Name and label of each metric that is one number, in the order of tables."""
+
+HIGHER_IS_BETTER: Mapping[str, bool] = {name: name not in ("ece", "classwise_ece", "cross_entropy") for name in METRICS}
+"""Whether more is better, of each of `METRICS`."""
 
 _CALIBRATION_BINS = 15
+_MELANOMA = ("mel", "melanoma")
 
 
 def class_recall(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
@@ -35,17 +60,86 @@ def frequency_groups(class_counts: Sequence[int]) -> dict[str, tuple[int, ...]]:
     return {"head": tuple(order[:head]), "medium": tuple(order[head:medium]), "tail": tuple(order[medium:])}
 
 
+def wilson_interval(successes: float, count: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval of a proportion, NaN twice of a count of 0.
+
+    With p = successes / count and z the normal quantile: (p + z² / 2n ± z √(p (1 - p) / n + z² / 4n²)) / (1 + z² / n).
+
+    Raises
+    ------
+    ValueError : successes not within 0 and count, confidence not between 0 and 1
+    """
+    if not 0 <= successes <= count:
+        raise ValueError(f"{successes} successes of {count}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}, not between 0 and 1")
+    if count == 0:
+        return float("nan"), float("nan")
+    share, square = successes / count, float(ndtri((1 + confidence) / 2)) ** 2 / count
+    centre = share + square / 2
+    half = float(np.sqrt(square * share * (1 - share) + square**2 / 4))
+    low = 0.0 if successes == 0 else (centre - half) / (1 + square)
+    high = 1.0 if successes == count else (centre + half) / (1 + square)
+    return low, high
+
+
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Return the mean gap between confidence and accuracy over 15 equal bins of confidence, weighted by size."""
-    confidence, predicted = probabilities.max(axis=1), probabilities.argmax(axis=1)
-    edges = np.linspace(0, 1, _CALIBRATION_BINS + 1)[1:-1]
-    bins = np.digitize(confidence, edges, right=True)
-    size = np.bincount(bins, minlength=_CALIBRATION_BINS)
-    gap = np.bincount(bins, weights=confidence - (predicted == labels), minlength=_CALIBRATION_BINS)
-    return float(np.abs(gap)[size > 0].sum() / len(labels))
+    return _calibration_gap(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
 
 
-def evaluate(labels: np.ndarray, logits: np.ndarray, groups: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+def classwise_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the mean over the K classes of each one's calibration error, one against the rest.
+
+    That of class c is the gap between its probability and its frequency over 15 equal bins of the probability, weighted
+    by size: Σ_b |Σ_(i in b) (p_ic - [y_i = c])| / n. A class without an image counts: its frequency is 0.
+
+    Parameters
+    ----------
+    labels : int [n]
+    probabilities : float [n, K]
+
+    Raises
+    ------
+    ValueError : shapes that do not fit
+    """
+    _check_shapes(labels, probabilities)
+    return float(np.mean([_calibration_gap(column, labels == label) for label, column in enumerate(probabilities.T)]))
+
+
+def sensitivity_at_specificity(positive: np.ndarray, scores: np.ndarray, specificity: float) -> float:
+    """Return the largest sensitivity of any threshold whose specificity is at least the given one.
+
+    An image is called positive if its score is at least the threshold; images of equal scores are called alike. NaN
+    without positive or without negative images.
+
+    Parameters
+    ----------
+    positive : bool [n], whether the image is of the class
+    scores : float [n], larger where that is likelier
+    specificity : 0 to 1
+
+    Raises
+    ------
+    ValueError : shapes that do not fit, a specificity outside 0 and 1
+    """
+    positive, scores = np.asarray(positive, dtype=bool), np.asarray(scores)
+    if positive.ndim != 1 or positive.shape != scores.shape:
+        raise ValueError(f"positive {positive.shape} and scores {scores.shape} are not both [n]")
+    if not 0 <= specificity <= 1:
+        raise ValueError(f"specificity is {specificity}, not within 0 and 1")
+    if not positive.any() or positive.all():
+        return float("nan")
+    false_positive_rate, sensitivity, _ = roc_curve(positive, scores, drop_intermediate=False)
+    return float(sensitivity[1 - false_positive_rate >= specificity - 1e-12].max())
+
+
+def evaluate(
+    labels: np.ndarray,
+    logits: np.ndarray,
+    groups: Mapping[str, Sequence[int]],
+    class_names: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """Return all metrics of one part.
 
     Parameters
@@ -53,30 +147,49 @@ def evaluate(labels: np.ndarray, logits: np.ndarray, groups: Mapping[str, Sequen
     labels : int64 [n]
     logits : float [n, K]
     groups : class ids of head, medium and tail
+    class_names : K names; without them melanoma's metrics are undefined, and reasons name class ids
 
     Returns
     -------
-    micro top-1, mean per-class accuracy, per-class accuracy, accuracy of each group (mean over its classes), the
-    mean of the group means (the paper's "All" on ISIC-Archive-LT), macro F1, macro one-vs-rest AUROC, expected
-    calibration error (15 bins) and cross-entropy. None where a class without images leaves a metric undefined.
+    All of `METRICS`: micro top-1, mean per-class accuracy (over the classes with images), accuracy of each group (mean
+    over its classes), the mean of the group means (the paper's "All" on ISIC-Archive-LT), macro-F1 (over the classes
+    with images), macro one-vs-rest AUROC and AUPRC (average precision), expected and class-wise calibration error (15
+    bins), cross-entropy, and the sensitivity to melanoma at 90 and 95 % specificity, one against the rest.
+    Further `per_class_accuracy` [K] with Wilson's 95 % `per_class_interval` [K][2] and `per_class_count` [K],
+    `confusion` [K][K] (rows: true class), and `undefined`: for each metric that is NaN, in whole or for a class, why.
+
+    Raises
+    ------
+    ValueError : shapes that do not fit, no image
     """
+    _check_shapes(labels, logits)
     num_classes = logits.shape[1]
+    if not len(labels) or (class_names is not None and len(class_names) != num_classes):
+        raise ValueError(f"logits {logits.shape} of no image, or not of {class_names}")
     predicted, probabilities = logits.argmax(axis=1), softmax(logits.astype(np.float64), axis=1)
     recall = class_recall(labels, predicted, num_classes)
     by_group = {name: float(np.mean(recall[list(classes)])) for name, classes in groups.items() if len(classes)}
     complete = not np.isnan(recall).any()
+    confusion = confusion_matrix(labels, predicted, labels=np.arange(num_classes))
+    counts = confusion.sum(axis=1)
     measured: dict[str, Any] = {
         "top1": float((predicted == labels).mean()),
         "mean_class_accuracy": float(np.nanmean(recall)),
         "per_class_accuracy": recall.tolist(),
+        "per_class_interval": [list(wilson_interval(*pair)) for pair in zip(np.diag(confusion), counts, strict=True)],
+        "per_class_count": counts.tolist(),
         **{name: by_group.get(name, np.nan) for name in ("head", "medium", "tail")},
         "mean_of_group_means": float(np.mean(list(by_group.values()))) if by_group else np.nan,
         "macro_f1": float(f1_score(labels, predicted, average="macro", labels=np.unique(labels))),
-        "macro_auroc": _macro_auroc(labels, probabilities) if complete else np.nan,
+        "macro_auroc": _macro(roc_auc_score, labels, probabilities) if complete and num_classes > 1 else np.nan,
+        "macro_auprc": _macro(average_precision_score, labels, probabilities) if complete else np.nan,
         "ece": expected_calibration_error(labels, probabilities),
+        "classwise_ece": classwise_calibration_error(labels, probabilities),
         "cross_entropy": cross_entropy(labels, logits),
+        **_melanoma_sensitivities(labels, probabilities, class_names),
+        "confusion": confusion.tolist(),
     }
-    return measured
+    return {**measured, "undefined": _reasons(measured, groups, class_names)}
 
 
 def by_class(labels: np.ndarray, values: np.ndarray, num_classes: int) -> dict[str, Any]:
@@ -95,5 +208,61 @@ def by_class(labels: np.ndarray, values: np.ndarray, num_classes: int) -> dict[s
     return {"mean": [float(own.mean()) if len(own) else float("nan") for own in members]}
 
 
-def _macro_auroc(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    return float(np.mean([roc_auc_score(labels == label, column) for label, column in enumerate(probabilities.T)]))
+def _check_shapes(labels: np.ndarray, columns: np.ndarray) -> None:
+    if np.ndim(labels) != 1 or np.ndim(columns) != 2 or len(labels) != len(columns):
+        raise ValueError(f"labels {np.shape(labels)} and logits or probabilities {np.shape(columns)} do not fit")
+
+
+def _calibration_gap(confidence: np.ndarray, right: np.ndarray) -> float:
+    edges = np.linspace(0, 1, _CALIBRATION_BINS + 1)[1:-1]
+    bins = np.digitize(confidence, edges, right=True)
+    gap = np.bincount(bins, weights=confidence - right, minlength=_CALIBRATION_BINS)
+    return float(np.abs(gap).sum() / len(confidence))
+
+
+def _macro(metric: Callable[..., float], labels: np.ndarray, probabilities: np.ndarray) -> float:
+    return float(np.mean([metric(labels == label, column) for label, column in enumerate(probabilities.T)]))
+
+
+def _melanoma(class_names: Sequence[str] | None) -> int | None:
+    """Return the class id of melanoma, None where no class has its name."""
+    names = [name.strip().lower() for name in class_names or ()]
+    return next((class_id for class_id, name in enumerate(names) if name in _MELANOMA), None)
+
+
+def _melanoma_sensitivities(
+    labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str] | None
+) -> dict[str, float]:
+    class_id = _melanoma(class_names)
+    return {
+        f"melanoma_sensitivity_at_{percent}": float("nan")
+        if class_id is None
+        else sensitivity_at_specificity(labels == class_id, probabilities[:, class_id], percent / 100)
+        for percent in (90, 95)
+    }
+
+
+def _reasons(
+    measured: Mapping[str, Any], groups: Mapping[str, Sequence[int]], class_names: Sequence[str] | None
+) -> dict[str, str]:
+    """Return why each metric that is NaN, in whole or for a class, is so."""
+    counts = measured["per_class_count"]
+    names = class_names or [str(class_id) for class_id in range(len(counts))]
+    missing = [name for name, count in zip(names, counts, strict=True) if count == 0]
+    absent = f"no image of class {', '.join(missing)}" if missing else "there is only one class"
+    melanoma = _melanoma(class_names)
+    reasons = {}
+    for name, value in measured.items():
+        if not np.isnan(value).any():
+            continue
+        reasons[name] = absent
+        if name in ("head", "medium", "tail"):
+            without = [names[class_id] for class_id in groups.get(name, ()) if counts[class_id] == 0]
+            reasons[name] = f"no image of class {', '.join(without)}" if without else "no class is in this group"
+        elif name == "mean_of_group_means" and not missing:
+            reasons[name] = "no group has a class"
+        elif name.startswith("melanoma"):
+            reasons[name] = "no class is named MEL or melanoma" if class_names else "the names of classes are not given"
+            if melanoma is not None:
+                reasons[name] = "all images are melanomas" if counts[melanoma] else "no image of melanoma"
+    return reasons

@@ -74,6 +74,8 @@ def trial_specs(
     device: str = "cpu",
     threads: int = 1,
     plugins: Sequence[Path] = (),
+    wandb: str = "disabled",
+    wandb_artifacts: bool = False,
 ) -> list[TrialSpec]:
     """Return the trials of one method on one dataset, under `<out>/<dataset>-<split>-r<ratio>/<method>-<hash>/`.
 
@@ -107,6 +109,8 @@ def trial_specs(
             device=device,
             threads=threads,
             plugins=tuple(path.resolve() for path in plugins),
+            wandb=wandb,
+            wandb_artifacts=wandb_artifacts,
         )
         for trial in range(trials)
     ]

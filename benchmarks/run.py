@@ -17,6 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ltbench.benchmarks import tracking
 from ltbench.benchmarks.command import EXIT_BAD_INPUT, Parser, guarded
 from ltbench.errors import UserError
 from ltbench.processes import available_cores, preload
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--method", nargs="+", default=["flex"], metavar="NAME", help="names, or all; default: flex")
     what.add_argument("--ratio", nargs="+", default=["100"], metavar="R", help="imbalance ratios; default: 100")
     what.add_argument("--trials", type=int, default=5, metavar="N", help="trials of each method; default: 5")
+    what.add_argument("--trial", nargs="+", type=int, metavar="K", help="only these, from 0; instead of --trials")
     what.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="hyper-parameters")
     what.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help="methods of your own")
     data = parsed.add_argument_group("data")
@@ -76,6 +78,10 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     how.add_argument("--fresh", action="store_true", help="discard earlier results of these trials")
     how.add_argument("--format", default="github", metavar="NAME", help="of the leaderboard: github, latex, csv")
+    how.add_argument(
+        "--wandb", default="disabled", metavar="MODE", help="online, offline or disabled (default); not for done trials"
+    )
+    how.add_argument("--wandb-artifacts", action="store_true", help="also send predictions and pictures")
     how.add_argument("--dry-run", action="store_true", help="show what would be run; writes nothing")
     how.add_argument(
         "--list", nargs="*", metavar="METHOD", help="list what there is, or explain methods and their hyper-parameters"
@@ -98,8 +104,10 @@ def _main(options: argparse.Namespace) -> int:
 
         print("\n\n".join(map(describe_method, options.list)) if options.list else listing())
         return 0
-    methods, ratios = _methods(options.method), _ratios(options.ratio)
+    methods, ratios = method_names(options.method), ratio_values(options.ratio)
     _check_ranges(options)
+    tracking.require(options.wandb)
+    numbers = sorted(set(options.trial or range(options.trials)))
     if options.jobs != 1 and not options.dry_run and not options.device.startswith("cuda"):
         preload(["ltbench.benchmarks.executor"])
     datasets = _datasets(options, ratios)
@@ -110,7 +118,7 @@ def _main(options: argparse.Namespace) -> int:
 
     protocol, device = _protocol(options, datasets[0].source.preset)
     chosen = configure_methods(methods, _assignments("--set", options.set), protocol, datasets)
-    jobs = options.jobs or _default_jobs(device, len(methods) * len(ratios) * options.trials)
+    jobs = options.jobs or _default_jobs(device, len(methods) * len(ratios) * len(numbers))
     print(f"data: {datasets[0].source.title}", flush=True)
     specs = [
         spec
@@ -120,11 +128,14 @@ def _main(options: argparse.Namespace) -> int:
             dataset,
             configured,
             protocol,
-            trials=options.trials,
+            trials=numbers[-1] + 1,
             out=options.out,
             device=str(device),
             plugins=options.plugin,
+            wandb=options.wandb,
+            wandb_artifacts=options.wandb_artifacts,
         )
+        if spec.trial in numbers
     ]
     specs = share_threads(specs, jobs, available_cores())
     if options.fresh and not options.dry_run:
@@ -139,7 +150,8 @@ def _main(options: argparse.Namespace) -> int:
     return failed
 
 
-def _methods(names: Sequence[str]) -> list[str]:
+def method_names(names: Sequence[str]) -> list[str]:
+    """Return the methods that `--method` means."""
     from ltbench.methods import available
 
     known = available()
@@ -149,7 +161,8 @@ def _methods(names: Sequence[str]) -> list[str]:
     return known if "all" in names else list(dict.fromkeys(names))
 
 
-def _ratios(texts: Sequence[str]) -> list[float]:
+def ratio_values(texts: Sequence[str]) -> list[float]:
+    """Return the imbalance ratios that `--ratio` means."""
     ratios = []
     for text in texts:
         try:
@@ -171,6 +184,9 @@ def _check_ranges(options: argparse.Namespace) -> None:
         if value is not None and (value < low or (high is not None and value > high)):
             allowed = f"at least {low}" if high is None else f"from {low} to {high}"
             raise UserError(f"--{name.replace('_', '-')} must be {allowed}, got {value}")
+    for number in options.trial or ():
+        if not 0 <= number < _MAX_TRIALS:
+            raise UserError(f"--trial must be from 0 to {_MAX_TRIALS - 1}, got {number}")
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
 

@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 
 import ltbench
+from ltbench.benchmarks import tracking
 from ltbench.benchmarks.device import compute_dtype, describe_device, prepare_process
 from ltbench.benchmarks.display import TrialDisplay
 from ltbench.benchmarks.inference import Inference
@@ -29,7 +30,7 @@ from ltbench.benchmarks.records import SCHEMA, plain, read_json, read_result, wr
 from ltbench.benchmarks.run_state import Journal, Selection
 from ltbench.benchmarks.stage_cache import StageCache
 from ltbench.benchmarks.streams import stream_seed
-from ltbench.benchmarks.trainer import Trainer
+from ltbench.benchmarks.trainer import Display, Trainer
 from ltbench.datasets.image_part import ImagePart
 from ltbench.datasets.image_store import ImageStore
 from ltbench.datasets.manifest import Manifest
@@ -64,6 +65,7 @@ class TrialSpec:
     device : name of the device
     threads : CPU threads
     plugins : files to import before the method is known
+    wandb, wandb_artifacts : whether W&B mirrors the trial, a mode of `tracking`, and with its predictions
     """
 
     setting: Mapping[str, Any]
@@ -80,6 +82,8 @@ class TrialSpec:
     device: str
     threads: int
     plugins: tuple[Path, ...] = ()
+    wandb: str = "disabled"
+    wandb_artifacts: bool = False
 
     @property
     def label(self) -> str:
@@ -128,12 +132,13 @@ def run_trial(spec: TrialSpec, slot: int = 0) -> str:
     try:
         if is_done(spec.folder):
             Journal(spec.folder).drop_all_weights()
+            tracking.repeat_in_sweep(spec, TrialDisplay(spec.label, slot).line)
             return "skipped"
         for plugin in spec.plugins:
             load_plugin(plugin)
         display = TrialDisplay(spec.label, slot)
-        with contextlib.closing(display):
-            _run(spec, display)
+        with contextlib.closing(display), tracking.tracked(spec, display) as shown:
+            _run(spec, shown)
         return "done"
     finally:
         lock.release()
@@ -155,7 +160,7 @@ def discard(folder: Path) -> None:
         raise UserError(f"{folder} is in use by another process; stop it before --fresh") from None
 
 
-def _run(spec: TrialSpec, display: TrialDisplay) -> None:
+def _run(spec: TrialSpec, display: Display) -> None:
     threads = _claim(spec)
     device, protocol = torch.device(spec.device), spec.protocol
     prepare_process(threads, device)

@@ -1,0 +1,323 @@
+"""Write a grid or a search as a W&B sweep whose jobs are calls of run.py, or run the grid without W&B.
+
+    python benchmarks/sweep.py create --method ce flex --ratio 100 500 --trials 5
+    python benchmarks/sweep.py create --method ldam focal --search bayes --budget 20 --register
+    python benchmarks/sweep.py run --method ce flex --ratio 100 500 --trials 5
+
+Options that are not listed here are run.py's and go to every job.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import shlex
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ltbench.benchmarks import run, tracking
+from ltbench.benchmarks.command import Parser, guarded
+from ltbench.errors import UserError
+from ltbench.registry import load_plugin, unknown
+
+SEARCHES = ("grid", "random", "bayes")
+_REGISTER_SECONDS = 60.0
+_SET = "set."
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial of one method at one ratio.
+
+    Attributes
+    ----------
+    hyperparameters : those that the grid sets
+    """
+
+    method: str
+    ratio: float
+    trial: int
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def manifest(
+    methods: Sequence[str], ratios: Sequence[float], trials: int, choices: Mapping[str, Sequence[Any]]
+) -> list[Job]:
+    """Return the jobs of a grid.
+
+    Parameters
+    ----------
+    choices : values of hyper-parameters, by name
+    """
+    settings = [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+    return [Job(*job) for job in itertools.product(methods, ratios, range(trials), settings)]
+
+
+def grid_definition(
+    methods: Sequence[str],
+    ratios: Sequence[float],
+    trials: int,
+    choices: Mapping[str, Sequence[Any]],
+    fixed: Sequence[str],
+) -> dict[str, Any]:
+    """Return the W&B sweep whose runs are the manifest's jobs; `fixed` are options of run.py for all of them."""
+    parameters = {
+        "method": {"values": list(methods)},
+        "ratio": {"values": list(ratios)},
+        "trial": {"values": list(range(trials))},
+        **{_SET + name: {"values": list(values)} for name, values in choices.items()},
+    }
+    budget = len(manifest(methods, ratios, trials, choices))
+    return _definition("grid", f"grid of {', '.join(methods)}", parameters, budget, fixed)
+
+
+def search_definition(
+    method: str, space: Mapping[str, Any], ratio: float, search: str, budget: int, fixed: Sequence[str]
+) -> dict[str, Any]:
+    """Return the W&B sweep that searches a method's hyper-parameters with `budget` runs of trial 0."""
+    parameters = {
+        "method": {"value": method},
+        "ratio": {"value": ratio},
+        "trial": {"value": 0},
+        **{_SET + name: dict(choice) for name, choice in space.items()},
+    }
+    return _definition(search, f"{search} search of {method}, ratio {ratio:g}", parameters, budget, fixed)
+
+
+def _definition(
+    search: str, name: str, parameters: Mapping[str, Any], budget: int, fixed: Sequence[str]
+) -> dict[str, Any]:
+    wandb = [] if any(word.partition("=")[0] == "--wandb" for word in fixed) else ["--wandb", "online"]
+    return {
+        "name": name,
+        "program": "benchmarks/sweep.py",
+        "command": ["${env}", "${interpreter}", "${program}", "job", *fixed, *wandb, "${args}"],
+        "method": search,
+        "metric": {"name": tracking.SCORE, "goal": "maximize"},
+        "run_cap": budget,
+        "parameters": dict(parameters),
+    }
+
+
+def search_space(method: str) -> dict[str, dict[str, Any]]:
+    """Return the hyper-parameters that a method declares as worth searching: their values, else their range.
+
+    Raises
+    ------
+    UserError : it declares none
+    """
+    from dataclasses import fields
+
+    from ltbench.methods import registry
+
+    space: dict[str, dict[str, Any]] = {}
+    for declared in fields(registry.get(method).Config):
+        low, high, values = (declared.metadata.get(name) for name in ("low", "high", "sweep"))
+        if values:
+            space[declared.name] = {"values": list(values)}
+        elif low is not None and high is not None and low < high:
+            space[declared.name] = {"min": low, "max": high}
+    if not space:
+        raise UserError(f"method {method} has no hyper-parameter to search; leave it out or use --search grid")
+    return space
+
+
+def job_arguments(words: Sequence[str]) -> list[str]:
+    """Return the arguments for run.py of a job's line: `--set.NAME=VALUE`, as W&B writes it, becomes `--set`."""
+    prefix = f"--{_SET}"
+    assigned = [word.removeprefix(prefix) for word in words if word.startswith(prefix)]
+    others = [word for word in words if not word.startswith(prefix)]
+    return [*others, "--set", *assigned] if assigned else others
+
+
+def grid_arguments(jobs: Sequence[Job]) -> Iterator[list[str]]:
+    """Yield the arguments for run.py that run a manifest: one call for each setting of the hyper-parameters."""
+    by_setting: dict[tuple[tuple[str, Any], ...], list[Job]] = {}
+    for job in jobs:
+        by_setting.setdefault(tuple(job.hyperparameters.items()), []).append(job)
+    for setting, own in by_setting.items():
+        arguments = ["--method", *dict.fromkeys(job.method for job in own)]
+        arguments += ["--ratio", *dict.fromkeys(f"{job.ratio:g}" for job in own)]
+        arguments += ["--trial", *dict.fromkeys(str(job.trial) for job in own)]
+        yield [*arguments, "--set", *(f"{name}={value}" for name, value in setting)] if setting else arguments
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parsed = Parser(
+        prog="sweep.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parsed.add_argument("action", metavar="create|run", help="write the W&B sweep, or run the grid without W&B")
+    parsed.add_argument("--method", nargs="+", required=True, metavar="NAME", help="names, or all")
+    parsed.add_argument("--ratio", nargs="+", default=["100"], metavar="R", help="imbalance ratios; default: 100")
+    parsed.add_argument("--trials", type=int, metavar="N", help="default: 5; a search trains trial 0 alone")
+    parsed.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=V1,V2",
+        help="values of a hyper-parameter, for a grid",
+    )
+    parsed.add_argument("--search", default="grid", metavar="KIND", help="grid (default), or random or bayes")
+    parsed.add_argument("--budget", type=int, metavar="N", help="runs of each method's search; default: 20")
+    parsed.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help="own methods")
+    parsed.add_argument("--file", type=Path, default=Path("sweep.yaml"), metavar="FILE", help="default: sweep.yaml")
+    parsed.add_argument("--register", action="store_true", help="also register the sweep with W&B; needs a key")
+    return parsed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit code, as run.py does."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments[:1] == ["job"]:
+        return run.main(job_arguments(arguments[1:]))
+    again = f"python benchmarks/sweep.py {shlex.join(arguments)}"
+    return guarded(lambda: _main(*parser().parse_known_args(arguments)), hint=f"; resume with: {again}")
+
+
+def _main(options: argparse.Namespace, others: list[str]) -> int:
+    if options.action not in ("create", "run"):
+        raise unknown("action", options.action, ["create", "run"])
+    if options.search not in SEARCHES:
+        raise unknown("search", options.search, SEARCHES)
+    fixed = [*others, *(word for path in options.plugin for word in ("--plugin", str(path)))]
+    # Names and numbers of run.py's own options are refused now, not in the first job.
+    _refuse_unfit(run.parser().parse_args(fixed), options)
+    for plugin in options.plugin:
+        load_plugin(plugin)
+    methods, ratios = run.method_names(options.method), _whole(run.ratio_values(options.ratio))
+    if options.search == "grid":
+        choices = _choices(options.set, methods)
+        if options.action == "run":
+            return _run_grid(manifest(methods, ratios, options.trials or 5, choices), fixed)
+        definitions = {options.file: grid_definition(methods, ratios, options.trials or 5, choices, fixed)}
+    else:
+        definitions = _searches(options, methods, ratios, fixed)
+    if options.register:
+        tracking.require("online")
+    for path, definition in definitions.items():
+        _write(path, definition)
+        print(f"{path}: {definition['name']}, {definition['run_cap']} runs, {_checked(definition)}")
+    for path, definition in definitions.items():
+        start = _register(definition) if options.register else f"wandb sweep {path}, then wandb agent with the id"
+        print(f"start on any machine, in this repository's root: {start}")
+    return 0
+
+
+def _refuse_unfit(fixed: argparse.Namespace, options: argparse.Namespace) -> None:
+    if fixed.trial or fixed.list is not None:
+        raise UserError("sweep.py takes no --trial and no --list; give --trials, or use run.py")
+    if options.trials is not None and not 1 <= options.trials <= 1000:
+        raise UserError(f"--trials must be from 1 to 1000, got {options.trials}")
+    if options.budget is not None and not 1 <= options.budget <= 10_000:
+        raise UserError(f"--budget must be from 1 to 10000, got {options.budget}")
+    if options.search == "grid" and options.budget is not None:
+        raise UserError("--budget is for --search random or bayes; a grid runs all its jobs")
+    if options.search != "grid" and (options.set or (options.trials or 1) > 1 or len(options.ratio) > 1):
+        raise UserError(f"--search {options.search} takes one --ratio, trains trial 0, and chooses --set itself")
+    if options.action == "run" and (options.search != "grid" or options.register):
+        raise UserError("sweep.py run runs grids; a search and --register need W&B: use sweep.py create")
+
+
+def _searches(
+    options: argparse.Namespace, methods: Sequence[str], ratios: Sequence[float], fixed: Sequence[str]
+) -> dict[Path, dict[str, Any]]:
+    """Return one sweep a method, with the same budget for each."""
+    return {
+        options.file.with_stem(f"{options.file.stem}-{name}"): search_definition(
+            name, search_space(name), ratios[0], options.search, options.budget or 20, fixed
+        )
+        for name in methods
+    }
+
+
+def _whole(ratios: Sequence[float]) -> list[float]:
+    return [int(ratio) if ratio.is_integer() else ratio for ratio in ratios]
+
+
+def _choices(texts: Sequence[str], methods: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the values of hyper-parameters that `--set` lists, each checked against every method."""
+    if not texts:
+        return {}
+    from ltbench.methods import configure, registry
+
+    choices = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals or not name or not values:
+            raise UserError(f"--set takes NAME=VALUE or NAME=VALUE,VALUE, got {text!r}")
+        read = dict.fromkeys(values.split(","))
+        for method in methods:
+            config = registry.get(method).Config
+            read = {value: getattr(configure(method, config, "paper", {name: value}), name) for value in read}
+        choices[name] = list(dict.fromkeys(read.values()))
+    return choices
+
+
+def _run_grid(jobs: Sequence[Job], fixed: Sequence[str]) -> int:
+    """Run a manifest through run.py; return the first code that is not 0. An interrupt ends it."""
+    worst = 0
+    for arguments in grid_arguments(jobs):
+        code = run.main([*fixed, *arguments])
+        worst = worst or code
+        if code > 128:
+            return code
+    return worst
+
+
+def _write(path: Path, definition: Mapping[str, Any]) -> None:
+    try:
+        import yaml
+    except ImportError as error:
+        raise UserError(f"a sweep file needs the package pyyaml, which comes with wandb ({error})") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(dict(definition), sort_keys=False), encoding="utf-8")
+
+
+def _checked(definition: Mapping[str, Any]) -> str:
+    """Check a definition against W&B's schema where the package `sweeps` is installed; return what was done."""
+    try:
+        from sweeps.config import schema_violations_from_proposed_config
+    except ImportError:
+        return "schema not checked (no package sweeps)"
+    violations = schema_violations_from_proposed_config(dict(definition))
+    if violations:
+        raise UserError(f"W&B would refuse this sweep: {'; '.join(map(str, violations))}")
+    return "schema checked"
+
+
+def _register(definition: Mapping[str, Any]) -> str:
+    """Register a sweep; return the line that starts an agent. Waits a bounded time."""
+    project = os.environ.get("WANDB_PROJECT", tracking.PROJECT)
+    answers: list[Any] = []
+
+    def ask() -> None:
+        # Whatever wandb raises becomes one line.
+        try:
+            import wandb
+
+            answers.append(wandb.sweep(dict(definition), project=project))
+        except (Exception, SystemExit) as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_REGISTER_SECONDS)
+    answer = answers[0] if answers else TimeoutError(f"no answer within {_REGISTER_SECONDS:g} s")
+    if not isinstance(answer, str):
+        raise UserError(f"W&B did not register the sweep ({type(answer).__name__}: {answer}); its file is written")
+    return f"wandb agent {answer if '/' in answer else f'{project}/{answer}'}"
+
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
+    sys.exit(main())

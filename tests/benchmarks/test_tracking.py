@@ -1,0 +1,321 @@
+"""Weights & Biases: what is mirrored equals the records, and its failures cost a trial nothing."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ltbench.benchmarks import run, tracking
+from ltbench.benchmarks.trial import TrialSpec, run_trial
+from ltbench.errors import UserError
+
+SETTINGS = {"method": "ce", "dataset": "synthetic", "ratio": 5, "epochs": 2, "image-size": 16, "n-max": 30, "jobs": 1}
+SETTINGS |= {"val-per-class": 3, "test-per-class": 4, "batch-size": 16, "precision": "fp32"}
+TINY = [word for name, value in SETTINGS.items() for word in (f"--{name}", str(value))]
+VARIABLES = "API_KEY IDENTITY_TOKEN_FILE BASE_URL MODE PROJECT SWEEP_ID RUN_ID SERVICE CACHE_DIR DATA_DIR ARTIFACT_DIR"
+
+
+@pytest.fixture(autouse=True)
+def _no_wandb_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in VARIABLES.split():
+        # Set first, so that what a test leaves behind goes too.
+        monkeypatch.setenv(f"WANDB_{name}", "")
+        monkeypatch.delenv(f"WANDB_{name}")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "home" / ".netrc"))
+
+
+def _records(path: Path) -> Iterator[Any]:
+    """Yield the records of a .wandb file: a header of 7 bytes, then 32 KiB blocks of LevelDB's log format."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, position, parts = path.read_bytes(), 7, b""
+    while position + 7 <= len(data):
+        rest = 32768 - position % 32768
+        if rest < 7:
+            position += rest
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, position)
+        parts += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):
+            record = Record()
+            record.ParseFromString(parts)
+            yield record
+            parts = b""
+
+
+def _values(items: Any) -> dict[str, Any]:
+    return {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+
+
+def _read(results: Path) -> list[dict[str, Any]]:
+    """Return the offline runs under a results folder, oldest first."""
+    runs = []
+    for path in sorted(results.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns):
+        found: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "exit": None, "artifacts": []}
+        for record in _records(path):
+            kind = record.WhichOneof("record_type")
+            if kind == "run":
+                found["run"] = record.run
+                found["config"] |= _values(record.run.config.update)
+            elif kind == "history":
+                found["history"].append(_values(record.history.item))
+            elif kind == "summary":
+                found["summary"] |= _values(record.summary.update)
+            elif kind == "exit":
+                found["exit"] = record.exit.exit_code
+            elif kind == "artifact":
+                found["artifacts"].append(record.artifact)
+        runs.append(found)
+    return runs
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def _expected_history(spec: TrialSpec) -> list[dict[str, Any]]:
+    """Return what W&B must hold of `metrics.jsonl`, written down here independently of the code under test."""
+    classes, expected = spec.setting["class_names"], []
+    for number, line in enumerate((spec.folder / "metrics.jsonl").read_text().splitlines()):
+        row = json.loads(line)
+        wanted = {"epoch": number, "stage": row["stage"], "stage_epoch": row["epoch"]}
+        wanted |= {name: row[name] for name in ("steps", "images", "seconds")}
+        wanted |= {f"train/{name}": value for name, value in row["terms"].items()}
+        if row["val_recall"] is not None:
+            recall = dict(zip(classes, row["val_recall"], strict=True))
+            wanted |= {f"val/recall/{name}": value for name, value in recall.items()}
+            wanted |= {"val/loss": row["val_loss"], "val/top1": row["val_top1"]}
+            wanted["val/score"] = pytest.approx(sum(recall.values()) / len(recall), abs=1e-12)
+        expected.append(wanted)
+    return expected
+
+
+def _assert_mirrored(found: dict[str, Any], spec: TrialSpec) -> None:
+    history = [{name: value for name, value in row.items() if name[0] != "_"} for row in found["history"]]
+    assert history == _expected_history(spec)
+    config = {name: value for name, value in found["config"].items() if name != "_wandb"}
+    assert config == _json(spec.folder / "config.json")
+    result, summary = _json(spec.folder / "result.json"), found["summary"]
+    per_class = dict(zip(result["class_names"], result["test"].pop("per_class_accuracy"), strict=True))
+    assert {name: summary[f"test/per_class_accuracy/{name}"] for name in per_class} == per_class
+    scalars = {name: value for name, value in result["test"].items() if not isinstance(value, list | dict)}
+    assert len(scalars) > 5
+    assert {name: summary[f"test/{name}"] for name in scalars} == scalars
+    assert {name: summary[f"selection/{name}"] for name in result["selection"]} == result["selection"]
+    assert summary["val/score"] == result["selection"]["score"]
+    for name in ("train_seconds", "images_seen", "parameters"):
+        assert summary[f"cost/{name}"] == result["cost"][name]
+    for stage in result["cost"]["stages"]:
+        assert summary[f"cost/stages/{stage['name']}/seconds"] == stage["seconds"]
+    assert found["exit"] == 0
+
+
+def test_an_offline_run_equals_the_records(make_spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.chdir(tmp_path)
+    spec = replace(make_spec("crt"), wandb="offline", wandb_artifacts=True)
+    assert run_trial(spec) == "done"
+    (found,) = _read(tmp_path / "results")
+    _assert_mirrored(found, spec)
+    assert {row["stage"] for row in found["history"]} == {"erm", "classifier"}
+    told = found["run"]
+    assert told.project == "ltbench" and told.job_type == "train" and told.display_name == "crt-r20-s0"
+    assert told.run_group == "/".join(spec.folder.parts[-3:-1])
+    assert told.run_id == tracking.run_identity(spec)["id"] and len(told.run_id) <= 64
+    assert f"split {spec.split_digest[:12]}" in told.tags and "preset quick" in told.tags
+    (artifact,) = found["artifacts"]
+    names = {entry.path for entry in artifact.manifest.contents}
+    assert {"predictions.npz", "result.json", "test.table.json"} <= names or artifact.manifest.manifest_file_path
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results"]
+    # The stage that crt left in the cache reports no epoch, and is told all the same.
+    second = replace(make_spec("lws"), wandb="offline")
+    assert run_trial(second) == "done"
+    assert _json(second.folder / "result.json")["cost"]["stages"][0]["cached"]
+    _assert_mirrored(_read(tmp_path / "results")[-1], second)
+    assert run_trial(second) == "skipped"
+    assert len(_read(tmp_path / "results")) == 2
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    assert run_trial(second) == "skipped"
+    assert len(_read(tmp_path / "results")) == 3
+
+
+def test_a_resumed_trial_is_told_from_its_start(make_spec: Any, tmp_path: Path) -> None:
+    from ltbench.benchmarks.display import TrialDisplay
+
+    spec = replace(make_spec("ce"), wandb="offline")
+    epoch, seen = TrialDisplay.epoch, []
+
+    def killed(self: TrialDisplay, report: Any) -> None:
+        seen.append(report)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        epoch(self, report)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TrialDisplay, "epoch", killed)
+        run_trial(spec)
+    assert run_trial(spec) == "done"
+    # The killed attempt left a run of the same id, without an end or with an end that says so.
+    (found,) = (found for found in _read(tmp_path / "results") if found["exit"] == 0)
+    _assert_mirrored(found, spec)
+    assert len({found["run"].run_id for found in _read(tmp_path / "results") if "run" in found}) == 1
+
+
+class _FakeRun:
+    """Stands for a W&B run that fails or blocks at one of its calls."""
+
+    def __init__(self, where: str, block: threading.Event | None) -> None:
+        self._where, self._block, self._logs = where, block, 0
+        self.id, self.summary = "fake", types.SimpleNamespace(update=lambda values: self.at("summary"))
+
+    def at(self, where: str) -> None:
+        if where == self._where:
+            if self._block is not None:
+                self._block.wait(60)
+            raise SystemExit(1) if where == "log 1" else OSError(f"{where} is broken\nand more")
+
+    def log(self, row: Any) -> None:
+        self._logs += 1
+        self.at(f"log {self._logs}")
+
+    def define_metric(self, *names: Any, **more: Any) -> None: ...
+
+    def finish(self, exit_code: int = 0) -> None:
+        self.at("finish")
+
+
+@pytest.fixture
+def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that puts a W&B in place that fails, or blocks, at init, a log, the summary or finish."""
+
+    def put(where: str, block: threading.Event | None = None) -> None:
+        fake, fake_run = types.ModuleType("wandb"), _FakeRun(where, block)
+
+        def init(**options: Any) -> _FakeRun:
+            fake_run.at("init")
+            return fake_run
+
+        fake.init, fake.Settings = init, lambda **options: options
+        monkeypatch.setitem(sys.modules, "wandb", fake)
+
+    return put
+
+
+@pytest.mark.parametrize("where", ["init", "log 1", "log 3", "summary", "finish"])
+def test_a_failure_costs_one_line(
+    where: str, fake_wandb: Any, make_spec: Any, numbers_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = make_spec("ce", out=tmp_path / "untracked")
+    run_trial(plain)
+    capsys.readouterr()
+    fake_wandb(where)
+    spec = replace(make_spec("ce"), wandb="offline")
+    assert run_trial(spec) == "done"
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "W&B: " in line and line.endswith(f"results are kept in {spec.folder}")
+    assert ("SystemExit: 1" if where == "log 1" else f"OSError: {where} is broken;") in line
+    assert numbers_of(spec) == numbers_of(plain)
+
+
+@pytest.mark.parametrize("where", ["init", "log 2", "finish"])
+def test_a_call_that_blocks_is_given_up(
+    where: str,
+    fake_wandb: Any,
+    make_spec: Any,
+    numbers_of: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = make_spec("ce", out=tmp_path / "untracked")
+    run_trial(plain)
+    capsys.readouterr()
+    monkeypatch.setattr(tracking, "_CLOSE_SECONDS", 0.5)
+    block = threading.Event()
+    fake_wandb(where, block)
+    spec = replace(make_spec("ce"), wandb="online")
+    started = time.monotonic()
+    assert run_trial(spec) == "done"
+    assert time.monotonic() - started < 50
+    block.set()
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"W&B: no answer within 0.5 s; results are kept in {spec.folder}" in line
+    assert numbers_of(spec) == numbers_of(plain)
+
+
+def test_disabled_imports_no_wandb(make_spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert run_trial(make_spec("ce")) == "done"
+    # timm imports wandb where it is installed; none of our own files may.
+    program = "import sys; import ltbench.benchmarks.tracking, ltbench.benchmarks.run; print('wandb' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "False"
+
+
+def _refused(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    assert run.main([*TINY, *arguments, "--out", str(tmp_path / "results")]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ") and not (tmp_path / "results").exists()
+    return line
+
+
+def test_what_cannot_work_is_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "did you mean 'online'" in _refused(["--wandb", "onlin"], tmp_path, capsys)
+    assert "no W&B key; run `wandb login`" in _refused(["--wandb", "online"], tmp_path, capsys)
+    monkeypatch.setitem(sys.modules, "wandb", types.ModuleType("wandb"))
+    assert "is a folder" in _refused(["--wandb", "offline"], tmp_path, capsys)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert "pip install wandb" in _refused(["--wandb", "offline"], tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("machine", "server", "known"),
+    [("api.wandb.ai", None, True), ("my.host", "https://my.host", True), ("other", "https://my.host", False)],
+)
+def test_a_stored_key_is_found(
+    machine: str, server: str | None, known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".netrc").write_text(f"machine {machine} login user password {'0' * 40}\n")
+    if server:
+        monkeypatch.setenv("WANDB_BASE_URL", server)
+    if known:
+        tracking.require("online")
+    else:
+        with pytest.raises(UserError, match="no W&B key"):
+            tracking.require("online")
+
+
+def test_long_names_keep_within_the_limits_of_wandb(make_spec: Any) -> None:
+    spec = make_spec("ce")
+    far = replace(spec, folder=Path("out") / ("d" * 150) / "ce-12345678" / "trial0")
+    near = replace(spec, folder=Path("out") / ("d" * 151) / "ce-12345678" / "trial0")
+    groups = {tracking.run_identity(each)["group"] for each in (far, near)}
+    assert len(groups) == 2 and all(len(group) == 128 for group in groups)
+    assert tracking.run_identity(far)["id"] != tracking.run_identity(replace(far, folder=far.folder / "x"))["id"]
+
+
+def test_only_the_trials_that_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main([*TINY, "--trial", "2", "0", "--epochs", "1", "--out", str(tmp_path / "results")]) == 0
+    assert sorted(path.parent.name for path in tmp_path.rglob("result.json")) == ["trial0", "trial2"]
+    assert "--trial must be from 0" in _refused_trial(tmp_path, capsys)
+
+
+def _refused_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert run.main([*TINY, "--trial", "-1", "--out", str(tmp_path / "results")]) == 2
+    return capsys.readouterr().err
