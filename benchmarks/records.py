@@ -157,6 +157,20 @@ class Record:
         """Return ids, labels and logits of validation and test images."""
         return read_predictions(self.folder / "predictions.npz")
 
+    def test_predictions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return ids [n], labels [n] and logits [n, K] of the test images.
+
+        Raises
+        ------
+        UserError : missing or corrupt, naming the file
+        """
+        arrays = self.predictions()
+        try:
+            return arrays["test_ids"], arrays["test_labels"], arrays["test_logits"]
+        except KeyError as error:
+            path = self.folder / "predictions.npz"
+            raise UserError(f"{path} lacks {error}; delete its folder or use --fresh") from error
+
 
 def read_result(path: Path) -> dict[str, Any]:
     """Return a `result.json`.

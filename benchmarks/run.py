@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ltbench.benchmarks.executor import Outcome
     from ltbench.benchmarks.protocol import Protocol
+    from ltbench.benchmarks.records import Record
     from ltbench.benchmarks.trial import TrialSpec
     from ltbench.datasets.loading import SplitDataset
 
@@ -77,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--jobs", type=int, metavar="N", help="trials side by side; default: one a CPU core, 1 on a GPU")
     how.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     how.add_argument("--fresh", action="store_true", help="discard earlier results of these trials")
-    how.add_argument("--format", default="github", metavar="NAME", help="of the leaderboard: github, latex, csv")
+    how.add_argument("--format", default="github", metavar="NAME", help="of the tables: github, latex, csv, html")
     how.add_argument(
         "--wandb", default="disabled", metavar="MODE", help="online, offline or disabled (default); not for done trials"
     )
@@ -104,6 +105,45 @@ def _main(options: argparse.Namespace) -> int:
 
         print("\n\n".join(map(describe_method, options.list)) if options.list else listing())
         return 0
+    planned = plan(options)
+    if options.fresh and not options.dry_run:
+        from ltbench.benchmarks.trial import discard
+
+        for spec in planned.specs:
+            discard(spec.folder)
+    _describe(planned)
+    if options.dry_run:
+        return 0
+    failed = execute(planned, options)
+    _print_leaderboards(planned, options)
+    return failed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command line means.
+
+    Attributes
+    ----------
+    datasets : one a ratio
+    specs : all trials
+    jobs : trials side by side
+    """
+
+    datasets: Sequence[SplitDataset]
+    protocol: Protocol
+    device: torch.device
+    jobs: int
+    specs: Sequence[TrialSpec]
+
+
+def plan(options: argparse.Namespace) -> Plan:
+    """Return the trials that a command line means; reads the data's tables, writes nothing.
+
+    Raises
+    ------
+    UserError : anything that the user can mend
+    """
     methods, ratios = method_names(options.method), ratio_values(options.ratio)
     _check_ranges(options)
     tracking.require(options.wandb)
@@ -114,12 +154,10 @@ def _main(options: argparse.Namespace) -> int:
     # Torch is imported from here on: what is wrong with names, numbers and tables has been said by now.
     from ltbench.benchmarks.executor import share_threads
     from ltbench.benchmarks.plan import configure_methods, trial_specs
-    from ltbench.benchmarks.trial import discard
 
     protocol, device = _protocol(options, datasets[0].source.preset)
     chosen = configure_methods(methods, _assignments("--set", options.set), protocol, datasets)
     jobs = options.jobs or _default_jobs(device, len(methods) * len(ratios) * len(numbers))
-    print(f"data: {datasets[0].source.title}", flush=True)
     specs = [
         spec
         for dataset in datasets
@@ -137,17 +175,13 @@ def _main(options: argparse.Namespace) -> int:
         )
         if spec.trial in numbers
     ]
-    specs = share_threads(specs, jobs, available_cores())
-    if options.fresh and not options.dry_run:
-        for spec in specs:
-            discard(spec.folder)
-    _describe(datasets, protocol, device, jobs, specs)
-    if options.dry_run:
-        return 0
-    _prepare(options, datasets, specs)
-    failed = _execute(specs, jobs)
-    _print_leaderboards(options, specs)
-    return failed
+    return Plan(datasets, protocol, device, jobs, share_threads(specs, jobs, available_cores()))
+
+
+def execute(planned: Plan, options: argparse.Namespace) -> int:
+    """Run what is not done of a plan; return the exit code."""
+    _prepare(planned, options)
+    return _execute(planned.specs, planned.jobs)
 
 
 def method_names(names: Sequence[str]) -> list[str]:
@@ -176,7 +210,7 @@ def ratio_values(texts: Sequence[str]) -> list[float]:
 
 
 def _check_ranges(options: argparse.Namespace) -> None:
-    from ltbench.benchmarks.leaderboard import FORMATS
+    from ltbench.benchmarks.rendering import FORMATS
 
     bounds = {"trials": (1, _MAX_TRIALS), "jobs": (1, 1024), "seed": (0, 2**31), "val_per_class": (1, None)}
     for name, (low, high) in {**bounds, "test_per_class": (1, None)}.items():
@@ -256,38 +290,34 @@ def _default_jobs(device: torch.device, trials: int) -> int:
     return 1 if device.type == "cuda" else max(1, min(available_cores(), trials))
 
 
-def _describe(
-    datasets: Sequence[SplitDataset],
-    protocol: Protocol,
-    device: torch.device,
-    jobs: int,
-    specs: Sequence[TrialSpec],
-) -> None:
+def _describe(planned: Plan) -> None:
     from ltbench.benchmarks.trial import is_done
 
-    for dataset in datasets:
+    print(f"data: {planned.datasets[0].source.title}")
+    for dataset in planned.datasets:
         print(f"ratio {dataset.ratio:g}, split {dataset.split} ({dataset.manifest.digest[:8]})")
         print("\n".join(f"  {line}" for line in dataset.lines()))
+    protocol, specs = planned.protocol, planned.specs
     shown = f"{protocol.backbone}, {protocol.image_size} px, Adam {protocol.lr:g}, batch {protocol.batch_size}"
     budget = f"at most {protocol.epochs} epochs, patience {protocol.patience}, {protocol.precision}"
     print(f"protocol {protocol.preset} ({protocol.digest()[:8]}): {shown}, {budget}")
     done = sum(is_done(spec.folder) for spec in specs)
-    print(f"{len(specs)} trials, {done} of them done; {device}, {jobs} side by side", flush=True)
+    print(f"{len(specs)} trials, {done} of them done; {planned.device}, {planned.jobs} side by side", flush=True)
 
 
-def _prepare(options: argparse.Namespace, datasets: Sequence[SplitDataset], specs: Sequence[TrialSpec]) -> None:
+def _prepare(planned: Plan, options: argparse.Namespace) -> None:
     """Write what trials share: manifests and decoded images."""
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"results folder {options.out} is a file; give another --out")
     options.out.mkdir(parents=True, exist_ok=True)
     if not os.access(options.out, os.W_OK):
         raise UserError(f"results folder {options.out} is not writable; give another --out")
-    manifests = {dataset.manifest.digest: dataset.manifest for dataset in datasets}
-    for folder, digest in {spec.folder.parent: spec.split_digest for spec in specs}.items():
+    manifests = {dataset.manifest.digest: dataset.manifest for dataset in planned.datasets}
+    for folder, digest in {spec.folder.parent: spec.split_digest for spec in planned.specs}.items():
         if not (folder / "split.csv").exists():
             folder.mkdir(parents=True, exist_ok=True)
             manifests[digest].write(folder / "split.csv")
-    for dataset in datasets:
+    for dataset in planned.datasets:
         dataset.store(workers=available_cores(), quiet=False)
 
 
@@ -320,20 +350,30 @@ def _finished(spec: TrialSpec) -> str:
     )
 
 
-def _print_leaderboards(options: argparse.Namespace, specs: Sequence[TrialSpec]) -> None:
-    """Print, for every setting that was run, the table of all records that share it."""
-    from ltbench.benchmarks.leaderboard import render_all, setting_of
+def _print_leaderboards(planned: Plan, options: argparse.Namespace) -> None:
+    """Print the tables of all records that share a setting with the plan: one of ratios where there are several."""
+    from ltbench.benchmarks.leaderboard import render_all
+
+    shared, others = comparable_records(planned, options.out)
+    if shared:
+        several = len(planned.datasets) > 1 and options.format != "csv"  # which has the ratio as a column
+        kinds = ["overview", "ratios"] if several else ["overview"]
+        print("\n" + "\n\n".join(render_all(shared, options.format, [kind]) for kind in kinds))
+    if others:
+        print(f"\n{others} results of other protocols or splits are not mixed in; see leaderboard.py")
+
+
+def comparable_records(planned: Plan, results: Path) -> tuple[list[Record], int]:
+    """Return the records that share a setting with a plan, and how many of the same data and ratios do not."""
     from ltbench.benchmarks.protocol import json_digest
     from ltbench.benchmarks.records import find_records, plain
+    from ltbench.benchmarks.standings import setting_key
 
-    wanted = {json_digest(plain(setting_of(spec.config()))) for spec in specs}
-    folders = dict.fromkeys(spec.folder.parent.parent.name for spec in specs)
-    near = [record for name in folders for record in find_records(options.out, f"{name}/*/trial*/result.json")]
-    shared = [record for record in near if json_digest(plain(setting_of(record.result))) in wanted]
-    if shared:
-        print("\n" + render_all(shared, options.format))
-    if len(near) > len(shared):
-        print(f"\n{len(near) - len(shared)} results of other protocols or splits are not mixed in; see leaderboard.py")
+    wanted = {json_digest(plain(setting_key(spec.config()))) for spec in planned.specs}
+    folders = dict.fromkeys(spec.folder.parent.parent.name for spec in planned.specs)
+    near = [record for name in folders for record in find_records(results, f"{name}/*/trial*/result.json")]
+    shared = [record for record in near if json_digest(plain(setting_key(record.result))) in wanted]
+    return shared, len(near) - len(shared)
 
 
 if __name__ == "__main__":

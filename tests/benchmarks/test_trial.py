@@ -15,10 +15,11 @@ import torch
 from filelock import FileLock
 
 from ltbench import methods
-from ltbench.benchmarks.leaderboard import build_table
 from ltbench.benchmarks.metrics import evaluate
 from ltbench.benchmarks.protocol import Protocol
 from ltbench.benchmarks.records import find_records, read_predictions
+from ltbench.benchmarks.standings import settings_of
+from ltbench.benchmarks.tables import TABLES
 from ltbench.benchmarks.trial import run_trial
 from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
@@ -262,12 +263,13 @@ def test_tables_come_from_records_alone(make_spec: Any) -> None:
         for trial in range(2):
             run_trial(make_spec(name, trial=trial))
     records = list(find_records(make_spec().folder.parents[2]))
-    table = build_table(records).set_index("method")
+    (table,) = TABLES["overview"](settings_of(records))
+    frame = table.frame.set_index("method")
     for name in ("ce", "rw"):
         values = [record.result["test"]["mean_class_accuracy"] for record in records if record.result["method"] == name]
-        assert table.loc[name, "mean_class_accuracy"] == pytest.approx(np.mean(values))
-        assert table.loc[name, "mean_class_accuracy_sd"] == pytest.approx(np.std(values, ddof=1))
-        assert table.loc[name, "n"] == 2
+        assert frame.loc[name, "mean_class_accuracy"] == pytest.approx(np.mean(values))
+        assert frame.loc[name, "mean_class_accuracy_sd"] == pytest.approx(np.std(values, ddof=1))
+        assert frame.loc[name, "n"] == 2
     assert read_predictions(records[0].folder / "predictions.npz")["val_logits"].shape == (32, 8)
 
 

@@ -1,0 +1,107 @@
+"""A table as text: GitHub's Markdown, LaTeX (booktabs), CSV of unrounded numbers, HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = ("github", "latex", "csv", "html")
+
+_LATEX = {
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{"±": r"$\pm$", "≈": r"$\approx$", "Δ": r"$\Delta$", "−": "$-$", "≥": r"$\geq$"},
+}
+
+
+class Cell(NamedTuple):
+    """A cell's text, in bold where `strong`."""
+
+    text: str
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes
+    ----------
+    title : in one line
+    frame : the numbers, unrounded: what CSV is
+    headers : of the columns that are shown; the first ones that hold names are aligned to the left
+    cells : rows as they are shown
+    notes : lines to print below
+    """
+
+    title: str
+    frame: pd.DataFrame
+    headers: Sequence[str]
+    cells: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = ()
+
+
+def render(tables: Sequence[Table], style: str) -> str:
+    """Return tables as text, one below the other; CSV is one table with the title as a column."""
+    if style == "csv":
+        return _csv(tables)
+    return "\n\n".join({"github": _github, "latex": _latex, "html": _html}[style](table) for table in tables)
+
+
+def _csv(tables: Sequence[Table]) -> str:
+    import pandas as pd
+
+    frames = [table.frame.assign(title=table.title) for table in tables]
+    return pd.concat(frames).to_csv(index=False, lineterminator="\n").rstrip("\n")
+
+
+def _github(table: Table) -> str:
+    body = _tabulated(table, "github", lambda text: text.replace("|", r"\|"), "**{}**")
+    notes = "".join(f"\n{note}\n" for note in table.notes)
+    return f"### {table.title}\n\n{body}\n{notes}".rstrip("\n")
+
+
+def _latex(table: Table) -> str:
+    body = _tabulated(table, "latex_raw", latex_escaped, r"\textbf{{{}}}")
+    rules = iter((r"\toprule", r"\midrule", r"\bottomrule"))
+    lines = [next(rules) if line == r"\hline" else line for line in body.splitlines()]
+    comments = [f"% {line}" for line in (table.title, r"needs \usepackage{booktabs}", *table.notes)]
+    return "\n".join([*comments, *lines])
+
+
+def latex_escaped(text: str) -> str:
+    """Return text with what LaTeX would take for a command, and the signs that tables use, written for it."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _html(table: Table) -> str:
+    body = _tabulated(table, "unsafehtml", html.escape, "<b>{}</b>")
+    notes = "".join(f"\n<p class=note>{html.escape(note)}</p>" for note in table.notes)
+    return f"<h3>{html.escape(table.title)}</h3>\n{body}{notes}"
+
+
+def _tabulated(table: Table, style: str, escape, bold: str) -> str:
+    from tabulate import tabulate
+
+    rows = [
+        [bold.format(escape(cell.text)) if cell.strong else escape(cell.text) for cell in row] for row in table.cells
+    ]
+    texts = _names(table)
+    aligned = ["left" if number in texts else "right" for number in range(len(table.headers))]
+    headers = [escape(header) for header in table.headers]
+    return tabulate(rows, headers, tablefmt=style, colalign=aligned if rows else None, disable_numparse=True)
+
+
+def _names(table: Table) -> set[int]:
+    """Return the columns that hold names rather than numbers."""
+    columns = range(len(table.headers))
+    return {
+        column
+        for column in columns
+        if any(row[column].text[:1].isalpha() and row[column].text != "n/a" for row in table.cells)
+    }

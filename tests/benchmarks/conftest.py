@@ -1,0 +1,85 @@
+"""Records written by hand, as trials write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ltbench.benchmarks.metrics import evaluate, frequency_groups
+from ltbench.benchmarks.protocol import PRESETS, Protocol, json_digest
+from ltbench.benchmarks.records import SCHEMA, write_arrays, write_json
+
+RecordWriter = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def add_record() -> RecordWriter:
+    """Return a function that writes the record of one trial, whose test predictions are right with a probability.
+
+    Its arguments: results folder, method, trial, accuracy; then class counts of the training and of the test set,
+    hyper-parameters (`changed` are those that differ from the defaults), and any key of `result.json`.
+    """
+
+    def add(
+        results: Path,
+        method: str,
+        trial: int,
+        accuracy: float,
+        *,
+        protocol: Protocol = PRESETS["quick"],
+        changed: dict[str, Any] | None = None,
+        hyperparameters: dict[str, Any] | None = None,
+        class_counts: Sequence[int] = (300, 100, 30, 10),
+        test_counts: Sequence[int] = (20, 20, 20, 20),
+        class_names: Sequence[str] | None = None,
+        **setting: Any,
+    ) -> dict[str, Any]:
+        num_classes = len(class_counts)
+        groups = frequency_groups(class_counts)
+        labels, rng = np.repeat(np.arange(num_classes), test_counts), np.random.default_rng([trial, *method.encode()])
+        shift = 1 + rng.integers(num_classes - 1, size=len(labels))
+        predicted = np.where(rng.random(len(labels)) < accuracy, labels, (labels + shift) % num_classes)
+        noise = rng.random((len(labels), num_classes))
+        logits = (3 * np.eye(num_classes)[predicted] + noise).astype(np.float32)
+        names = list(class_names or "abcdefghijklmnopqrst"[:num_classes])
+        measured = evaluate(labels, logits, groups, names)
+        result = {
+            "schema": SCHEMA,
+            "dataset": "toy",
+            "variant": "",
+            "title": "Toy lesions",
+            "split": "paper",
+            "ratio": 30.0,
+            "class_names": names,
+            "class_counts": list(class_counts),
+            "groups": groups,
+            "notes": [],
+            "method": method,
+            "hyperparameters": hyperparameters or changed or {},
+            "changed": changed or {},
+            "trial": trial,
+            "seed": trial,
+            "protocol": asdict(protocol),
+            "protocol_digest": protocol.digest(),
+            "split_digest": "5" * 64,
+            "device": "a device",
+            "test": measured,
+            "val": measured,
+            "cost": {"train_seconds": 10.0 + trial, "images_seen": 5000, "forward_images": 6000, "parameters": 77},
+            **setting,
+        }
+        tag = json_digest([changed, hyperparameters, protocol.digest(), *map(str, setting.items())])[:8]
+        setting_folder = f"{result['dataset']}-{result['split']}-r{result['ratio']:g}"
+        folder = results / setting_folder / f"{method}-{tag}" / f"trial{trial}"
+        arrays = {"ids": np.array([f"i{row}" for row in range(len(labels))]), "labels": labels, "logits": logits}
+        saved = {f"{part}_{name}": array for part in ("val", "test") for name, array in arrays.items()}
+        write_arrays(folder / "predictions.npz", saved)
+        write_json(folder / "result.json", result)
+        return result
+
+    return add

@@ -1,0 +1,73 @@
+"""What a table of the paper needs: the runs, what is done of them, the table at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ltbench.benchmarks import reproduce, run
+from ltbench.methods import available
+
+SETTINGS = {"dataset": "synthetic", "epochs": 1, "image-size": 16, "n-max": 60, "val-per-class": 3, "jobs": 1}
+SETTINGS |= {"test-per-class": 4, "batch-size": 16, "precision": "fp32", "trials": 1}
+TINY = [word for name, value in SETTINGS.items() for word in (f"--{name}", str(value))]
+
+
+def test_the_runs_are_those_of_the_paper() -> None:
+    (table1,) = reproduce.commands(reproduce.TARGETS["table1"], [])
+    options = run.parser().parse_args(table1)
+    assert len(options.method) == 11 and set(options.method) <= set(available()) and options.set == []
+    assert options.ratio == ["100", "200", "500"] and options.trials == 5
+    (table2,) = reproduce.commands(reproduce.TARGETS["table2"], [])
+    assert run.parser().parse_args(table2).method == ["ce", "rs", "rw", "cb", "elf", "flex"]
+    table3 = [run.parser().parse_args(words) for words in reproduce.commands(reproduce.TARGETS["table3"], [])]
+    assert len(table3) == 10 and all(options.method == ["flex"] for options in table3)
+    assert sorted(" ".join(options.set) for options in table3)[0] == ""
+    assert ["pretrain=ce", "query=none"] in [options.set for options in table3]
+    assert reproduce.variants(reproduce.TARGETS["figure3"]) == [(["ce", "rw", "flex"], [])]
+
+
+def test_a_dry_run_tells_what_is_missing_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ltbench.benchmarks.reproduce._Rate._images_per_second", lambda self: 100.0)
+    out = tmp_path / "results"
+    assert reproduce.main(["table1", "--dry-run", *TINY, "--n-max", "500", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("table1, data: synthetic") and "33 trials missing: about" in printed
+    assert printed.count("a measured step") == 33 and not out.exists()
+
+
+def test_what_is_missing_is_run_and_the_table_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path)]
+    assert run.main(["--method", "flex", "--set", "query=none", "--ratio", "10", *TINY, *out]) == 0
+    capsys.readouterr()
+    assert reproduce.main(["table3", "--ratio", "10", *TINY, *out]) == 0
+    printed = capsys.readouterr().out
+    assert "9 trials missing" in printed and "done trials of other runs" in printed
+    table = printed[printed.index("### flex; ") :]
+    assert "| ce          | anchor" in table and "query: mutual information" in table
+    assert "Table 3, beside" not in table  # the paper has no ratio 10
+    assert reproduce.main(["table3", "--ratio", "10", "--dry-run", *TINY, *out]) == 0
+    assert "everything is done" in capsys.readouterr().out
+
+
+BAD = {
+    "table4": "did you mean 'table",
+    "table1 --method ce": "chooses --method itself",
+    "table3 --set query=none": "chooses --set itself",
+    "table1 --trials 0": "--trials must be",
+    "table1 --epoch 3": "unrecognized arguments",
+    "": "required: table1|table2",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD)
+def test_bad_input_is_one_line(
+    arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert reproduce.main(arguments.split()) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ") and BAD[arguments] in line and list(tmp_path.iterdir()) == []
