@@ -38,21 +38,38 @@ _MELANOMA = ("mel", "melanoma")
 
 
 def class_recall(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return the accuracy of each class: float64 [K], NaN for a class without an image."""
+    """Return the accuracy of each class: float64 [K], 0 to 1, NaN for a class without an image.
+
+    Parameters
+    ----------
+    labels, predicted : int [n], 0 to K - 1
+    num_classes : K
+    """
     counts = np.bincount(labels, minlength=num_classes)
     right = np.bincount(labels[labels == predicted], minlength=num_classes)
     return np.divide(right, counts, out=np.full(num_classes, np.nan), where=counts > 0)
 
 
 def cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
-    """Return the mean negative log-likelihood, nats."""
+    """Return the mean negative log-likelihood, nats: -Σ_i log softmax(logits_i)[y_i] / n.
+
+    Parameters
+    ----------
+    labels : int [n]
+    logits : float [n, K]; computed in float64
+    """
     return float(-log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels].mean())
 
 
 def frequency_groups(class_counts: Sequence[int]) -> dict[str, tuple[int, ...]]:
     """Return head, medium and tail: a third of the classes each by training frequency, rounded towards the tail.
 
-    For 8 classes that is 2, 3, 3, the cut that the field uses on ISIC-2019-LT.
+    For 8 classes that is 2, 3, 3, the cut that the field uses on ISIC-2019-LT. Classes of equal frequency keep the
+    order of their ids; of fewer than three classes, head is empty.
+
+    Parameters
+    ----------
+    class_counts : training images of each class [K]
     """
     order = np.argsort(-np.asarray(class_counts), kind="stable").tolist()
     head = len(order) // 3
@@ -61,9 +78,15 @@ def frequency_groups(class_counts: Sequence[int]) -> dict[str, tuple[int, ...]]:
 
 
 def wilson_interval(successes: float, count: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval of a proportion, NaN twice of a count of 0.
+    """Return Wilson's score interval of a proportion, within 0 and 1; NaN twice of a count of 0.
 
     With p = successes / count and z the normal quantile: (p + z² / 2n ± z √(p (1 - p) / n + z² / 4n²)) / (1 + z² / n).
+
+    Parameters
+    ----------
+    successes : 0 to count
+    count : n; neither need be whole, as of means over trials
+    confidence : between 0 and 1
 
     Raises
     ------
@@ -84,7 +107,20 @@ def wilson_interval(successes: float, count: float, confidence: float = 0.95) ->
 
 
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the mean gap between confidence and accuracy over 15 equal bins of confidence, weighted by size."""
+    """Return the mean gap between confidence and accuracy over 15 equal bins of confidence, weighted by size.
+
+    Σ_b |Σ_(i in b) (max_c p_ic - [the class of the maximum is y_i])| / n; the upper edge of a bin is in it.
+
+    Parameters
+    ----------
+    labels : int [n]
+    probabilities : float [n, K]
+
+    Raises
+    ------
+    ValueError : shapes that do not fit
+    """
+    _check_shapes(labels, probabilities)
     return _calibration_gap(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
 
 
@@ -144,8 +180,8 @@ def evaluate(
 
     Parameters
     ----------
-    labels : int64 [n]
-    logits : float [n, K]
+    labels : int64 [n], 0 to K - 1
+    logits : float [n, K]; probabilities are their softmax, in float64
     groups : class ids of head, medium and tail
     class_names : K names; without them melanoma's metrics are undefined, and reasons name class ids
 
@@ -160,16 +196,18 @@ def evaluate(
 
     Raises
     ------
-    ValueError : shapes that do not fit, no image
+    ValueError : shapes that do not fit, no image, labels outside 0 to K - 1, logits that are not numbers
     """
     _check_shapes(labels, logits)
     num_classes = logits.shape[1]
     if not len(labels) or (class_names is not None and len(class_names) != num_classes):
         raise ValueError(f"logits {logits.shape} of no image, or not of {class_names}")
+    if labels.min() < 0 or labels.max() >= num_classes or np.isnan(logits).any():
+        raise ValueError(f"labels outside 0 to {num_classes - 1}, or logits that are not numbers")
     predicted, probabilities = logits.argmax(axis=1), softmax(logits.astype(np.float64), axis=1)
     recall = class_recall(labels, predicted, num_classes)
     by_group = {name: float(np.mean(recall[list(classes)])) for name, classes in groups.items() if len(classes)}
-    complete = not np.isnan(recall).any()
+    ranked = not np.isnan(recall).any() and num_classes > 1
     confusion = confusion_matrix(labels, predicted, labels=np.arange(num_classes))
     counts = confusion.sum(axis=1)
     measured: dict[str, Any] = {
@@ -181,8 +219,8 @@ def evaluate(
         **{name: by_group.get(name, np.nan) for name in ("head", "medium", "tail")},
         "mean_of_group_means": float(np.mean(list(by_group.values()))) if by_group else np.nan,
         "macro_f1": float(f1_score(labels, predicted, average="macro", labels=np.unique(labels))),
-        "macro_auroc": _macro(roc_auc_score, labels, probabilities) if complete and num_classes > 1 else np.nan,
-        "macro_auprc": _macro(average_precision_score, labels, probabilities) if complete else np.nan,
+        "macro_auroc": _macro(roc_auc_score, labels, probabilities) if ranked else np.nan,
+        "macro_auprc": _macro(average_precision_score, labels, probabilities) if ranked else np.nan,
         "ece": expected_calibration_error(labels, probabilities),
         "classwise_ece": classwise_calibration_error(labels, probabilities),
         "cross_entropy": cross_entropy(labels, logits),
@@ -197,6 +235,12 @@ def by_class(labels: np.ndarray, values: np.ndarray, num_classes: int) -> dict[s
 
     Whole numbers give {"values": the distinct ones, "counts": images [K][len(values)]}; others {"mean": [K]}, NaN
     for a class without an image.
+
+    Parameters
+    ----------
+    labels : int [n], 0 to K - 1
+    values : int or float [n]
+    num_classes : K
     """
     members = [values[labels == label] for label in range(num_classes)]
     if np.issubdtype(values.dtype, np.integer):
@@ -214,6 +258,7 @@ def _check_shapes(labels: np.ndarray, columns: np.ndarray) -> None:
 
 
 def _calibration_gap(confidence: np.ndarray, right: np.ndarray) -> float:
+    """Return Σ_b |Σ_(i in b) (confidence_i - right_i)| / n over 15 equal bins of confidence."""
     edges = np.linspace(0, 1, _CALIBRATION_BINS + 1)[1:-1]
     bins = np.digitize(confidence, edges, right=True)
     gap = np.bincount(bins, weights=confidence - right, minlength=_CALIBRATION_BINS)

@@ -143,7 +143,7 @@ def test_one_trial_has_no_spread_and_says_so(tmp_path: Path, add_record: Add) ->
     add_record(tmp_path, "ce", 0, 0.7)
     (table,) = tables(tmp_path)
     assert table.frame["mean_class_accuracy_sd"].isna().all() and "±" not in table.cells[0][2].text
-    assert any("over test images alone" in note for note in table.notes)
+    assert any("not the methods" in note for note in table.notes)
 
 
 def test_rows_of_other_trials_are_in_a_table_of_their_own(results: Path, add_record: Add) -> None:
