@@ -427,7 +427,9 @@ def _caveats(rows: Sequence[Row], shown: Sequence[str] | Mapping[str, str]) -> l
     """Return lines on what the numbers do not say: intervals of one trial, why a metric is undefined."""
     lines = []
     if len(rows[0].trials) == 1:
-        lines.append("One trial: intervals and ≈ are over test images alone; they compare these networks, not the methods.")
+        lines.append(
+            "One trial: intervals and ≈ are over test images alone and compare these networks, not the methods."
+        )
     reasons = {name: reason for row in rows for own in row.measured for name, reason in own["undefined"].items()}
     told: dict[str, list[str]] = {}
     for name in shown:
