@@ -88,8 +88,11 @@ PRESETS = {
     ),
 }
 
+PRESETS["paper_archive"] = replace(PRESETS["paper"], preset="paper_archive", backbone="resnet50")
+
 PRESET_SUMMARIES = {
     "paper": "ResNet-18 from scratch, 224 px, Adam 3e-4, batch 256, at most 100 epochs, patience 20 (MICCAI 2022)",
+    "paper_archive": "as paper, with ResNet-50 (ISIC-Archive-LT)",
     "quick": "a small ResNet, 40 px, Adam 1e-3, batch 32, at most 20 epochs, patience 8: minutes on two cores",
 }
 

@@ -46,20 +46,28 @@ def parser() -> argparse.ArgumentParser:
     )
     what = parsed.add_argument_group("what to run")
     what.add_argument("--method", nargs="+", default=["flex"], metavar="NAME", help="names, or all; default: flex")
-    what.add_argument("--ratio", nargs="+", default=["100"], metavar="R", help="imbalance ratios; default: 100")
-    what.add_argument("--trials", type=int, default=5, metavar="N", help="trials of each method; default: 5")
-    what.add_argument("--trial", nargs="+", type=int, metavar="K", help="only these, from 0; instead of --trials")
+    what.add_argument(
+        "--ratio", nargs="+", metavar="R", help="imbalance ratios, or natural; default: the dataset's, mostly 100"
+    )
+    which = what.add_mutually_exclusive_group()
+    which.add_argument("--trials", type=int, default=5, metavar="N", help="trials of each method; default: 5")
+    which.add_argument("--trial", nargs="+", type=int, metavar="K", help="only these, from 0; instead of --trials")
     what.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="hyper-parameters")
     what.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help="methods of your own")
     data = parsed.add_argument_group("data")
     data.add_argument("--dataset", default="auto", metavar="NAME", help="default: auto, ISIC-2019-LT or synthetic")
     data.add_argument("--data-root", type=Path, metavar="DIR", help="default: $LTBENCH_DATA, else ./data")
     data.add_argument("--dataset-option", nargs="+", default=[], metavar="NAME=VALUE", help="of the dataset")
-    data.add_argument("--split", default="paper", metavar="NAME", help="paper (by image) or lesion (no lesion in two)")
+    data.add_argument(
+        "--split",
+        metavar="NAME",
+        help="paper (by image), lesion (no lesion in two parts), official (the dataset's own); default: the dataset's",
+    )
     data.add_argument("--split-dir", type=Path, metavar="DIR", help="published split files (*.npy) to use instead")
     data.add_argument("--n-max", metavar="N", help="training images of the largest class, or auto")
-    data.add_argument("--val-per-class", type=int, metavar="N", help="default: 50")
-    data.add_argument("--test-per-class", type=int, metavar="N", help="default: 100")
+    data.add_argument("--common-test", action="store_true", help="nothing but the ratio differs between ratios")
+    data.add_argument("--val-per-class", type=int, metavar="N", help="default: the dataset's, mostly 50")
+    data.add_argument("--test-per-class", type=int, metavar="N", help="default: the dataset's, mostly 100")
     data.add_argument("--allow-missing", action="store_true", help="use the images that are there")
     shared = parsed.add_argument_group("protocol, the same for every method")
     shared.add_argument("--preset", metavar="NAME", help="default: the dataset's")
@@ -145,7 +153,7 @@ def plan(options: argparse.Namespace) -> Plan:
     UserError : anything that the user can mend
     """
     methods, ratios = method_names(options.method), ratio_values(options.ratio)
-    _check_ranges(options)
+    check_ranges(options)
     tracking.require(options.wandb)
     numbers = sorted(set(options.trial or range(options.trials)))
     if options.jobs != 1 and not options.dry_run and not options.device.startswith("cuda"):
@@ -195,21 +203,27 @@ def method_names(names: Sequence[str]) -> list[str]:
     return known if "all" in names else list(dict.fromkeys(names))
 
 
-def ratio_values(texts: Sequence[str]) -> list[float]:
-    """Return the imbalance ratios that `--ratio` means."""
-    ratios = []
+def ratio_values(texts: Sequence[str] | None) -> list[float | str | None]:
+    """Return the imbalance ratios that `--ratio` means: numbers, `natural`, or None for the dataset's own."""
+    if texts is None:
+        return [None]
+    ratios: list[float | str | None] = []
     for text in texts:
+        if text == "natural":
+            ratios.append(text)
+            continue
         try:
             ratio = float(text)
         except ValueError:
-            raise UserError(f"--ratio must be a number, got {text!r}") from None
+            raise UserError(f"--ratio must be a number or natural, got {text!r}") from None
         if not 1 <= ratio < float("inf"):
             raise UserError(f"--ratio must be at least 1 and finite, got {text}")
         ratios.append(ratio)
     return list(dict.fromkeys(ratios))
 
 
-def _check_ranges(options: argparse.Namespace) -> None:
+def check_ranges(options: argparse.Namespace) -> None:
+    """Refuse what is wrong with options whatever the data are."""
     from ltbench.benchmarks.rendering import FORMATS
 
     bounds = {"trials": (1, _MAX_TRIALS), "jobs": (1, 1024), "seed": (0, 2**31), "val_per_class": (1, None)}
@@ -223,6 +237,10 @@ def _check_ranges(options: argparse.Namespace) -> None:
             raise UserError(f"--trial must be from 0 to {_MAX_TRIALS - 1}, got {number}")
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
+    if options.wandb not in tracking.MODES:
+        raise unknown("--wandb mode", options.wandb, tracking.MODES)
+    if options.wandb_artifacts and options.wandb == "disabled":
+        raise UserError("--wandb-artifacts needs --wandb online or offline")
 
 
 def _assignments(option: str, texts: Sequence[str]) -> dict[str, str]:
@@ -243,32 +261,33 @@ def _n_max(text: str | None) -> int | str | None:
     return int(text)
 
 
-def _datasets(options: argparse.Namespace, ratios: Sequence[float]) -> list[SplitDataset]:
+def _datasets(options: argparse.Namespace, ratios: Sequence[float | str | None]) -> list[SplitDataset]:
     from ltbench.benchmarks.protocol import protocol_for
     from ltbench.datasets import registry
-    from ltbench.datasets.loading import load, resolve
+    from ltbench.datasets.loading import largest_common_n_max, load, require_common_test, resolve
 
     name, root = resolve(options.dataset, options.data_root)
     preset = options.preset or registry.get(name).preset
     image_size = protocol_for(preset, image_size=options.image_size).image_size
-    return [
-        load(
-            name,
-            root=root,
-            ratio=ratio,
-            image_size=image_size,
-            split=options.split,
-            split_dir=options.split_dir,
-            n_max=_n_max(options.n_max),
-            val_per_class=options.val_per_class,
-            test_per_class=options.test_per_class,
-            seed=options.seed or 0,
-            allow_missing=options.allow_missing,
-            cache=options.out / "cache" / "images",
-            options=_assignments("--dataset-option", options.dataset_option),
-        )
-        for ratio in ratios
-    ]
+    n_max = _n_max(options.n_max)
+    common = {
+        "root": root,
+        "image_size": image_size,
+        "split": options.split,
+        "split_dir": options.split_dir,
+        "val_per_class": options.val_per_class,
+        "test_per_class": options.test_per_class,
+        "seed": options.seed or 0,
+        "allow_missing": options.allow_missing,
+        "cache": options.out / "cache" / "images",
+        "options": _assignments("--dataset-option", options.dataset_option),
+    }
+    if options.common_test and n_max == "auto":
+        n_max = largest_common_n_max([load(name, ratio=ratio, n_max=n_max, **common) for ratio in ratios])
+    datasets = [load(name, ratio=ratio, n_max=n_max, **common) for ratio in ratios]
+    if options.common_test:
+        require_common_test(datasets)
+    return datasets
 
 
 def _protocol(options: argparse.Namespace, preset: str) -> tuple[Protocol, torch.device]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -28,19 +28,31 @@ class Source(ABC):
     labels : int64 [N], class ids
     lesions : str [N], lesion of each image; an image without a lesion id has its own id here
     present : bool [N], whether the image can be read
+    patients : str [N], patient of each image, "" where unknown; None: nothing is known of patients
+    parts : str [N], `train`, `val`, `test` or "" of each image, where the dataset itself is divided; None: it is not
     groups : head, medium and tail as class ids, where the field has fixed them; None: thirds by frequency
+    default_ratio : imbalance ratio of `--ratio` by default; `natural` takes the data as they are
+    default_split : name of `--split` by default
+    default_n_max : training images of the largest class at a ratio by default, or `auto`
+    default_val_per_class, default_test_per_class : images a class; None: a tenth and a fifth of each class
+    expected_counts : images of each class in the whole dataset, by name; None: not known beforehand
+    website : where the data are got
     """
 
     name: ClassVar[str]
     title: str
-    licence: ClassVar[str]
-    citation: ClassVar[str]
+    licence: str
+    citation: str
     preset: ClassVar[str]
-    has_lesion_ids: ClassVar[bool] = False
-    default_n_max: ClassVar[int]
-    default_val_per_class: ClassVar[int] = 50
-    default_test_per_class: ClassVar[int] = 100
-    groups: ClassVar[Mapping[str, tuple[int, ...]] | None] = None
+    has_lesion_ids: bool = False
+    default_ratio: ClassVar[float | Literal["natural"]] = 100.0
+    default_split: ClassVar[str] = "paper"
+    default_n_max: ClassVar[int | Literal["auto"]]
+    default_val_per_class: ClassVar[int | None] = 50
+    default_test_per_class: ClassVar[int | None] = 100
+    expected_counts: ClassVar[Mapping[str, int] | None] = None
+    website: ClassVar[str] = ""
+    groups: Mapping[str, tuple[int, ...]] | None = None
 
     variant: str = ""
     revision: int = 0
@@ -49,6 +61,8 @@ class Source(ABC):
     labels: np.ndarray
     lesions: np.ndarray
     present: np.ndarray
+    patients: np.ndarray | None = None
+    parts: np.ndarray | None = None
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from ltbench.datasets.base import Source
 from ltbench.datasets.image_store import ImageStore, build
 from ltbench.datasets.longtail import PARTS
 from ltbench.datasets.manifest import Manifest, Overlap, overlap
-from ltbench.datasets.splits import make_split, restrict
+from ltbench.datasets.splits import NATURAL, make_split, restrict
 from ltbench.errors import UserError
 from ltbench.registry import unknown
 
@@ -40,8 +40,8 @@ class SplitDataset:
     source : all labelled images
     manifest : the split, of images that are present
     declared : the split before missing images were dropped
-    split : `paper`, `lesion` or `published`
-    ratio : imbalance ratio that was asked for
+    split : `paper`, `lesion`, `official` or `published`
+    ratio : imbalance ratio that was asked for; of natural data, that of the training images
     image_size : of the network, pixels; images are stored one seventh larger
     cache : folder of image stores
     """
@@ -125,9 +125,9 @@ def load(
     name: str,
     *,
     root: Path | None = None,
-    ratio: float = 100,
+    ratio: float | Literal["natural"] | None = None,
     image_size: int = 224,
-    split: str = "paper",
+    split: str | None = None,
     split_dir: Path | None = None,
     n_max: int | Literal["auto"] | None = None,
     val_per_class: int | None = None,
@@ -143,8 +143,8 @@ def load(
     ----------
     name : a registered dataset, or `auto`
     root : its folder
-    ratio : imbalance ratio, at least 1
-    split : `paper` (by image) or `lesion` (no lesion in two parts)
+    ratio : imbalance ratio, at least 1, or `natural`: the data as they are; None: the dataset's
+    split : `paper` (by image), `lesion` (no lesion in two parts), `official` (the dataset's own); None: the dataset's
     split_dir : folder of published split files, instead of a split of our own
     n_max : training images of the most frequent class, or `auto`: the most that the data give; None: the dataset's
     val_per_class, test_per_class : None: the dataset's
@@ -157,7 +157,10 @@ def load(
     UserError : anything about names, files or counts that the user can mend
     """
     name, root = resolve(name, root)
-    source = _create(name, root, options or {})
+    source = _create(name, root, options or {}, split_dir)
+    ratio = source.default_ratio if ratio is None else ratio
+    split = ("paper" if split_dir else source.default_split) if split is None else split
+    _refuse_idle(ratio, split, n_max, (val_per_class, test_per_class))
     declared = make_split(
         source,
         split=split,
@@ -175,11 +178,34 @@ def load(
         manifest=manifest,
         declared=declared,
         split="published" if split_dir is not None else split,
-        ratio=ratio,
+        ratio=_measured_ratio(declared) if ratio == NATURAL else ratio,
         image_size=image_size,
         cache=Path(cache),
         notes=_notes(source, declared, manifest),
     )
+
+
+def largest_common_n_max(datasets: Sequence[SplitDataset]) -> int:
+    """Return the training images of the largest class that all of these ratios can have."""
+    return min(int(dataset.class_counts.max()) for dataset in datasets)
+
+
+def require_common_test(datasets: Sequence[SplitDataset]) -> None:
+    """Check that nothing but the ratio differs: one validation and one test set, and nested training sets.
+
+    Raises
+    ------
+    UserError : they differ, as the published splits do
+    """
+    first, *others = sorted(datasets, key=lambda dataset: dataset.ratio)
+    for other in others:
+        ratios = f"ratio {first.ratio:g} and ratio {other.ratio:g}"
+        for part in ("val", "test"):
+            if not np.array_equal(first.manifest.part(part)[0], other.manifest.part(part)[0]):
+                raise UserError(f"--common-test: the {part} images of {ratios} differ; use a split that is drawn here")
+        if not np.isin(other.manifest.part("train")[0], first.manifest.part("train")[0]).all():
+            raise UserError(f"--common-test: training images of {ratios} are not nested; give one --n-max")
+        first = other
 
 
 def _notes(source: Source, declared: Manifest, manifest: Manifest) -> tuple[str, ...]:
@@ -200,10 +226,29 @@ def _notes(source: Source, declared: Manifest, manifest: Manifest) -> tuple[str,
     return tuple(notes)
 
 
-def _create(name: str, root: Path | None, options: Mapping[str, Any]) -> Source:
+def _refuse_idle(
+    ratio: float | str, split: str, n_max: int | str | None, held_out: tuple[int | None, int | None]
+) -> None:
+    """Refuse numbers that would have no effect."""
+    if ratio == NATURAL and n_max is not None:
+        raise UserError("--n-max has no effect at --ratio natural, which takes the data as they are; leave it out")
+    if split == "official" and held_out != (None, None):
+        raise UserError("--val-per-class and --test-per-class have no effect at --split official; leave them out")
+
+
+def _measured_ratio(manifest: Manifest) -> float:
+    counts = manifest.class_counts("train")
+    return round(float(counts.max() / counts[counts > 0].min()), 2)
+
+
+def _create(name: str, root: Path | None, options: Mapping[str, Any], split_dir: Path | None) -> Source:
+    """Return a source; one that takes its images from published split files is given their folder."""
     source = registry.get(name)
     known = [parameter for parameter in inspect.signature(source).parameters if parameter != "root"]
     for option in options:
         if option not in known:
             raise unknown(f"option of dataset {name}", option, known or ["none"])
-    return source(root, **options)
+    given = dict(options)
+    if split_dir is not None and "split_dir" in known:
+        given.setdefault("split_dir", split_dir)
+    return source(root, **given)

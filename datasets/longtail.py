@@ -47,12 +47,42 @@ def rank_classes(available: np.ndarray) -> np.ndarray:
     return np.argsort(-np.asarray(available, dtype=np.int64), kind="stable")
 
 
+def held_out_counts(
+    available: np.ndarray,
+    val_per_class: int | None,
+    test_per_class: int | None,
+    class_names: Sequence[str] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the val and the test images of every class, int64 [K] each.
+
+    None stands for a share of the class's n images: a fifth for test, a tenth for val, cut at floor(0.7 n) and
+    floor(0.8 n) as ISIC-Archive-LT was, with at least one image for val.
+
+    Raises
+    ------
+    UserError : a number below 0, or a class of less than 3 images that is to be shared out
+    """
+    available = np.asarray(available, dtype=np.int64)
+    few = np.flatnonzero(available < 3)
+    if len(few) and (val_per_class is None or test_per_class is None):
+        name = _named(int(few[0]), class_names)
+        raise UserError(f"{name} has {available[few[0]]} images; train, val and test need at least 3")
+    seven, eight = available * 7 // 10, available * 8 // 10
+    shares = (np.maximum(eight - seven, 1), available - eight)
+    counts = []
+    for part, given, share in zip(PARTS[1:], (val_per_class, test_per_class), shares, strict=True):
+        if given is not None:
+            _require_integer(f"{part} images a class", given, 0)
+        counts.append(share if given is None else np.full_like(available, given))
+    return counts[0], counts[1]
+
+
 def longtail_counts(
     available: np.ndarray,
     n_max: int | Literal["auto"],
     ratio: float,
-    val_per_class: int,
-    test_per_class: int,
+    val_per_class: int | np.ndarray,
+    test_per_class: int | np.ndarray,
     *,
     class_names: Sequence[str] | None = None,
     capacity: np.ndarray | None = None,
@@ -63,7 +93,7 @@ def longtail_counts(
     ----------
     available : int [K], images of each class
     n_max, ratio : as for `pareto_class_counts`, ratio at most `n_max`; "auto": as many as the data give
-    val_per_class, test_per_class : images set aside in each class, 0 or more
+    val_per_class, test_per_class : images set aside in each class, 0 or more, alike or int [K]
     class_names : K names for messages; default: the class ids
     capacity : int [K], the most train images a class can give; default: `available` less val and test
 
@@ -71,13 +101,15 @@ def longtail_counts(
     ------
     UserError : out of range, or more than the data give; says which class lacks how many, and the `--n-max` to use
     """
-    _require_integer("val images a class", val_per_class, 0)
-    _require_integer("test images a class", test_per_class, 0)
+    val, test = (
+        _by_class(part, given, len(available)) for part, given in (("val", val_per_class), ("test", test_per_class))
+    )
     if capacity is None:
-        capacity = np.asarray(available, dtype=np.int64) - val_per_class - test_per_class
+        capacity = np.asarray(available, dtype=np.int64) - val - test
     ranked = rank_classes(available)
     names = [_named(class_id, class_names) for class_id in ranked.tolist()]
-    aside = f"{val_per_class} val and {test_per_class} test images a class"
+    aside = " and ".join(f"{_range(counts)} {part}" for counts, part in ((val, "val"), (test, "test")))
+    aside += " images a class"
     n_max = _feasible_n_max(np.asarray(capacity)[ranked], names, n_max, ratio, aside)
     counts = np.empty(len(ranked), dtype=np.int64)
     counts[ranked] = pareto_class_counts(len(ranked), n_max, ratio)
@@ -87,8 +119,8 @@ def longtail_counts(
 def split_by_image(
     labels: np.ndarray,
     train_counts: np.ndarray,
-    val_per_class: int,
-    test_per_class: int,
+    val_per_class: int | np.ndarray,
+    test_per_class: int | np.ndarray,
     rng: np.random.Generator,
     class_names: Sequence[str] | None = None,
 ) -> dict[str, np.ndarray]:
@@ -101,18 +133,24 @@ def split_by_image(
     ----------
     labels : int [N], class ids
     train_counts : int [K], train images of each class id
+    val_per_class, test_per_class : of each class, alike or int [K]
 
     Raises
     ------
     UserError : a class has too few images; the message names it
     """
     parts: dict[str, list[np.ndarray]] = {part: [] for part in PARTS}
+    vals, tests = (
+        _by_class("val", val_per_class, len(train_counts)),
+        _by_class("test", test_per_class, len(train_counts)),
+    )
     for class_id, count in enumerate(train_counts):
         members = rng.permutation(np.flatnonzero(labels == class_id))
-        lack = val_per_class + test_per_class + int(count) - len(members)
+        val_count, test_count = int(vals[class_id]), int(tests[class_id])
+        lack = val_count + test_count + int(count) - len(members)
         if lack > 0:
             raise UserError(f"{_named(class_id, class_names)} lacks {lack} images: it has only {len(members)}")
-        test, val, rest = np.split(members, [test_per_class, test_per_class + val_per_class])
+        test, val, rest = np.split(members, [test_count, test_count + val_count])
         for part, chosen in zip(PARTS, (rest[:count], val, test), strict=True):
             parts[part].append(chosen)
     return {part: np.sort(np.concatenate(chosen)) for part, chosen in parts.items()}
@@ -122,8 +160,8 @@ def split_by_lesion(
     labels: np.ndarray,
     lesions: np.ndarray,
     train_counts: np.ndarray,
-    val_per_class: int,
-    test_per_class: int,
+    val_per_class: int | np.ndarray,
+    test_per_class: int | np.ndarray,
     rng: np.random.Generator,
     class_names: Sequence[str] | None = None,
 ) -> dict[str, np.ndarray]:
@@ -138,12 +176,17 @@ def split_by_lesion(
     """
     codes, mixed = _lesion_codes(labels, lesions)
     parts: dict[str, list[np.ndarray]] = {part: [] for part in PARTS}
+    vals, tests = (
+        _by_class("val", val_per_class, len(train_counts)),
+        _by_class("test", test_per_class, len(train_counts)),
+    )
     for class_id, count in enumerate(train_counts):
+        val_count, test_count = int(vals[class_id]), int(tests[class_id])
         members = rng.permutation(np.flatnonzero(labels == class_id))
         pure, sizes = np.unique(codes[members][~mixed[codes[members]]], return_counts=True)
         order = rng.permutation(len(pure))
         name = _named(class_id, class_names)
-        in_val, in_test = _choose_lesions(sizes[order], val_per_class, test_per_class, name)
+        in_val, in_test = _choose_lesions(sizes[order], val_count, test_count, name)
         val = np.isin(codes[members], pure[order[in_val]])
         test = np.isin(codes[members], pure[order[in_test]])
         train = members[~(val | test)]
@@ -151,8 +194,8 @@ def split_by_lesion(
             lack = count - len(train)
             raise UserError(f"{name} lacks {lack} images: a split by lesion leaves train {len(train)}, not {count}")
         parts["train"].append(train[:count])
-        parts["val"].append(members[val][:val_per_class])
-        parts["test"].append(members[test][:test_per_class])
+        parts["val"].append(members[val][:val_count])
+        parts["test"].append(members[test][:test_count])
     return {part: np.sort(np.concatenate(chosen)) for part, chosen in parts.items()}
 
 
@@ -160,8 +203,8 @@ def lesion_capacity(
     labels: np.ndarray,
     lesions: np.ndarray,
     num_classes: int,
-    val_per_class: int,
-    test_per_class: int,
+    val_per_class: int | np.ndarray,
+    test_per_class: int | np.ndarray,
     class_names: Sequence[str] | None = None,
 ) -> np.ndarray:
     """Return the most train images that `split_by_lesion` can give each class: int64 [K].
@@ -172,10 +215,13 @@ def lesion_capacity(
     """
     codes, mixed = _lesion_codes(labels, lesions)
     capacity = np.empty(num_classes, dtype=np.int64)
+    vals, tests = _by_class("val", val_per_class, num_classes), _by_class("test", test_per_class, num_classes)
     for class_id in range(num_classes):
         own = codes[labels == class_id]
         sizes = np.sort(np.unique(own[~mixed[own]], return_counts=True)[1])
-        in_val, in_test = _choose_lesions(sizes, val_per_class, test_per_class, _named(class_id, class_names))
+        in_val, in_test = _choose_lesions(
+            sizes, int(vals[class_id]), int(tests[class_id]), _named(class_id, class_names)
+        )
         capacity[class_id] = len(own) - sizes[in_val].sum() - sizes[in_test].sum()
     return capacity
 
@@ -288,6 +334,18 @@ def _lacking(names: Sequence[str], lack: np.ndarray) -> str:
     return ", ".join(
         f"{name} lacks {count} images" for name, count in zip(names, lack.tolist(), strict=True) if count > 0
     )
+
+
+def _by_class(part: str, given: int | np.ndarray, num_classes: int) -> np.ndarray:
+    """Return a number of images that is alike for all classes as one a class: int64 [K]."""
+    if not isinstance(given, np.ndarray):
+        _require_integer(f"{part} images a class", given, 0)
+    return np.broadcast_to(np.asarray(given, dtype=np.int64), num_classes)
+
+
+def _range(counts: np.ndarray) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _named(class_id: int, class_names: Sequence[str] | None) -> str:

@@ -84,7 +84,7 @@ def read_label_dictionary(path: Path) -> dict[str, int]:
     return labels
 
 
-def part_path(split_dir: Path, part: str, ratio: float) -> Path:
+def part_path(split_dir: Path, part: str, ratio: float | str) -> Path:
     """Return the file that lists a part: `<part>_<ratio>.npy`, or `<part>.npy` in a folder made for one ratio.
 
     Raises
@@ -104,7 +104,7 @@ def part_path(split_dir: Path, part: str, ratio: float) -> Path:
     return path
 
 
-def published_split(split_dir: Path, ratio: float) -> dict[str, np.ndarray]:
+def published_split(split_dir: Path, ratio: float | str) -> dict[str, np.ndarray]:
     """Return the image ids, str [n], of "train", "val" and "test": file names without their suffixes.
 
     Raises
@@ -215,7 +215,9 @@ def _unpickle(data: bytes) -> object:
     return array.content[0]
 
 
-def _spelled(ratio: float) -> str:
+def _spelled(ratio: float | str) -> str:
+    if isinstance(ratio, str):
+        return ratio
     return str(int(ratio)) if float(ratio).is_integer() else str(ratio)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ltbench.datasets.base import Source
 from ltbench.datasets.isic2019 import Isic2019
-from ltbench.datasets.longtail import pareto_class_counts
+from ltbench.datasets.longtail import held_out_counts, pareto_class_counts
 from ltbench.datasets.manifest import overlap
 from ltbench.datasets.splits import make_split, published_manifest, restrict
 from ltbench.errors import UserError
@@ -182,3 +182,80 @@ def test_a_split_by_lesion_has_the_published_counts(ratio, seed):
 def test_the_14_class_files_belong_to_another_dataset(isic):
     with pytest.raises(UserError, match=r"train\.npy names \d+ image\(s\) that the labels lack \(first: ISIC_"):
         _split(isic, split_dir=DATA / "flexsampling-splits" / "14-class", allow_missing=True)
+
+
+SUPPLEMENT = {
+    "train": (9012, 3165, 2375, 1024, 608, 459, 268, 189, 177, 172, 22, 18, 10, 9),
+    "val": (1288, 452, 339, 147, 87, 65, 39, 27, 25, 24, 3, 3, 2, 2),
+    "test": (2575, 905, 679, 293, 174, 132, 77, 54, 51, 50, 7, 6, 3, 3),
+}
+
+
+def test_shares_are_those_of_the_papers_supplement():
+    totals = np.sum(list(SUPPLEMENT.values()), axis=0)
+    val, test = held_out_counts(totals, None, None)
+    assert val.tolist() == list(SUPPLEMENT["val"]) and test.tolist() == list(SUPPLEMENT["test"])
+    assert (totals - val - test).tolist() == list(SUPPLEMENT["train"])
+
+
+def test_every_part_has_an_image_of_a_class_of_three():
+    val, test = held_out_counts(np.arange(3, 40), None, None)
+    assert val.min() == 1 and test.min() == 1 and (np.arange(3, 40) - val - test).min() == 1
+    with pytest.raises(UserError, match="class 'b' has 2 images; train, val and test need at least 3"):
+        held_out_counts(np.array([9, 2]), None, None, ("a", "b"))
+    assert [counts.tolist() for counts in held_out_counts(np.array([9, 2]), 1, 0)] == [[1, 1], [0, 0]]
+
+
+@pytest.mark.parametrize("split", ["paper", "lesion"])
+def test_natural_data_are_used_whole(split):
+    source = Pairs()
+    manifest = _split(source, split=split, ratio="natural", val_per_class=None, test_per_class=None)
+    val, test = held_out_counts(np.bincount(source.labels), None, None)
+    assert manifest.class_counts("val").tolist() == val.tolist()
+    assert manifest.class_counts("test").tolist() == test.tolist()
+    if split == "paper":
+        assert len(manifest.ids) == len(source.ids)
+    else:
+        assert not any(pair.lesion_images for pair in overlap(manifest).pairs)
+    with pytest.raises(UserError, match="class 'a' has no image left to train on"):
+        _split(source, ratio="natural", val_per_class=20, test_per_class=40)
+
+
+def _with_parts(*names):
+    source = Pairs()
+    source.parts = np.random.default_rng(3).choice(names, size=len(source.ids))
+    return source
+
+
+def test_official_parts_are_kept_and_train_is_thinned():
+    source = _with_parts("train", "train", "train", "val", "test")
+    whole = _split(source, split="official", ratio="natural")
+    for part in ("train", "val", "test"):
+        assert sorted(whole.part(part)[0]) == sorted(source.ids[source.parts == part])
+    thin = _split(source, split="official", ratio=10, n_max="auto")
+    counts = thin.class_counts("train")
+    assert counts.max() / counts.min() == pytest.approx(10, rel=0.35) and len(thin.part("train")[0]) < len(whole.ids)
+    assert set(thin.part("train")[0]) < set(whole.part("train")[0])
+    for part in ("val", "test"):
+        np.testing.assert_array_equal(thin.part(part)[0], whole.part(part)[0])
+
+
+def test_without_a_val_part_a_tenth_of_train_is_taken():
+    source = _with_parts("train", "train", "test")
+    manifest = _split(source, split="official", ratio="natural")
+    own = np.bincount(source.labels[source.parts == "train"])
+    np.testing.assert_array_equal(manifest.class_counts("val"), own * 8 // 10 - own * 7 // 10)
+    assert sorted(manifest.part("test")[0]) == sorted(source.ids[source.parts == "test"])
+    with pytest.raises(UserError, match="has no test part"):
+        _split(_with_parts("train", "val"), split="official", ratio="natural")
+    with pytest.raises(UserError, match="has no parts of its own"):
+        _split(Pairs(), split="official", ratio="natural")
+
+
+@pytest.mark.parametrize("split", ["paper", "lesion"])
+def test_ratios_have_one_test_set_and_nested_training_sets(split):
+    source = Pairs()
+    small, large = (_split(source, split=split, ratio=ratio, n_max=100) for ratio in (20, 5))
+    for part in ("val", "test"):
+        np.testing.assert_array_equal(small.part(part)[0], large.part(part)[0])
+    assert set(small.part("train")[0]) < set(large.part("train")[0])
