@@ -48,7 +48,7 @@ BAD = {
     "--ratio nan": "--ratio must be at least 1",
     "--ratio naturl": "--ratio must be a number or natural",
     "--ratio natural --n-max 30": "--n-max has no effect at --ratio natural",
-    "--split official": "has no parts of its own",
+    "--split official": "have no effect at --split official",
     "--ratio 1e9": "ratio",
     "--trials 0": "--trials must be from 1",
     "--trials two": "--trials",
