@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+_NO_CLASS = torch.iinfo(torch.int64).min
 
 
 class ClassLoss(nn.Module):
@@ -39,7 +43,8 @@ class ClassLoss(nn.Module):
 
         Raises
         ------
-        ValueError : shapes that do not fit each other or the number of classes
+        ValueError : shapes that do not fit each other or the number of classes; ids outside [0, K) on the CPU (on a GPU
+            its own kernels stop on them)
         """
         if logits.ndim != 2 or targets.shape != logits.shape[:1]:
             raise ValueError(
@@ -47,6 +52,7 @@ class ClassLoss(nn.Module):
             )
         if self.num_classes is not None and logits.shape[1] != self.num_classes:
             raise ValueError(f"this loss was made for {self.num_classes} classes, got logits of {logits.shape[1]}")
+        check_class_ids(targets, logits.shape[1])
         with torch.autocast(logits.device.type, enabled=False):
             return self._loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets)
 
@@ -62,6 +68,24 @@ class ClassLoss(nn.Module):
             if buffer is not None and moved.dtype != buffer.dtype:
                 self._buffers[name] = buffer.to(moved.device)
         return self
+
+
+def check_class_ids(targets: Tensor, num_classes: int) -> None:
+    """Refuse ids outside [0, `num_classes`), where looking at them costs nothing.
+
+    On a GPU every step would wait for the answer; there `class_cross_entropy` and `gather` assert it in the kernel.
+
+    Raises
+    ------
+    ValueError : an id that is out of range, on the CPU
+    """
+    if targets.device.type == "cpu" and ((targets < 0) | (targets >= num_classes)).any():
+        raise ValueError(f"targets must be class ids from 0 to {num_classes - 1}, got {targets.tolist()}")
+
+
+def class_cross_entropy(logits: Tensor, targets: Tensor, **options: Any) -> Tensor:
+    """Return `functional.cross_entropy` of class ids; no id is left out silently, as torch leaves out -100."""
+    return functional.cross_entropy(logits, targets, ignore_index=_NO_CLASS, **options)
 
 
 def own_class(logits: Tensor, targets: Tensor) -> Tensor:

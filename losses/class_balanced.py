@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ltbench.losses._class_loss import ClassLoss, checked_number, own_class
+from ltbench.losses._class_loss import ClassLoss, checked_number, class_cross_entropy, own_class
 from ltbench.losses.class_weights import checked_counts, effective_number_weights
 
 Base = Literal["softmax", "sigmoid", "focal"]
@@ -56,7 +56,7 @@ class ClassBalancedLoss(ClassLoss):
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         if self.base == "softmax":
-            each = functional.cross_entropy(logits, targets, reduction="none")
+            each = class_cross_entropy(logits, targets, reduction="none")
         else:
             signed = torch.where(own_class(logits, targets), logits, -logits)
             entries = -functional.logsigmoid(signed)
@@ -64,4 +64,4 @@ class ClassBalancedLoss(ClassLoss):
                 # log(1 - sigmoid(t)) = logsigmoid(-t): no difference that cancels, no exponential that overflows.
                 entries = torch.exp(self.gamma * functional.logsigmoid(-signed)) * entries
             each = entries.sum(1)
-        return (self.class_weights[targets].to(each.dtype) * each).mean()
+        return (self.class_weights.gather(0, targets).to(each.dtype) * each).mean()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from ltbench.losses._class_loss import check_class_ids, class_cross_entropy
 
 
 def inference_exits(logits: Tensor, threshold: float) -> Tensor:
@@ -59,11 +60,16 @@ class EarlyExitLoss(nn.Module):
         Parameters
         ----------
         logits : float [E, B, K], in order of depth
-        targets : int64 [B]
+        targets : int64 [B], class ids in [0, K)
+
+        Raises
+        ------
+        ValueError : ids outside [0, K) on the CPU
         """
+        check_class_ids(targets, logits.shape[2])
         depth = torch.arange(len(logits), device=logits.device).unsqueeze(1)
         active = depth <= training_exits(logits.detach(), targets, self.threshold)
-        every = functional.cross_entropy(logits.flatten(0, 1), targets.repeat(len(logits)), reduction="none")
+        every = class_cross_entropy(logits.flatten(0, 1), targets.repeat(len(logits)), reduction="none")
         return (every * active.flatten()).sum() / len(targets)
 
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from ltbench.losses._class_loss import ClassLoss, checked_number, checked_weight
+from ltbench.losses._class_loss import ClassLoss, checked_number, checked_weight, class_cross_entropy
 
 # Below it (1 - p) ** gamma has no finite gradient for gamma < 1.
 _SMALLEST_MISS = 1e-8
@@ -48,7 +47,7 @@ class FocalLoss(ClassLoss):
         self.register_buffer("weight", weight)
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        each = functional.cross_entropy(logits, targets, reduction="none")
+        each = class_cross_entropy(logits, targets, reduction="none")
         missed = -torch.expm1(-(each.detach() if self.detach else each))
         each = missed.clamp(min=_SMALLEST_MISS) ** self.gamma * each
-        return (each if self.weight is None else self.weight[targets].to(each.dtype) * each).mean()
+        return (each if self.weight is None else self.weight.gather(0, targets).to(each.dtype) * each).mean()

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
-from torch.nn import functional
 
-from ltbench.losses._class_loss import ClassLoss, checked_number
+from ltbench.losses._class_loss import ClassLoss, checked_number, class_cross_entropy
 from ltbench.losses.class_weights import checked_counts
 
 
@@ -32,7 +31,7 @@ class BalancedSoftmaxLoss(ClassLoss):
         self.register_buffer("log_counts", counts.log())
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return functional.cross_entropy(logits + self.log_counts.to(logits.dtype), targets)
+        return class_cross_entropy(logits + self.log_counts.to(logits.dtype), targets)
 
 
 class LogitAdjustedLoss(ClassLoss):
@@ -56,4 +55,4 @@ class LogitAdjustedLoss(ClassLoss):
         self.register_buffer("adjustment", checked_number("tau", tau) * (counts / counts.sum()).log())
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return functional.cross_entropy(logits + self.adjustment.to(logits.dtype), targets)
+        return class_cross_entropy(logits + self.adjustment.to(logits.dtype), targets)

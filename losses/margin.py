@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from ltbench.losses._class_loss import ClassLoss, checked_number, checked_weight, own_class
+from ltbench.losses._class_loss import ClassLoss, checked_number, checked_weight, class_cross_entropy, own_class
 from ltbench.losses.class_weights import checked_counts
 
 
@@ -27,7 +26,8 @@ class LDAMLoss(ClassLoss):
     class_counts : [K], images of each class by class id in the full training set, at least 1
     max_margin : at least 0
     scale : s, above 0; it multiplies the margin too, once
-    weight : [K], at least 0, of torch's weighted mean; None: all 1
+    weight : [K], at least 0, of torch's weighted mean; None: all 1. A batch in which every weight is 0 has the loss 0
+        and no gradient
 
     Raises
     ------
@@ -51,6 +51,10 @@ class LDAMLoss(ClassLoss):
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         lowered = logits - self.margins.to(logits.dtype)
-        adjusted = torch.where(own_class(logits, targets), lowered, logits)
-        weight = None if self.weight is None else self.weight.to(logits.dtype)
-        return functional.cross_entropy(self.scale * adjusted, targets, weight=weight)
+        adjusted = self.scale * torch.where(own_class(logits, targets), lowered, logits)
+        if self.weight is None:
+            return class_cross_entropy(adjusted, targets)
+        weight = self.weight.to(logits.dtype)
+        # Where all weights of the batch are 0 the mean would be 0 / 0: they count as 1, and the factor is 0.
+        counts = (weight.gather(0, targets).sum() > 0).to(logits.dtype)
+        return class_cross_entropy(adjusted, targets, weight=weight + (1 - counts)) * counts

@@ -30,11 +30,26 @@ class Task:
     num_classes : K
     class_counts : int64 [K], images of the full training set by class id, each at least 1
     image_size : side of the network's input, pixels
+
+    Raises
+    ------
+    ValueError : counts that are not whole numbers [K], or a class without an image
     """
 
     num_classes: int
     class_counts: np.ndarray
     image_size: int
+
+    def __post_init__(self) -> None:
+        counts = np.asarray(self.class_counts)
+        if counts.shape != (self.num_classes,) or not np.issubdtype(counts.dtype, np.integer):
+            raise ValueError(
+                f"class_counts must be whole numbers of shape [{self.num_classes}], "
+                f"got {counts.dtype} of shape {list(counts.shape)}"
+            )
+        if (counts < 1).any():
+            raise ValueError(f"every class needs at least one training image, got class_counts {counts.tolist()}")
+        object.__setattr__(self, "class_counts", counts.astype(np.int64))
 
 
 @dataclass(frozen=True)
@@ -314,6 +329,11 @@ def feature_width(backbone: nn.Module) -> int:
     return getattr(backbone, "head_hidden_size", None) or backbone.num_features
 
 
+def full_precision(values: Tensor) -> Tensor:
+    """Return half precision, which autocast gives, as float32; float32 and float64 stay what they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 class Method(nn.Module):
     """Base of every plug-in. Override the hooks that you need; as it stands it is plain cross-entropy.
 
@@ -357,13 +377,13 @@ class Method(nn.Module):
         self.head: nn.Module = nn.Linear(feature_width(self.backbone), self.task.num_classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return penultimate features: [B, 3, H, W] to float32 [B, D]."""
-        return self.backbone(images).float()
+        """Return penultimate features: [B, 3, H, W] to [B, D], at least float32."""
+        return full_precision(self.backbone(images))
 
     def classify(self, features: Tensor) -> Tensor:
-        """Return logits [B, K] of features [B, D]; in float32, also under autocast."""
+        """Return logits [B, K] of features [B, D]; at least float32, also under autocast."""
         with torch.autocast(features.device.type, enabled=False):
-            return self.head(features.float())
+            return self.head(full_precision(features))
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the logits that are reported: [B, 3, H, W] to [B, K]."""

@@ -8,8 +8,9 @@ w_c proportional to (1 - beta) / (1 - beta ** n_c), summing to K, from the full 
 - `focal`: the same with the modulator (1 - p_t) ** gamma.
 
 The last two start with a head bias of -log(K - 1), free of weight decay, so that the many negatives do not swamp
-the first steps. `beta` = 0.9999 is the default of both code bases by the authors of Flexible Sampling; the paper
-searches 0.9 to 0.9999. `beta` = 0 weighs all classes equally, `beta` towards 1 gives inverse frequency.
+the first steps. `beta` = 0.9999 is the default of both code bases by the authors of Flexible Sampling; the
+paper, recalled, searches 0.9 to 0.9999, and gamma 0.5 to 2. `beta` = 0 weighs all classes equally, `beta` towards 1
+gives inverse frequency.
 
 What goes by the name of CB in those code bases (and in vandit15 921ccb87, their origin) is another loss: binary
 cross-entropy of softmax probabilities, averaged over B K entries, with a gradient of exactly zero where the target's
@@ -46,8 +47,8 @@ class ClassBalanced(Method):
         base: Literal["softmax", "sigmoid", "focal"] = hp(
             "softmax", sweep=("softmax", "sigmoid", "focal"), source="Cui 2019, section 4"
         )
-        beta: float = hp(0.9999, low=0.0, high=0.9999999, sweep=(0.9, 0.99, 0.999, 0.9999), source="Cui 2019")
-        gamma: float = hp(2.0, low=0.0, sweep=(0.5, 1.0, 2.0), source="Cui 2019; base=focal only")
+        beta: float = hp(0.9999, low=0.0, high=0.9999999, sweep=(0.9, 0.99, 0.999, 0.9999), source="Cui 2019, recalled")
+        gamma: float = hp(2.0, low=0.0, sweep=(0.5, 1.0, 2.0), source="Cui 2019, recalled; base=focal only")
 
     def build(self) -> None:
         """Add the loss to the linear head, and give the head the bias that sigmoids start with."""

@@ -96,7 +96,7 @@ class CurriculumNet(Method):
         yield erm_stage(self, run)
         subsets = np.asarray(run.memo("curriculum", lambda: self._subsets(run))["subsets"], dtype=np.int64)
         self.load_state_dict(initial)
-        weights = torch.tensor([1.0, self.config.middle_weight, self.config.sparse_weight])
+        weights = torch.tensor([1.0, self.config.middle_weight, self.config.sparse_weight], dtype=torch.float64)
         self.image_weights.copy_(weights[torch.from_numpy(subsets)])
         for number, (name, epochs) in enumerate(zip(_STAGES, self._budgets(run.epochs), strict=True)):
             last = name == _STAGES[-1]

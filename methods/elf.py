@@ -6,8 +6,9 @@ image leaves at the first exit that is right and sure (softmax at least `thresho
     loss = (1 / B) sum_i sum_{e <= e_i} CE(z_i^e, y_i)
 
 at every exit up to its own. In evaluation it leaves at the first exit that is sure, right or not; that is what is
-selected and reported, and the record counts the exits of each class (`inspected`, and `test_exit` beside the
-logits). All exits of a batch are computed and masked: BatchNorm sees every image.
+selected and reported. The record counts, for each class, the exits and the classes that the last exit alone would have
+said, from which its accuracy follows (`inspected`; `test_exit` and `test_last_exit_class` beside the logits). All
+exits of a batch are computed and masked: BatchNorm sees every image.
 
 Defaults: threshold 0.9, exits after the last four resolutions of the network (after each of the four stages of a
 ResNet; ResNet has no exit at its stem), no weights between exits. A threshold above 1 is deep supervision, one exit
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 from ltbench.errors import UserError
 from ltbench.losses import EarlyExitLoss, inference_exits, training_exits
 from ltbench.methods import hp, register
-from ltbench.methods.base import Batch, Method, Progress
+from ltbench.methods.base import Batch, Method, Progress, full_precision
 
 
 @register("elf")
@@ -47,29 +48,31 @@ class EarlyExiting(Method):
     def build(self) -> None:
         """Add a linear exit after each earlier stage to the linear head."""
         super().build()
-        self.taken = exit_stages(self.backbone, self.config.exits - 1)
-        channels = [self.backbone.feature_info[stage]["num_chs"] for stage in self.taken]
+        *earlier, _ = self.taken = exit_stages(self.backbone, self.config.exits)
+        channels = [self.backbone.feature_info[stage]["num_chs"] for stage in earlier]
         self.exits = nn.ModuleList(nn.Linear(width, self.task.num_classes) for width in channels)
         self.early_exit_loss = EarlyExitLoss(self.config.threshold)
 
     def exit_logits(self, images: Tensor) -> Tensor:
-        """Return the logits of every exit, in order of depth: [B, 3, H, W] to float32 [E, B, K]."""
-        if not self.taken:
+        """Return the logits of every exit, in order of depth: [B, 3, H, W] to [E, B, K], at least float32."""
+        if not self.exits:
             return self.classify(self.features(images)).unsqueeze(0)
+        # The last stage is asked for although its map is not used: some networks run no further than they must.
         deepest, maps = self.backbone.forward_intermediates(images, indices=list(self.taken))
         features = self.backbone.forward_head(deepest, pre_logits=True)
         with torch.autocast(images.device.type, enabled=False):
-            early = [head(each.float().mean((2, 3))) for head, each in zip(self.exits, maps, strict=True)]
+            early = [head(full_precision(each).mean((2, 3))) for head, each in zip(self.exits, maps[:-1], strict=True)]
         return torch.stack([*early, self.classify(features)])
 
     def inspect(self, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Return the logits of the exit that each image takes, and which one it is, 0 the earliest."""
+        """Return the logits of the exit that each image takes, and: which one, 0 the earliest; the last one's class."""
         logits = self.exit_logits(images)
         taken = inference_exits(logits, self.config.threshold)
-        return logits[taken, torch.arange(len(taken), device=taken.device)], {"exit": taken}
+        told = {"exit": taken, "last_exit_class": logits[-1].argmax(dim=1)}
+        return logits[taken, torch.arange(len(taken), device=taken.device)], told
 
     def predict(self, images: Tensor) -> Tensor:
-        """Return the logits of the exit that each image takes: [B, 3, H, W] to float32 [B, K]."""
+        """Return the logits of the exit that each image takes: [B, 3, H, W] to [B, K], at least float32."""
         return self.inspect(images)[0]
 
     def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
@@ -80,19 +83,21 @@ class EarlyExiting(Method):
 
 
 def exit_stages(backbone: nn.Module, count: int) -> tuple[int, ...]:
-    """Return the stages before the last after which exits lie: positions in timm's `feature_info`, by depth.
+    """Return the stages after which exits lie: positions in timm's `feature_info`, by depth.
 
-    A stage is a resolution of the network, represented by its last map; of these the `count` deepest.
+    A stage is a resolution of the network, represented by its last map; of these the `count` deepest. One exit alone is
+    the usual head, of any network: its position is then -1.
 
     Raises
     ------
     UserError : a backbone without timm's feature interface or with fewer stages
     """
     stages = {info["reduction"]: position for position, info in enumerate(getattr(backbone, "feature_info", ()))}
-    earlier = sorted(stages.values())[:-1]
-    if count and (len(earlier) < count or not hasattr(backbone, "forward_intermediates")):
+    if count == 1:
+        return (-1,)
+    if len(stages) < count or not hasattr(backbone, "forward_intermediates"):
         raise UserError(
-            f"elf needs a timm backbone of at least {count + 1} stages, this one has {len(stages)}; "
+            f"elf needs a timm backbone of at least {count} stages, this one has {len(stages)}; "
             "choose another --backbone or fewer exits (--set exits=...)"
         )
-    return tuple(earlier[len(earlier) - count :])
+    return tuple(sorted(stages.values())[-count:])

@@ -10,6 +10,9 @@
    The optimizer starts anew, the weights stay. An exhausted pool leaves ordinary early stopping.
 5. The reported model is the epoch with the best validation score of the whole run.
 
+The story keeps, of each class, also the 4 images farthest from their prototype (`edges`) and, of each query, the 4 pool
+images with the least mutual information (`lowest`, the least first): nothing is decided by them.
+
 Warm-up, anchor and query epochs together spend the budget that every method has; pre-training is extra and is
 charged in the cost columns.
 
@@ -44,6 +47,8 @@ from ltbench.samplers import (
     select_anchors,
     select_queries,
 )
+
+_SHOWN = 4  # images of each class that the story keeps to be looked at, besides those that were chosen
 
 
 @dataclass(frozen=True)
@@ -190,8 +195,10 @@ class FlexibleSampling(Method):
 
     def _anchors(self, run: Run) -> Mapping[str, Any]:
         counts = _anchor_counts(self.config, run.class_counts)
-        chosen = select_anchors(run.features(), run.labels, counts, self.config.selection, run.rng("anchors"))
-        return {"counts": counts, "indices": chosen}
+        features = run.features()
+        chosen = select_anchors(features, run.labels, counts, self.config.selection, run.rng("anchors"))
+        edges = select_anchors(features, run.labels, np.minimum(run.class_counts, _SHOWN), "edge")
+        return {"counts": counts, "indices": chosen, "edges": edges}
 
     def _rule(
         self, run: Run, chosen: np.ndarray, early_stopping: Plateau, carried: int | None, exhausted: bool
@@ -219,6 +226,7 @@ class FlexibleSampling(Method):
             quotas = query_quotas(accuracy, pool_counts, fraction, base_counts=base, rule=rule)
             information = self._information(run, name, pool)
             picked = select_queries(information, pool_labels, quotas)
+            lowest = select_queries(-information, pool_labels, np.minimum(pool_counts, _SHOWN))
             return {
                 "epoch": epoch,
                 "accuracy": accuracy,
@@ -226,6 +234,7 @@ class FlexibleSampling(Method):
                 "quotas": quotas,
                 "queried": pool[picked],
                 "information": information[picked],
+                "lowest": pool[lowest],
                 "pool_left": pool_counts - quotas,
                 "training_images": len(chosen) + len(picked),
             }

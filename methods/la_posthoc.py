@@ -43,15 +43,16 @@ class PostHocLogitAdjustment(Method):
         tau: float | None = hp(None, low=0.0, source="Menon 2021, section 4.1; none: by validation")
 
     def build(self) -> None:
-        """Add log priors, float32 [K], and the strength, float32 scalar, to the linear head."""
+        """Add log priors, float64 [K], and the strength, float64 scalar, to the linear head."""
         super().build()
         priors = self.task.class_counts / self.task.class_counts.sum()
-        self.register_buffer("log_priors", torch.as_tensor(np.log(priors), dtype=torch.float32))
-        self.register_buffer("tau", torch.tensor(float(self.config.tau or 0.0)))
+        self.register_buffer("log_priors", torch.from_numpy(np.log(priors)))
+        self.register_buffer("tau", torch.tensor(self.config.tau or 0.0, dtype=torch.float64))
 
     def classify(self, features: Tensor) -> Tensor:
-        """Return adjusted logits [B, K], float32."""
-        return super().classify(features) - self.tau * self.log_priors
+        """Return adjusted logits [B, K], at least float32."""
+        logits = super().classify(features)
+        return logits - self.tau.to(logits.dtype) * self.log_priors.to(logits.dtype)
 
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield plain training, then one variant for each strength."""

@@ -86,7 +86,7 @@ class LabelDistributionAwareMargin(Method):
         self.deferred_criterion = LDAMLoss(counts, config.max_margin, config.scale, weights)
 
     def classify(self, features: Tensor) -> Tensor:
-        """Return scale * cosine, without margin: [B, D] to float32 [B, K]."""
+        """Return scale * cosine, without margin: [B, D] to [B, K], at least float32."""
         return self.config.scale * super().classify(features)
 
     def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:

@@ -49,7 +49,7 @@ class LearnableWeightScaling(Method):
         self.scale = nn.Parameter(torch.ones(self.task.num_classes))
 
     def classify(self, features: Tensor) -> Tensor:
-        """Return scaled logits [B, K], float32."""
+        """Return scaled logits [B, K], at least float32."""
         return self.scale * super().classify(features)
 
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:

@@ -45,7 +45,7 @@ from ltbench.errors import UserError
 from ltbench.losses import CentroidLoss
 from ltbench.methods import hp, register
 from ltbench.methods._erm import erm_stage
-from ltbench.methods.base import Batch, Method, Pool, Progress, Run, Stage, StageResult, feature_width
+from ltbench.methods.base import Batch, Method, Pool, Progress, Run, Stage, StageResult, feature_width, full_precision
 from ltbench.samplers import class_aware_stream, class_prototypes
 
 _LARGEST_GRID = 7  # the original's
@@ -80,7 +80,7 @@ class ModulatedAttention(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Return the maps with what they attend to added: [B, C, H, W] to the same, at least float32."""
         with torch.autocast(maps.device.type, enabled=False):
-            maps = _full_precision(maps)
+            maps = full_precision(maps)
             return maps + self.spatial_gate(maps) * self.mask(self.attended(maps))
 
     def attended(self, maps: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class CosNorm(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return logits: [B, D] to [B, K], at least float32."""
         with torch.autocast(features.device.type, enabled=False):
-            features = _full_precision(features)
+            features = full_precision(features)
             squashed = features / (1 + torch.linalg.vector_norm(features, dim=1, keepdim=True))
             return self.scale * squashed @ functional.normalize(self.weight, dim=1).T
 
@@ -145,7 +145,7 @@ class MetaEmbedding(nn.Module):
     def forward(self, features: Tensor, centroids: Tensor) -> Tensor:
         """Return logits [B, K], at least float32, of features [B, d] and centroids [K, d]; these get no gradient."""
         with torch.autocast(features.device.type, enabled=False):
-            return self.classifier(self.embed(_full_precision(features), centroids.detach()))
+            return self.classifier(self.embed(full_precision(features), centroids.detach()))
 
     def embed(self, features: Tensor, centroids: Tensor) -> Tensor:
         """Return u = gamma (v + e v_mem): [B, d]."""
@@ -193,15 +193,15 @@ class OpenLongTailRecognition(Method):
         self.centroid_loss = CentroidLoss(config.repel_weight, config.repel_margin)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return direct features v: [B, 3, H, W] to float32 [B, d]."""
+        """Return direct features v: [B, 3, H, W] to [B, d], at least float32."""
         maps = self.attention(self.backbone.forward_features(images))
         pooled = self.backbone.forward_head(maps, pre_logits=True)
         with torch.autocast(images.device.type, enabled=False):
-            return self.fc_add(pooled.float()).relu()
+            return self.fc_add(full_precision(pooled)).relu()
 
     def classify(self, features: Tensor) -> Tensor:
-        """Return the memory head's logits [B, K] of direct features [B, d]; in float32, also under autocast."""
-        return self.memory(features.float(), self.centroids)
+        """Return the memory head's logits [B, K] of direct features [B, d]; at least float32, also under autocast."""
+        return self.memory(features, self.centroids)
 
     def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
         """Return the second stage's loss and its two parts."""
@@ -271,7 +271,3 @@ def _averages(cells: int, positions: int, *, like: Tensor) -> Tensor:
     first, end = cell * positions // cells, ((cell + 1) * positions + cells - 1) // cells
     inside = ((first <= position) & (position < end)).to(like.dtype)
     return inside / inside.sum(dim=1, keepdim=True)
-
-
-def _full_precision(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -41,16 +41,16 @@ class ReWeighting(Method):
         beta: float = hp(0.9999, low=0.0, high=0.9999999, sweep=(0.99, 0.999, 0.9999), source="Cui 2019")
 
     def build(self) -> None:
-        """Add the class weights, float32 [K], to the linear head."""
+        """Add the class weights, float64 [K], to the linear head."""
         super().build()
         counts, scheme = self.task.class_counts, self.config.scheme
         if scheme == "effective":
             weights = effective_number_weights(counts, self.config.beta)
         else:
             weights = inverse_frequency_weights(counts) if scheme == "inverse" else square_root_weights(counts)
-        self.register_buffer("class_weights", weights.float())
+        self.register_buffer("class_weights", weights)
 
     def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
         """Return the weighted mean of the cross-entropies."""
         logits = self.classify(self.features(batch.images))
-        return {"loss": functional.cross_entropy(logits, batch.targets, weight=self.class_weights)}
+        return {"loss": functional.cross_entropy(logits, batch.targets, weight=self.class_weights.to(logits.dtype))}

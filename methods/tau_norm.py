@@ -27,9 +27,10 @@ from torch.nn import functional
 
 from ltbench.methods import hp, register
 from ltbench.methods._erm import erm_stage
-from ltbench.methods.base import Method, Run, Stage, StageResult
+from ltbench.methods.base import Method, Run, Stage, StageResult, full_precision
 
 _GRID = tuple(np.linspace(0, 1, 11).round(1).tolist())
+_SMALLEST_LENGTH = 1e-12  # 0 / 0 is no number
 
 
 @register("tau_norm")
@@ -43,15 +44,16 @@ class TauNormalization(Method):
         tau: float | None = hp(None, low=0.0, high=1.0, source="Kang 2020, section 4.3; none: by validation")
 
     def build(self) -> None:
-        """Add the exponent, float32 scalar, to the linear head."""
+        """Add the exponent, float64 scalar, to the linear head."""
         super().build()
-        self.register_buffer("tau", torch.tensor(float(self.config.tau or 0.0)))
+        self.register_buffer("tau", torch.tensor(self.config.tau or 0.0, dtype=torch.float64))
 
     def classify(self, features: Tensor) -> Tensor:
-        """Return logits [B, K] of the normalised classifier, float32."""
+        """Return logits [B, K] of the normalised classifier, at least float32; 0 for a class vector of length 0."""
         weight = self.head.weight
         with torch.autocast(features.device.type, enabled=False):
-            return functional.linear(features.float(), weight / weight.norm(dim=1, keepdim=True) ** self.tau)
+            lengths = weight.norm(dim=1, keepdim=True).clamp_min(_SMALLEST_LENGTH)
+            return functional.linear(full_precision(features), weight / lengths ** self.tau.to(weight.dtype))
 
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield plain training, then one variant for each exponent."""

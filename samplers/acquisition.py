@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from scipy.special import xlogy
 
+from ltbench.samplers._checks import checked_labels
+
 _NOISE = 1e-9  # a quota that is whole up to rounding of its factors must not be rounded up once more
 
 
@@ -62,12 +64,16 @@ def query_quotas(
 
     Raises
     ------
-    ValueError : an accuracy outside [0, 1], a fraction outside (0, 1], negative counts, unknown rule
+    ValueError : an accuracy outside [0, 1], a fraction outside (0, 1], counts that are negative or not one for each
+        accuracy, unknown rule
     """
     pool = np.asarray(pool_counts, dtype=np.int64)
     base = pool if base_counts is None else np.asarray(base_counts, dtype=np.int64)
     if not 0 < fraction <= 1:
         raise ValueError(f"query fraction must be in (0, 1], got {fraction}")
+    shapes = np.shape(accuracy), pool.shape, base.shape
+    if pool.ndim != 1 or len(set(shapes)) > 1:
+        raise ValueError(f"accuracy and counts must all be [K], got {', '.join(str(list(shape)) for shape in shapes)}")
     if (pool < 0).any() or (base < 0).any():
         raise ValueError("pool counts must not be negative")
     share = class_difficulty(accuracy) * np.where(pool > 0, base, 0)
@@ -122,7 +128,7 @@ def select_queries(information: np.ndarray, labels: np.ndarray, quotas: np.ndarr
     Parameters
     ----------
     information : float [N], score of every pool image
-    labels : int64 [N], class ids of the pool images
+    labels : int64 [N], class ids of the pool images, in [0, K)
     quotas : int [K], images wanted of each class, at most the pool has
 
     Returns
@@ -131,9 +137,11 @@ def select_queries(information: np.ndarray, labels: np.ndarray, quotas: np.ndarr
 
     Raises
     ------
-    ValueError : more wanted than the pool has of a class
+    ValueError : more wanted than the pool has of a class, another number of labels than of scores, or a label outside
+        [0, K)
     """
-    information, labels = np.asarray(information), np.asarray(labels)
+    information = np.asarray(information)
+    labels = checked_labels(labels, len(quotas), len(information))
     chosen = [np.empty(0, dtype=np.int64)]
     for label, wanted in enumerate(quotas):
         members = np.flatnonzero(labels == label)

@@ -7,9 +7,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from ltbench.samplers._checks import checked_labels
+
 
 def shuffled_stream(count: int, length: int, rng: np.random.Generator) -> np.ndarray:
-    """Return `length` positions: shuffled passes over all `count` images, without replacement inside a pass."""
+    """Return `length` positions: shuffled passes over all `count` images, without replacement inside a pass.
+
+    Raises
+    ------
+    ValueError : no image, or no position wanted
+    """
+    _check_size(count, length)
     passes = -(-length // count)
     return np.concatenate([rng.permutation(count) for _ in range(passes)])[:length]
 
@@ -21,19 +29,22 @@ def reweighted_stream(
 
     Parameters
     ----------
-    labels : int64 [n], class ids
+    labels : int64 [n], class ids in [0, K)
     class_probabilities : [K], not negative; classes that are absent from `labels` are left out and the rest
         scaled to sum to 1
 
     Raises
     ------
-    ValueError : a negative probability, or no probability on any class that is present
+    ValueError : a probability that is negative or not finite, none above 0 on any class that is present, a label
+        outside [0, K), no image, or no position wanted
     """
     given = np.asarray(class_probabilities, dtype=np.float64)
+    labels = checked_labels(labels, len(given))
+    _check_size(len(labels), length)
     counts = np.bincount(labels, minlength=len(given))
     probabilities = np.where(counts > 0, given, 0.0)
-    if (given < 0).any() or not probabilities.sum() > 0:
-        raise ValueError(f"class probabilities must be >= 0 and not all 0, got {class_probabilities}")
+    if not (np.isfinite(given) & (given >= 0)).all() or not probabilities.sum() > 0:
+        raise ValueError(f"class probabilities must be finite, >= 0 and not all 0, got {class_probabilities}")
     weights = probabilities[labels] / counts[labels]
     return rng.choice(len(labels), size=length, p=weights / weights.sum())
 
@@ -51,10 +62,12 @@ def class_aware_stream(labels: np.ndarray, images_per_class: int, length: int, r
 
     Raises
     ------
-    ValueError : `images_per_class` below 1
+    ValueError : `images_per_class` below 1, no image, or no position wanted
     """
     if images_per_class < 1:
         raise ValueError(f"images_per_class must be at least 1, got {images_per_class}")
+    labels = checked_labels(labels)
+    _check_size(len(labels), length)
     classes = np.unique(labels)
     rounds = -(-length // (len(classes) * images_per_class))
     order = np.concatenate([rng.permutation(len(classes)) for _ in range(rounds)])
@@ -65,3 +78,8 @@ def class_aware_stream(labels: np.ndarray, images_per_class: int, length: int, r
         streams.append(members[shuffled_stream(len(members), wanted, rng)].reshape(rounds, images_per_class))
     turn = np.repeat(np.arange(rounds), len(classes))
     return np.stack(streams)[order, turn].reshape(-1)[:length]
+
+
+def _check_size(count: int, length: int) -> None:
+    if count < 1 or length < 1:
+        raise ValueError(f"a stream needs at least one image and one position, got {count} images, length {length}")

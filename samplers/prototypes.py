@@ -6,6 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from ltbench.samplers._checks import checked_labels
+
 
 def class_prototypes(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Return the mean feature of each class (eq. 2).
@@ -18,8 +20,15 @@ def class_prototypes(features: np.ndarray, labels: np.ndarray, num_classes: int)
     Returns
     -------
     float64 [num_classes, D]; NaN rows for classes without an image
+
+    Raises
+    ------
+    ValueError : features that are not [N, D], another number of labels, or a label outside [0, num_classes)
     """
-    features, labels = np.asarray(features, dtype=np.float64), np.asarray(labels)
+    features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 2:
+        raise ValueError(f"features must be [N, D], got shape {list(features.shape)}")
+    labels = checked_labels(labels, num_classes, len(features))
     prototypes = np.full((num_classes, features.shape[1]), np.nan)
     for label in np.unique(labels):
         prototypes[label] = features[labels == label].mean(axis=0)
@@ -48,13 +57,14 @@ def anchor_counts(class_counts: np.ndarray, scale: float, profile: Literal["pare
 
     Raises
     ------
-    ValueError : `scale` outside (0, 1], a count below 1, or r * `scale` below 1 (which would turn the imbalance over)
+    ValueError : `scale` outside (0, 1], a count below 1 or not finite, or r * `scale` below 1 (which would turn the
+        imbalance over)
     """
     counts = np.asarray(class_counts, dtype=np.float64)
     if not 0 < scale <= 1:
         raise ValueError(f"anchor scale must be in (0, 1], got {scale}")
-    if counts.ndim != 1 or len(counts) < 2 or (counts < 1).any():
-        raise ValueError(f"class_counts must be at least two counts of 1 or more, got {np.asarray(class_counts)}")
+    if counts.ndim != 1 or len(counts) < 2 or not (np.isfinite(counts) & (counts >= 1)).all():
+        raise ValueError(f"class_counts must be at least two counts, finite and 1 or more, got {class_counts}")
     largest, ratio = counts.max(), counts.max() / counts.min()
     if ratio * scale < 1 - 1e-9:
         raise ValueError(
@@ -85,7 +95,7 @@ def select_anchors(
     Parameters
     ----------
     features : float [N, D]
-    labels : int64 [N]
+    labels : int64 [N], class ids in [0, K)
     counts : int [K], anchors wanted of each class, at most the class has
     strategy : `anchor`: smallest Euclidean distance; `edge`: largest; `random`: any, drawn with `rng`
 
@@ -95,12 +105,13 @@ def select_anchors(
 
     Raises
     ------
-    ValueError : more wanted than a class has, unknown strategy, or `random` without `rng`
+    ValueError : more wanted than a class has, unknown strategy, `random` without `rng`, features that are not [N, D],
+        another number of labels, or a label outside [0, K)
     """
-    labels = np.asarray(labels)
     if strategy not in ("anchor", "random", "edge"):
         raise ValueError(f"anchor strategy must be 'anchor', 'random' or 'edge', got {strategy!r}")
     prototypes = class_prototypes(features, labels, len(counts))
+    labels = np.asarray(labels)
     chosen = []
     for label, wanted in enumerate(counts):
         members = np.flatnonzero(labels == label)

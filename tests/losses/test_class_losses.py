@@ -279,6 +279,23 @@ def test_refuses_batches_that_do_not_fit(case: Case) -> None:
             loss(logits, targets)
 
 
+@every
+@pytest.mark.parametrize("wrong", [-1, -100, 8, 255])
+def test_refuses_ids_that_are_no_class(case: Case, wrong: int) -> None:
+    loss = case.loss(COUNTS["sorted8"])
+    with pytest.raises(ValueError, match="targets must be class ids from 0 to 7"):
+        loss(torch.zeros(3, 8), torch.tensor([0, wrong, 7]))
+
+
+@every
+@pytest.mark.parametrize("wrong", [-1, -100, 8])
+def test_kernels_refuse_them_too(case: Case, wrong: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU nothing looks at the ids before; there the kernel must stop, and not leave images out."""
+    monkeypatch.setattr("ltbench.losses._class_loss.check_class_ids", lambda *_: None)
+    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+        case.loss(COUNTS["sorted8"])(torch.zeros(3, 8), torch.tensor([0, wrong, 7]))
+
+
 @pytest.mark.parametrize(
     "loss",
     [

@@ -88,3 +88,13 @@ def test_extreme_logits_stay_finite() -> None:
 def test_a_threshold_below_zero_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match="threshold must be at least 0"):
         EarlyExitLoss(threshold)
+
+
+@pytest.mark.parametrize("wrong", [-100, -1, 8])
+def test_ids_that_are_no_class_are_refused(wrong: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, _ = draw(3, 2, 8)
+    with pytest.raises(ValueError, match="targets must be class ids from 0 to 7"):
+        EarlyExitLoss()(logits, torch.tensor([0, wrong]))
+    monkeypatch.setattr("ltbench.losses.early_exit.check_class_ids", lambda *_: None)
+    with pytest.raises(IndexError, match="out of bounds"):
+        EarlyExitLoss()(logits, torch.tensor([0, wrong]))

@@ -44,6 +44,16 @@ def test_a_weight_is_that_of_the_weighted_mean() -> None:
     torch.testing.assert_close(LDAMLoss(COUNTS, weight=[7.0] * 4)(COSINES, TARGETS), each.mean(), rtol=1e-13, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_batch_without_weight_has_no_loss_and_no_gradient(dtype: torch.dtype) -> None:
+    loss = LDAMLoss(COUNTS, weight=[0.0, 1.0, 0.0, 0.0])
+    cosines = COSINES.to(dtype).requires_grad_()
+    value = loss(cosines, torch.tensor([0, 0, 2, 3, 3, 3, 2, 0]))
+    value.backward()
+    assert value == 0 and torch.equal(cosines.grad, torch.zeros_like(cosines))
+    assert loss(cosines, TARGETS) == LDAMLoss(COUNTS)(cosines[[1]], TARGETS[[1]])  # the one image of class 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -201,6 +201,28 @@ def test_default_sampler_shuffles_without_replacement(method: Method) -> None:
     assert sorted(stream.tolist()) == list(range(55)) and stream.tolist() != list(range(55))
 
 
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ([4, 0, 2], r"every class needs at least one training image, got class_counts \[4, 0, 2\]"),
+        ([4, -1, 2], "at least one training image"),
+        ([4, 2], r"whole numbers of shape \[3\], got int64 of shape \[2\]"),
+        ([[4, 1, 2]], r"of shape \[1, 3\]"),
+        ([4.0, 1.0, 2.0], "got float64"),
+        ([True, True, True], "got bool"),
+    ],
+)
+def test_a_task_refuses_counts(counts: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Task(3, np.array(counts), 8)
+
+
+@pytest.mark.parametrize("kind", [list, np.int32, torch.tensor])
+def test_a_task_keeps_counts_as_an_array(kind: Any) -> None:
+    counts = Task(3, kind(COUNTS), 8).class_counts
+    assert isinstance(counts, np.ndarray) and counts.dtype == np.int64 and counts.tolist() == COUNTS.tolist()
+
+
 def test_default_hooks_change_nothing(method: Method, batch: Batch) -> None:
     assert method.transform(batch, np.random.default_rng(0)) is batch
     optimizer = torch.optim.Adam(method.parameters())

@@ -183,6 +183,28 @@ def test_loss_is_the_mean_by_image_weight() -> None:
     assert method.loss(batch, Progress(0, 1))["loss"].item() == pytest.approx(expected, rel=1e-6)
 
 
+def test_weights_are_exact_in_float64() -> None:
+    method = make(middle_weight=0.7, sparse_weight=0.1).double().eval()
+    walk(method, Made())
+    assert set(method.image_weights.tolist()) == {1.0, 0.7, 0.1}
+
+
+def test_permuting_the_classes_permutes_nothing_else() -> None:
+    order = torch.tensor([2, 0, 1])
+    place, run, renamed = order.argsort().numpy(), Made(), Made()
+    renamed.labels, renamed.class_counts = place[LABELS], COUNTS[order]
+    one, other = make(), create("curriculumnet", Task(3, COUNTS[order], 8), make().backbone)
+    for mine, yours in zip(walk(one, run), walk(other, renamed), strict=True):
+        np.testing.assert_array_equal(mine.indices, yours.indices)
+    assert torch.equal(one.image_weights, other.image_weights)
+    with torch.no_grad():
+        other.head.weight.copy_(one.head.weight[order])
+        other.head.bias.copy_(one.head.bias[order])
+    batch = batch_of(np.arange(24))
+    moved = Batch(batch.views, torch.from_numpy(place)[batch.targets], batch.indices)
+    torch.testing.assert_close(other.loss(moved, Progress(0, 1))["loss"], one.loss(batch, Progress(0, 1))["loss"])
+
+
 def test_equal_weights_are_cross_entropy() -> None:
     method = make(middle_weight=1.0, sparse_weight=1.0)
     walk(method, Made())

@@ -80,6 +80,7 @@ def test_prediction_takes_the_first_sure_exit(threshold: float) -> None:
             assert taken == next((exit_ for exit_ in range(3) if sure[exit_, image]), 3)
             torch.testing.assert_close(logits[image], every[taken, image])
         torch.testing.assert_close(elf.predict(images), logits)
+        assert details["last_exit_class"].tolist() == every[-1].argmax(1).tolist()
 
 
 def test_one_exit_is_cross_entropy() -> None:
@@ -109,3 +110,41 @@ def test_the_record_counts_the_exits_of_each_class(make_spec: Any) -> None:
         assert [sum(row) for row in counted["counts"]] == np.bincount(labels, minlength=8).tolist()
         for label, row in enumerate(counted["counts"]):
             assert row == [int((taken[labels == label] == value).sum()) for value in counted["values"]]
+        said, last = told[part]["last_exit_class"], arrays[f"{part}_last_exit_class"]
+        for label, row in enumerate(said["counts"]):
+            right = dict(zip(said["values"], row, strict=True)).get(label, 0)
+            assert right / sum(row) == pytest.approx((last[labels == label] == label).mean())
+        stayed = taken == 3
+        assert (arrays[f"{part}_logits"].argmax(1) == last)[stayed].all()
+
+
+@pytest.mark.parametrize("backbone", ["hiera_tiny_224", "sam2_hiera_tiny"])
+def test_a_backbone_that_runs_no_further_than_it_is_asked_to(backbone: str) -> None:
+    size = {"img_size": (64, 64)} if backbone == "hiera_tiny_224" else {}
+    network = timm.create_model(backbone, num_classes=0, embed_dim=8, num_heads=1, **size)
+    elf, images = create("elf", Task(8, COUNTS, 64), network).eval(), torch.randn(2, 3, 64, 64)
+    assert [head.in_features for head in elf.exits] == [8, 16, 32]
+    with torch.no_grad():
+        logits = elf.exit_logits(images)
+        assert logits.shape == (4, 2, 8)
+        torch.testing.assert_close(logits[-1], elf.classify(elf.features(images)))
+
+
+def test_permuting_the_classes_permutes_exits_and_loss() -> None:
+    order = torch.tensor([3, 0, 7, 1, 6, 2, 5, 4])
+    one = method(threshold=0.13).eval()
+    other = create("elf", Task(8, COUNTS[order], 64), one.backbone, threshold=0.13).eval()
+    with torch.no_grad():
+        for mine, yours in zip((*one.exits, one.head), (*other.exits, other.head), strict=True):
+            yours.weight.copy_(mine.weight[order])
+            yours.bias.copy_(mine.bias[order])
+    images, targets = torch.randn(8, 3, 64, 64), torch.arange(8)
+    losses = [
+        each.loss(Batch((images,), labels, np.arange(8)), Progress(0, 1))
+        for each, labels in ((one, targets), (other, order.argsort()[targets]))
+    ]
+    torch.testing.assert_close(losses[0], losses[1])
+    (logits, told), (renamed, retold) = one.inspect(images), other.inspect(images)
+    torch.testing.assert_close(renamed, logits[:, order])
+    assert torch.equal(told["exit"], retold["exit"])
+    assert torch.equal(order[retold["last_exit_class"]], told["last_exit_class"])

@@ -59,6 +59,8 @@ def test_story_of_a_trial(options: dict[str, Any], make_spec: Any, tiny_dataset:
     expected = anchor_counts(counts, 0.1, spec.hyperparameters["anchor_profile"])
     assert np.bincount(labels[training], minlength=8).tolist() == expected.tolist()
     assert result["story"]["anchors"]["counts"] == expected.tolist()
+    edges = np.array(result["story"]["anchors"]["edges"])
+    assert labels[edges].tolist() == np.repeat(np.arange(8), np.minimum(counts, 4)).tolist()
     events = _events(result["story"])
     assert events
     for event in events:
@@ -68,7 +70,9 @@ def test_story_of_a_trial(options: dict[str, Any], make_spec: Any, tiny_dataset:
         training = training + event["queried"]
         pool = np.setdiff1d(np.arange(len(labels)), training)
         assert len(set(training)) == len(training) and len(training) + len(pool) == len(labels)
-        assert set(event["queried"]) <= set(before.tolist())
+        assert set(event["queried"]) <= set(before.tolist()) and set(event["lowest"]) <= set(before.tolist())
+        shown = np.minimum(np.bincount(labels[before], minlength=8), 4)
+        assert labels[event["lowest"]].tolist() == np.repeat(np.arange(8), shown).tolist()
         assert np.bincount(labels[event["queried"]], minlength=8).tolist() == event["quotas"]
         assert np.bincount(labels[pool], minlength=8).tolist() == event["pool_left"]
     stages = [stage for stage in result["cost"]["stages"] if stage["name"] != "pretrain"]
@@ -103,9 +107,37 @@ def test_anchors_are_the_nearest_to_their_prototype(
     distance = np.linalg.norm(features - prototypes[labels], axis=1)
     chosen = np.zeros(len(labels), dtype=bool)
     chosen[story["anchors"]["indices"]] = True
+    edges = np.array(story["anchors"]["edges"])
     for label in range(8):
         inside, outside = distance[chosen & (labels == label)], distance[~chosen & (labels == label)]
         assert inside.size and (not outside.size or inside.max() <= outside.min())
+        farthest = np.sort(distance[labels == label])[::-1][:4]
+        np.testing.assert_array_equal(distance[edges[labels[edges] == label]], farthest)
+
+
+def test_a_query_takes_the_most_informative_and_keeps_the_least(
+    make_spec: Any, tiny_dataset: SplitDataset, stuck: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    compute = FlexibleSampling._information
+
+    def recorded(method: FlexibleSampling, run: Run, name: str, pool: np.ndarray) -> np.ndarray:
+        seen.append((pool, compute(method, run, name, pool)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(FlexibleSampling, "_information", recorded)
+    events = _events(_run(make_spec("flex", protocol=replace(stuck, epochs=3), pretrain="none", **EAGER))["story"])
+    labels = tiny_dataset.manifest.part("train")[1]
+    assert len(events) == len(seen) > 0
+    for event, (pool, information) in zip(events, seen, strict=True):
+        ranked = pool[np.argsort(information, kind="stable")]
+        for label in range(8):
+            least = ranked[labels[ranked] == label]
+            assert [row for row in event["lowest"] if labels[row] == label] == least[:4].tolist()
+            taken = [row for row in event["queried"] if labels[row] == label]
+            assert taken == least[::-1][: event["quotas"][label]].tolist()
+        score = dict(zip(pool.tolist(), information.tolist(), strict=True))
+        assert event["information"] == [score[row] for row in event["queried"]]
 
 
 def test_every_stage_starts_with_a_fresh_optimizer_at_the_protocols_rate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 import timm
 import torch
 
+from ltbench.benchmarks.inference import Inference
 from ltbench.benchmarks.records import read_predictions, read_tensors
 from ltbench.benchmarks.trial import run_trial
-from ltbench.methods import Method, Task, create
+from ltbench.methods import Batch, Method, Progress, Task, create
+from ltbench.methods.base import Pool
+from ltbench.samplers import class_aware_stream
 
 COUNTS = np.array([40, 10, 5, 20], dtype=np.int64)
 BEGIN_PLAIN = ("crt", "curriculumnet", "la_posthoc", "lws", "oltr", "tau_norm")
@@ -69,7 +73,7 @@ def test_the_second_stage_moves_what_it_may(name: str, make_spec: Any) -> None:
     assert result_of(spec)["selection"]["stage"] == ("scale" if name == "lws" else "classifier")
 
 
-def test_the_new_classifier_is_not_the_old_one(make_spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_new_classifier_is_not_the_old_one_and_learns(make_spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     starts = []
     plain_reset = torch.nn.Linear.reset_parameters
 
@@ -84,18 +88,58 @@ def test_the_new_classifier_is_not_the_old_one(make_spec: Any, monkeypatch: pyte
     trained, anew = starts[-1]
     assert trained.shape == (8, 96) and not torch.equal(trained, anew)
     assert anew.abs().max() <= 1 / np.sqrt(96)
+    learned = (read_tensors(spec.folder / "model.pt")["head.weight"] - anew).abs()
+    # Adam's first step is as long as the learning rate, in every weight that has a gradient.
+    assert 0.9 * spec.protocol.lr < learned.median() < 20 * spec.protocol.lr
 
 
-@pytest.mark.parametrize(("name", "highest", "count"), [("tau_norm", 1.0, 11), ("la_posthoc", 2.0, 9)])
-def test_the_strength_is_chosen_on_validation(name: str, highest: float, count: int, make_spec: Any) -> None:
-    spec = make_spec(name)
+def test_the_factors_learn_at_their_own_rate(make_spec: Any) -> None:
+    moved = []
+    for factor in (1.0, 10.0):
+        spec = make_spec("lws", lr_factor=factor)
+        run_trial(spec)
+        moved.append((read_tensors(spec.folder / "model.pt")["scale"] - 1).abs().max().item())
+    assert moved[0] > 0.9 * spec.protocol.lr and moved[1] > 5 * moved[0]
+
+
+def planted(name: str, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a head's weights [8, 96] and features [n, 96]: every image is right at one strength of the grid alone.
+
+    The weights are multiples of unit vectors, so that a feature's entry is its logit but for the length.
+    """
+    weights, entries = torch.eye(8, 96), torch.full((8, 8), -20.0)
+    entries.fill_diagonal_(10.0)
+    if name == "tau_norm":
+        weights[0] *= 4.0  # the logit of class 0 is 4 ** (1 - tau) times its entry
+        entries[0, :2], entries[1, :2] = torch.tensor([2.0, 3.2]), torch.tensor([1.0, 2.0])  # tau < 0.67, tau > 0.5
+    else:  # log(60 / 3) = 3.0 lies between the adjustments of classes 0 and 7
+        entries[0, 0], entries[0, 7] = 3.4, 0.0  # tau < 1.13
+        entries[7, 0], entries[7, 7] = 2.6, 0.0  # tau > 0.87
+    features = torch.zeros(len(labels), 96)
+    features[:, :8] = entries[torch.from_numpy(labels)]
+    return weights, features
+
+
+@pytest.mark.parametrize(("name", "best", "highest", "count"), [("tau_norm", 0.6, 1, 11), ("la_posthoc", 1.0, 2, 9)])
+def test_the_strength_is_chosen_on_validation(
+    name: str, best: float, highest: float, count: int, make_spec: Any, tiny_protocol: Any, monkeypatch: Any
+) -> None:
+    def logits(self: Inference, part: Any, indices: Any = None, predict: Any = None) -> np.ndarray:
+        weights, features = planted(name, part.labels)
+        with torch.no_grad():
+            self.method.head.weight.copy_(weights)
+            self.method.head.bias.zero_()
+            return self.method.classify(features).numpy()
+
+    monkeypatch.setattr(Inference, "logits", logits)
+    spec = make_spec(name, protocol=replace(tiny_protocol, epochs=1))
     run_trial(spec)
     scores = {row["stage"]: float(np.mean(row["val_recall"])) for row in rows_of(spec) if row["stage"] != "erm"}
-    assert len(scores) == count and f"tau={highest:g}" in scores and "tau=0" in scores
+    assert len(scores) == count and f"tau={highest:g}" in scores and next(iter(scores)) == "tau=0"
+    assert scores.pop(f"tau={best:g}") == 1.0 and set(scores.values()) == {7 / 8}
     selection = result_of(spec)["selection"]
-    assert selection["stage"] == max(scores, key=scores.get) and selection["score"] == max(scores.values())
-    chosen = read_tensors(spec.folder / "model.pt")["tau"].item()
-    assert selection["stage"] == f"tau={round(chosen, 6):g}"
+    assert (selection["stage"], selection["score"]) == (f"tau={best:g}", 1.0)
+    assert read_tensors(spec.folder / "model.pt")["tau"].item() == pytest.approx(best)
 
 
 @pytest.mark.parametrize("name", ["tau_norm", "la_posthoc"])
@@ -135,6 +179,16 @@ def test_tau_norm_divides_by_the_length_and_drops_the_bias(tau: float) -> None:
     torch.testing.assert_close(normed.classify(features).double(), expected, rtol=0, atol=1e-5)
 
 
+def test_a_class_vector_of_length_zero_has_the_logit_zero() -> None:
+    normed = method("tau_norm", tau=0.7)
+    with torch.no_grad():
+        normed.head.weight[2] = 0.0
+    logits = normed.classify(torch.randn(6, 96))
+    assert torch.isfinite(logits).all() and (logits[:, 2] == 0).all()
+    logits.sum().backward()
+    assert torch.isfinite(normed.head.weight.grad).all()
+
+
 def test_weight_scaling_scales_the_bias_too() -> None:
     scaled = method("lws")
     features = torch.randn(6, 96)
@@ -159,17 +213,44 @@ def test_permuting_the_classes_permutes_the_logits(name: str) -> None:
     torch.testing.assert_close(other.classify(features), one.classify(features)[:, order])
 
 
-def test_batches_of_the_second_stage_are_class_aware(make_spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ltbench.methods import crt
-
+@pytest.mark.parametrize("name", ["crt", "lws"])
+@pytest.mark.parametrize(("options", "turn"), [({}, 4), ({"images_per_class": 3}, 3)])
+def test_batches_of_the_second_stage_are_class_aware(
+    name: str, options: dict[str, int], turn: int, make_spec: Any, tiny_protocol: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
-    stream = crt.class_aware_stream
+    stream = class_aware_stream
 
     def recorded(labels: np.ndarray, *arguments: Any) -> np.ndarray:
         drawn = stream(labels, *arguments)
-        seen.append(np.bincount(labels[drawn], minlength=8))
+        seen.append(labels[drawn])
         return drawn
 
-    monkeypatch.setattr(crt, "class_aware_stream", recorded)
-    run_trial(make_spec("crt"))
-    assert len(seen) == 1 and all(counts.max() - counts.min() <= 4 for counts in seen)
+    monkeypatch.setattr(f"ltbench.methods.{name}.class_aware_stream", recorded)
+    run_trial(make_spec(name, protocol=replace(tiny_protocol, epochs=2, epoch_length="steps"), **options))
+    (labels,) = seen
+    counts, turns = np.bincount(labels, minlength=8), labels[: len(labels) // turn * turn].reshape(-1, turn)
+    assert len(labels) >= 8 * turn and counts.max() - counts.min() <= turn
+    assert (turns == turns[:, :1]).all() and sorted(turns[:8, 0].tolist()) == list(range(8))
+
+
+@pytest.mark.parametrize("name", ["crt", "lws"])
+def test_permuting_the_classes_permutes_the_second_stage(name: str) -> None:
+    order = torch.tensor([2, 0, 3, 1])
+    place, one = order.argsort().numpy(), method(name).eval()
+    other = create(name, Task(4, COUNTS[order], 32), one.backbone).eval()
+    with torch.no_grad():
+        for mine, yours in zip(one.head.parameters(), other.head.parameters(), strict=True):
+            yours.copy_(mine[order])
+    targets, images = torch.tensor([0, 1, 1, 2, 3, 3]), torch.randn(6, 3, 32, 32)
+    losses = [
+        each.loss(Batch((images,), labels, np.arange(6)), Progress(0, 1))["loss"]
+        for each, labels in ((one, targets), (other, torch.from_numpy(place)[targets]))
+    ]
+    torch.testing.assert_close(*losses)
+    labels = np.repeat(np.arange(4), COUNTS)
+    shares = [
+        np.bincount(ids[one._class_aware(Pool(ids, np.bincount(ids), 160), Progress(0, 1), np.random.default_rng(0))])
+        for ids in (labels, place[labels])
+    ]
+    assert shares[0].tolist() == shares[1].tolist() == [40] * 4

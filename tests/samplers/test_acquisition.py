@@ -206,3 +206,22 @@ def test_no_queries() -> None:
 def test_queries_refuse_more_than_the_pool_has() -> None:
     with pytest.raises(ValueError, match="class 1 has 1 images in the pool, 2 wanted"):
         select_queries(np.ones(3), np.array([0, 0, 1]), np.array([1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([0, 1], "2 labels for 3"), ([0, 1, 1, 0], "4 labels for 3"), ([0, 1, 2], "got 2"), ([0, -1, 1], "got -1")],
+)
+def test_queries_refuse_labels(labels: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        select_queries(np.ones(3), np.array(labels), np.array([1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "pool", "base"), [((0.5,), (5, 5), None), ((0.5, 0.5), (5,), None), ((0.5, 0.5), (5, 5), (9,))]
+)
+@pytest.mark.parametrize("rule", RULES)
+def test_quotas_refuse_lengths(accuracy: tuple, pool: tuple, base: tuple | None, rule: str) -> None:
+    base_counts = None if base is None else np.array(base)
+    with pytest.raises(ValueError, match=r"must all be \[K\]"):
+        query_quotas(np.array(accuracy), np.array(pool), 0.1, base_counts=base_counts, rule=rule)

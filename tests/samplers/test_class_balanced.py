@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -74,7 +75,10 @@ def test_reweighted_draws_images_of_a_class_evenly() -> None:
         assert statistic < chi2.ppf(0.999, len(of_class) - 1)
 
 
-@pytest.mark.parametrize("probabilities", [(-1, 1, 0, 1), (0, 0, 1, 0), (0, 0, 0, 0), (float("nan"), 1, 1, 1)])
+@pytest.mark.parametrize(
+    "probabilities",
+    [(-1, 1, 0, 1), (0, 0, 1, 0), (0, 0, 0, 0), (math.nan, 1, 1, 1), (1, 1, math.nan, 1), (1, math.inf, 1, 1)],
+)
 def test_reweighted_refuses_probabilities(probabilities: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="probabilities"):
         reweighted_stream(LABELS, np.array(probabilities), 10, rng())
@@ -112,3 +116,21 @@ def test_class_aware_walks_through_all_images_of_a_class() -> None:
 def test_class_aware_refuses_turns_without_images(images_per_class: int) -> None:
     with pytest.raises(ValueError, match="images_per_class"):
         class_aware_stream(LABELS, images_per_class, 10, rng())
+
+
+@pytest.mark.parametrize(("labels", "message"), [([0, 4], "got 4"), ([0, -1], "got -1"), ([[0], [1]], "of shape")])
+def test_labels_that_are_no_class_are_refused(labels: list, message: str) -> None:
+    with pytest.raises(ValueError, match=f"labels must be .*{message}"):
+        reweighted_stream(np.array(labels), np.ones(4), 10, rng())
+
+
+@pytest.mark.parametrize(("count", "length"), [(0, 10), (5, 0), (0, 0)])
+def test_a_stream_of_nothing_is_refused(count: int, length: int) -> None:
+    labels = np.zeros(count, dtype=np.int64)
+    for draw in (
+        lambda: shuffled_stream(count, length, rng()),
+        lambda: reweighted_stream(labels, np.ones(4), length, rng()),
+        lambda: class_aware_stream(labels, 4, length, rng()),
+    ):
+        with pytest.raises(ValueError, match=f"at least one image and one position, got {count} images"):
+            draw()

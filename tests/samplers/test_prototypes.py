@@ -109,13 +109,17 @@ def test_the_scale_that_the_message_names_is_accepted(ratio: int) -> None:
         ([10, 1], 1.1, "pareto"),
         ([10, 1], float("nan"), "pareto"),
         ([10, 0], 0.5, "pareto"),
+        ([10, np.nan], 0.5, "pareto"),
+        ([np.nan, 10], 0.5, "power"),
+        ([np.inf, 10], 0.5, "pareto"),
+        ([10, np.inf], 0.5, "power"),
         ([10], 0.5, "pareto"),
         ([[10, 1]], 0.5, "pareto"),
         ([10, 1], 0.5, "linear"),
     ],
 )
 def test_anchor_counts_refuse(counts: list, scale: float, profile: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"class_counts must be|anchor scale|anchor profile"):
         anchor_counts(np.array(counts), scale, profile)
 
 
@@ -161,3 +165,26 @@ def test_select_anchors_refuses() -> None:
         select_anchors(FEATURES, LABELS, np.array([1, 1, 1]), "nearest")
     with pytest.raises(ValueError, match="rng"):
         select_anchors(FEATURES, LABELS, np.array([1, 1, 1]), "random")
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "message"),
+    [
+        (FEATURES[:3], [0, -1, 1], r"labels must be in \[0, 3\), got -1"),
+        (FEATURES[:3], [0, 3, 1], r"labels must be in \[0, 3\), got 3"),
+        (FEATURES[:3], [0, 1], "2 labels for 3"),
+        (FEATURES[:3], [[0], [1], [2]], "labels must be whole numbers"),
+        (FEATURES[:3], [0.0, 1.0, 2.0], "labels must be whole numbers"),
+        (FEATURES[:3, 0], [0, 1, 2], r"features must be \[N, D\]"),
+    ],
+)
+def test_features_and_labels_that_do_not_fit_are_refused(
+    features: np.ndarray, labels: list[object], message: str
+) -> None:
+    for refuse in (
+        lambda: class_prototypes(features, np.array(labels), 3),
+        lambda: select_anchors(features, np.array(labels), np.array([1, 1, 0])),
+        lambda: select_anchors(features, np.array(labels), np.zeros(3, dtype=np.int64), "random", rng=None),
+    ):
+        with pytest.raises(ValueError, match=message):
+            refuse()

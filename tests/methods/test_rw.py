@@ -1,0 +1,72 @@
+"""RW: which class weights reach the loss, at unequal counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ltbench.losses import effective_number_weights, inverse_frequency_weights, square_root_weights
+from ltbench.methods import Batch, Method, Progress, Task, create
+
+COUNTS = np.array([300, 4000, 5], dtype=np.int64)
+
+
+class Tiny(nn.Module):
+    """Mean colour, then a linear map."""
+
+    num_features = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layer(images.mean((2, 3)))
+
+
+def method_of(counts: np.ndarray = COUNTS, **options: Any) -> Method:
+    torch.manual_seed(0)
+    return create("rw", Task(3, counts, 8), Tiny(), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "raw", "function"),
+    [
+        ({}, [1 / count for count in COUNTS], inverse_frequency_weights(COUNTS)),
+        ({"scheme": "sqrt"}, [count**-0.5 for count in COUNTS], square_root_weights(COUNTS)),
+        (
+            {"scheme": "effective"},
+            [1e-4 / (1 - 0.9999**count) for count in COUNTS],
+            effective_number_weights(COUNTS, 0.9999),
+        ),
+        (
+            {"scheme": "effective", "beta": 0.9},
+            [0.1 / (1 - 0.9**count) for count in COUNTS],
+            effective_number_weights(COUNTS, 0.9),
+        ),
+    ],
+    ids=["inverse", "sqrt", "effective", "beta"],
+)
+def test_weights_reach_the_loss(options: dict[str, Any], raw: list[float], function: torch.Tensor) -> None:
+    method = method_of(**options)
+    weights = torch.tensor(raw, dtype=torch.float64) * (3 / sum(raw))
+    torch.testing.assert_close(method.class_weights, weights, rtol=1e-9, atol=0)
+    assert torch.equal(method.class_weights, function)
+    images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    targets = torch.tensor([0, 1, 2, 0, 0, 1])
+    each = functional.cross_entropy(method.predict(images).double(), targets, reduction="none")
+    expected = (weights[targets] * each).sum() / weights[targets].sum()
+    loss = method.loss(Batch((images,), targets, np.arange(6)), Progress(0, 1))["loss"]
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("scheme", ["inverse", "sqrt", "effective"])
+def test_permuting_the_classes_permutes_the_weights(scheme: str) -> None:
+    order = np.array([2, 0, 1])
+    permuted = method_of(COUNTS[order], scheme=scheme).class_weights
+    torch.testing.assert_close(permuted, method_of(scheme=scheme).class_weights[order], rtol=1e-13, atol=0)
