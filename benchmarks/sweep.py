@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import os
 import shlex
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +74,7 @@ def grid_definition(
         "trial": {"values": list(range(trials))},
         **{_SET + name: {"values": list(values)} for name, values in choices.items()},
     }
-    budget = len(manifest(methods, ratios, trials, choices))
-    return _definition("grid", f"grid of {', '.join(methods)}", parameters, budget, fixed)
+    return _definition("grid", f"grid of {', '.join(methods)}", parameters, fixed)
 
 
 def search_definition(
@@ -86,12 +87,11 @@ def search_definition(
         "trial": {"value": 0},
         **{_SET + name: dict(choice) for name, choice in space.items()},
     }
-    return _definition(search, f"{search} search of {method}, ratio {ratio:g}", parameters, budget, fixed)
+    # A search never ends by itself; a grid does, and a cap would count the attempts that were lost with a machine.
+    return _definition(search, f"{search} search of {method}, ratio {ratio:g}", parameters, fixed) | {"run_cap": budget}
 
 
-def _definition(
-    search: str, name: str, parameters: Mapping[str, Any], budget: int, fixed: Sequence[str]
-) -> dict[str, Any]:
+def _definition(search: str, name: str, parameters: Mapping[str, Any], fixed: Sequence[str]) -> dict[str, Any]:
     wandb = [] if any(word.partition("=")[0] == "--wandb" for word in fixed) else ["--wandb", "online"]
     return {
         "name": name,
@@ -99,32 +99,26 @@ def _definition(
         "command": ["${env}", "${interpreter}", "${program}", "job", *fixed, *wandb, "${args}"],
         "method": search,
         "metric": {"name": tracking.SCORE, "goal": "maximize"},
-        "run_cap": budget,
         "parameters": dict(parameters),
     }
 
 
 def search_space(method: str) -> dict[str, dict[str, Any]]:
-    """Return the hyper-parameters that a method declares as worth searching: their values, else their range.
+    """Return the hyper-parameters that a method declares as worth searching, with the values worth trying.
 
-    Raises
-    ------
-    UserError : it declares none
+    A method that names no values is searched over its bounded numbers. Elsewhere bounds say what is valid, not what is
+    worth a run. Empty for a method without either.
     """
-    from dataclasses import fields
-
     from ltbench.methods import registry
 
-    space: dict[str, dict[str, Any]] = {}
-    for declared in fields(registry.get(method).Config):
-        low, high, values = (declared.metadata.get(name) for name in ("low", "high", "sweep"))
-        if values:
-            space[declared.name] = {"values": list(values)}
-        elif low is not None and high is not None and low < high:
-            space[declared.name] = {"min": low, "max": high}
-    if not space:
-        raise UserError(f"method {method} has no hyper-parameter to search; leave it out or use --search grid")
-    return space
+    declared = {each.name: each.metadata for each in fields(registry.get(method).Config)}
+    values = {name: {"values": list(each["sweep"])} for name, each in declared.items() if each.get("sweep")}
+    ranges = {name: (each.get("low"), each.get("high")) for name, each in declared.items()}
+    return values or {
+        name: {"distribution": "int_uniform" if isinstance(low, int) else "uniform", "min": low, "max": high}
+        for name, (low, high) in ranges.items()
+        if low is not None and high is not None and low < high
+    }
 
 
 def job_arguments(words: Sequence[str]) -> list[str]:
@@ -142,7 +136,7 @@ def grid_arguments(jobs: Sequence[Job]) -> Iterator[list[str]]:
         by_setting.setdefault(tuple(job.hyperparameters.items()), []).append(job)
     for setting, own in by_setting.items():
         arguments = ["--method", *dict.fromkeys(job.method for job in own)]
-        arguments += ["--ratio", *dict.fromkeys(f"{job.ratio:g}" for job in own)]
+        arguments += ["--ratio", *dict.fromkeys(str(job.ratio) for job in own)]
         arguments += ["--trial", *dict.fromkeys(str(job.trial) for job in own)]
         yield [*arguments, "--set", *(f"{name}={value}" for name, value in setting)] if setting else arguments
 
@@ -190,7 +184,6 @@ def _main(options: argparse.Namespace, others: list[str]) -> int:
     if options.search not in SEARCHES:
         raise unknown("search", options.search, SEARCHES)
     fixed = [*others, *(word for path in options.plugin for word in ("--plugin", str(path)))]
-    # Names and numbers of run.py's own options are refused now, not in the first job.
     _refuse_unfit(run.parser().parse_args(fixed), options)
     for plugin in options.plugin:
         load_plugin(plugin)
@@ -204,22 +197,35 @@ def _main(options: argparse.Namespace, others: list[str]) -> int:
         definitions = _searches(options, methods, ratios, fixed)
     if options.register:
         tracking.require("online")
+    checked = {path: _checked(definition) for path, definition in definitions.items()}
     for path, definition in definitions.items():
         _write(path, definition)
-        print(f"{path}: {definition['name']}, {definition['run_cap']} runs, {_checked(definition)}")
+        print(f"{path}: {definition['name']}, {_runs(definition)} runs, {checked[path]}")
     for path, definition in definitions.items():
-        start = _register(definition) if options.register else f"wandb sweep {path}, then wandb agent with the id"
+        by_hand = f"wandb sweep --project {_project()} {shlex.quote(str(path))}, then the wandb agent that it names"
+        start = _register(definition) if options.register else by_hand
         print(f"start on any machine, in this repository's root: {start}")
     return 0
 
 
 def _refuse_unfit(fixed: argparse.Namespace, options: argparse.Namespace) -> None:
+    """Refuse now what would fail in every job, as far as no data are needed to know it."""
+    from ltbench.benchmarks.protocol import Protocol, protocol_for
+    from ltbench.datasets import registry
+
+    run.check_ranges(fixed)
+    if fixed.dataset != "auto":
+        registry.get(fixed.dataset)
+    names = {each.name for each in fields(Protocol)} & set(vars(fixed)) - {"preset"}
+    protocol_for(fixed.preset or "paper", **{name: getattr(fixed, name) for name in names})
     if fixed.trial or fixed.list is not None:
         raise UserError("sweep.py takes no --trial and no --list; give --trials, or use run.py")
     if options.trials is not None and not 1 <= options.trials <= 1000:
         raise UserError(f"--trials must be from 1 to 1000, got {options.trials}")
     if options.budget is not None and not 1 <= options.budget <= 10_000:
         raise UserError(f"--budget must be from 1 to 10000, got {options.budget}")
+    if options.action == "create" and (fixed.fresh or fixed.dry_run):
+        raise UserError("--fresh and --dry-run would go to every job, which would never be done; leave them out")
     if options.search == "grid" and options.budget is not None:
         raise UserError("--budget is for --search random or bayes; a grid runs all its jobs")
     if options.search != "grid" and (options.set or (options.trials or 1) > 1 or len(options.ratio) > 1):
@@ -232,12 +238,28 @@ def _searches(
     options: argparse.Namespace, methods: Sequence[str], ratios: Sequence[float], fixed: Sequence[str]
 ) -> dict[Path, dict[str, Any]]:
     """Return one sweep a method, with the same budget for each."""
+    spaces = {name: search_space(name) for name in methods}
+    bare = ", ".join(name for name, space in spaces.items() if not space)
+    if bare and "all" not in options.method:
+        raise UserError(f"{bare} has no hyper-parameter to search; leave it out or use --search grid")
+    if bare:
+        print(f"left out, without a hyper-parameter to search: {bare}")
     return {
         options.file.with_stem(f"{options.file.stem}-{name}"): search_definition(
-            name, search_space(name), ratios[0], options.search, options.budget or 20, fixed
+            name, space, ratios[0], options.search, options.budget or 20, fixed
         )
-        for name in methods
+        for name, space in spaces.items()
+        if space
     }
+
+
+def _runs(definition: Mapping[str, Any]) -> int:
+    """Return how many runs a sweep has."""
+    return definition.get("run_cap") or math.prod(len(each["values"]) for each in definition["parameters"].values())
+
+
+def _project() -> str:
+    return os.environ.get("WANDB_PROJECT", tracking.PROJECT)
 
 
 def _whole(ratios: Sequence[float]) -> list[float]:
@@ -285,19 +307,26 @@ def _write(path: Path, definition: Mapping[str, Any]) -> None:
 
 def _checked(definition: Mapping[str, Any]) -> str:
     """Check a definition against W&B's schema where the package `sweeps` is installed; return what was done."""
+    # Of the package's releases, 0.2 goes with numpy 2; its schema is older than `run_cap`, which 0.3 knows.
     try:
-        from sweeps.config import schema_violations_from_proposed_config
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from sweeps.config import schema, schema_violations_from_proposed_config
     except ImportError:
-        return "schema not checked (no package sweeps)"
-    violations = schema_violations_from_proposed_config(dict(definition))
+        return 'schema not checked (pip install "sweeps<0.3" would)'
+    unknown_keys = {"run_cap"} - set(schema.sweep_config_jsonschema["properties"])
+    violations = schema_violations_from_proposed_config(
+        {name: value for name, value in definition.items() if name not in unknown_keys}
+    )
     if violations:
         raise UserError(f"W&B would refuse this sweep: {'; '.join(map(str, violations))}")
-    return "schema checked"
+    return f"schema checked{', but for run_cap' if unknown_keys & set(definition) else ''}"
 
 
 def _register(definition: Mapping[str, Any]) -> str:
     """Register a sweep; return the line that starts an agent. Waits a bounded time."""
-    project = os.environ.get("WANDB_PROJECT", tracking.PROJECT)
+    project = _project()
+    tracking.set_defaults()
     answers: list[Any] = []
 
     def ask() -> None:
@@ -314,7 +343,9 @@ def _register(definition: Mapping[str, Any]) -> str:
     thread.join(_REGISTER_SECONDS)
     answer = answers[0] if answers else TimeoutError(f"no answer within {_REGISTER_SECONDS:g} s")
     if not isinstance(answer, str):
-        raise UserError(f"W&B did not register the sweep ({type(answer).__name__}: {answer}); its file is written")
+        tracking.end_service()
+        reason = str(answer).strip().partition("\n")[0]
+        raise UserError(f"W&B did not register the sweep ({type(answer).__name__}: {reason}); its file is written")
     return f"wandb agent {answer if '/' in answer else f'{project}/{answer}'}"
 
 

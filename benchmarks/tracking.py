@@ -7,6 +7,7 @@ the cache are told whole. All W&B calls of a trial are made by one background th
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import netrc
@@ -14,13 +15,13 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 from urllib.parse import urlsplit
 
 from ltbench.errors import UserError
-from ltbench.registry import unknown
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.trial import TrialSpec
@@ -31,7 +32,7 @@ PROJECT = "ltbench"
 SCORE = "val/score"
 
 _INIT_SECONDS, _FINISH_SECONDS = 45, 45
-_CLOSE_SECONDS, _INTERRUPTED_SECONDS = 100.0, 5.0
+_CLOSE_SECONDS, _AGAIN_SECONDS, _INTERRUPTED_SECONDS = 100.0, 10.0, 5.0
 _GROUP_LENGTH, _TAG_LENGTH = 128, 64  # W&B refuses longer ones
 _SETTINGS = {
     "console": "off",
@@ -51,6 +52,11 @@ _SETTINGS = {
 }
 
 
+# Read by wandb once, from the environment alone: it prints which key it found, whatever its settings say, and its own
+# telemetry has held an exiting process for half a minute where the server does not answer.
+_QUIET = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+
+
 class Display(Interface):
     """Where a trial's progress is shown and lines about it are printed."""
 
@@ -65,14 +71,12 @@ class Display(Interface):
 
 
 def require(mode: str) -> None:
-    """Refuse a mode that does not exist or cannot work here; asks nothing and waits for nothing.
+    """Refuse a mode that cannot work here; asks nothing and waits for nothing.
 
     Raises
     ------
-    UserError : an unknown mode, no package wandb, or online without a key
+    UserError : no package wandb, or online without a key
     """
-    if mode not in MODES:
-        raise unknown("--wandb mode", mode, MODES)
     if mode == "disabled":
         return
     try:
@@ -114,18 +118,40 @@ def tracked(spec: TrialSpec, display: Display) -> Iterator[Display]:
     try:
         yield _TrackedDisplay(display, mirror)
     except Exception:
-        mirror.close(1, _CLOSE_SECONDS)
+        mirror.close(1, _patience())
         raise
     except BaseException:
         mirror.close(1, _INTERRUPTED_SECONDS)
         raise
-    mirror.close(0, _CLOSE_SECONDS)
+    mirror.close(0, _patience())
 
 
 def repeat_in_sweep(spec: TrialSpec, tell: Callable[[str], None]) -> None:
     """Mirror a trial that was done before, where a W&B agent waits for its score; nothing elsewhere."""
     if spec.wandb != "disabled" and os.environ.get("WANDB_SWEEP_ID"):
-        Mirror(spec, tell).close(0, _CLOSE_SECONDS)
+        Mirror(spec, tell).close(0, _patience())
+
+
+@dataclass
+class _Experience:
+    """What this process has seen of W&B.
+
+    Attributes
+    ----------
+    failed : whether the latest mirror did
+    """
+
+    failed: bool = False
+
+
+@functools.cache
+def _experience() -> _Experience:
+    return _Experience()
+
+
+def _patience() -> float:
+    """Return how long a trial waits for W&B at its end: in an outage one trial pays the full time, not each of them."""
+    return _AGAIN_SECONDS if _experience().failed else _CLOSE_SECONDS
 
 
 class _TrackedDisplay:
@@ -174,10 +200,14 @@ class Mirror:
     def close(self, exit_code: int, patience: float) -> None:
         """Send what is left and end the run; wait for that at most `patience` seconds."""
         self._requests.put(exit_code)
-        self._thread.join(patience)
-        if self._thread.is_alive():
-            self._fail(f"no answer within {patience:g} s")
-            _end_service()
+        try:
+            self._thread.join(patience)
+        finally:  # a second Ctrl-C ends the waiting, not what must follow it
+            if self._thread.is_alive():
+                self._fail(f"no answer within {patience:g} s")
+            if self._failed:
+                end_service()
+            _experience().failed = self._failed
 
     def _serve(self) -> None:
         # W&B is a mirror: whatever it raises, here and nowhere else, must not reach the trial. SystemExit too, which
@@ -190,6 +220,7 @@ class Mirror:
             if self._run is not None and not self._failed:
                 self._send_result()
                 self._run.finish(exit_code=exit_code)
+                _flush()
         except (Exception, SystemExit) as error:
             reason = str(error).strip().partition("\n")[0]
             self._fail(f"{type(error).__name__}: {reason}")
@@ -284,8 +315,8 @@ def _shortened(text: str, length: int) -> str:
 def _begin(spec: TrialSpec) -> Any:
     """Start the W&B run of a trial, with its files under the results folder."""
     results = spec.folder.parents[2].absolute()
-    for name in ("CACHE", "DATA", "ARTIFACT"):
-        os.environ.setdefault(f"WANDB_{name}_DIR", str(results / "wandb" / name.lower()))
+    folders = {f"WANDB_{name}_DIR": str(results / "wandb" / name.lower()) for name in ("CACHE", "DATA", "ARTIFACT")}
+    set_defaults(folders | _QUIET)
     (results / "wandb").mkdir(exist_ok=True)
     import wandb
 
@@ -304,6 +335,12 @@ def _begin(spec: TrialSpec) -> Any:
     run.define_metric("epoch")
     run.define_metric("*", step_metric="epoch")
     return run
+
+
+def set_defaults(variables: Mapping[str, str] = _QUIET) -> None:
+    """Set environment variables that are not set."""
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -333,7 +370,17 @@ def _artifact(spec: TrialSpec, run_id: str) -> Any:
     return artifact
 
 
-def _end_service() -> None:
+def _flush() -> None:
+    """Wait until W&B's own process has written everything and ended.
+
+    The end of a run only announces it: a worker process that is stopped afterwards would take the last records along.
+    """
+    import wandb
+
+    wandb.teardown()
+
+
+def end_service() -> None:
     """Stop W&B's own process, which does not answer: at exit wandb would wait for it without end.
 
     There is no public way; where wandb keeps it elsewhere, nothing happens. The next trial starts another.

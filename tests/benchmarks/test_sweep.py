@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,14 +28,21 @@ def _created(arguments: list[str], folder: Path) -> dict[str, dict[str, Any]]:
     return {path.name: yaml.safe_load(path.read_text()) for path in sorted(folder.glob("*.yaml"))}
 
 
-def _line(definition: dict[str, Any], values: dict[str, Any]) -> list[str]:
-    """Return a job's arguments as W&B's agent writes them, by its own function."""
+def _command(definition: dict[str, Any], values: dict[str, Any]) -> list[str]:
+    """Return a job's command as W&B's agent writes it, its arguments by the agent's own function."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
     given = create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})["args"]
-    assert definition["command"][:4] == ["${env}", "${interpreter}", "${program}", "job"]
-    assert definition["command"][-1] == "${args}" and (ROOT / definition["program"]).is_file()
-    return [*definition["command"][4:-1], *given]
+    filled = {"${env}": ["/usr/bin/env"], "${interpreter}": [sys.executable], "${args}": given}
+    filled["${program}"] = [definition["program"]]
+    return [word for part in definition["command"] for word in filled.get(part, [part])]
+
+
+def _line(definition: dict[str, Any], values: dict[str, Any]) -> list[str]:
+    """Return what a job's command gives to `sweep.py job`."""
+    start, line = _command(definition, values)[:4], _command(definition, values)[4:]
+    assert start == ["/usr/bin/env", sys.executable, "benchmarks/sweep.py", "job"]
+    return line
 
 
 def _job(line: list[str]) -> sweep.Job:
@@ -50,34 +57,37 @@ def _key(job: sweep.Job) -> tuple[Any, ...]:
 
 def _enumerated(definition: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the runs of a grid by the package that W&B's server uses."""
-    sweeps = pytest.importorskip("sweeps")
+    import sweeps
+
     runs: list[Any] = []
-    while len(runs) <= definition["run_cap"] and (following := sweeps.next_run(definition, runs)) is not None:
+    while len(runs) < 100 and (following := sweeps.next_run(definition, runs)) is not None:
         following.state = sweeps.RunState.finished
         runs.append(following)
     return [{name: entry["value"] for name, entry in each.config.items()} for each in runs]
 
 
-def test_a_grid_is_the_manifest(tmp_path: Path) -> None:
+def _violations(definition: dict[str, Any]) -> list[str]:
+    """Return what W&B's schema has against a definition."""
+    from sweeps.config import schema, schema_violations_from_proposed_config
+
+    known = schema.sweep_config_jsonschema["properties"]
+    if "run_cap" not in known:  # before sweeps 0.3
+        definition = {name: value for name, value in definition.items() if name != "run_cap"}
+    return schema_violations_from_proposed_config(definition)
+
+
+def test_a_grid_passes_the_schema_and_enumerates_to_the_manifest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (definition,) = _created([*GRID, *FIXED], tmp_path).values()
-    jobs = sweep.manifest(["ce", "rs"], [5, 10.5], 3, {})
-    assert len(jobs) == 12 == definition["run_cap"]
+    assert "grid of ce, rs, 12 runs, schema checked\n" in capsys.readouterr().out
+    assert _violations(definition) == [] and "run_cap" not in definition
     assert definition["metric"] == {"name": "val/score", "goal": "maximize"}
-    names = definition["parameters"]
-    product = itertools.product(*(choice["values"] for choice in names.values()))
-    lines = [_line(definition, dict(zip(names, values, strict=True))) for values in product]
-    assert sorted(map(_key, map(_job, lines))) == sorted(map(_key, jobs))
+    lines = [_line(definition, values) for values in _enumerated(definition)]
+    jobs = sweep.manifest(["ce", "rs"], [5, 10.5], 3, {})
+    assert len(jobs) == 12 and sorted(map(_key, map(_job, lines))) == sorted(map(_key, jobs))
     options = run.parser().parse_args(sweep.job_arguments(lines[0]))
     assert (options.wandb, options.dataset, options.epochs) == ("online", "synthetic", 1)
-
-
-def test_a_grid_passes_the_schema_and_enumerates_to_the_manifest(tmp_path: Path) -> None:
-    config = pytest.importorskip("sweeps.config")
-    (definition,) = _created([*GRID, *FIXED], tmp_path).values()
-    assert config.schema_violations_from_proposed_config(definition) == []
-    jobs = [_job(_line(definition, values)) for values in _enumerated(definition)]
-    wanted = sweep.manifest(["ce", "rs"], [5, 10.5], 3, {})
-    assert len(jobs) == 12 and sorted(map(_key, jobs)) == sorted(map(_key, wanted))
 
 
 def test_hyper_parameters_in_a_grid(tmp_path: Path) -> None:
@@ -85,9 +95,8 @@ def test_hyper_parameters_in_a_grid(tmp_path: Path) -> None:
     (definition,) = _created([*grid, *FIXED], tmp_path).values()
     assert definition["parameters"]["set.drw"] == {"values": [True, False]}
     jobs = sweep.manifest(["ldam"], [5], 2, {"drw": [True, False], "max_margin": [0.3, 0.5]})
-    names = definition["parameters"]
-    product = itertools.product(*(choice["values"] for choice in names.values()))
-    lines = [_line(definition, dict(zip(names, values, strict=True))) for values in product]
+    lines = [_line(definition, values) for values in _enumerated(definition)]
+    assert _violations(definition) == [] and len(lines) == 8
     assert sorted(map(_key, map(_job, lines))) == sorted(map(_key, jobs))
     for line in lines:
         configure("ldam", registry.get("ldam").Config, "paper", dict(_job(line).hyperparameters))
@@ -99,43 +108,56 @@ def test_hyper_parameters_in_a_grid(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("search", ["random", "bayes"])
-def test_every_method_is_searched_with_the_same_budget(search: str, tmp_path: Path) -> None:
-    searched = [name for name in available() if name in ("flex", "ldam", "rs", "tau_norm", "oltr", "elf")]
-    options = ["--method", *searched, "--search", search, "--budget", "7"]
-    definitions = _created([*options, *FIXED], tmp_path)
-    assert set(definitions) == {f"sweep-{name}.yaml" for name in searched}
-    for name, definition in zip(sorted(searched), definitions.values(), strict=True):
+def test_every_method_is_searched_with_the_same_budget(
+    search: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sweeps
+
+    definitions = _created(["--method", "all", "--search", search, "--budget", "7", *FIXED], tmp_path)
+    left_out = [name for name in available() if not sweep.search_space(name)]
+    assert f"without a hyper-parameter to search: {', '.join(left_out)}\n" in capsys.readouterr().out
+    searched = [name for name in available() if name not in left_out]
+    assert set(definitions) == {f"sweep-{name}.yaml" for name in searched} and len(searched) > 10
+    for name in searched:
+        definition = definitions[f"sweep-{name}.yaml"]
         assert definition["run_cap"] == 7 and definition["method"] == search
-        assert definition["parameters"]["method"] == {"value": name}
-        for end in (0, -1):
-            values = {key: _extreme(choice, end) for key, choice in definition["parameters"].items()}
-            configure(name, registry.get(name).Config, "paper", dict(_job(_line(definition, values)).hyperparameters))
+        assert _violations(definition) == []
+        for _ in range(3):
+            drawn = {key: entry["value"] for key, entry in sweeps.next_run(definition, []).config.items()}
+            job = _job(_line(definition, drawn))
+            assert (job.method, job.ratio, job.trial) == (name, 100, 0) and job.hyperparameters
+            configure(name, registry.get(name).Config, "paper", dict(job.hyperparameters))
 
 
-def _extreme(choice: dict[str, Any], end: int) -> Any:
-    """Return the first or the last value of a parameter's range."""
-    return list(choice["values"] if "values" in choice else choice.values())[end]
-
-
-@pytest.mark.parametrize("search", ["random", "bayes"])
-def test_searches_pass_the_schema_and_draw_jobs_that_run_accepts(search: str, tmp_path: Path) -> None:
-    sweeps = pytest.importorskip("sweeps")
-    schema = pytest.importorskip("sweeps.config").schema_violations_from_proposed_config
-    for name, definition in _created(["--method", "flex", "ldam", "--search", search], tmp_path).items():
-        assert schema(definition) == []
-        following = sweeps.next_run(definition, [])
-        job = _job(_line(definition, {key: entry["value"] for key, entry in following.config.items()}))
-        assert name == f"sweep-{job.method}.yaml" and job.trial == 0
-        configure(job.method, registry.get(job.method).Config, "paper", dict(job.hyperparameters))
-
-
-def test_search_spaces_come_from_what_methods_declare() -> None:
+def test_search_spaces_are_the_values_that_methods_declare_and_bounds_only_where_there_are_none() -> None:
     space = sweep.search_space("ldam")
     assert space["drw"] == {"values": [True, False]} and space["max_margin"] == {"values": [0.3, 0.5, 0.7]}
-    assert sweep.search_space("tau_norm") == {"tau": {"min": 0.0, "max": 1.0}}
+    assert "ssl_momentum" not in sweep.search_space("flex")
+    assert sweep.search_space("tau_norm") == {"tau": {"distribution": "uniform", "min": 0.0, "max": 1.0}}
+    assert sweep.search_space("ce") == {}
 
 
-def test_run_trains_the_grid_and_skips_what_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_the_package_the_schema_is_not_checked_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sweeps.config", None)
+    _created([*GRID, *FIXED], tmp_path)
+    assert 'schema not checked (pip install "sweeps<0.3"' in capsys.readouterr().out
+
+
+def test_what_the_schema_refuses_is_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep.tracking, "SCORE", 5)
+    assert sweep.main(["create", *GRID, "--file", str(tmp_path / "sweep.yaml")]) == 2
+    assert "W&B would refuse this sweep: 5 is not" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_trains_the_grid_whose_jobs_an_agent_then_finds_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "available_cores", lambda: 1)  # no processes for decoding
     out = ["--out", str(tmp_path / "results")]
     grid = ["--method", "rs", "--ratio", "5", "--trials", "2", "--set", "power=0,0.5", *TINY, *out]
     assert sweep.main(["run", *grid]) == 0
@@ -144,11 +166,11 @@ def test_run_trains_the_grid_and_skips_what_is_done(tmp_path: Path, capsys: pyte
         (power, trial) for power in (0.0, 0.5) for trial in (0, 1)
     ]
     stamps = [path.stat().st_mtime_ns for path in results]
-    # A job of W&B's agent finds the same trials done.
     (definition,) = _created([*grid, "--wandb", "disabled"], tmp_path).values()
-    for values in ({"method": "rs", "ratio": 5, "trial": 1, "set.power": 0.5},):
-        assert sweep.main(["job", *_line(definition, values)]) == 0
-    assert "1 trials, 1 of them done" in capsys.readouterr().out
+    command = _command(definition, _enumerated(definition)[-1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment).stdout
+    assert "1 trials, 1 of them done" in told
     assert [path.stat().st_mtime_ns for path in results] == stamps
 
 
@@ -167,6 +189,11 @@ BAD = {
     "create --method ldam --search random --trials 3": "takes one --ratio",
     "create --method ce --trials 0": "--trials must be",
     "create --method ce --epoch 3": "unrecognized arguments",
+    "create --method ce --epochs 0": "epochs must be",
+    "create --method ce --dataset syntetic": "did you mean 'synthetic'",
+    "create --method ce --preset quik": "did you mean 'quick'",
+    "create --method ce --wandb onlin": "did you mean 'online'",
+    "create --method ce --fresh": "would go to every job",
     "create --method ce --trial 3": "no --trial",
     "create --method ldam --set drw=maybe": "drw must be true or false",
     "create --method ldam --set dwr=true": "did you mean 'drw'",
@@ -198,9 +225,11 @@ def test_registering_tells_how_to_start_an_agent(
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     arguments = ["create", *GRID, "--register", "--file", str(tmp_path / "sweep.yaml")]
-    monkeypatch.setattr(wandb, "sweep", lambda definition, project: f"id{definition['run_cap']}")
+    for name in ("WANDB_SILENT", "WANDB_ERROR_REPORTING"):  # set by what is tested, and gone after it
+        monkeypatch.setenv(name, "true")
+    monkeypatch.setattr(wandb, "sweep", lambda definition, project: f"of-a-{definition['method']}")
     assert sweep.main(arguments) == 0
-    assert "wandb agent ltbench/id12" in capsys.readouterr().out
+    assert "wandb agent ltbench/of-a-grid" in capsys.readouterr().out
 
     def broken(definition: Any, project: str) -> str:
         raise wandb.Error("no network")
