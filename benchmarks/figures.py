@@ -43,10 +43,14 @@ class Picture:
     ----------
     name : of its file, without suffix
     draw : returns the figure, or a line that says why there is none
+    kind : what it shows: one of `FIGURES`, or "story-images"
+    row : whose alone it is, None where rows share it
     """
 
     name: str
     draw: Callable[[], Figure | str]
+    kind: str
+    row: Row | None = None
 
 
 def pictures(kinds: Iterable[str], rows: Sequence[Row], results: Path, shared: Sequence[Row]) -> Iterator[Picture]:
@@ -65,13 +69,14 @@ def pictures(kinds: Iterable[str], rows: Sequence[Row], results: Path, shared: S
     kinds, first = set(kinds), rows[0].records[0]
     names = first.result["class_names"]
     if "per-class" in kinds:
-        yield Picture("per-class", partial(plot_accuracy.per_class_accuracy, shared))
+        yield Picture("per-class", partial(plot_accuracy.per_class_accuracy, shared), "per-class")
     if "reliability" in kinds:
-        yield Picture("reliability", partial(plot_calibration.reliability, rows))
+        yield Picture("reliability", partial(plot_calibration.reliability, rows), "reliability")
     if "counts" in kinds:
-        yield Picture("counts", lambda: plot_data.class_counts(names, plot_data.manifest_of(first)))
+        yield Picture("counts", lambda: plot_data.class_counts(names, plot_data.manifest_of(first)), "counts")
     if "samples" in kinds:
-        yield Picture("samples", partial(_with_images, first, results, partial(plot_data.samples, names)))
+        draw = partial(_with_images, first, results, partial(plot_data.samples, names))
+        yield Picture("samples", draw, "samples")
     baseline = next((row for row in rows if row.name == BASELINE), None)
     for row in rows:
         yield from _pictures_of_row(kinds, row, None if row is baseline else baseline, results)
@@ -82,14 +87,17 @@ def _pictures_of_row(kinds: set[str], row: Row, reference: Row | None, results: 
 
     first = row.records[0]
     stem = first.folder.parent.name
+    drawn: dict[str, Callable[[], Figure | str]] = {}
     if "curves" in kinds:
-        yield Picture(f"curves-{stem}", partial(plot_training.training_curves, row, reference))
+        drawn["curves"] = partial(plot_training.training_curves, row, reference)
     if "confusion" in kinds:
-        yield Picture(f"confusion-{stem}", partial(plot_accuracy.confusion, row))
+        drawn["confusion"] = partial(plot_accuracy.confusion, row)
     if "story" in kinds and plot_story.has_story(first):
-        yield Picture(f"story-{stem}", partial(plot_story.story, first, row.name))
+        drawn["story"] = partial(plot_story.story, first, row.name)
         draw = partial(plot_story.story_montage, first, row.name)
-        yield Picture(f"story-images-{stem}", partial(_with_images, first, results, draw))
+        drawn["story-images"] = partial(_with_images, first, results, draw)
+    for kind, draw in drawn.items():
+        yield Picture(f"{kind}-{stem}", draw, kind, row)
 
 
 def _with_images(record: Record, results: Path, draw: Callable[..., Figure]) -> Figure | str:
