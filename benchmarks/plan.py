@@ -123,6 +123,8 @@ def described(dataset: SplitDataset) -> dict[str, Any]:
         "dataset": source.name,
         "variant": source.variant,
         "title": source.title,
+        "licence": source.licence,
+        "citation": source.citation,
         "split": dataset.split,
         "ratio": dataset.ratio,
         "class_names": list(source.class_names),

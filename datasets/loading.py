@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _AUTO = "isic2019"
 _EMBEDDED = "synthetic"
+_WITHOUT_FOLDER = (_EMBEDDED, "digits")
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class SplitDataset:
     @cached_property
     def overlap(self) -> Overlap:
         """What the parts of the declared split share."""
-        return overlap(self.declared)
+        return overlap(self.declared, lesions_known=self.source.has_lesion_ids)
 
     def store(self, *, workers: int = 1, quiet: bool = True) -> ImageStore:
         """Return the store of the split's images, decoding what is missing."""
@@ -106,7 +107,7 @@ def resolve(name: str, root: Path | None) -> tuple[str, Path | None]:
         raise unknown("dataset", name, ["auto", *registry.available()])
     if root is not None and not root.is_dir():
         raise UserError(f"--data-root {root} is not a folder")
-    if name == _EMBEDDED:
+    if name in _WITHOUT_FOLDER:
         return name, None
     fallback = Path(os.environ.get("LTBENCH_DATA") or "data")
     candidate = root or fallback
@@ -157,7 +158,7 @@ def load(
     UserError : anything about names, files or counts that the user can mend
     """
     name, root = resolve(name, root)
-    source = _create(name, root, options or {}, split_dir)
+    source = _create(name, root, options or {}, {"split_dir": split_dir, "image_size": image_size})
     ratio = source.default_ratio if ratio is None else ratio
     split = ("paper" if split_dir else source.default_split) if split is None else split
     _refuse_idle(ratio, split, n_max, (val_per_class, test_per_class))
@@ -241,14 +242,12 @@ def _measured_ratio(manifest: Manifest) -> float:
     return round(float(counts.max() / counts[counts > 0].min()), 2)
 
 
-def _create(name: str, root: Path | None, options: Mapping[str, Any], split_dir: Path | None) -> Source:
-    """Return a source; one that takes its images from published split files is given their folder."""
+def _create(name: str, root: Path | None, options: Mapping[str, Any], request: Mapping[str, Any]) -> Source:
+    """Return a source with its options; one whose constructor names a part of the request is given that too."""
     source = registry.get(name)
-    known = [parameter for parameter in inspect.signature(source).parameters if parameter != "root"]
+    parameters = inspect.signature(source).parameters
+    known = [parameter for parameter in parameters if parameter not in ("root", *request)]
     for option in options:
         if option not in known:
             raise unknown(f"option of dataset {name}", option, known or ["none"])
-    given = dict(options)
-    if split_dir is not None and "split_dir" in known:
-        given.setdefault("split_dir", split_dir)
-    return source(root, **given)
+    return source(root, **options, **{key: value for key, value in request.items() if key in parameters})

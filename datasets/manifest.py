@@ -160,13 +160,24 @@ class Manifest:
 
 @dataclass(frozen=True)
 class PairOverlap:
-    """What two parts share: `images` ids, and `lesion_images` of the `total` in `second` whose lesion is in `first`."""
+    """What two parts share: `images` ids, and `lesion_images` of the `total` in `second` whose lesion is in `first`.
+
+    `lesion_images` is None where lesions are not known.
+    """
 
     first: str
     second: str
     images: int
-    lesion_images: int
+    lesion_images: int | None
     total: int
+
+    def line(self) -> str:
+        """Return a line of plain text."""
+        text = f"overlap {self.first}/{self.second}: {self.images} images"
+        if self.lesion_images is None:
+            return f"{text}; lesions are not known"
+        shown = f"{self.lesion_images} of {self.total} {self.second} images"
+        return f"{text}; {shown} show a lesion that {self.first} shows too"
 
 
 @dataclass(frozen=True)
@@ -177,26 +188,22 @@ class Overlap:
 
     def lines(self) -> list[str]:
         """Return a line of plain text for every pair."""
-        return [
-            f"overlap {pair.first}/{pair.second}: {pair.images} images; {pair.lesion_images} of {pair.total} "
-            f"{pair.second} images show a lesion that {pair.first} shows too"
-            for pair in self.pairs
-        ]
+        return [pair.line() for pair in self.pairs]
 
-    def as_dict(self) -> dict[str, dict[str, int]]:
+    def as_dict(self) -> dict[str, dict[str, int | None]]:
         """Return `{"train/test": {"images": ..., "lesion_images": ..., "total": ...}, ...}`."""
         numbers = ("images", "lesion_images", "total")
         return {f"{pair.first}/{pair.second}": {key: asdict(pair)[key] for key in numbers} for pair in self.pairs}
 
 
-def overlap(manifest: Manifest) -> Overlap:
-    """Count the images and lesions that two parts of a split share."""
+def overlap(manifest: Manifest, *, lesions_known: bool = True) -> Overlap:
+    """Count the images and, where they are known, the lesions that two parts of a split share."""
     pairs = []
     for first, second in _PAIRS:
         one, other = manifest.parts == first, manifest.parts == second
         images = np.isin(manifest.ids[other], manifest.ids[one]).sum()
-        lesion_images = np.isin(manifest.lesions[other], manifest.lesions[one]).sum()
-        pairs.append(PairOverlap(first, second, int(images), int(lesion_images), int(other.sum())))
+        lesion_images = int(np.isin(manifest.lesions[other], manifest.lesions[one]).sum()) if lesions_known else None
+        pairs.append(PairOverlap(first, second, int(images), lesion_images, int(other.sum())))
     return Overlap(tuple(pairs))
 
 

@@ -69,6 +69,8 @@ def make_split(
         if not allow_missing:
             _require_images(source, np.isin(source.ids, manifest.ids))
         return manifest
+    if split == "lesion" and not source.has_lesion_ids:
+        raise UserError(f"{source.title} does not tell which images show the same lesion; use --split paper")
     if seed < 0:
         raise UserError(f"seed must be 0 or more, not {seed}")
     if not allow_missing:

@@ -21,6 +21,7 @@ class Pairs(Source):
     """Three classes of 60, 200 and 100 images, two to a lesion."""
 
     title = "pairs"
+    has_lesion_ids = True
     class_names = ("a", "b", "c")
 
     def __init__(self):

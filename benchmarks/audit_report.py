@@ -1,0 +1,95 @@
+"""What an audit found, as text: tables of classes and overlaps, and the images of which something is to be said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from ltbench.datasets.audit import Audit, Finding, PairAudit, imbalance
+from ltbench.datasets.longtail import PARTS
+
+_EXAMPLES = 10
+_UNKNOWN = "n/a"
+
+
+def audit_text(found: Audit, heading: str) -> str:
+    """Return the report of an audit."""
+    source = found.source
+    lines = [f"### {heading}", "", _classes(found), "", _overlaps(found), ""]
+    lines += [_verdict(pair) for pair in found.pairs]
+    unknown = int((found.manifest.lesions == found.manifest.ids).sum())
+    if source.has_lesion_ids and unknown:
+        lines.append(f"lesion unknown for {unknown} images of the split; each counts as a lesion of its own")
+    if source.patients is not None:
+        lines.append(f"patient unknown for {int((source.patients == '').sum())} of {len(source.ids)} images")
+    lines += ["", *_images(found)]
+    lines += _listed("different labels", found.conflicts, found)
+    lines += _listed("unreadable", found.unreadable, found)
+    lines += _listed("odd size, shape or mode", found.odd, found)
+    return "\n".join(lines)
+
+
+def _classes(found: Audit) -> str:
+    counts = found.class_counts()
+    rows = [
+        [name, *(int(counts[part][label]) for part in (*PARTS, "all"))]
+        for label, name in enumerate(found.source.class_names)
+    ]
+    ratios = [imbalance(counts[part]) for part in (*PARTS, "all")]
+    rows.append(["all classes", *(int(counts[part].sum()) for part in (*PARTS, "all"))])
+    rows.append(["imbalance ratio", *(_UNKNOWN if ratio is None else f"{ratio:.4g}" for ratio in ratios)])
+    return tabulate(rows, ["class", *PARTS, "all labelled"], tablefmt="github")
+
+
+def _overlaps(found: Audit) -> str:
+    headers = ["images of", "known from", "images", "same image", "same lesion", "same patient"]
+    headers += ["same pixels", "near-duplicate", "alike, lesion ids differ", "in any way"]
+    rows = []
+    for pair in found.pairs:
+        seen = found.facts is not None
+        looks = [_among(pair, len(pair.leaked[kind])) if seen else _UNKNOWN for kind in ("content", "near")]
+        beyond = _among(pair, len(pair.beyond_lesions)) if seen else _UNKNOWN
+        patient = len(pair.leaked["patient"]) if "patient" in pair.leaked else _UNKNOWN
+        known = [len(pair.leaked["id"]), len(pair.leaked["lesion"]), patient]
+        rows.append([pair.second, pair.first, pair.total, *known, *looks, beyond, len(pair.any)])
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def _among(pair: PairAudit, count: int) -> str:
+    return str(count) if pair.examined == pair.total else f"{count} of {pair.examined}"
+
+
+def _verdict(pair: PairAudit) -> str:
+    count = len(pair.any)
+    share = f" ({100 * count / pair.total:.1f} %)" if count else ""
+    return f"leaks {pair.first}/{pair.second}: {count} of {pair.total} {pair.second} images{share}"
+
+
+def _images(found: Audit) -> list[str]:
+    labelled, present = len(found.source.ids), int(found.source.present.sum())
+    if found.facts is None:
+        return [f"images: not examined; {present} of {labelled} are there"]
+    same = [len(finding.positions) for finding in found.duplicates if finding.what == "same pixels"]
+    near = len(found.duplicates) - len(same)
+    return [
+        f"images: {len(found.facts.positions)} of {labelled} examined, the others are missing"
+        if present < labelled
+        else f"images: all {labelled} examined",
+        f"duplicates: {sum(same)} images in {len(same)} groups of the same pixels, {near} pairs of near-duplicates",
+    ]
+
+
+def _listed(title: str, findings: Sequence[Finding], found: Audit) -> list[str]:
+    """Return how many findings there are, and the first of them."""
+    lines = [f"{title}: {len(findings)}"]
+    for finding in findings[:_EXAMPLES]:
+        source = found.source
+        named = ", ".join(
+            f"{source.ids[position]} {source.class_names[source.labels[position]]}"
+            for position in finding.positions[:_EXAMPLES]
+        )
+        lines.append(f"  {named}: {finding.what}")
+    if len(findings) > _EXAMPLES:
+        lines.append(f"  and {len(findings) - _EXAMPLES} more; --json FILE lists all")
+    return lines

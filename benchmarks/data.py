@@ -1,0 +1,260 @@
+"""Datasets: what there is, how to get it, whether it is whole, and what its splits leak.
+
+    python benchmarks/data.py list
+    python benchmarks/data.py info isic2019 --data-root DIR
+    python benchmarks/data.py download medmnist --data-root DIR --accept-licence
+    python benchmarks/data.py verify isic2019 --data-root DIR [--create]
+    python benchmarks/data.py audit isic2019 --data-root DIR --split lesion --ratio 100
+
+`audit` needs labels and metadata alone: it draws the split from all images that the tables list, and looks into those
+images that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ltbench.benchmarks.command import EXIT_BAD_INPUT, Parser, guarded
+from ltbench.errors import UserError
+from ltbench.processes import available_cores
+
+if TYPE_CHECKING:
+    from ltbench.datasets.base import Source
+    from ltbench.datasets.manifest import Manifest
+
+EXIT_LEAKS = 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parsed = Parser(prog="data.py", description=__doc__.partition("\n")[0])
+    commands = parsed.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("list", help="all datasets")
+    _add_command(commands, "info", "everything about one dataset, with class counts where it is on disk")
+    download = _add_command(commands, "download", "fetch a dataset from its publishers; resumes where it stopped")
+    download.add_argument("--accept-licence", action="store_true", help="the licence, which is shown, is accepted")
+    download.add_argument("--dry-run", action="store_true", help="show what would be fetched")
+    verify = _add_command(commands, "verify", "compare a folder with its manifest of checksums")
+    verify.add_argument("--create", action="store_true", help="write the manifest of data that you trust")
+    verify.add_argument("--manifest", type=Path, metavar="FILE", help="default: ltbench-manifest.csv in the folder")
+    audit = _add_command(commands, "audit", "overlap of the parts of a split, duplicates, broken images")
+    audit.add_argument("--split", metavar="NAME", help="paper, lesion or official; default: the dataset's")
+    audit.add_argument("--split-dir", type=Path, metavar="DIR", help="published split files (*.npy) to audit instead")
+    audit.add_argument("--ratio", metavar="R", help="imbalance ratio, or natural; default: the dataset's")
+    audit.add_argument("--n-max", metavar="N", help="training images of the largest class, or auto")
+    audit.add_argument("--val-per-class", type=int, metavar="N", help="default: the dataset's")
+    audit.add_argument("--test-per-class", type=int, metavar="N", help="default: the dataset's")
+    audit.add_argument("--seed", type=int, default=0, metavar="N", help="of the split; default: 0")
+    audit.add_argument("--allow-missing", action="store_true", help="as always here: images may be missing")
+    audit.add_argument("--no-images", action="store_true", help="look at tables alone")
+    audit.add_argument("--distance", type=int, metavar="N", help="of hashes of near-duplicates, 0 to 64; default: 8")
+    audit.add_argument("--json", type=Path, metavar="FILE", help="write all that was found")
+    audit.add_argument("--strict", action="store_true", help=f"exit code {EXIT_LEAKS} where parts share anything")
+    return parsed
+
+
+def _add_command(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
+    added = commands.add_parser(name, help=what, description=what)
+    added.add_argument("name", metavar="NAME", help="of the dataset")
+    added.add_argument("--data-root", type=Path, metavar="DIR", help="default: $LTBENCH_DATA, else ./data")
+    added.add_argument("--dataset-option", nargs="+", default=[], metavar="NAME=VALUE", help="of the dataset")
+    return added
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit code: 0, 1 leaks (--strict), 2 bad input or data, 130 interrupted, 143 terminated."""
+    return guarded(lambda: _main(parser().parse_args(arguments)), hint="; run the same command again")
+
+
+def _main(options: argparse.Namespace) -> int:
+    commands = {"list": _list, "info": _info, "download": _download, "verify": _verify, "audit": _audit}
+    return commands[options.command](options)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from ltbench.benchmarks.dataset_info import datasets_table
+
+    print(datasets_table())
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    from ltbench.benchmarks.dataset_info import counts_table, describe
+
+    print(describe(options.name))
+    try:
+        source = _source(options)
+    except UserError as error:
+        print(f"\nnot on disk: {error}")
+    else:
+        print(f"\n{counts_table(source)}")
+    return 0
+
+
+def _download(options: argparse.Namespace) -> int:
+    from ltbench.benchmarks.dataset_info import licence_lines, remotes_of
+    from ltbench.datasets import registry
+
+    dataset = registry.get(options.name)
+    remotes = remotes_of(dataset, _assigned(options))
+    print("\n".join(licence_lines(dataset)))
+    archive = options.name == "isic_archive"
+    if not remotes and not archive:
+        where = f"; get it from {dataset.website}" if dataset.website else ""
+        print(f"{options.name}: nothing to download here{where}")
+        return 0
+    if options.data_root is None:
+        raise UserError("download needs --data-root, the folder to fill")
+    if not options.accept_licence and not options.dry_run:
+        raise UserError("nothing was fetched: read the licence and add --accept-licence to accept it")
+    for remote in remotes:
+        _fetch(remote, options)
+    if archive:
+        _fetch_archive_images(options)
+    return 0
+
+
+def _fetch(remote: Any, options: argparse.Namespace) -> None:
+    from ltbench.datasets.remote import fetch
+
+    if options.dry_run:
+        print(f"would fetch {remote.url} as {options.data_root / remote.name}")
+    else:
+        print(f"there: {fetch(remote, options.data_root)}")
+
+
+def _fetch_archive_images(options: argparse.Namespace) -> None:
+    from ltbench.datasets.isic_archive import ARCHIVE_FOLDER
+    from ltbench.datasets.isic_cli import commands, fetch_images
+
+    source = _source(options)
+    folder = options.data_root / ARCHIVE_FOLDER
+    missing = [
+        image
+        for image, file, there in zip(source.ids.tolist(), source.files.tolist(), source.present.tolist(), strict=True)
+        if not there and file.startswith(f"{ARCHIVE_FOLDER}/")
+    ]
+    print(f"{len(missing)} images of the ISIC Archive are missing in {folder}")
+    if options.dry_run:
+        import shlex
+
+        print("\n".join(map(shlex.join, commands(missing, folder))))
+    elif missing:
+        fetch_images(missing, folder)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from ltbench.datasets.verification import MANIFEST, count_problems, problems, write_manifest
+
+    root = _root(options)
+    if root is None:
+        raise UserError(f"dataset {options.name} has no files: there is nothing to verify")
+    manifest = options.manifest or root / MANIFEST
+    if options.create:
+        source = _source(options)
+        count = write_manifest(source, root, manifest, workers=available_cores())
+        print(f"{manifest}: {len(source.ids)} images, checksums of {count} files")
+        return _report(count_problems(source), manifest, code=0)
+    found, source = [], None
+    try:
+        source = _source(options)
+    except UserError as error:
+        found.append(str(error))
+    found += problems(root, manifest, source, workers=available_cores())
+    return _report([*found, *([] if source is None else count_problems(source))], manifest, code=EXIT_BAD_INPUT)
+
+
+def _report(found: Sequence[str], manifest: Path, code: int) -> int:
+    """Print problems, one a line; return `code` where there are any."""
+    for problem in found:
+        print(f"error: {' '.join(problem.split())}" if code else f"note: {problem}", file=sys.stderr)
+    if code or found:
+        print(f"{len(found)} problems; compared with {manifest}" if found else f"as in {manifest}")
+    return code if found else 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    import numpy as np
+
+    from ltbench.benchmarks.audit_report import audit_text
+    from ltbench.datasets.audit import audit
+    from ltbench.datasets.image_facts import examine
+    from ltbench.datasets.near_duplicates import DISTANCE
+
+    distance = DISTANCE if options.distance is None else options.distance
+    if not 0 <= distance <= 64:
+        raise UserError(f"--distance must be from 0 to 64, got {distance}")
+    if options.json is not None and not options.json.parent.is_dir():
+        raise UserError(f"--json {options.json}: the folder {options.json.parent} does not exist")
+    source = _source(options, options.split_dir)
+    manifest, setting = _split(source, options)
+    facts = None
+    if not options.no_images and source.present.any():
+        facts = examine(source, np.flatnonzero(source.present), workers=available_cores(), quiet=False)
+    found = audit(source, manifest, facts, distance=distance)
+    heading = f"{source.title}, split {setting['split']}, ratio {setting['ratio']} ({manifest.digest[:8]})"
+    print(audit_text(found, heading))
+    if options.json is not None:
+        _write_json(options.json, {**setting, **found.as_dict()})
+    return EXIT_LEAKS if options.strict and found.leaks else 0
+
+
+def _split(source: Source, options: argparse.Namespace) -> tuple[Manifest, dict[str, Any]]:
+    """Return the split that the options mean, of all images in the tables, and its name, ratio and seed."""
+    from ltbench.benchmarks.run import _n_max, ratio_values
+    from ltbench.datasets.audit import declared_split
+    from ltbench.datasets.loading import _refuse_idle
+
+    (asked,) = ratio_values(None if options.ratio is None else [options.ratio])
+    ratio = source.default_ratio if asked is None else asked
+    split = options.split or ("paper" if options.split_dir else source.default_split)
+    held_out, n_max = (options.val_per_class, options.test_per_class), _n_max(options.n_max)
+    _refuse_idle(ratio, split, n_max, held_out)
+    manifest = declared_split(
+        source,
+        split=split,
+        split_dir=options.split_dir,
+        ratio=ratio,
+        n_max=source.default_n_max if n_max is None else n_max,
+        val_per_class=source.default_val_per_class if held_out[0] is None else held_out[0],
+        test_per_class=source.default_test_per_class if held_out[1] is None else held_out[1],
+        seed=options.seed,
+    )
+    shown = ratio if isinstance(ratio, str) else f"{ratio:g}"
+    if options.split_dir is not None:
+        return manifest, {"split": "published", "ratio": shown, "seed": None}
+    return manifest, {"split": split, "ratio": shown, "seed": options.seed}
+
+
+def _root(options: argparse.Namespace) -> Path | None:
+    from ltbench.datasets.loading import resolve
+
+    return resolve(options.name, options.data_root)[1]
+
+
+def _source(options: argparse.Namespace, split_dir: Path | None = None) -> Source:
+    from ltbench.datasets.loading import _create, resolve
+
+    name, root = resolve(options.name, options.data_root)
+    return _create(name, root, _assigned(options), split_dir)
+
+
+def _assigned(options: argparse.Namespace) -> dict[str, str]:
+    from ltbench.benchmarks.run import _assignments
+
+    return _assignments("--dataset-option", options.dataset_option)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    import json
+
+    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
+    sys.exit(main())

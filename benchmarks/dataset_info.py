@@ -1,0 +1,123 @@
+"""What is known of datasets: the table of all, and one in full."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tabulate import tabulate
+
+from ltbench.datasets import registry
+from ltbench.registry import unknown
+
+if TYPE_CHECKING:
+    from ltbench.datasets.base import Source
+    from ltbench.datasets.remote import Remote
+
+_OWN = "yours"
+
+
+def datasets_table() -> str:
+    """Return all datasets as a Markdown table: name, what, classes, images, ratio, licence, how to get it."""
+    rows = []
+    for name in registry.available():
+        dataset = registry.get(name)
+        counts = dataset.expected_counts
+        numbers = (
+            [f"{sum(counts.values()):,}", f"{max(counts.values()) / min(counts.values()):.3g}"] if counts else ["", ""]
+        )
+        classes = getattr(dataset, "class_names", None)
+        what = registry.summary(name).rstrip(".")
+        rows.append([f"`{name}`", what, len(classes) if classes else "", *numbers, _licence(name), how_to_get(name)])
+    headers = ["name", "what", "classes", "images", "natural ratio", "licence", "how to get it"]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def how_to_get(name: str) -> str:
+    """Return how a user comes by a dataset, in a few words."""
+    dataset = registry.get(name)
+    if hasattr(dataset, "remotes") or name == "isic_archive":
+        return f"`data.py download {name}`"
+    if getattr(dataset, "licence", "") == _OWN:
+        return "your own files"
+    return dataset.website if "found_at" in vars(dataset) else "embedded"
+
+
+def describe(name: str) -> str:
+    """Return what the files say of a dataset: its docstrings, facts, and the options of its constructor."""
+    dataset = registry.get(name)
+    facts = {
+        "licence": _licence(name),
+        "citation": dataset.citation,
+        "website": dataset.website,
+        "how to get it": how_to_get(name),
+        "default split": dataset.default_split,
+        "default ratio": dataset.default_ratio,
+        "largest class": dataset.default_n_max,
+        "val images a class": _held_out(dataset.default_val_per_class, "a tenth"),
+        "test images a class": _held_out(dataset.default_test_per_class, "a fifth"),
+        "preset": dataset.preset,
+    }
+    lines = [name, "=" * len(name), registry.docstring(name), "", inspect.cleandoc(dataset.__doc__ or ""), ""]
+    lines.append(tabulate([[key, value] for key, value in facts.items() if value != ""], tablefmt="plain"))
+    options = [
+        [f"{parameter.name}=", "" if parameter.default in (None, inspect.Parameter.empty) else parameter.default]
+        for parameter in inspect.signature(dataset).parameters.values()
+        if parameter.name != "root"
+    ]
+    if options:
+        lines += ["", tabulate(options, ["--dataset-option", "default"], tablefmt="github")]
+    return "\n".join(lines)
+
+
+def counts_table(source: Source) -> str:
+    """Return the images of each class as found on disk, beside what is known of the whole dataset."""
+    labels, classes = source.labels, len(source.class_names)
+    listed = np.bincount(labels, minlength=classes).tolist()
+    there = np.bincount(labels[source.present], minlength=classes).tolist()
+    expected = source.expected_counts or {}
+    rows = [
+        [name, expected.get(name, ""), listed[label], there[label]] for label, name in enumerate(source.class_names)
+    ]
+    rows.append(["all classes", sum(expected.values()) or "", sum(listed), sum(there)])
+    rows.append(["imbalance ratio", *(_ratio(counts) for counts in (list(expected.values()), listed, there))])
+    where = f" in {source.root}" if source.root else ""
+    table = tabulate(rows, ["class", "whole dataset", "in the tables", "images there"], tablefmt="github")
+    return f"{source.title}{where}\n\n{table}"
+
+
+def licence_lines(dataset: type[Source]) -> list[str]:
+    """Return what a user is to know before a download."""
+    facts = {"licence": _licence(dataset.name), "cite": dataset.citation, "from": dataset.website}
+    return [f"{key}: {value}" for key, value in facts.items() if value]
+
+
+def remotes_of(dataset: type[Source], options: Mapping[str, Any]) -> tuple[Remote, ...]:
+    """Return the files to fetch of a dataset with these options.
+
+    Raises
+    ------
+    UserError : an option that has no influence on them
+    """
+    if not hasattr(dataset, "remotes"):
+        return ()
+    known = list(inspect.signature(dataset.remotes).parameters)
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of a download of {dataset.name}", option, known or ["none"])
+    return dataset.remotes(**options)
+
+
+def _licence(name: str) -> str:
+    return registry.details(name).get("Licence", "").rstrip(".")
+
+
+def _held_out(number: int | None, share: str) -> str:
+    return f"{share} of each class" if number is None else str(number)
+
+
+def _ratio(counts: list[int]) -> str:
+    held = [count for count in counts if count]
+    return f"{max(held) / min(held):.4g}" if held else ""

@@ -1,0 +1,65 @@
+"""Digits: 1,797 real handwritten digits of 8 x 8 pixels, shipped with scikit-learn; real data without a download.
+
+Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI (1998), its test part.
+Licence: CC BY 4.0.
+
+Ten classes of 174 to 183 images, so a long tail is drawn from them as from any balanced dataset. Who wrote a digit is
+not known here, so no split can keep the writers apart. Good for a quick look at real pixels, not for conclusions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ltbench.datasets import register
+from ltbench.datasets.base import Source
+
+_FULL = 16  # the darkest ink in the original, which counts pixels of a 4 x 4 block
+
+
+@register("digits")
+class Digits(Source):
+    """The digits of scikit-learn, white ink on black, enlarged to the size that is asked for.
+
+    Parameters
+    ----------
+    root : ignored, the images come with scikit-learn
+    """
+
+    title = "digits (real handwritten digits, scikit-learn)"
+    licence = "CC BY 4.0"
+    citation = "Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 10.24432/C50P49 (1998)"
+    website = "https://archive.ics.uci.edu/dataset/80"
+    preset = "quick"
+    default_ratio = 20.0
+    default_n_max = "auto"
+    default_val_per_class = 15
+    default_test_per_class = 30
+    revision = 1  # raise when any pixel changes
+    class_names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+    def __init__(self, root: Path | None = None) -> None:
+        from sklearn.datasets import load_digits
+
+        super().__init__()
+        digits = load_digits()
+        self._images = np.rint(digits.images * (255 / _FULL)).astype(np.uint8)  # [N, 8, 8]
+        self.labels = digits.target.astype(np.int64)
+        self.ids = np.array([f"digit_{index:04d}" for index in range(len(self.labels))])
+        self.lesions = self.ids
+        self.present = np.ones(len(self.ids), dtype=bool)
+
+    def read(self, position: int, size: int) -> np.ndarray:
+        """Return image `position` enlarged to `size` x `size`: uint8 [3, size, size], three equal channels."""
+        image = Image.fromarray(self._images[position]).resize((size, size), Image.Resampling.BICUBIC)
+        return np.repeat(np.asarray(image)[None], 3, axis=0)
+
+    def fingerprints(self, positions: np.ndarray) -> np.ndarray:
+        """Return int64 [n], non-zero, from the pixels of each image."""
+        digests = [hashlib.blake2b(self._images[position].tobytes(), digest_size=8).digest() for position in positions]
+        numbers = np.array([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=np.int64)
+        return np.where(numbers == 0, 1, numbers)
