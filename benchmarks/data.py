@@ -66,7 +66,7 @@ def _add_command(commands: Any, name: str, what: str) -> argparse.ArgumentParser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return the exit code: 0, 1 leaks (--strict), 2 bad input or data, 130 interrupted, 143 terminated."""
+    """Run a command; return the exit code: 0, 1 leaks (--strict), 2 bad input or data, 130 or 143 interrupted."""
     return guarded(lambda: _main(parser().parse_args(arguments)), hint="; run the same command again")
 
 
@@ -205,15 +205,15 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _split(source: Source, options: argparse.Namespace) -> tuple[Manifest, dict[str, Any]]:
     """Return the split that the options mean, of all images in the tables, and its name, ratio and seed."""
-    from ltbench.benchmarks.run import _n_max, ratio_values
+    from ltbench.benchmarks.run import n_max_value, ratio_values
     from ltbench.datasets.audit import declared_split
-    from ltbench.datasets.loading import _refuse_idle
+    from ltbench.datasets.loading import refuse_idle
 
     (asked,) = ratio_values(None if options.ratio is None else [options.ratio])
     ratio = source.default_ratio if asked is None else asked
     split = options.split or ("paper" if options.split_dir else source.default_split)
-    held_out, n_max = (options.val_per_class, options.test_per_class), _n_max(options.n_max)
-    _refuse_idle(ratio, split, n_max, held_out)
+    held_out, n_max = (options.val_per_class, options.test_per_class), n_max_value(options.n_max)
+    refuse_idle(ratio, split, n_max, held_out)
     manifest = declared_split(
         source,
         split=split,
@@ -237,16 +237,16 @@ def _root(options: argparse.Namespace) -> Path | None:
 
 
 def _source(options: argparse.Namespace, split_dir: Path | None = None) -> Source:
-    from ltbench.datasets.loading import _create, resolve
+    from ltbench.datasets.loading import create_source, resolve
 
     name, root = resolve(options.name, options.data_root)
-    return _create(name, root, _assigned(options), split_dir)
+    return create_source(name, root, _assigned(options), split_dir=split_dir)
 
 
 def _assigned(options: argparse.Namespace) -> dict[str, str]:
-    from ltbench.benchmarks.run import _assignments
+    from ltbench.benchmarks.run import assignments
 
-    return _assignments("--dataset-option", options.dataset_option)
+    return assignments("--dataset-option", options.dataset_option)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -164,7 +164,7 @@ def plan(options: argparse.Namespace) -> Plan:
     from ltbench.benchmarks.plan import configure_methods, trial_specs
 
     protocol, device = _protocol(options, datasets[0].source.preset)
-    chosen = configure_methods(methods, _assignments("--set", options.set), protocol, datasets)
+    chosen = configure_methods(methods, assignments("--set", options.set), protocol, datasets)
     jobs = options.jobs or _default_jobs(device, len(methods) * len(ratios) * len(numbers))
     specs = [
         spec
@@ -243,7 +243,8 @@ def check_ranges(options: argparse.Namespace) -> None:
         raise UserError("--wandb-artifacts needs --wandb online or offline")
 
 
-def _assignments(option: str, texts: Sequence[str]) -> dict[str, str]:
+def assignments(option: str, texts: Sequence[str]) -> dict[str, str]:
+    """Return the values that texts `NAME=VALUE` give to names."""
     assigned = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -253,7 +254,8 @@ def _assignments(option: str, texts: Sequence[str]) -> dict[str, str]:
     return assigned
 
 
-def _n_max(text: str | None) -> int | str | None:
+def n_max_value(text: str | None) -> int | str | None:
+    """Return what `--n-max` means: a number, `auto`, or None for the dataset's."""
     if text is None or text == "auto":
         return text
     if not text.isdecimal() or int(text) < 1:
@@ -269,7 +271,7 @@ def _datasets(options: argparse.Namespace, ratios: Sequence[float | str | None])
     name, root = resolve(options.dataset, options.data_root)
     preset = options.preset or registry.get(name).preset
     image_size = protocol_for(preset, image_size=options.image_size).image_size
-    n_max = _n_max(options.n_max)
+    n_max = n_max_value(options.n_max)
     common = {
         "root": root,
         "image_size": image_size,
@@ -280,7 +282,7 @@ def _datasets(options: argparse.Namespace, ratios: Sequence[float | str | None])
         "seed": options.seed or 0,
         "allow_missing": options.allow_missing,
         "cache": options.out / "cache" / "images",
-        "options": _assignments("--dataset-option", options.dataset_option),
+        "options": assignments("--dataset-option", options.dataset_option),
     }
     if options.common_test and n_max == "auto":
         n_max = largest_common_n_max([load(name, ratio=ratio, n_max=n_max, **common) for ratio in ratios])

@@ -32,7 +32,7 @@ def fetch_images(ids: Sequence[str], folder: Path) -> None:
     """
     if shutil.which(_PROGRAM) is None:
         raise UserError(
-            f"{len(ids)} images of the ISIC Archive are missing in {folder}, and the archive's program is not installed: "
+            f"{len(ids)} images of the ISIC Archive are missing in {folder}, and its program is not installed: "
             "pip install isic-cli, then run the same command again"
         )
     for number, command in enumerate(commands(ids, folder)):

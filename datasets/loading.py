@@ -158,10 +158,10 @@ def load(
     UserError : anything about names, files or counts that the user can mend
     """
     name, root = resolve(name, root)
-    source = _create(name, root, options or {}, {"split_dir": split_dir, "image_size": image_size})
+    source = create_source(name, root, options or {}, split_dir=split_dir, image_size=image_size)
     ratio = source.default_ratio if ratio is None else ratio
     split = ("paper" if split_dir else source.default_split) if split is None else split
-    _refuse_idle(ratio, split, n_max, (val_per_class, test_per_class))
+    refuse_idle(ratio, split, n_max, (val_per_class, test_per_class))
     declared = make_split(
         source,
         split=split,
@@ -227,7 +227,7 @@ def _notes(source: Source, declared: Manifest, manifest: Manifest) -> tuple[str,
     return tuple(notes)
 
 
-def _refuse_idle(
+def refuse_idle(
     ratio: float | str, split: str, n_max: int | str | None, held_out: tuple[int | None, int | None]
 ) -> None:
     """Refuse numbers that would have no effect."""
@@ -242,10 +242,23 @@ def _measured_ratio(manifest: Manifest) -> float:
     return round(float(counts.max() / counts[counts > 0].min()), 2)
 
 
-def _create(name: str, root: Path | None, options: Mapping[str, Any], request: Mapping[str, Any]) -> Source:
-    """Return a source with its options; one whose constructor names a part of the request is given that too."""
+def create_source(
+    name: str,
+    root: Path | None,
+    options: Mapping[str, Any],
+    *,
+    split_dir: Path | None = None,
+    image_size: int | None = None,
+) -> Source:
+    """Return a dataset with its options; one whose constructor names `split_dir` or `image_size` is given that too.
+
+    Raises
+    ------
+    UserError : an unknown option, or what the dataset itself refuses
+    """
     source = registry.get(name)
     parameters = inspect.signature(source).parameters
+    request = {"split_dir": split_dir, "image_size": image_size}
     known = [parameter for parameter in parameters if parameter not in ("root", *request)]
     for option in options:
         if option not in known:

@@ -154,7 +154,7 @@ def test_classes_that_do_not_fit_are_refused(classes, message, root):
 
 
 def test_folders_and_tables_that_are_not_there_are_named(root):
-    with pytest.raises(UserError, match="has no .csv table; name yours with --dataset-option table=FILE"):
+    with pytest.raises(UserError, match=r"has no \.csv table; name yours with --dataset-option table=FILE"):
         CsvTable(root)
     _write(root, "image,label", "a.png,x", "d e.png,y")
     (root / ".hidden.csv").touch()
@@ -164,9 +164,9 @@ def test_folders_and_tables_that_are_not_there_are_named(root):
         CsvTable(root)
     with pytest.raises(UserError, match=r"the table .*absent\.csv does not exist"):
         CsvTable(root, table="absent.csv")
-    with pytest.raises(UserError, match="the image folder .*absent does not exist"):
+    with pytest.raises(UserError, match=r"the image folder .*absent does not exist"):
         CsvTable(root, table="mine.csv", images="absent")
-    with pytest.raises(UserError, match="lacks the column 'Case'.*group=COLUMN"):
+    with pytest.raises(UserError, match=r"lacks the column 'Case'.*group=COLUMN"):
         CsvTable(root, table="mine.csv", group="Case")
     with pytest.raises(UserError, match="--data-root"):
         CsvTable()
