@@ -207,27 +207,16 @@ def _split(source: Source, options: argparse.Namespace) -> tuple[Manifest, dict[
     """Return the split that the options mean, of all images in the tables, and its name, ratio and seed."""
     from ltbench.benchmarks.run import n_max_value, ratio_values
     from ltbench.datasets.audit import declared_split
-    from ltbench.datasets.loading import refuse_idle
+    from ltbench.datasets.loading import split_request
 
     (asked,) = ratio_values(None if options.ratio is None else [options.ratio])
-    ratio = source.default_ratio if asked is None else asked
-    split = options.split or ("paper" if options.split_dir else source.default_split)
-    held_out, n_max = (options.val_per_class, options.test_per_class), n_max_value(options.n_max)
-    refuse_idle(ratio, split, n_max, held_out)
-    manifest = declared_split(
-        source,
-        split=split,
-        split_dir=options.split_dir,
-        ratio=ratio,
-        n_max=source.default_n_max if n_max is None else n_max,
-        val_per_class=source.default_val_per_class if held_out[0] is None else held_out[0],
-        test_per_class=source.default_test_per_class if held_out[1] is None else held_out[1],
-        seed=options.seed,
-    )
-    shown = ratio if isinstance(ratio, str) else f"{ratio:g}"
+    n_max, held_out = n_max_value(options.n_max), (options.val_per_class, options.test_per_class)
+    request = split_request(source, options.split, options.split_dir, asked, n_max, *held_out)
+    manifest = declared_split(source, **request, seed=options.seed)
+    ratio = request["ratio"] if isinstance(request["ratio"], str) else f"{request['ratio']:g}"
     if options.split_dir is not None:
-        return manifest, {"split": "published", "ratio": shown, "seed": None}
-    return manifest, {"split": split, "ratio": shown, "seed": options.seed}
+        return manifest, {"split": "published", "ratio": ratio, "seed": None}
+    return manifest, {"split": request["split"], "ratio": ratio, "seed": options.seed}
 
 
 def _root(options: argparse.Namespace) -> Path | None:

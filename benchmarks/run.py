@@ -44,7 +44,14 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    what = parsed.add_argument_group("what to run")
+    _add_what(parsed.add_argument_group("what to run"))
+    _add_data(parsed.add_argument_group("data"))
+    _add_protocol(parsed.add_argument_group("protocol, the same for every method"))
+    _add_how(parsed.add_argument_group("how to run"))
+    return parsed
+
+
+def _add_what(what: argparse._ArgumentGroup) -> None:
     what.add_argument("--method", nargs="+", default=["flex"], metavar="NAME", help="names, or all; default: flex")
     what.add_argument(
         "--ratio", nargs="+", metavar="R", help="imbalance ratios, or natural; default: the dataset's, mostly 100"
@@ -54,7 +61,9 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--trial", nargs="+", type=int, metavar="K", help="only these, from 0; instead of --trials")
     what.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="hyper-parameters")
     what.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help="methods of your own")
-    data = parsed.add_argument_group("data")
+
+
+def _add_data(data: argparse._ArgumentGroup) -> None:
     data.add_argument("--dataset", default="auto", metavar="NAME", help="default: auto, ISIC-2019-LT or synthetic")
     data.add_argument("--data-root", type=Path, metavar="DIR", help="default: $LTBENCH_DATA, else ./data")
     data.add_argument("--dataset-option", nargs="+", default=[], metavar="NAME=VALUE", help="of the dataset")
@@ -69,7 +78,9 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--val-per-class", type=int, metavar="N", help="default: the dataset's, mostly 50")
     data.add_argument("--test-per-class", type=int, metavar="N", help="default: the dataset's, mostly 100")
     data.add_argument("--allow-missing", action="store_true", help="use the images that are there")
-    shared = parsed.add_argument_group("protocol, the same for every method")
+
+
+def _add_protocol(shared: argparse._ArgumentGroup) -> None:
     shared.add_argument("--preset", metavar="NAME", help="default: the dataset's")
     shared.add_argument("--backbone", metavar="NAME", help="a timm model")
     shared.add_argument("--pretrained", action="store_true", default=None, help="start from its published weights")
@@ -81,7 +92,9 @@ def parser() -> argparse.ArgumentParser:
     shared.add_argument("--epoch-length", metavar="NAME", help="on a subset: pass, or steps of the full set")
     shared.add_argument("--precision", metavar="NAME", help="auto, bf16 or fp32")
     shared.add_argument("--seed", type=int, metavar="N", help="default: 0")
-    how = parsed.add_argument_group("how to run")
+
+
+def _add_how(how: argparse._ArgumentGroup) -> None:
     how.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N")
     how.add_argument("--jobs", type=int, metavar="N", help="trials side by side; default: one a CPU core, 1 on a GPU")
     how.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: results")
@@ -95,7 +108,6 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--list", nargs="*", metavar="METHOD", help="list what there is, or explain methods and their hyper-parameters"
     )
-    return parsed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

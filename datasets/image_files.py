@@ -147,8 +147,9 @@ def read_image(path: str, size: int) -> np.ndarray:
         if not os.path.isfile(path) and os.path.exists(path):  # noqa: PTH110, PTH113  opening a pipe would wait for ever
             raise OSError("it is not a file")
         with Image.open(path, formats=FORMATS) as image:
-            turn = _TURNS.get(_orientation(image))
             image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at a fraction of its size where that does
+            image.load()
+            turn = _TURNS.get(_orientation(image))  # only now: Pillow turns a TIFF itself when it loads it
             small = _rgb(image).resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
     if turn is not None:
         small = small.transpose(turn)

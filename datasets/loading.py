@@ -159,27 +159,15 @@ def load(
     """
     name, root = resolve(name, root)
     source = create_source(name, root, options or {}, split_dir=split_dir, image_size=image_size)
-    ratio = source.default_ratio if ratio is None else ratio
-    split = ("paper" if split_dir else source.default_split) if split is None else split
-    refuse_idle(ratio, split, n_max, (val_per_class, test_per_class))
-    declared = make_split(
-        source,
-        split=split,
-        split_dir=split_dir,
-        ratio=ratio,
-        n_max=source.default_n_max if n_max is None else n_max,
-        val_per_class=source.default_val_per_class if val_per_class is None else val_per_class,
-        test_per_class=source.default_test_per_class if test_per_class is None else test_per_class,
-        seed=seed,
-        allow_missing=allow_missing,
-    )
+    request = split_request(source, split, split_dir, ratio, n_max, val_per_class, test_per_class)
+    declared = make_split(source, **request, seed=seed, allow_missing=allow_missing)
     manifest = restrict(declared, source.ids[source.present]) if split_dir is not None else declared
     return SplitDataset(
         source=source,
         manifest=manifest,
         declared=declared,
-        split="published" if split_dir is not None else split,
-        ratio=_measured_ratio(declared) if ratio == NATURAL else ratio,
+        split="published" if split_dir is not None else request["split"],
+        ratio=_measured_ratio(declared) if request["ratio"] == NATURAL else request["ratio"],
         image_size=image_size,
         cache=Path(cache),
         notes=_notes(source, declared, manifest),
@@ -227,14 +215,35 @@ def _notes(source: Source, declared: Manifest, manifest: Manifest) -> tuple[str,
     return tuple(notes)
 
 
-def refuse_idle(
-    ratio: float | str, split: str, n_max: int | str | None, held_out: tuple[int | None, int | None]
-) -> None:
-    """Refuse numbers that would have no effect."""
+def split_request(
+    source: Source,
+    split: str | None,
+    split_dir: Path | None,
+    ratio: float | Literal["natural"] | None,
+    n_max: int | Literal["auto"] | None,
+    val_per_class: int | None,
+    test_per_class: int | None,
+) -> dict[str, Any]:
+    """Return the arguments of `make_split` for what was asked of a source; None stands for the source's default.
+
+    Raises
+    ------
+    UserError : numbers that would have no effect
+    """
+    ratio = source.default_ratio if ratio is None else ratio
+    split = ("paper" if split_dir else source.default_split) if split is None else split
     if ratio == NATURAL and n_max is not None:
         raise UserError("--n-max has no effect at --ratio natural, which takes the data as they are; leave it out")
-    if split == "official" and held_out != (None, None):
+    if split == "official" and (val_per_class, test_per_class) != (None, None):
         raise UserError("--val-per-class and --test-per-class have no effect at --split official; leave them out")
+    return {
+        "split": split,
+        "split_dir": split_dir,
+        "ratio": ratio,
+        "n_max": source.default_n_max if n_max is None else n_max,
+        "val_per_class": source.default_val_per_class if val_per_class is None else val_per_class,
+        "test_per_class": source.default_test_per_class if test_per_class is None else test_per_class,
+    }
 
 
 def _measured_ratio(manifest: Manifest) -> float:

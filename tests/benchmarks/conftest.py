@@ -17,6 +17,23 @@ from ltbench.benchmarks.records import SCHEMA, write_arrays, write_json
 RecordWriter = Callable[..., dict[str, Any]]
 
 
+_SETTING = {
+    **{"schema": SCHEMA, "dataset": "toy", "variant": "", "title": "Toy lesions", "split": "paper", "ratio": 30.0},
+    **{"notes": [], "split_digest": "5" * 64, "device": "a device"},
+}
+
+
+def _predictions(
+    num_classes: int, test_counts: Sequence[int], accuracy: float, seed: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels [n] and logits [n, K] of predictions that are right with a probability."""
+    labels, rng = np.repeat(np.arange(num_classes), test_counts), np.random.default_rng(seed)
+    shift = 1 + rng.integers(num_classes - 1, size=len(labels))
+    predicted = np.where(rng.random(len(labels)) < accuracy, labels, (labels + shift) % num_classes)
+    noise = rng.random((len(labels), num_classes))
+    return labels, (3 * np.eye(num_classes)[predicted] + noise).astype(np.float32)
+
+
 @pytest.fixture(scope="session")
 def add_record() -> RecordWriter:
     """Return a function that writes the record of one trial, whose test predictions are right with a probability.
@@ -39,37 +56,16 @@ def add_record() -> RecordWriter:
         class_names: Sequence[str] | None = None,
         **setting: Any,
     ) -> dict[str, Any]:
-        num_classes = len(class_counts)
         groups = frequency_groups(class_counts)
-        labels, rng = np.repeat(np.arange(num_classes), test_counts), np.random.default_rng([trial, *method.encode()])
-        shift = 1 + rng.integers(num_classes - 1, size=len(labels))
-        predicted = np.where(rng.random(len(labels)) < accuracy, labels, (labels + shift) % num_classes)
-        noise = rng.random((len(labels), num_classes))
-        logits = (3 * np.eye(num_classes)[predicted] + noise).astype(np.float32)
-        names = list(class_names or "abcdefghijklmnopqrst"[:num_classes])
+        labels, logits = _predictions(len(class_counts), test_counts, accuracy, [trial, *method.encode()])
+        names = list(class_names or "abcdefghijklmnopqrst"[: len(class_counts)])
         measured = evaluate(labels, logits, groups, names)
         result = {
-            "schema": SCHEMA,
-            "dataset": "toy",
-            "variant": "",
-            "title": "Toy lesions",
-            "split": "paper",
-            "ratio": 30.0,
-            "class_names": names,
-            "class_counts": list(class_counts),
-            "groups": groups,
-            "notes": [],
-            "method": method,
-            "hyperparameters": hyperparameters or changed or {},
-            "changed": changed or {},
-            "trial": trial,
-            "seed": trial,
-            "protocol": asdict(protocol),
-            "protocol_digest": protocol.digest(),
-            "split_digest": "5" * 64,
-            "device": "a device",
-            "test": measured,
-            "val": measured,
+            **_SETTING,
+            **{"class_names": names, "class_counts": list(class_counts), "groups": groups},
+            **{"method": method, "hyperparameters": hyperparameters or changed or {}, "changed": changed or {}},
+            **{"trial": trial, "seed": trial, "protocol": asdict(protocol), "protocol_digest": protocol.digest()},
+            **{"test": measured, "val": measured},
             "cost": {"train_seconds": 10.0 + trial, "images_seen": 5000, "forward_images": 6000, "parameters": 77},
             **setting,
         }
