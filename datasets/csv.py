@@ -39,6 +39,7 @@ from ltbench.datasets.image_files import bad_row, refuse
 from ltbench.datasets.longtail import PARTS
 from ltbench.datasets.manifest import read_table
 from ltbench.datasets.own_images import Confined, OwnImages
+from ltbench.datasets.verification import MANIFEST
 from ltbench.errors import UserError
 
 _OPTIONAL = ("group", "patient", "part", "sha256")
@@ -145,7 +146,8 @@ def _find_table(root: Path | None, table: Path | str | None) -> Path:
         if not path.is_file():
             raise UserError(f"the table {path} does not exist; table= is relative to --data-root")
         return Path(os.path.abspath(path))  # noqa: PTH100  resolve would follow a link of the table to other images
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".csv" and not path.name.startswith("."))
+    tables = (path for path in folder.iterdir() if path.suffix.lower() == ".csv" and not path.name.startswith("."))
+    found = sorted(path for path in tables if path.name != MANIFEST)
     if len(found) != 1:
         names = f"several tables ({', '.join(path.name for path in found)})" if found else "no .csv table"
         raise UserError(f"{folder} has {names}; name yours with --dataset-option table=FILE")
