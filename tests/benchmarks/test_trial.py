@@ -17,7 +17,7 @@ from filelock import FileLock
 from ltbench import methods
 from ltbench.benchmarks.metrics import evaluate
 from ltbench.benchmarks.protocol import Protocol
-from ltbench.benchmarks.records import find_records, read_predictions
+from ltbench.benchmarks.records import find_records, plain, read_predictions
 from ltbench.benchmarks.standings import settings_of
 from ltbench.benchmarks.tables import TABLES
 from ltbench.benchmarks.trial import run_trial
@@ -51,8 +51,8 @@ def test_every_method_trains_and_records(name: str, make_spec: Any, tiny_dataset
     assert result["method"] == name and result["split_digest"] == tiny_dataset.manifest.digest
     assert arrays["test_ids"].tolist() == tiny_dataset.manifest.part("test")[0].tolist()
     assert arrays["test_logits"].shape == (40, 8) and np.isfinite(arrays["test_logits"]).all()
-    again = evaluate(arrays["test_labels"], arrays["test_logits"], result["groups"])
-    assert json.loads(json.dumps(again)) == result["test"]
+    again = evaluate(arrays["test_labels"], arrays["test_logits"], result["groups"], result["class_names"])
+    assert json.loads(json.dumps(plain(again))) == result["test"]
     cost = result["cost"]
     assert cost["images_seen"] == sum(stage["images"] for stage in cost["stages"]) > 0
     assert run_trial(spec) == "skipped"
