@@ -31,6 +31,8 @@ SEARCHES = ("grid", "random", "bayes")
 _REGISTER_SECONDS = 60.0
 _SET = "set."
 
+Ratio = float | str | None
+
 
 @dataclass(frozen=True)
 class Job:
@@ -38,17 +40,18 @@ class Job:
 
     Attributes
     ----------
+    ratio : None is the dataset's own
     hyperparameters : those that the grid sets
     """
 
     method: str
-    ratio: float
+    ratio: Ratio
     trial: int
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def manifest(
-    methods: Sequence[str], ratios: Sequence[float], trials: int, choices: Mapping[str, Sequence[Any]]
+    methods: Sequence[str], ratios: Sequence[Ratio], trials: int, choices: Mapping[str, Sequence[Any]]
 ) -> list[Job]:
     """Return the jobs of a grid.
 
@@ -62,7 +65,7 @@ def manifest(
 
 def grid_definition(
     methods: Sequence[str],
-    ratios: Sequence[float],
+    ratios: Sequence[Ratio],
     trials: int,
     choices: Mapping[str, Sequence[Any]],
     fixed: Sequence[str],
@@ -70,7 +73,7 @@ def grid_definition(
     """Return the W&B sweep whose runs are the manifest's jobs; `fixed` are options of run.py for all of them."""
     parameters = {
         "method": {"values": list(methods)},
-        "ratio": {"values": list(ratios)},
+        **({} if None in ratios else {"ratio": {"values": list(ratios)}}),
         "trial": {"values": list(range(trials))},
         **{_SET + name: {"values": list(values)} for name, values in choices.items()},
     }
@@ -78,17 +81,18 @@ def grid_definition(
 
 
 def search_definition(
-    method: str, space: Mapping[str, Any], ratio: float, search: str, budget: int, fixed: Sequence[str]
+    method: str, space: Mapping[str, Any], ratio: Ratio, search: str, budget: int, fixed: Sequence[str]
 ) -> dict[str, Any]:
     """Return the W&B sweep that searches a method's hyper-parameters with `budget` runs of trial 0."""
     parameters = {
         "method": {"value": method},
-        "ratio": {"value": ratio},
+        **({} if ratio is None else {"ratio": {"value": ratio}}),
         "trial": {"value": 0},
         **{_SET + name: dict(choice) for name, choice in space.items()},
     }
     # A search never ends by itself; a grid does, and a cap would count the attempts that were lost with a machine.
-    return _definition(search, f"{search} search of {method}, ratio {ratio:g}", parameters, fixed) | {"run_cap": budget}
+    name = f"{search} search of {method}" + ("" if ratio is None else f", ratio {ratio}")
+    return _definition(search, name, parameters, fixed) | {"run_cap": budget}
 
 
 def _definition(search: str, name: str, parameters: Mapping[str, Any], fixed: Sequence[str]) -> dict[str, Any]:
@@ -136,7 +140,8 @@ def grid_arguments(jobs: Sequence[Job]) -> Iterator[list[str]]:
         by_setting.setdefault(tuple(job.hyperparameters.items()), []).append(job)
     for setting, own in by_setting.items():
         arguments = ["--method", *dict.fromkeys(job.method for job in own)]
-        arguments += ["--ratio", *dict.fromkeys(str(job.ratio) for job in own)]
+        ratios = dict.fromkeys(str(job.ratio) for job in own if job.ratio is not None)
+        arguments += ["--ratio", *ratios] if ratios else []
         arguments += ["--trial", *dict.fromkeys(str(job.trial) for job in own)]
         yield [*arguments, "--set", *(f"{name}={value}" for name, value in setting)] if setting else arguments
 
@@ -151,7 +156,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parsed.add_argument("action", metavar="create|run", help="write the W&B sweep, or run the grid without W&B")
     parsed.add_argument("--method", nargs="+", required=True, metavar="NAME", help="names, or all")
-    parsed.add_argument("--ratio", nargs="+", default=["100"], metavar="R", help="imbalance ratios; default: 100")
+    parsed.add_argument("--ratio", nargs="+", metavar="R", help="imbalance ratios; default: the dataset's")
     parsed.add_argument("--trials", type=int, metavar="N", help="default: 5; a search trains trial 0 alone")
     parsed.add_argument(
         "--set",
@@ -226,16 +231,18 @@ def _refuse_unfit(fixed: argparse.Namespace, options: argparse.Namespace) -> Non
         raise UserError(f"--budget must be from 1 to 10000, got {options.budget}")
     if options.action == "create" and (fixed.fresh or fixed.dry_run):
         raise UserError("--fresh and --dry-run would go to every job, which would never be done; leave them out")
+    if options.action == "create" and fixed.common_test and fixed.n_max == "auto" and len(options.ratio or ()) > 1:
+        raise UserError("a job knows one ratio, so --common-test needs a number for --n-max here, not auto")
     if options.search == "grid" and options.budget is not None:
         raise UserError("--budget is for --search random or bayes; a grid runs all its jobs")
-    if options.search != "grid" and (options.set or (options.trials or 1) > 1 or len(options.ratio) > 1):
+    if options.search != "grid" and (options.set or (options.trials or 1) > 1 or len(options.ratio or ()) > 1):
         raise UserError(f"--search {options.search} takes one --ratio, trains trial 0, and chooses --set itself")
     if options.action == "run" and (options.search != "grid" or options.register):
         raise UserError("sweep.py run runs grids; a search and --register need W&B: use sweep.py create")
 
 
 def _searches(
-    options: argparse.Namespace, methods: Sequence[str], ratios: Sequence[float], fixed: Sequence[str]
+    options: argparse.Namespace, methods: Sequence[str], ratios: Sequence[Ratio], fixed: Sequence[str]
 ) -> dict[Path, dict[str, Any]]:
     """Return one sweep a method, with the same budget for each."""
     spaces = {name: search_space(name) for name in methods}
@@ -262,8 +269,8 @@ def _project() -> str:
     return os.environ.get("WANDB_PROJECT", tracking.PROJECT)
 
 
-def _whole(ratios: Sequence[float]) -> list[float]:
-    return [int(ratio) if ratio.is_integer() else ratio for ratio in ratios]
+def _whole(ratios: Sequence[Ratio]) -> list[Ratio]:
+    return [int(ratio) if isinstance(ratio, float) and ratio.is_integer() else ratio for ratio in ratios]
 
 
 def _choices(texts: Sequence[str], methods: Sequence[str]) -> dict[str, list[Any]]:

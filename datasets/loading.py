@@ -18,6 +18,7 @@ from ltbench.datasets.base import Source
 from ltbench.datasets.image_store import ImageStore, build
 from ltbench.datasets.longtail import PARTS
 from ltbench.datasets.manifest import Manifest, Overlap, overlap
+from ltbench.datasets.present_classes import renumbered, without_absent_classes
 from ltbench.datasets.splits import NATURAL, make_split, restrict
 from ltbench.errors import UserError
 from ltbench.registry import unknown
@@ -160,17 +161,21 @@ def load(
     name, root = resolve(name, root)
     source = create_source(name, root, options or {}, split_dir=split_dir, image_size=image_size)
     request = split_request(source, split, split_dir, ratio, n_max, val_per_class, test_per_class)
-    declared = make_split(source, **request, seed=seed, allow_missing=allow_missing)
-    manifest = restrict(declared, source.ids[source.present]) if split_dir is not None else declared
+    there = without_absent_classes(source) if allow_missing else source
+    drawn_from = there if split_dir is None else source
+    declared = make_split(drawn_from, **request, seed=seed, allow_missing=allow_missing)
+    manifest = declared
+    if split_dir is not None:
+        manifest = restrict(renumbered(declared, there.class_names), there.ids[there.present])
     return SplitDataset(
-        source=source,
+        source=there,
         manifest=manifest,
         declared=declared,
         split="published" if split_dir is not None else request["split"],
         ratio=_measured_ratio(declared) if request["ratio"] == NATURAL else request["ratio"],
         image_size=image_size,
         cache=Path(cache),
-        notes=_notes(source, declared, manifest),
+        notes=_notes(source, there, declared, manifest),
     )
 
 
@@ -197,13 +202,21 @@ def require_common_test(datasets: Sequence[SplitDataset]) -> None:
         first = other
 
 
-def _notes(source: Source, declared: Manifest, manifest: Manifest) -> tuple[str, ...]:
-    """Return what a reader of the record must know of images that are not there."""
+def _notes(source: Source, there: Source, declared: Manifest, manifest: Manifest) -> tuple[str, ...]:
+    """Return what a reader of the record must know of images that are not there.
+
+    Parameters
+    ----------
+    there : the source without the classes of which no image is there
+    """
     missing = int((~source.present).sum())
     notes = []
     if missing:
         first = source.ids[~source.present][0]
         notes.append(f"missing images: {missing} of {len(source.ids)} (first: {first}); used what is there")
+    absent = [name for name in source.class_names if name not in there.class_names]
+    if absent:
+        notes.append(f"classes left out, of which no image is there: {', '.join(absent)}")
     if len(manifest.ids) < len(declared.ids):
         named = ", ".join(map(str, declared.class_counts("train", len(source.class_names))))
         notes.append(

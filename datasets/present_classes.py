@@ -39,7 +39,8 @@ def without_absent_classes(source: Source) -> Source:
 
 
 def renumbered(manifest: Manifest, class_names: tuple[str, ...]) -> Manifest:
-    """Return a split with the class ids that these names have; all its classes are among them."""
+    """Return a split with the class ids that these names have, and without the classes that are not among them."""
     numbers = {name: label for label, name in enumerate(class_names)}
-    labels = np.array([numbers[name] for name in manifest.classes.tolist()], dtype=np.int64)
-    return Manifest(manifest.ids, labels, manifest.classes, manifest.lesions, manifest.parts)
+    kept = manifest.restricted_to(manifest.ids[np.isin(manifest.classes, class_names)])
+    labels = np.array([numbers[name] for name in kept.classes.tolist()], dtype=np.int64)
+    return Manifest(kept.ids, labels, kept.classes, kept.lesions, kept.parts)

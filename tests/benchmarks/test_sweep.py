@@ -52,7 +52,8 @@ def _job(line: list[str]) -> sweep.Job:
 
 
 def _key(job: sweep.Job) -> tuple[Any, ...]:
-    return job.method, float(job.ratio), job.trial, *((name, str(value)) for name, value in job.hyperparameters.items())
+    ratio = float(job.ratio) if isinstance(job.ratio, int) else job.ratio
+    return job.method, ratio, job.trial, *((name, str(value)) for name, value in job.hyperparameters.items())
 
 
 def _enumerated(definition: dict[str, Any]) -> list[dict[str, Any]]:
@@ -90,6 +91,14 @@ def test_a_grid_passes_the_schema_and_enumerates_to_the_manifest(
     assert (options.wandb, options.dataset, options.epochs) == ("online", "synthetic", 1)
 
 
+@pytest.mark.parametrize(("given", "ratios"), [([], [None]), (["--ratio", "natural"], ["natural"])])
+def test_a_grid_without_a_number_for_the_ratio(given: list[str], ratios: list[Any], tmp_path: Path) -> None:
+    (definition,) = _created(["--method", "ce", "--trials", "2", *given, *FIXED], tmp_path).values()
+    jobs = sweep.manifest(["ce"], ratios, 2, {})
+    assert [_key(_job(_line(definition, values))) for values in _enumerated(definition)] == list(map(_key, jobs))
+    assert [run.parser().parse_args(call).ratio for call in sweep.grid_arguments(jobs)] == [given[1:] or None]
+
+
 def test_hyper_parameters_in_a_grid(tmp_path: Path) -> None:
     grid = ["--method", "ldam", "--ratio", "5", "--trials", "2", "--set", "drw=true,false", "max_margin=0.3,0.5"]
     (definition,) = _created([*grid, *FIXED], tmp_path).values()
@@ -125,7 +134,7 @@ def test_every_method_is_searched_with_the_same_budget(
         for _ in range(3):
             drawn = {key: entry["value"] for key, entry in sweeps.next_run(definition, []).config.items()}
             job = _job(_line(definition, drawn))
-            assert (job.method, job.ratio, job.trial) == (name, 100, 0) and job.hyperparameters
+            assert (job.method, job.ratio, job.trial) == (name, None, 0) and job.hyperparameters
             configure(name, registry.get(name).Config, "paper", dict(job.hyperparameters))
 
 
@@ -193,6 +202,8 @@ BAD = {
     "create --method ce --dataset syntetic": "did you mean 'synthetic'",
     "create --method ce --preset quik": "did you mean 'quick'",
     "create --method ce --wandb onlin": "did you mean 'online'",
+    "create --method ce --ratio 5 50 --common-test --n-max auto": "a job knows one ratio",
+    "create --method ce --ratio big": "a number or natural",
     "create --method ce --fresh": "would go to every job",
     "create --method ce --trial 3": "no --trial",
     "create --method ldam --set drw=maybe": "drw must be true or false",

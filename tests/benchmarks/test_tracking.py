@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from ltbench.benchmarks import run, tracking
+from ltbench.benchmarks.plan import configure_methods, trial_specs
 from ltbench.benchmarks.trial import TrialSpec, run_trial
 from ltbench.errors import UserError
 
@@ -255,20 +256,33 @@ def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return put
 
 
+@pytest.fixture(scope="module")
+def untracked_numbers(tiny_dataset: Any, tiny_protocol: Any, numbers_of: Any, tmp_path_factory: Any) -> Any:
+    """Return the numbers of the same trial without W&B."""
+    (configured,) = configure_methods(["ce"], {}, tiny_protocol, [tiny_dataset])
+    (spec,) = trial_specs(tiny_dataset, configured, tiny_protocol, trials=1, out=tmp_path_factory.mktemp("untracked"))
+    spec.folder.mkdir(parents=True)
+    tiny_dataset.manifest.write(spec.folder.parent / "split.csv")
+    run_trial(spec)
+    return numbers_of(spec)
+
+
 @pytest.mark.parametrize("where", ["init", "log 1", "log 3", "summary", "finish", "teardown"])
 def test_a_failure_costs_one_line(
-    where: str, fake_wandb: Any, make_spec: Any, numbers_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    where: str,
+    fake_wandb: Any,
+    make_spec: Any,
+    numbers_of: Any,
+    untracked_numbers: Any,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    plain = make_spec("ce", out=tmp_path / "untracked")
-    run_trial(plain)
-    capsys.readouterr()
     fake_wandb(where)
     spec = replace(make_spec("ce"), wandb="offline")
     assert run_trial(spec) == "done"
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "W&B: " in line and line.endswith(f"results are kept in {spec.folder}")
     assert ("SystemExit: 1" if where == "log 1" else f"OSError: {where} is broken;") in line
-    assert numbers_of(spec) == numbers_of(plain)
+    assert numbers_of(spec) == untracked_numbers
 
 
 @pytest.mark.parametrize("where", ["init", "log 2", "teardown"])
@@ -277,13 +291,10 @@ def test_a_call_that_blocks_is_given_up(
     fake_wandb: Any,
     make_spec: Any,
     numbers_of: Any,
-    tmp_path: Path,
+    untracked_numbers: Any,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plain = make_spec("ce", out=tmp_path / "untracked")
-    run_trial(plain)
-    capsys.readouterr()
     monkeypatch.setattr(tracking, "_CLOSE_SECONDS", 0.5)
     block = threading.Event()
     fake_wandb(where, block)
@@ -294,7 +305,7 @@ def test_a_call_that_blocks_is_given_up(
     block.set()
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert f"W&B: no answer within 0.5 s; results are kept in {spec.folder}" in line
-    assert numbers_of(spec) == numbers_of(plain)
+    assert numbers_of(spec) == untracked_numbers
 
 
 def test_in_an_outage_one_trial_waits_its_full_time_and_the_next_ones_little(
