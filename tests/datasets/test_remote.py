@@ -74,7 +74,7 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            timeout = 10
+            timeout = 60
 
             def do_GET(self):
                 outer.requests.append({**self.headers, "path": self.path})
@@ -112,7 +112,7 @@ class Server:
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(remote_module, "_PAUSE", 0.0)
-    monkeypatch.setattr(remote_module, "_TIMEOUT", (5.0, 5.0))
+    monkeypatch.setattr(remote_module, "_TIMEOUT", (60.0, 60.0))
     server = Server()
     yield server
     server.released.set()
