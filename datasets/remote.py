@@ -383,4 +383,5 @@ def _cause(error: BaseException) -> str:
         error = error.args[-1]
     while isinstance(reason := getattr(error, "reason", None), BaseException):
         error = reason
-    return " ".join(str(error).split())
+    text = re.sub(r"^<.* object at 0x\w+>: ", "", str(error))  # early urllib3 begins with a connection's repr
+    return " ".join(text.split())

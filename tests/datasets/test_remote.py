@@ -32,7 +32,8 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 def send(handler, status=200, body=b"", **headers):
     """Send one answer; a header given as None is left out, underscores in names stand for hyphens."""
     handler.send_response(status)
-    for name, value in {"Content_Length": str(len(body)), **headers}.items():
+    # else a client may send its next request on a connection that is about to go
+    for name, value in {"Content_Length": str(len(body)), "Connection": "close", **headers}.items():
         if value is not None:
             handler.send_header(name.replace("_", "-"), value)
     handler.end_headers()
@@ -204,12 +205,12 @@ def test_truncated_bodies_are_kept_and_continued(server, root, capsys):
     fetch(Remote(server.url, "data.bin", size=len(BODY), sha256=SHA256), root)
     assert (root / "data.bin").read_bytes() == BODY
     assert server.ranges() == [None, *(f"bytes={HALF + done}-" for done in (0, 65536, 131072))]
-    assert "data.bin: no connection to 127.0.0.1" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("; trying again in 0 s") == 3
 
 
 def test_a_connection_that_always_breaks_ends_after_some_tries(server, root):
     server.answers = [well(limit=10)]
-    with pytest.raises(UserError, match=r"5 tries in a row: .*or it broke .*; check the .* run the same command"):
+    with pytest.raises(UserError, match=r"5 tries in a row: .*connection.*; check the .* run the same command"):
         fetch(Remote(server.url, "data.bin"), root, quiet=True)
     assert len(server.requests) == 5 and not (root / "data.bin").exists()
 
@@ -236,14 +237,14 @@ def test_a_wrong_size_is_noticed_before_the_bytes_come(server, root):
 
 @pytest.mark.parametrize("size", [HALF, len(BODY) + 1])
 def test_a_wrong_size_is_noticed_where_the_server_tells_none(server, root, size):
-    server.answers = [lambda handler: send(handler, body=BODY, Content_Length=None, Connection="close")]
+    server.answers = [lambda handler: send(handler, body=BODY, Content_Length=None)]
     with pytest.raises(UserError, match=f"more than the {HALF} bytes|5 tries in a row: the connection ended after"):
         fetch(Remote(server.url, "data.bin", size=size), root, quiet=True)
     assert not (root / "data.bin").exists()
 
 
 def test_an_unknown_length_is_taken_only_where_the_end_can_be_told(server, root):
-    server.answers = [lambda handler: send(handler, body=BODY, Content_Length=None, Connection="close")]
+    server.answers = [lambda handler: send(handler, body=BODY, Content_Length=None)]
     with pytest.raises(UserError, match=r"does not say how long it is; fetch it by hand as .*data\.bin"):
         fetch(Remote(server.url, "data.bin"), root, quiet=True)
     fetch(Remote(server.url, "data.bin", md5=MD5), root, quiet=True)
