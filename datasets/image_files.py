@@ -214,7 +214,11 @@ def locate(root: Path, ids: np.ndarray, preferred: Sequence[Sequence[str]]) -> t
 def _search(root: Path, wanted: set[str]) -> dict[str, str]:
     """Return the file of each image found in any folder directly below the root."""
     found: dict[str, str] = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and os.access(path, os.R_OK | os.X_OK)):
+    for folder in sorted(
+        path
+        for path in root.iterdir()
+        if path.is_dir() and not path.name.startswith(".") and os.access(path, os.R_OK | os.X_OK)
+    ):
         for image, file in _list_images(root, folder.name, wanted).items():
             if image in found:
                 names = f"{Path(found[image]).parent}, {folder.name}"
