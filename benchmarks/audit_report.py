@@ -11,6 +11,7 @@ from ltbench.datasets.longtail import PARTS
 
 _EXAMPLES = 10
 _UNKNOWN = "n/a"
+_ALIGNED = ("left", *["right"] * 4)
 
 
 def audit_text(found: Audit, heading: str) -> str:
@@ -39,7 +40,9 @@ def _classes(found: Audit) -> str:
     ratios = [imbalance(counts[part]) for part in (*PARTS, "all")]
     rows.append(["all classes", *(int(counts[part].sum()) for part in (*PARTS, "all"))])
     rows.append(["imbalance ratio", *(_UNKNOWN if ratio is None else f"{ratio:.4g}" for ratio in ratios)])
-    return tabulate(rows, ["class", *PARTS, "all labelled"], tablefmt="github")
+    return tabulate(
+        rows, ["class", *PARTS, "all labelled"], tablefmt="github", disable_numparse=True, colalign=_ALIGNED
+    )
 
 
 def _overlaps(found: Audit) -> str:
@@ -53,7 +56,7 @@ def _overlaps(found: Audit) -> str:
         patient = len(pair.leaked["patient"]) if "patient" in pair.leaked else _UNKNOWN
         known = [len(pair.leaked["id"]), len(pair.leaked["lesion"]), patient]
         rows.append([pair.second, pair.first, pair.total, *known, *looks, beyond, len(pair.any)])
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=["left"] * 2 + ["right"] * 8)
 
 
 def _among(pair: PairAudit, count: int) -> str:

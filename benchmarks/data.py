@@ -13,6 +13,7 @@ images that are there.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,9 @@ from ltbench.processes import available_cores
 
 if TYPE_CHECKING:
     from ltbench.datasets.base import Source
+    from ltbench.datasets.image_files import FileSource
     from ltbench.datasets.manifest import Manifest
+    from ltbench.datasets.remote import Remote
 
 EXIT_LEAKS = 1
 
@@ -43,7 +46,6 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--manifest", type=Path, metavar="FILE", help="default: ltbench-manifest.csv in the folder")
     audit = _add_command(commands, "audit", "overlap of the parts of a split, duplicates, broken images")
     audit.add_argument("--split", metavar="NAME", help="paper, lesion or official; default: the dataset's")
-    audit.add_argument("--split-dir", type=Path, metavar="DIR", help="published split files (*.npy) to audit instead")
     audit.add_argument("--ratio", metavar="R", help="imbalance ratio, or natural; default: the dataset's")
     audit.add_argument("--n-max", metavar="N", help="training images of the largest class, or auto")
     audit.add_argument("--val-per-class", type=int, metavar="N", help="default: the dataset's")
@@ -61,6 +63,7 @@ def _add_command(commands: Any, name: str, what: str) -> argparse.ArgumentParser
     added = commands.add_parser(name, help=what, description=what)
     added.add_argument("name", metavar="NAME", help="of the dataset")
     added.add_argument("--data-root", type=Path, metavar="DIR", help="default: $LTBENCH_DATA, else ./data")
+    added.add_argument("--split-dir", type=Path, metavar="DIR", help="published split files (*.npy)")
     added.add_argument("--dataset-option", nargs="+", default=[], metavar="NAME=VALUE", help="of the dataset")
     return added
 
@@ -96,61 +99,81 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _download(options: argparse.Namespace) -> int:
-    from ltbench.benchmarks.dataset_info import licence_lines, remotes_of
+    from ltbench.benchmarks.dataset_info import how_to_get, licence_lines, remotes_of
     from ltbench.datasets import registry
 
     dataset = registry.get(options.name)
     remotes = remotes_of(dataset, _assigned(options))
     print("\n".join(licence_lines(dataset)))
-    archive = options.name == "isic_archive"
-    if not remotes and not archive:
-        where = f"; get it from {dataset.website}" if dataset.website else ""
-        print(f"{options.name}: nothing to download here{where}")
+    if not remotes:
+        print(f"{options.name}: nothing to download ({how_to_get(options.name)})")
         return 0
     if options.data_root is None:
         raise UserError("download needs --data-root, the folder to fill")
     if not options.accept_licence and not options.dry_run:
         raise UserError("nothing was fetched: read the licence and add --accept-licence to accept it")
-    for remote in remotes:
-        _fetch(remote, options)
-    if archive:
+    missing = _missing(options)
+    if missing is None or any(not _of_archive(file) for file in missing.values()):
+        for remote in remotes:
+            _fetch(remote, options)
+    elif not missing:
+        print(f"all images are there, in {options.data_root}")
+    if options.name == "isic_archive":
         _fetch_archive_images(options)
     return 0
 
 
-def _fetch(remote: Any, options: argparse.Namespace) -> None:
+def _missing(options: argparse.Namespace) -> dict[str, str] | None:
+    """Return the images that are missing, by id, and where they are expected; None: it cannot be told."""
+    from ltbench.datasets.image_files import FileSource
+
+    try:
+        source = _source(options)
+    except UserError:
+        return None
+    return _missing_of(source) if isinstance(source, FileSource) else None
+
+
+def _missing_of(source: FileSource) -> dict[str, str]:
+    absent = ~source.present
+    return dict(zip(source.ids[absent].tolist(), source.files[absent].tolist(), strict=True))
+
+
+def _of_archive(file: str) -> bool:
+    from ltbench.datasets.isic_archive import ARCHIVE_FOLDER
+
+    return file.startswith(f"{ARCHIVE_FOLDER}/")
+
+
+def _fetch(remote: Remote, options: argparse.Namespace) -> None:
     from ltbench.datasets.remote import fetch
 
     if options.dry_run:
         print(f"would fetch {remote.url} as {options.data_root / remote.name}")
     else:
-        print(f"there: {fetch(remote, options.data_root)}")
+        print(f"there: {fetch(remote, options.data_root)}", flush=True)
 
 
 def _fetch_archive_images(options: argparse.Namespace) -> None:
+    """Fetch those images of ISIC-Archive-LT that ISIC 2019 lacks, by the archive's own program."""
     from ltbench.datasets.isic_archive import ARCHIVE_FOLDER
     from ltbench.datasets.isic_cli import commands, fetch_images
 
-    source = _source(options)
+    missing = _missing_of(_source(options))
     folder = options.data_root / ARCHIVE_FOLDER
-    missing = [
-        image
-        for image, file, there in zip(source.ids.tolist(), source.files.tolist(), source.present.tolist(), strict=True)
-        if not there and file.startswith(f"{ARCHIVE_FOLDER}/")
-    ]
-    print(f"{len(missing)} images of the ISIC Archive are missing in {folder}")
+    wanted = [image for image, file in missing.items() if _of_archive(file)]
+    print(f"{len(wanted)} images of the ISIC Archive are missing in {folder}", flush=True)
     if options.dry_run:
-        import shlex
-
-        print("\n".join(map(shlex.join, commands(missing, folder))))
-    elif missing:
-        fetch_images(missing, folder)
+        print("\n".join(map(shlex.join, commands(wanted, folder))))
+    elif wanted:
+        fetch_images(wanted, folder)
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from ltbench.datasets.loading import resolve
     from ltbench.datasets.verification import MANIFEST, count_problems, problems, write_manifest
 
-    root = _root(options)
+    root = resolve(options.name, options.data_root)[1]
     if root is None:
         raise UserError(f"dataset {options.name} has no files: there is nothing to verify")
     manifest = options.manifest or root / MANIFEST
@@ -158,23 +181,23 @@ def _verify(options: argparse.Namespace) -> int:
         source = _source(options)
         count = write_manifest(source, root, manifest, workers=available_cores())
         print(f"{manifest}: {len(source.ids)} images, checksums of {count} files")
-        return _report(count_problems(source), manifest, code=0)
+        _print_errors("note", count_problems(source))
+        return 0
     found, source = [], None
     try:
         source = _source(options)
     except UserError as error:
         found.append(str(error))
     found += problems(root, manifest, source, workers=available_cores())
-    return _report([*found, *([] if source is None else count_problems(source))], manifest, code=EXIT_BAD_INPUT)
+    found += [] if source is None else count_problems(source)
+    _print_errors("error", found)
+    print(f"{len(found)} problems; compared with {manifest}" if found else f"as in {manifest}")
+    return EXIT_BAD_INPUT if found else 0
 
 
-def _report(found: Sequence[str], manifest: Path, code: int) -> int:
-    """Print problems, one a line; return `code` where there are any."""
-    for problem in found:
-        print(f"error: {' '.join(problem.split())}" if code else f"note: {problem}", file=sys.stderr)
-    if code or found:
-        print(f"{len(found)} problems; compared with {manifest}" if found else f"as in {manifest}")
-    return code if found else 0
+def _print_errors(kind: str, lines: Sequence[str]) -> None:
+    for line in lines:
+        print(f"{kind}: {' '.join(line.split())}", file=sys.stderr)
 
 
 def _audit(options: argparse.Namespace) -> int:
@@ -190,7 +213,7 @@ def _audit(options: argparse.Namespace) -> int:
         raise UserError(f"--distance must be from 0 to 64, got {distance}")
     if options.json is not None and not options.json.parent.is_dir():
         raise UserError(f"--json {options.json}: the folder {options.json.parent} does not exist")
-    source = _source(options, options.split_dir)
+    source = _source(options)
     manifest, setting = _split(source, options)
     facts = None
     if not options.no_images and source.present.any():
@@ -219,17 +242,11 @@ def _split(source: Source, options: argparse.Namespace) -> tuple[Manifest, dict[
     return manifest, {"split": request["split"], "ratio": ratio, "seed": options.seed}
 
 
-def _root(options: argparse.Namespace) -> Path | None:
-    from ltbench.datasets.loading import resolve
-
-    return resolve(options.name, options.data_root)[1]
-
-
-def _source(options: argparse.Namespace, split_dir: Path | None = None) -> Source:
+def _source(options: argparse.Namespace) -> Source:
     from ltbench.datasets.loading import create_source, resolve
 
     name, root = resolve(options.name, options.data_root)
-    return create_source(name, root, _assigned(options), split_dir=split_dir)
+    return create_source(name, root, _assigned(options), split_dir=options.split_dir)
 
 
 def _assigned(options: argparse.Namespace) -> dict[str, str]:

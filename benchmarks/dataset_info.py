@@ -20,25 +20,23 @@ _OWN = "yours"
 
 
 def datasets_table() -> str:
-    """Return all datasets as a Markdown table: name, what, classes, images, ratio, licence, how to get it."""
+    """Return all datasets as a Markdown table: name, classes, images, natural ratio, licence, how to get it."""
     rows = []
     for name in registry.available():
         dataset = registry.get(name)
-        counts = dataset.expected_counts
-        numbers = (
-            [f"{sum(counts.values()):,}", f"{max(counts.values()) / min(counts.values()):.3g}"] if counts else ["", ""]
-        )
-        classes = getattr(dataset, "class_names", None)
-        what = registry.summary(name).rstrip(".")
-        rows.append([f"`{name}`", what, len(classes) if classes else "", *numbers, _licence(name), how_to_get(name)])
-    headers = ["name", "what", "classes", "images", "natural ratio", "licence", "how to get it"]
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+        counts = list((dataset.expected_counts or {}).values())
+        classes = len(getattr(dataset, "class_names", ())) or ""
+        images = f"{sum(counts):,}" if counts else ""
+        rows.append([f"`{name}`", classes, images, _ratio(counts), _licence(name), how_to_get(name)])
+    headers = ["name", "classes", "images", "natural ratio", "licence", "how to get it"]
+    table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    return f"{table}\n\nempty: depends on the files, or drawn at will; data.py info NAME tells more"
 
 
 def how_to_get(name: str) -> str:
     """Return how a user comes by a dataset, in a few words."""
     dataset = registry.get(name)
-    if hasattr(dataset, "remotes") or name == "isic_archive":
+    if hasattr(dataset, "remotes") or hasattr(dataset, "downloads"):
         return f"`data.py download {name}`"
     if getattr(dataset, "licence", "") == _OWN:
         return "your own files"
@@ -84,7 +82,8 @@ def counts_table(source: Source) -> str:
     rows.append(["all classes", sum(expected.values()) or "", sum(listed), sum(there)])
     rows.append(["imbalance ratio", *(_ratio(counts) for counts in (list(expected.values()), listed, there))])
     where = f" in {source.root}" if source.root else ""
-    table = tabulate(rows, ["class", "whole dataset", "in the tables", "images there"], tablefmt="github")
+    headers = ["class", "whole dataset", "in the tables", "images there"]
+    table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=["left"] + ["right"] * 3)
     return f"{source.title}{where}\n\n{table}"
 
 
@@ -99,15 +98,14 @@ def remotes_of(dataset: type[Source], options: Mapping[str, Any]) -> tuple[Remot
 
     Raises
     ------
-    UserError : an option that has no influence on them
+    UserError : an option that neither they nor the dataset know
     """
-    if not hasattr(dataset, "remotes"):
-        return ()
-    known = list(inspect.signature(dataset.remotes).parameters)
+    choose = getattr(dataset, "remotes", None)
+    known = [name for name in inspect.signature(choose or dataset).parameters if name != "root"]
     for option in options:
         if option not in known:
             raise unknown(f"option of a download of {dataset.name}", option, known or ["none"])
-    return dataset.remotes(**options)
+    return choose(**options) if choose else getattr(dataset, "downloads", ())
 
 
 def _licence(name: str) -> str:

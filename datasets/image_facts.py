@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,9 @@ def examine(source: Source, positions: np.ndarray, *, workers: int = 1, quiet: b
         return _filed(source.path(position)) if filed else _packed(source, position)
 
     label = f"examining the images of {source.name}"
-    facts = list(in_threads(look, positions.tolist(), workers=workers if filed else 1, label=label, quiet=quiet))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an image can be read or it cannot
+        facts = list(in_threads(look, positions.tolist(), workers=workers if filed else 1, label=label, quiet=quiet))
     blank, dark = np.zeros(64, dtype=bool), np.zeros((THUMB, THUMB), dtype=np.uint8)
     return ImageFacts(
         positions=positions,
@@ -88,6 +91,8 @@ def examine(source: Source, positions: np.ndarray, *, workers: int = 1, quiet: b
 
 def _filed(path: Path) -> _Fact:
     try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise OSError("it is not a file")
         with Image.open(path, formats=FORMATS) as image:
             mode = image.mode
             return _described(_rgb(image), file=str(path), size=image.size, mode=mode)
