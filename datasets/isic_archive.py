@@ -25,7 +25,9 @@ with those of ISIC 2019, beside the tables or in other folders below.
 **What leaks.** The authors divided by image. By lesion ids alone, 2,829 of their 5,009 test images show a lesion that
 training shows too. Beyond that, all 384 images of BKL, `ISIC_X_downsampled` in ISIC 2019, have their originals
 `ISIC_X` in the archive, where they are SK: one photograph is in the data twice, under two classes (age, sex and site
-agree for all 384 pairs). An original and its smaller copy count as one lesion here, which makes it 2,932.
+agree for all 384 pairs). An original and its smaller copy count as one lesion here, which makes it 2,932. So no lesion
+of BKL is of BKL alone, and `--split lesion` can hold none out; `--dataset-option copies=once` leaves the 384 originals
+out, which takes SK to 1,080 images and makes that split possible.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ from ltbench.datasets.isic2019 import (
 from ltbench.datasets.isic2019 import CLASSES as CLASSES_2019
 from ltbench.datasets.published_splits import read_label_dictionary
 from ltbench.errors import UserError
+from ltbench.registry import unknown
 
 ADDITIONAL = "additional_data.csv"
 DICTIONARY = "dic.npy"
@@ -83,6 +86,8 @@ _DIAGNOSES = {
 }
 _BENIGN_KERATOSES = ("", "SK", "SL", "BKL")  # what is one class in ISIC 2019
 _COPY = "_downsampled"
+_COPIES = ("both", "once")
+_ORIGINALS = 384  # of images that ISIC 2019 has smaller
 _REMEDY = "restore it from the authors' files"
 
 
@@ -94,6 +99,7 @@ class IsicArchive(FileSource):
     ----------
     root : an ISIC 2019 folder, with the images of the archive; see the module
     split_dir : the authors' folder, with `additional_data.csv` or `dic.npy`, where the root has neither
+    copies : `both`, as the authors have it, or `once`: without the originals of which ISIC 2019 has a smaller copy
 
     Raises
     ------
@@ -117,7 +123,9 @@ class IsicArchive(FileSource):
     downloads = DOWNLOADS
     remedy = "get it from the ISIC Archive (https://www.isic-archive.com/)"
 
-    def __init__(self, root: Path | None = None, *, split_dir: Path | str | None = None) -> None:
+    def __init__(self, root: Path | None = None, *, split_dir: Path | str | None = None, copies: str = "both") -> None:
+        if copies not in _COPIES:
+            raise unknown("copies", copies, _COPIES)
         super().__init__(require_folder("isic_archive", root, (GROUND_TRUTH, METADATA), WEBSITE))
         self.folder = self.root
         ids, labels = read_ground_truth(self.root / GROUND_TRUTH, CLASSES_2019)
@@ -127,15 +135,19 @@ class IsicArchive(FileSource):
         path = _authors_file(folders)
         if path.name == ADDITIONAL:
             table = read_image_table(path, (_NAME, _DIAGNOSIS, _LESION, _PATIENT), _REMEDY)
-            classes = _by_diagnosis(path, table, truth)
+            classes, patients = _by_diagnosis(path, table, truth), _known(table, _PATIENT)
             lesions |= _known(table, _LESION)
-            patients = _known(table, _PATIENT)
-            self.patients = np.array([patients.get(image, "") for image in classes])
         else:
-            classes = _by_dictionary(path, truth)
+            classes, patients = _by_dictionary(path, truth), None
+        if copies == "once":
+            classes = {image: name for image, name in classes.items() if f"{image}{_COPY}" not in classes}
+            self.variant, self.title = "copies-once", f"{self.title}, one copy an image"
+            self.expected_counts = {**self.expected_counts, "SK": self.expected_counts["SK"] - _ORIGINALS}
         self.ids = np.array(list(classes))
         self.labels = np.array([CLASSES.index(name) for name in classes.values()], dtype=np.int64)
         self.lesions = np.array(_join_copies(self.ids.tolist(), lesions))
+        if patients is not None:
+            self.patients = np.array([patients.get(image, "") for image in classes])
         self.files, self.present = self._locate(np.array([image in truth for image in classes]))
 
     @classmethod

@@ -86,6 +86,16 @@ def test_labels_follow_from_ground_truth_and_diagnosis(beside, root):
     assert (source.patients != "").sum() == 1
 
 
+def test_an_image_may_be_taken_once(root):
+    _write_added(root)
+    source = IsicArchive(root, copies="once")
+    assert _classes(source) == {image: name for image, name in CLASSES.items() if image != "I6"}
+    assert source.variant != IsicArchive(root).variant and source.title != IsicArchive(root).title
+    assert source.lesions[source.ids == "I6_downsampled"] == "MSK_6"
+    with pytest.raises(UserError, match="unknown copies 'one'; did you mean 'once'"):
+        IsicArchive(root, copies="one")
+
+
 def test_the_dictionary_serves_where_there_is_no_table(root):
     with pytest.raises(UserError, match=rf"needs {ADDITIONAL} or {DICTIONARY} of the authors .*--split-dir"):
         IsicArchive(root)
@@ -168,6 +178,8 @@ def test_the_authors_labels_follow_to_the_image_and_so_does_their_split(tmp_path
 @real
 def test_every_bkl_image_is_a_smaller_copy_of_an_sk_image():
     classes = _classes(IsicArchive(DATA / "isic2019-ham", split_dir=SPLITS / "14-class"))
+    once = IsicArchive(DATA / "isic2019-ham", split_dir=SPLITS / "14-class", copies="once")
+    assert _class_counts(once.labels) == list(once.expected_counts.values()) and len(once.ids) == 25020 - 384
     copies = [
         image for image in classes if classes.get(image.removesuffix("_downsampled"), "") == "SK" and "_d" in image
     ]
