@@ -47,7 +47,7 @@ def _classes(found: Audit) -> str:
 
 def _overlaps(found: Audit) -> str:
     headers = ["images of", "known from", "images", "same image", "same lesion", "same patient"]
-    headers += ["same pixels", "near-duplicate", "alike, lesion ids differ", "in any way"]
+    headers += ["same pixels", "near-duplicate", "alike, no lesion id tells", "in any way"]
     rows = []
     for pair in found.pairs:
         seen = found.facts is not None

@@ -191,7 +191,7 @@ def _verify(options: argparse.Namespace) -> int:
     found += problems(root, manifest, source, workers=available_cores())
     found += [] if source is None else count_problems(source)
     _print_errors("error", found)
-    print(f"{len(found)} problems; compared with {manifest}" if found else f"as in {manifest}")
+    print(f"{len(found)} problem(s); compared with {manifest}" if found else f"as in {manifest}")
     return EXIT_BAD_INPUT if found else 0
 
 

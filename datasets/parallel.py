@@ -24,13 +24,13 @@ def in_threads(
     Parameters
     ----------
     workers : threads; 1: none but the caller's
-    label : what is done, e.g. `hashing`; shown with a bar on a terminal, as one line elsewhere
+    label : what is done, e.g. `hashing files`; shown with a bar on a terminal, as one line elsewhere
     quiet : show nothing
     """
     terminal = sys.stderr.isatty()
     if not quiet and not terminal:
-        print(f"{label}: {len(items)} files", file=sys.stderr, flush=True)
-    bar = tqdm(total=len(items), desc=label, unit="file", disable=quiet or not terminal, leave=False)
+        print(f"{label}: {len(items)}", file=sys.stderr, flush=True)
+    bar = tqdm(total=len(items), desc=label, disable=quiet or not terminal, leave=False)
     with bar:
         for result in map(function, items) if workers <= 1 else _ordered(function, items, workers):
             bar.update()

@@ -138,7 +138,7 @@ def _tables(root: Path, manifest: Path, images: set[str]) -> list[str]:
 
 
 def _shown(workers: int, quiet: bool) -> Mapping[str, object]:
-    return {"workers": workers, "label": "hashing", "quiet": quiet}
+    return {"workers": workers, "label": "hashing files", "quiet": quiet}
 
 
 def _measure(path: Path) -> tuple[str, str]:

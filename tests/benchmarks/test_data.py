@@ -152,6 +152,28 @@ def test_the_list_and_every_dataset_is_described(capsys: pytest.CaptureFixture[s
         assert "licence" in capsys.readouterr().out
 
 
+def test_a_download_fetches_what_the_options_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ltbench.datasets import remote
+
+    fetched: list[str] = []
+    monkeypatch.setattr(remote, "fetch", lambda each, root: fetched.append(each.name))
+    into = ["--data-root", str(tmp_path)]
+    options = ["--dataset-option", "set=bloodmnist", "size=64"]
+    assert data.main(["download", "medmnist", *into, *options, "--dry-run"]) == 0 and not fetched
+    assert data.main(["download", "medmnist", *into, *options, "--accept-licence"]) == 0
+    assert fetched == ["bloodmnist_64.npz"]
+    printed = capsys.readouterr().out
+    assert printed.startswith("licence: ") and "would fetch https://zenodo.org" in printed
+    assert data.main(["download", "isic2019", *into, "--accept-licence"]) == 0
+    assert fetched[1:] == [f"ISIC_2019_Training_{name}" for name in ("GroundTruth.csv", "Metadata.csv", "Input.zip")]
+    assert data.main(["download", "digits", *into]) == 0
+    assert "nothing to download" in capsys.readouterr().out
+    assert data.main(["download", "medmnist", *into, "--dataset-option", "sett=x"]) == 2
+    assert "did you mean 'set'" in capsys.readouterr().err
+
+
 @real
 @pytest.mark.parametrize(("ratio", "leaked"), [("100", 383), ("500", 245)])
 def test_the_published_splits_leak(ratio: str, leaked: int, capsys: pytest.CaptureFixture[str]) -> None:
