@@ -111,7 +111,7 @@ class CsvTable(OwnImages):
                 raise self._unreadable(position, error) from error
             if found != expected:
                 raise UserError(
-                    f"the image {self.path(position)}{self._origin(position)} has the SHA-256 {found}, not {expected}; "
+                    f"the image {self.path(position)}{self.origin(position)} has the SHA-256 {found}, not {expected}; "
                     "restore the file, or mend the line"
                 )
         return super().read(position, size)
@@ -128,7 +128,8 @@ class CsvTable(OwnImages):
         self._checksums = checksums.str.lower().to_numpy(dtype=str)
         self.default_split = "official" if "part" in rows else "lesion" if self.has_lesion_ids else "paper"
 
-    def _origin(self, position: int) -> str:
+    def origin(self, position: int) -> str:
+        """Return the table and the line of an image, in brackets."""
         return f" ({self._table.name}, line {self._lines[position]})"
 
     def _stamp(self, position: int) -> str:

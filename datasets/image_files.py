@@ -45,8 +45,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 # What Pillow's decoders raise on a file that is damaged or something else altogether.
-_DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
-_DAMAGE += (MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError)
+DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
+DAMAGE += (MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 class FileSource(Source):
@@ -77,7 +77,7 @@ class FileSource(Source):
         self._require(position)
         try:
             return read_image(self._path(position), size)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise self._unreadable(position, error) from error
 
     def fingerprints(self, positions: np.ndarray) -> np.ndarray:
@@ -98,13 +98,13 @@ class FileSource(Source):
         missing = np.flatnonzero(needed & ~self.present)
         if not len(missing):
             return None
-        first = f"{Path(str(self.files[missing[0]])).name}{self._origin(int(missing[0]))}"
+        first = f"{Path(str(self.files[missing[0]])).name}{self.origin(int(missing[0]))}"
         return f"{len(missing)} of {needed.sum()} images missing under {self.folder} (first: {first})"
 
     def _path(self, position: int) -> str:
         return os.path.join(self.folder, self.files[position])  # noqa: PTH118  a Path costs more than a stat
 
-    def _origin(self, position: int) -> str:
+    def origin(self, position: int) -> str:
         """Return where the image is listed, to follow its name in a message."""
         return ""
 
@@ -114,7 +114,7 @@ class FileSource(Source):
 
     def _require(self, position: int) -> None:
         if not self.present[position]:
-            raise UserError(f"the image {self._path(position)}{self._origin(position)} is missing; {self.remedy}")
+            raise UserError(f"the image {self._path(position)}{self.origin(position)} is missing; {self.remedy}")
 
     def _fingerprint(self, position: int) -> int:
         self._require(position)
@@ -130,7 +130,7 @@ class FileSource(Source):
     def _unreadable(self, position: int, error: BaseException) -> UserError:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return UserError(
-            f"cannot read the image {self._path(position)}{self._origin(position)}: "
+            f"cannot read the image {self._path(position)}{self.origin(position)}: "
             f"{' '.join(reason.split())[:200]}; {self.remedy}"
         )
 
@@ -150,7 +150,7 @@ def read_image(path: str, size: int) -> np.ndarray:
             image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at a fraction of its size where that does
             image.load()
             turn = _TURNS.get(_orientation(image))  # only now: Pillow turns a TIFF itself when it loads it
-            small = _rgb(image).resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
+            small = to_rgb(image).resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
     if turn is not None:
         small = small.transpose(turn)
     return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
@@ -159,11 +159,12 @@ def read_image(path: str, size: int) -> np.ndarray:
 def _orientation(image: Image.Image) -> int | None:
     try:
         return image.getexif().get(_ORIENTATION)
-    except _DAMAGE:  # broken EXIF data do not spoil the pixels
+    except DAMAGE:  # broken EXIF data do not spoil the pixels
         return None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image of any mode as RGB, on white where it is transparent; ValueError for channels of 32 bits."""
     if image.mode == "F" or image.mode.startswith("I"):
         values = np.asarray(image)
         if values.dtype.kind == "f" or values.min() < 0 or values.max() > 0xFFFF:

@@ -14,15 +14,14 @@ import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ltbench.datasets.base import Source
+from ltbench.datasets.bulk import locked
 from ltbench.errors import UserError
 from ltbench.processes import prepare_worker, worker_context
 
@@ -89,7 +88,7 @@ def build(
     """
     folder = store_folder(source, size, cache)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / "lock"):
+    with locked(folder / "lock", f"building {folder.name}"):
         _create(folder, source, size)
         stamps = np.memmap(folder / "stamps.i64", dtype=np.int64, mode="r+", shape=(len(source.ids),))
         fingerprints = source.fingerprints(positions)
@@ -112,20 +111,6 @@ def store_folder(source: Source, size: int, cache: Path) -> Path:
     }
     key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
     return cache / f"{source.name}-{size}px-{key[:12]}"
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"another process is building {path.parent.name}; waiting for it", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _create(folder: Path, source: Source, size: int) -> None:

@@ -250,8 +250,8 @@ def _against_tables(
 
 def _listed(source: Source, index: int) -> str:
     """Return where the dataset's tables list an image."""
-    origin = source._origin(index) if isinstance(source, FileSource) else ""
-    return origin or f" (image {index + 1} of its tables)"
+    where = source.origin(index) if isinstance(source, FileSource) else ""
+    return where or f" (image {index + 1} of its tables)"
 
 
 def _strays(root: Path, manifest: Path, rows: Sequence[_Row], source: Source | None) -> Iterator[str]:
