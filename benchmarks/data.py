@@ -112,14 +112,15 @@ def _download(options: argparse.Namespace) -> int:
         raise UserError("download needs --data-root, the folder to fill")
     if not options.accept_licence and not options.dry_run:
         raise UserError("nothing was fetched: read the licence and add --accept-licence to accept it")
+    dataset.require_by_hand(options.data_root, options.split_dir)
     missing = _missing(options)
-    if missing is None or any(not _of_archive(file) for file in missing.values()):
+    if missing is None or any(not _of_archive(dataset, file) for file in missing.values()):
         for remote in remotes:
             _fetch(remote, options)
     elif not missing:
         print(f"all images are there, in {options.data_root}")
-    if options.name == "isic_archive":
-        _fetch_archive_images(options)
+    if dataset.archive_folder:
+        _fetch_archive_images(dataset.archive_folder, options)
     return 0
 
 
@@ -139,10 +140,8 @@ def _missing_of(source: FileSource) -> dict[str, str]:
     return dict(zip(source.ids[absent].tolist(), source.files[absent].tolist(), strict=True))
 
 
-def _of_archive(file: str) -> bool:
-    from ltbench.datasets.isic_archive import ARCHIVE_FOLDER
-
-    return file.startswith(f"{ARCHIVE_FOLDER}/")
+def _of_archive(dataset: type[Source], file: str) -> bool:
+    return bool(dataset.archive_folder) and file.startswith(f"{dataset.archive_folder}/")
 
 
 def _fetch(remote: Remote, options: argparse.Namespace) -> None:
@@ -154,14 +153,12 @@ def _fetch(remote: Remote, options: argparse.Namespace) -> None:
         print(f"there: {fetch(remote, options.data_root)}", flush=True)
 
 
-def _fetch_archive_images(options: argparse.Namespace) -> None:
-    """Fetch those images of ISIC-Archive-LT that ISIC 2019 lacks, by the archive's own program."""
-    from ltbench.datasets.isic_archive import ARCHIVE_FOLDER
+def _fetch_archive_images(name: str, options: argparse.Namespace) -> None:
+    """Fetch the missing images of a folder from the ISIC Archive, by the archive's own program."""
     from ltbench.datasets.isic_cli import commands, fetch_images
 
-    missing = _missing_of(_source(options))
-    folder = options.data_root / ARCHIVE_FOLDER
-    wanted = [image for image, file in missing.items() if _of_archive(file)]
+    folder = options.data_root / name
+    wanted = [image for image, file in _missing_of(_source(options)).items() if file.startswith(f"{name}/")]
     print(f"{len(wanted)} images of the ISIC Archive are missing in {folder}", flush=True)
     if options.dry_run:
         print("\n".join(map(shlex.join, commands(wanted, folder))))

@@ -36,7 +36,7 @@ def datasets_table() -> str:
 def how_to_get(name: str) -> str:
     """Return how a user comes by a dataset, in a few words."""
     dataset = registry.get(name)
-    if hasattr(dataset, "remotes") or hasattr(dataset, "downloads"):
+    if dataset.remotes():
         return f"`data.py download {name}`"
     if getattr(dataset, "licence", "") == _OWN:
         return "your own files"
@@ -98,14 +98,14 @@ def remotes_of(dataset: type[Source], options: Mapping[str, Any]) -> tuple[Remot
 
     Raises
     ------
-    UserError : an option that neither they nor the dataset know
+    UserError : an option that the dataset does not know
     """
-    choose = getattr(dataset, "remotes", None)
-    known = [name for name in inspect.signature(choose or dataset).parameters if name != "root"]
+    known = [name for name in inspect.signature(dataset).parameters if name != "root"]
     for option in options:
         if option not in known:
             raise unknown(f"option of a download of {dataset.name}", option, known or ["none"])
-    return choose(**options) if choose else getattr(dataset, "downloads", ())
+    choosing = inspect.signature(dataset.remotes).parameters
+    return dataset.remotes(**{name: value for name, value in options.items() if name in choosing})
 
 
 def _licence(name: str) -> str:

@@ -46,7 +46,7 @@ class Story:
 def has_story(record: Record) -> bool:
     """Return whether a trial chose anchor points, so that there is a story to draw."""
     anchors = (record.result.get("story") or {}).get("anchors")
-    return isinstance(anchors, dict) and {"counts", "indices"} <= anchors.keys()
+    return isinstance(anchors, dict) and {"counts", "indices", "edges"} <= anchors.keys()
 
 
 def _queries(record: Record) -> dict[str, Mapping[str, Any]]:
@@ -142,8 +142,8 @@ def story_groups(record: Record, labels: np.ndarray) -> dict[str, list[np.ndarra
     """Return which training images tell a flex trial's story: rows of the `train` part, at most 4 of each class.
 
     The first anchor points (of `selection=anchor` the nearest to their prototype); the images farthest from their
-    prototype, where the record has them; and, among queried images, those of the highest and the lowest mutual
-    information in the query that took them.
+    prototype; of the queried images, those of the highest mutual information in the query that took them; and those
+    of the lowest that a query saw in the pool.
 
     Parameters
     ----------
@@ -153,19 +153,24 @@ def story_groups(record: Record, labels: np.ndarray) -> dict[str, list[np.ndarra
     -------
     For each group K arrays of int64, by class id
     """
-    anchors, queries = record.result["story"]["anchors"], _queries(record).values()
-    queried = np.array([row for event in queries for row in event["queried"]], dtype=np.int64)
-    information = np.array([value for event in queries for value in event["information"]], dtype=np.float64)
-    ranked = _of_classes(queried[np.argsort(-information, kind="stable")], labels, record)
+    anchors = record.result["story"]["anchors"]
     random = record.result["hyperparameters"].get("query") == "random"
     score = "random score" if random else "information"
-    groups = {"anchors": _of_classes(anchors["indices"], labels, record)}
-    if "edges" in anchors:
-        groups["edges (farthest\nfrom the prototype)"] = _of_classes(anchors["edges"], labels, record)
-    groups[f"queried, highest\n{score}"] = ranked
-    # One image is not shown as both: the lowest are of those that are not among the highest.
-    groups[f"queried, lowest\n{score}"] = [rows[_PER_GROUP:][::-1] for rows in ranked]
-    return {name: [rows[:_PER_GROUP] for rows in classes] for name, classes in groups.items()}
+    groups = {
+        "anchors": anchors["indices"],
+        "edges (farthest\nfrom the prototype)": anchors["edges"],
+        f"queried, highest\n{score}": _ranked(record, "queried", "information")[::-1],
+        f"in the pool, lowest\n{score}": _ranked(record, "lowest", "lowest_information"),
+    }
+    return {name: [own[:_PER_GROUP] for own in _of_classes(rows, labels, record)] for name, rows in groups.items()}
+
+
+def _ranked(record: Record, images: str, scores: str) -> np.ndarray:
+    """Return the images that the queries name, each once, by their scores, the lowest first."""
+    queries = _queries(record).values()
+    rows = np.array([row for event in queries for row in event[images]], dtype=np.int64)
+    values = np.array([value for event in queries for value in event[scores]], dtype=np.float64)
+    return np.array(list(dict.fromkeys(rows[np.argsort(values, kind="stable")].tolist())), dtype=np.int64)
 
 
 def _of_classes(rows: Sequence[int], labels: np.ndarray, record: Record) -> list[np.ndarray]:

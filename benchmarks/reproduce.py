@@ -16,10 +16,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ltbench.benchmarks import run
-from ltbench.benchmarks.command import Parser, guarded
+from ltbench.benchmarks.command import Parser, guarded, leave
 from ltbench.errors import UserError
 from ltbench.registry import unknown
 
@@ -213,6 +213,11 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def program() -> NoReturn:
+    """Run the command of this process and end it."""
+    leave(main())
+
+
 if __name__ == "__main__":
     sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
-    sys.exit(main())
+    program()

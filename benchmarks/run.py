@@ -15,10 +15,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ltbench.benchmarks import tracking
-from ltbench.benchmarks.command import EXIT_BAD_INPUT, Parser, guarded
+from ltbench.benchmarks.command import EXIT_BAD_INPUT, Parser, guarded, leave
 from ltbench.errors import UserError
 from ltbench.processes import available_cores, preload
 from ltbench.registry import load_plugin, unknown
@@ -409,6 +409,11 @@ def comparable_records(planned: Plan, results: Path) -> tuple[list[Record], int]
     return shared, len(near) - len(shared)
 
 
+def program() -> NoReturn:
+    """Run the command of this process and end it."""
+    leave(main())
+
+
 if __name__ == "__main__":
     sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
-    sys.exit(main())
+    program()

@@ -20,10 +20,10 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ltbench.benchmarks import run, tracking
-from ltbench.benchmarks.command import Parser, guarded
+from ltbench.benchmarks.command import Parser, guarded, leave
 from ltbench.errors import UserError
 from ltbench.registry import load_plugin, unknown
 
@@ -356,6 +356,11 @@ def _register(definition: Mapping[str, Any]) -> str:
     return f"wandb agent {answer if '/' in answer else f'{project}/{answer}'}"
 
 
+def program() -> NoReturn:
+    """Run the command of this process and end it."""
+    leave(main())
+
+
 if __name__ == "__main__":
     sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
-    sys.exit(main())
+    program()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 from urllib.parse import urlsplit
 
+from ltbench.benchmarks.command import GIVEN_UP
 from ltbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -207,6 +208,8 @@ class Mirror:
                 self._fail(f"no answer within {patience:g} s")
             if self._failed:
                 end_service()
+            if self._thread.is_alive():
+                self._thread.name = GIVEN_UP
             _experience().failed = self._failed
 
     def _serve(self) -> None:

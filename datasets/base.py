@@ -5,9 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ltbench.datasets.remote import Remote
 
 
 class Source(ABC):
@@ -37,6 +40,8 @@ class Source(ABC):
     default_val_per_class, default_test_per_class : images a class; None: a tenth and a fifth of each class
     expected_counts : images of each class in the whole dataset, by name; None: not known beforehand
     website : where the data are got
+    downloads : the files that `data.py download` fetches
+    archive_folder : folder of those images that are fetched from the ISIC Archive, one by one; "": there are none
     """
 
     name: ClassVar[str]
@@ -52,6 +57,8 @@ class Source(ABC):
     default_test_per_class: ClassVar[int | None] = 100
     expected_counts: ClassVar[Mapping[str, int] | None] = None
     website: ClassVar[str] = ""
+    downloads: ClassVar[tuple[Remote, ...]] = ()
+    archive_folder: ClassVar[str] = ""
     groups: Mapping[str, tuple[int, ...]] | None = None
 
     variant: str = ""
@@ -71,6 +78,35 @@ class Source(ABC):
     def found_at(cls, root: Path) -> bool:
         """Return whether a folder holds this dataset, as far as a glance can tell."""
         return False
+
+    @classmethod
+    def remotes(cls) -> tuple[Remote, ...]:
+        """Return the files to download; a dataset that is several takes the option that chooses one of them."""
+        return cls.downloads
+
+    @classmethod
+    def require_by_hand(cls, root: Path, split_dir: Path | None) -> None:
+        """Check, before a download, that what cannot be downloaded is there.
+
+        Raises
+        ------
+        UserError : it is not; the message says what to copy where
+        """
+        return
+
+    def describe_missing(self, needed: np.ndarray | None = None) -> str | None:
+        """Return how many of the images `needed`, bool [N], are missing, and the first; None where all are there.
+
+        None for `needed` means all images.
+        """
+        needed = np.ones(len(self.ids), dtype=bool) if needed is None else needed
+        missing = np.flatnonzero(needed & ~self.present)
+        if not len(missing):
+            return None
+        return f"{len(missing)} of {needed.sum()} images missing{self._expected_at(int(missing[0]))}"
+
+    def _expected_at(self, first: int) -> str:
+        return f" (first: {self.ids[first]})"
 
     @abstractmethod
     def read(self, position: int, size: int) -> np.ndarray:

@@ -69,18 +69,17 @@ def amount(count: int) -> str:
     return f"{count / 2**20:,.1f} MiB"
 
 
-def require_room(folder: Path, needed: int, what: str) -> None:
+def require_room(folder: Path, needed: int, what: str, remedy: str = "give another folder") -> None:
     """Check that the disk of a folder has room for `needed` bytes.
 
     Raises
     ------
-    UserError : it has not; the message begins with `what`
+    UserError : it has not; the message begins with `what` and ends with the remedy
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{what} needs {amount(needed)} in {folder} and {amount(free)} are free; free some space or give another "
-            "folder"
+            f"{what} needs {amount(needed)} in {folder} and {amount(free)} are free; free some space or {remedy}"
         )
 
 

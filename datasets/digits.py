@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
@@ -18,6 +19,8 @@ from PIL import Image
 from ltbench.datasets import register
 from ltbench.datasets.base import Source
 
+CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
 _FULL = 16  # the darkest ink in the original, which counts pixels of a 4 x 4 block
 
 
@@ -40,7 +43,8 @@ class Digits(Source):
     default_val_per_class = 15
     default_test_per_class = 30
     revision = 1  # raise when any pixel changes
-    class_names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    expected_counts = MappingProxyType(dict(zip(CLASSES, _COUNTS, strict=True)))
+    class_names = CLASSES
 
     def __init__(self, root: Path | None = None) -> None:
         from sklearn.datasets import load_digits

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ltbench.datasets.base import Source
-from ltbench.datasets.image_files import DAMAGE, FORMATS, FileSource, to_rgb
+from ltbench.datasets.image_files import DAMAGE, FORMATS, FileSource, to_rgb, upright
 from ltbench.datasets.near_duplicates import THUMB, sketch
 from ltbench.datasets.parallel import in_threads
 from ltbench.errors import UserError
@@ -95,7 +95,8 @@ def _filed(path: Path) -> _Fact:
             raise OSError("it is not a file")
         with Image.open(path, formats=FORMATS) as image:
             mode = image.mode
-            return _described(to_rgb(image), file=str(path), size=image.size, mode=mode)
+            pixels = to_rgb(image)  # which loads the image
+            return _described(upright(image, pixels), file=str(path), size=image.size, mode=mode)
     except DAMAGE as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         return _Fact(file=str(path), error=reason)

@@ -89,24 +89,15 @@ class FileSource(Source):
         """
         return np.array([self._fingerprint(int(position)) for position in positions], dtype=np.int64)
 
-    def describe_missing(self, needed: np.ndarray | None = None) -> str | None:
-        """Return how many of the images `needed`, bool [N], are missing where, and the first; None where all are there.
-
-        None for `needed` means all images.
-        """
-        needed = np.ones(len(self.ids), dtype=bool) if needed is None else needed
-        missing = np.flatnonzero(needed & ~self.present)
-        if not len(missing):
-            return None
-        first = f"{Path(str(self.files[missing[0]])).name}{self.origin(int(missing[0]))}"
-        return f"{len(missing)} of {needed.sum()} images missing under {self.folder} (first: {first})"
-
     def _path(self, position: int) -> str:
         return os.path.join(self.folder, self.files[position])  # noqa: PTH118  a Path costs more than a stat
 
     def origin(self, position: int) -> str:
         """Return where the image is listed, to follow its name in a message."""
         return ""
+
+    def _expected_at(self, first: int) -> str:
+        return f" under {self.folder} (first: {Path(str(self.files[first])).name}{self.origin(first)})"
 
     def _stamp(self, position: int) -> str:
         """Return what else than the file makes the image another one."""
@@ -149,11 +140,20 @@ def read_image(path: str, size: int) -> np.ndarray:
         with Image.open(path, formats=FORMATS) as image:
             image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at a fraction of its size where that does
             image.load()
-            turn = _TURNS.get(_orientation(image))  # only now: Pillow turns a TIFF itself when it loads it
-            small = to_rgb(image).resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    if turn is not None:
-        small = small.transpose(turn)
+            small = upright(image, to_rgb(image).resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0))
     return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
+
+
+def upright(image: Image.Image, pixels: Image.Image) -> Image.Image:
+    """Return the pixels of an image turned as its EXIF orientation says; the image is loaded, else a TIFF turns twice.
+
+    Parameters
+    ----------
+    image : as it was opened
+    pixels : made from it, without EXIF data of their own
+    """
+    turn = _TURNS.get(_orientation(image))
+    return pixels if turn is None else pixels.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int | None:

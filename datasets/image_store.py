@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -21,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ltbench.datasets.base import Source
-from ltbench.datasets.bulk import locked
+from ltbench.datasets.bulk import locked, require_room
 from ltbench.errors import UserError
 from ltbench.processes import prepare_worker, worker_context
 
@@ -94,7 +93,7 @@ def build(
         fingerprints = source.fingerprints(positions)
         stale = stamps[positions] != fingerprints
         if stale.any():
-            _check_disk(folder, int(stale.sum()) * 3 * size * size)
+            require_room(folder, int(stale.sum()) * 3 * size * size, "the image store", "give another --out")
             _fill(folder, source, positions[stale], fingerprints[stale], stamps, size, workers, quiet)
     return ImageStore(folder)
 
@@ -123,15 +122,6 @@ def _create(folder: Path, source: Source, size: int) -> None:
     temporary = folder / "index.json.tmp"
     temporary.write_text(json.dumps({"size": size, "ids": source.ids.tolist()}), encoding="utf-8")
     temporary.replace(folder / "index.json")
-
-
-def _check_disk(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(
-            f"image store {folder} needs {needed / 2**20:.0f} MiB and {free / 2**20:.0f} MiB are free; "
-            "free some space or give another --out"
-        )
 
 
 def _fill(

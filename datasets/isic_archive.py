@@ -59,7 +59,6 @@ from ltbench.registry import unknown
 
 ADDITIONAL = "additional_data.csv"
 DICTIONARY = "dic.npy"
-ARCHIVE_FOLDER = "ISIC_Archive"
 CLASSES = ("NV", "MEL", "BCC", "SK", "AK", "SCC", "BKL", "SL", "VASC", "DF", "LK", "LS", "AN", "AMP")
 _COUNTS = (12875, 4522, 3393, 1464, 869, 656, 384, 270, 253, 246, 32, 27, 15, 14)
 _NAME, _DIAGNOSIS, _LESION, _PATIENT = (
@@ -121,6 +120,7 @@ class IsicArchive(FileSource):
     expected_counts = MappingProxyType(dict(zip(CLASSES, _COUNTS, strict=True)))
     groups = MappingProxyType({"head": (0, 1, 2, 3), "medium": (4, 5, 6, 7), "tail": (8, 9, 10, 11, 12, 13)})
     downloads = DOWNLOADS
+    archive_folder = "ISIC_Archive"
     remedy = "get it from the ISIC Archive (https://www.isic-archive.com/)"
 
     def __init__(self, root: Path | None = None, *, split_dir: Path | str | None = None, copies: str = "both") -> None:
@@ -131,8 +131,7 @@ class IsicArchive(FileSource):
         ids, labels = read_ground_truth(self.root / GROUND_TRUTH, CLASSES_2019)
         truth = dict(zip(ids.tolist(), (CLASSES_2019[label] for label in labels), strict=True))
         lesions = read_lesions(self.root / METADATA)
-        folders = (self.root, *([Path(split_dir).expanduser()] if split_dir is not None else []))
-        path = _authors_file(folders)
+        path = _authors_file(self.root, split_dir)
         if path.name == ADDITIONAL:
             table = read_image_table(path, (_NAME, _DIAGNOSIS, _LESION, _PATIENT), _REMEDY)
             classes, patients = _by_diagnosis(path, table, truth), _known(table, _PATIENT)
@@ -155,15 +154,26 @@ class IsicArchive(FileSource):
         """Return whether a folder holds the table of ISIC 2019 and one of the authors' files."""
         return (root / GROUND_TRUTH).is_file() and any((root / name).is_file() for name in (ADDITIONAL, DICTIONARY))
 
+    @classmethod
+    def require_by_hand(cls, root: Path, split_dir: Path | None) -> None:
+        """Check that one of the authors' files is there, which says what else there is to download.
+
+        Raises
+        ------
+        UserError : it is not; the message says what to copy where
+        """
+        _authors_file(root, split_dir)
+
     def _locate(self, of_2019: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Find the images of ISIC 2019, bool [N], and of the archive each by the rule of `locate`."""
         files, present = np.empty(len(self.ids), dtype=object), np.zeros(len(self.ids), dtype=bool)
-        for chosen, folders in ((of_2019, FOLDERS), (~of_2019, ((ARCHIVE_FOLDER,), *FOLDERS))):
+        for chosen, folders in ((of_2019, FOLDERS), (~of_2019, ((self.archive_folder,), *FOLDERS))):
             files[chosen], present[chosen] = locate(self.root, self.ids[chosen], folders)
         return files.astype(str), present
 
 
-def _authors_file(folders: tuple[Path, ...]) -> Path:
+def _authors_file(root: Path, split_dir: Path | str | None) -> Path:
+    folders = (root, *([Path(split_dir).expanduser()] if split_dir is not None else []))
     for name in (ADDITIONAL, DICTIONARY):
         for folder in folders:
             if (folder / name).is_file():

@@ -274,6 +274,8 @@ def create_source(
 ) -> Source:
     """Return a dataset with its options; one whose constructor names `split_dir` or `image_size` is given that too.
 
+    The option `split_dir` names the folder for the dataset alone, so that another split can be drawn.
+
     Raises
     ------
     UserError : an unknown option, or what the dataset itself refuses
@@ -281,8 +283,8 @@ def create_source(
     source = registry.get(name)
     parameters = inspect.signature(source).parameters
     request = {"split_dir": split_dir, "image_size": image_size}
-    known = [parameter for parameter in parameters if parameter not in ("root", *request)]
+    known = [parameter for parameter in parameters if parameter not in ("root", "image_size")]
     for option in options:
         if option not in known:
             raise unknown(f"option of dataset {name}", option, known or ["none"])
-    return source(root, **options, **{key: value for key, value in request.items() if key in parameters})
+    return source(root, **{**{key: value for key, value in request.items() if key in parameters}, **options})

@@ -239,8 +239,8 @@ def _choose_lesions(sizes: np.ndarray, val: int, test: int, name: str) -> tuple[
     if chosen is None:
         lack = max(1, val + test - int(sizes.sum()))
         raise UserError(
-            f"{name} lacks at least {lack} images: its {len(sizes)} lesions with {sizes.sum()} images cannot fill "
-            f"val ({val}) and test ({test}) without sharing a lesion"
+            f"{name} lacks at least {lack} images: its {len(sizes)} lesions that show no other class, with "
+            f"{sizes.sum()} images, cannot fill val ({val}) and test ({test}) without sharing a lesion"
         )
     return chosen
 

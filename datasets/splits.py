@@ -64,8 +64,11 @@ def make_split(
         raise unknown("split", split, SPLITS)
     if split_dir is not None:
         if split != "paper":
-            raise UserError(f"--split-dir holds splits by image; it goes with --split paper, not with {split!r}")
-        manifest = _sound(published_manifest(source, split_dir, ratio), split_dir)
+            raise UserError(
+                f"--split-dir holds splits by image; it goes with --split paper, not with {split!r} (a dataset that "
+                "reads its labels there too takes them from --dataset-option split_dir=DIR)"
+            )
+        manifest = _sound(published_manifest(source, split_dir, ratio), split_dir, source.class_names)
         if not allow_missing:
             _require_images(source, np.isin(source.ids, manifest.ids))
         return manifest
@@ -121,7 +124,10 @@ def restrict(manifest: Manifest, present_ids: np.ndarray) -> Manifest:
     return kept
 
 
-def _sound(manifest: Manifest, split_dir: Path) -> Manifest:
+def _sound(manifest: Manifest, split_dir: Path, names: Sequence[str]) -> Manifest:
+    untaught = np.flatnonzero(manifest.class_counts("train", len(names)) == 0)
+    if len(untaught):
+        raise UserError(f"the split in {split_dir} has no train image of class {names[untaught[0]]!r}; add some")
     for pair in overlap(manifest).pairs:
         if pair.images:
             shared = np.intersect1d(manifest.part(pair.first)[0], manifest.part(pair.second)[0])
@@ -133,13 +139,9 @@ def _sound(manifest: Manifest, split_dir: Path) -> Manifest:
 
 
 def _require_images(source: Source, needed: np.ndarray) -> None:
-    missing = source.ids[needed & ~source.present]
-    if len(missing):
-        where = "" if source.root is None else f" under {source.root}"
-        raise UserError(
-            f"{source.title}: {len(missing)} of {needed.sum()} images missing{where} (first: {missing[0]}); "
-            "get them, or use --allow-missing to do with those present"
-        )
+    missing = source.describe_missing(needed)
+    if missing is not None:
+        raise UserError(f"{source.title}: {missing}; get them, or use --allow-missing to do with those present")
 
 
 def _draw_by_image(

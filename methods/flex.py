@@ -11,7 +11,8 @@
 5. The reported model is the epoch with the best validation score of the whole run.
 
 The story keeps, of each class, also the 4 images farthest from their prototype (`edges`) and, of each query, the 4 pool
-images with the least mutual information (`lowest`, the least first): nothing is decided by them.
+images with the least mutual information (`lowest`, the least first, and `lowest_information`): nothing is decided by
+them.
 
 Warm-up, anchor and query epochs together spend the budget that every method has; pre-training is extra and is
 charged in the cost columns.
@@ -235,6 +236,7 @@ class FlexibleSampling(Method):
                 "queried": pool[picked],
                 "information": information[picked],
                 "lowest": pool[lowest],
+                "lowest_information": information[lowest],
                 "pool_left": pool_counts - quotas,
                 "training_images": len(chosen) + len(picked),
             }

@@ -106,11 +106,15 @@ def row_of(results: Path, name: str = "ce") -> Row:
 
 
 STORY = {
-    "anchors": {"counts": [3, 2, 2, 1], "indices": [7, 2, 9, 301, 300, 410, 405, 430]},
+    "anchors": {
+        **{"counts": [3, 2, 2, 1], "indices": [7, 2, 9, 301, 300, 410, 405, 430]},
+        "edges": [9, 8, 6, 5, 4, 399, 429, 439],
+    },
     **{
         f"query{number}": {
             **{"epoch": 3 * number, "accuracy": [0.5, 1.0, None, 0.0], "difficulty": [0.8, 0.0, 1.6, 1.6]},
             **{"quotas": [len(rows), 0, 0, 0], "queried": rows, "information": scores},
+            **{"lowest": [90 - number, 95, 390, 391], "lowest_information": [0.001 * number, 0.01, 0.02, 0.0]},
             "pool_left": [297 - left, 98, 28, 9],
         }
         for number, rows, scores, left in (
@@ -285,19 +289,15 @@ def test_story_groups(tmp_path: Path) -> None:
     nothing = [[], [], []]
     assert shown == {
         "anchors": [[7, 2, 9], [301, 300], [410, 405], [430]],
+        "edges (farthest\nfrom the prototype)": [[9, 8, 6, 5], [399], [429], [439]],
         "queried, highest\ninformation": [[51, 21, 26, 25], *nothing],
-        "queried, lowest\ninformation": [[50, 20, 24, 22], *nothing],
+        "in the pool, lowest\ninformation": [[88, 95, 80], [391, 390], [], []],
     }
-
-
-def test_story_groups_show_edges_where_the_record_has_them(tmp_path: Path) -> None:
-    labels = split(COUNTS, COUNTS).part("train")[1]
-    anchors = {**STORY["anchors"], "edges": [9, 8, 6, 5, 4, 399, 429, 439]}
-    record = add(tmp_path, "flex", story={**STORY, "anchors": anchors}, hyperparameters={"query": "random"})
-    groups = story_groups(record, labels)
-    _, edges, highest, _ = groups
-    assert "farthest" in edges and highest == "queried, highest\nrandom score"
-    assert [rows.tolist() for rows in groups[edges]] == [[9, 8, 6, 5], [399], [429], [439]]
+    random = add(tmp_path / "random", "flex", story=STORY, hyperparameters={"query": "random"})
+    assert [name for name in story_groups(random, labels) if "random score" in name] == [
+        "queried, highest\nrandom score",
+        "in the pool, lowest\nrandom score",
+    ]
 
 
 def test_pictures_of_a_real_flex_trial(

@@ -386,7 +386,7 @@ def _serving(server: _Server) -> Iterator[str]:
 PROGRAM = """
 import json, pathlib, shutil, sys, time, types
 from ltbench.benchmarks import tracking
-from ltbench.benchmarks.command import guarded
+from ltbench.benchmarks.command import guarded, leave
 
 source, results, case = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
 tracking._AGAIN_SECONDS, tracking._INTERRUPTED_SECONDS = 0.5, 0.5
@@ -418,7 +418,7 @@ def trial(number):
         shutil.copy(source / "result.json", folder)
     return 0
 
-sys.exit(guarded(lambda: trial(0) + trial(1)))
+leave(guarded(lambda: trial(0) + trial(1)))
 """
 CASES: dict[str, dict[str, Any]] = {
     "answers": {},

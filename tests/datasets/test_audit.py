@@ -135,6 +135,15 @@ def test_broken_and_odd_images_are_named(source: Planted) -> None:
     assert found["images"] == {"labelled": 15, "present": 14, "examined": 14}
 
 
+def test_a_picture_turned_by_its_exif_data_is_the_picture_it_shows(source: Planted) -> None:
+    lying = Image.open(source.path(0)).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned back, clockwise
+    lying.save(source.path(1), format="PNG", exif=exif)
+    facts = examine(source, np.array([0, 1]))
+    assert facts.contents[0] == facts.contents[1] and (facts.thumbs[0] == facts.thumbs[1]).all()
+
+
 def test_tables_alone_say_nothing_of_images(source: Planted) -> None:
     found = audit(source, _manifest(source))
     pair = found.as_dict()["overlap"]["train/test"]

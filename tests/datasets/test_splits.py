@@ -138,7 +138,11 @@ def test_published_files_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"has 5 image\(s\) in both train and val \(first: image020\)"):
         _split(source, split_dir=tmp_path)
     assert overlap(published_manifest(source, tmp_path, 10)).as_dict()["train/val"]["images"] == 5
-    _publish(tmp_path, val=["elsewhere"])
+    common = source.ids[source.labels == 0]
+    _publish(tmp_path, train=common[:5], val=source.ids[40:45], test=source.ids[60:80])
+    with pytest.raises(UserError, match="has no train image of class "):
+        _split(source, split_dir=tmp_path)
+    _publish(tmp_path, train=source.ids[:30], val=["elsewhere"], test=source.ids[60:80])
     with pytest.raises(UserError, match=r"val_10\.npy names 1 image"):
         _split(source, split_dir=tmp_path)
     _publish(tmp_path, val=source.ids[40:45])

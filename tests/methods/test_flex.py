@@ -73,6 +73,7 @@ def test_story_of_a_trial(options: dict[str, Any], make_spec: Any, tiny_dataset:
         assert set(event["queried"]) <= set(before.tolist()) and set(event["lowest"]) <= set(before.tolist())
         shown = np.minimum(np.bincount(labels[before], minlength=8), 4)
         assert labels[event["lowest"]].tolist() == np.repeat(np.arange(8), shown).tolist()
+        assert len(event["lowest_information"]) == len(event["lowest"])
         assert np.bincount(labels[event["queried"]], minlength=8).tolist() == event["quotas"]
         assert np.bincount(labels[pool], minlength=8).tolist() == event["pool_left"]
     stages = [stage for stage in result["cost"]["stages"] if stage["name"] != "pretrain"]

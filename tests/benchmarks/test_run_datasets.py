@@ -1,0 +1,120 @@
+"""The command line on every kind of dataset: each is trained on from files in its own format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ltbench.benchmarks import run
+from ltbench.benchmarks.records import Record, find_records
+from ltbench.datasets.manifest import Manifest
+
+SHORT = "--method ce --trials 1 --epochs 1 --batch-size 16 --jobs 1 --precision fp32 --preset quick --image-size 16"
+CLASSES_2019 = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
+
+
+def _train(out: Path, *arguments: str) -> list[Record]:
+    assert run.main([*SHORT.split(), *arguments, "--out", str(out)]) == 0
+    return list(find_records(out))
+
+
+def _images(folder: Path, names: list[str]) -> None:
+    rng = np.random.default_rng(0)
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(path)
+
+
+def _digits(root: Path) -> list[str]:
+    return ["--ratio", "5", "--n-max", "20"]
+
+
+def _medmnist(root: Path) -> list[str]:
+    rng, arrays = np.random.default_rng(0), {}
+    for part, count in {"train": 40, "val": 16, "test": 16}.items():
+        arrays[f"{part}_images"] = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        arrays[f"{part}_labels"] = (np.arange(count) % 8).astype(np.uint8)[:, None]
+    np.savez(root / "bloodmnist.npz", **arrays)
+    return ["--dataset-option", "set=bloodmnist"]
+
+
+def _table(root: Path) -> list[str]:
+    names = [f"{number:02d}.png" for number in range(60)]
+    _images(root / "img", names)
+    rows = [f"img/{name},{'rare' if row % 3 else 'common'},{row // 2}" for row, name in enumerate(names)]
+    (root / "table.csv").write_text("\n".join(["image,diagnosis,group", *rows]))
+    return ["--dataset-option", "label=diagnosis", "--split", "paper"]
+
+
+def _folders(root: Path) -> list[str]:
+    _images(root, [f"{'benign' if number < 40 else 'malign'}/{number}.jpg" for number in range(60)])
+    return []
+
+
+def _ham10000(root: Path) -> list[str]:
+    names = [f"ISIC_{number:07d}" for number in range(70)]
+    _images(root / "HAM10000_images_part_1", [f"{name}.jpg" for name in names])
+    classes = ("nv", "mel", "bkl", "bcc", "akiec", "vasc", "df")
+    rows = [f"HAM_{row},{name},{classes[row % 7]}" for row, name in enumerate(names)]
+    (root / "HAM10000_metadata.csv").write_text("\n".join(["lesion_id,image_id,dx", *rows]))
+    return []
+
+
+def _isic_archive(root: Path) -> list[str]:
+    """Two classes of ISIC 2019 and one of the archive are there; the eleven others are not."""
+    known = {f"ISIC_{number:07d}": ("NV", "MEL")[number % 2] for number in range(40)}
+    added = [f"ISIC_9{number:06d}" for number in range(20)]
+    _images(root / "ISIC_2019_Training_Input", [f"{name}.jpg" for name in known])
+    _images(root / "ISIC_Archive", [f"{name}.jpg" for name in added])
+    truth = [f"{name},{','.join(str(int(own == column)) for column in CLASSES_2019)}" for name, own in known.items()]
+    (root / "ISIC_2019_Training_GroundTruth.csv").write_text("\n".join(["image," + ",".join(CLASSES_2019), *truth]))
+    (root / "ISIC_2019_Training_Metadata.csv").write_text("image,lesion_id\nISIC_0000000,L0\n")
+    header = ["name", *(f"meta.clinical.{column}" for column in ("diagnosis", "lesion_id", "patient_id"))]
+    rows = [f"{name},angioma,," for name in added] + ["ISIC_9999999,lichenoid keratosis,,"]
+    (root / "additional_data.csv").write_text("\n".join([",".join(header), *rows]))
+    return ["--allow-missing"]
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "classes"),
+    [
+        ("digits", _digits, 10),
+        ("medmnist", _medmnist, 8),
+        ("csv", _table, 2),
+        ("imagefolder", _folders, 2),
+        ("ham10000", _ham10000, 7),
+        ("isic_archive", _isic_archive, 3),
+    ],
+)
+def test_every_dataset_trains(name: str, make: Callable[[Path], list[str]], classes: int, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    options = make(root)
+    where = [] if name == "digits" else ["--data-root", str(root)]
+    (record,) = _train(tmp_path / "results", "--dataset", name, *where, *options)
+    assert record.result["dataset"] == name and len(record.result["class_names"]) == classes
+    split = Manifest.read(record.folder.parent / "split.csv")
+    assert split.class_counts("train", classes).tolist() == record.result["class_counts"]
+    assert len(record.predictions()["test_labels"]) == len(split.part("test")[0]) > 0
+
+
+def test_a_common_test_set_over_ratios(tmp_path: Path) -> None:
+    common = ["--dataset", "digits", "--common-test", "--n-max", "auto", "--ratio", "2", "10"]
+    first, second = sorted(_train(tmp_path, *common), key=lambda record: record.result["ratio"])
+    splits = [Manifest.read(record.folder.parent / "split.csv") for record in (first, second)]
+    for part in ("val", "test"):
+        np.testing.assert_array_equal(*(split.part(part)[0] for split in splits))
+    train = [set(split.part("train")[0].tolist()) for split in splits]
+    assert train[1] < train[0] and max(first.result["class_counts"]) == max(second.result["class_counts"])
+
+
+def test_the_missing_image_of_a_table_is_named_with_its_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = _table(tmp_path)
+    (tmp_path / "img" / "07.png").unlink()
+    assert run.main([*SHORT.split(), "--dataset", "csv", "--data-root", str(tmp_path), *options]) == 2
+    assert "(first: 07.png (table.csv, line 9))" in capsys.readouterr().err
