@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ SpecMaker = Callable[..., TrialSpec]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
+def _few_threads() -> None:
+    """Use one thread here; in processes that tests start, threads that wait do not keep a core busy."""
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,8 @@ def test_no_epoch_has_more_steps_than_one_pass_over_the_training_set(make_spec: 
     for name in methods.available():
         for length in ("pass", "steps"):
             spec = make_spec(name)
-            spec = replace(spec, protocol=replace(spec.protocol, epoch_length=length), folder=spec.folder / length)
+            protocol = replace(spec.protocol, epoch_length=length, epochs=2)
+            spec = replace(spec, protocol=protocol, folder=spec.folder / length)
             (spec.folder.parent / "split.csv").write_bytes((spec.folder.parents[1] / "split.csv").read_bytes())
             run_trial(spec)
             rows = [json.loads(line) for line in (spec.folder / "metrics.jsonl").read_text().splitlines()]
