@@ -10,25 +10,13 @@ import numpy as np
 import pytest
 import timm
 import torch
+from mean_colour import MeanColour
 from torch import nn
 
 from ltbench.methods import HOOKS, Batch, EpochReport, Method, Plateau, Progress, Stage, StageResult, Task, create
 from ltbench.methods.base import Pool, Run
 
 COUNTS = np.array([40, 10, 5], dtype=np.int64)
-
-
-class Tiny(nn.Module):
-    """Mean colour, then a linear map."""
-
-    num_features = 4
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, 4)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.layer(images.mean((2, 3)))
 
 
 class Fixed(Run):
@@ -61,7 +49,7 @@ def reports(*scores: float) -> list[EpochReport]:
 @pytest.fixture
 def method() -> Method:
     torch.manual_seed(0)
-    return create("ce", Task(3, COUNTS, 8), Tiny())
+    return create("ce", Task(3, COUNTS, 8), MeanColour())
 
 
 @pytest.fixture
@@ -249,14 +237,14 @@ def test_weights_do_not_matter_where_classes_are_equal(batch: Batch) -> None:
     losses = []
     for name, options in (("ce", {}), ("rw", {}), ("rw", {"scheme": "sqrt"}), ("rw", {"scheme": "effective"})):
         torch.manual_seed(0)
-        method = create(name, Task(3, np.array([7, 7, 7]), 8), Tiny(), **options)
+        method = create(name, Task(3, np.array([7, 7, 7]), 8), MeanColour(), **options)
         losses.append(method.loss(batch, Progress(0, 1))["loss"])
     torch.testing.assert_close(torch.stack(losses), losses[0].expand(4))
 
 
 def test_reweighting_is_the_weighted_mean(batch: Batch) -> None:
     torch.manual_seed(0)
-    method = create("rw", Task(3, COUNTS, 8), Tiny())
+    method = create("rw", Task(3, COUNTS, 8), MeanColour())
     weights = torch.tensor([1 / 40, 1 / 10, 1 / 5])[batch.targets]
     each = nn.functional.cross_entropy(method.predict(batch.images), batch.targets, reduction="none")
     torch.testing.assert_close(method.loss(batch, Progress(0, 1))["loss"], (weights * each).sum() / weights.sum())

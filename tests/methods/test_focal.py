@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from mean_colour import MeanColour
 from torch.nn import functional
 
 from ltbench.errors import UserError
@@ -14,22 +14,9 @@ from ltbench.methods import Batch, Method, Progress, Task, create
 COUNTS = np.array([40, 10, 5], dtype=np.int64)
 
 
-class Tiny(nn.Module):
-    """Mean colour, then a linear map."""
-
-    num_features = 4
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, 4)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.layer(images.mean((2, 3)))
-
-
 def method_of(**options: object) -> Method:
     torch.manual_seed(0)
-    return create("focal", Task(3, COUNTS, 8), Tiny(), **options)
+    return create("focal", Task(3, COUNTS, 8), MeanColour(), **options)
 
 
 @pytest.fixture
@@ -62,7 +49,7 @@ def test_detaching_reaches_the_gradient(batch: Batch) -> None:
 
 def test_starts_where_cross_entropy_starts() -> None:
     torch.manual_seed(0)
-    plain = create("ce", Task(3, COUNTS, 8), Tiny()).state_dict()
+    plain = create("ce", Task(3, COUNTS, 8), MeanColour()).state_dict()
     state = method_of().state_dict()
     assert all(torch.equal(state[name], value) for name, value in plain.items())
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mean_colour import MeanColour
 from torch import nn
 from torch.nn import functional
 
@@ -16,19 +17,6 @@ from ltbench.methods import Batch, EpochReport, Method, Plateau, Progress, Stage
 from ltbench.methods.ldam import LabelDistributionAwareMargin, NormedLinear
 
 COUNTS = np.array([10, 400, 5], dtype=np.int64)
-
-
-class Tiny(nn.Module):
-    """Mean colour, then a linear map."""
-
-    num_features = 4
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, 4)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.layer(images.mean((2, 3)))
 
 
 @dataclass
@@ -44,7 +32,7 @@ class Protocol:
 
 def method_of(**options: object) -> Method:
     torch.manual_seed(0)
-    return create("ldam", Task(3, COUNTS, 8), Tiny(), **options)
+    return create("ldam", Task(3, COUNTS, 8), MeanColour(), **options)
 
 
 def stage_of(method: Method, epochs: int) -> Stage:
@@ -154,7 +142,7 @@ def test_another_head_is_refused(head: nn.Module) -> None:
             self.head = head
 
     with pytest.raises(TypeError, match=f"Unnormalised needs a NormedLinear head, got {type(head).__name__}"):
-        Unnormalised(Unnormalised.Config(), Task(3, COUNTS, 8), Tiny())
+        Unnormalised(Unnormalised.Config(), Task(3, COUNTS, 8), MeanColour())
 
 
 def test_a_head_of_a_subclass_is_taken() -> None:
@@ -166,7 +154,7 @@ def test_a_head_of_a_subclass_is_taken() -> None:
             super().build()
             self.head = Own(4, 3)
 
-    Variant(Variant.Config(), Task(3, COUNTS, 8), Tiny())
+    Variant(Variant.Config(), Task(3, COUNTS, 8), MeanColour())
 
 
 def test_margins_and_weights_are_part_of_the_checkpoint() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from mean_colour import MeanColour
 from torch.nn import functional
 
 from ltbench.methods import Batch, Method, Progress, Task, create
@@ -13,22 +13,9 @@ from ltbench.methods import Batch, Method, Progress, Task, create
 COUNTS = np.array([10, 400, 5], dtype=np.int64)
 
 
-class Tiny(nn.Module):
-    """Mean colour, then a linear map."""
-
-    num_features = 4
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, 4)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.layer(images.mean((2, 3)))
-
-
 def method_of(name: str, **options: object) -> Method:
     torch.manual_seed(0)
-    return create(name, Task(3, COUNTS, 8), Tiny(), **options)
+    return create(name, Task(3, COUNTS, 8), MeanColour(), **options)
 
 
 @pytest.fixture

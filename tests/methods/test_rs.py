@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
+from mean_colour import MeanColour
 
 from ltbench.methods import Method, Progress, Task, create
 from ltbench.methods.base import Pool
@@ -20,21 +19,8 @@ EVEN = np.full(4, 0.25)
 EFFECTIVE = COUNTS / (1 - 0.99**COUNTS)
 
 
-class Tiny(nn.Module):
-    """Mean colour, then a linear map."""
-
-    num_features = 4
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, 4)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.layer(images.mean((2, 3)))
-
-
 def method_of(**options: Any) -> Method:
-    return create("rs", Task(4, COUNTS, 8), Tiny(), **options)
+    return create("rs", Task(4, COUNTS, 8), MeanColour(), **options)
 
 
 def stream_of(

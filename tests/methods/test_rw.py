@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from mean_colour import MeanColour
 from torch.nn import functional
 
 from ltbench.losses import effective_number_weights, inverse_frequency_weights, square_root_weights
@@ -16,22 +16,9 @@ from ltbench.methods import Batch, Method, Progress, Task, create
 COUNTS = np.array([300, 4000, 5], dtype=np.int64)
 
 
-class Tiny(nn.Module):
-    """Mean colour, then a linear map."""
-
-    num_features = 4
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, 4)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.layer(images.mean((2, 3)))
-
-
 def method_of(counts: np.ndarray = COUNTS, **options: Any) -> Method:
     torch.manual_seed(0)
-    return create("rw", Task(3, counts, 8), Tiny(), **options)
+    return create("rw", Task(3, counts, 8), MeanColour(), **options)
 
 
 @pytest.mark.parametrize(
