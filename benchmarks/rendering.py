@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -76,7 +77,8 @@ def _latex(table: Table) -> str:
 
 def latex_escaped(text: str) -> str:
     """Return text with what LaTeX would take for a command, and the signs that tables use, written for it."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    written = "".join(_LATEX.get(character, character) for character in text)
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", written)
 
 
 def _html(table: Table) -> str:

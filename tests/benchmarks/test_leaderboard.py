@@ -70,6 +70,11 @@ def test_latex_escapes(letter: str) -> None:
     assert f"a\\{letter}b" in text and f"a{letter}b" not in text
 
 
+def test_latex_has_a_minus_before_numbers_alone() -> None:
+    text = render([toy("-0.21 [-3.0, 2.5] 1-2 mel-1")], "latex")
+    assert "$-$0.21 [$-$3.0, 2.5] 1-2 mel-1" in text
+
+
 def test_html_escapes() -> None:
     text = render([toy("<script>&")], "html")
     assert "&lt;script&gt;&amp;" in text and "<script>" not in text and "<b>2 ± 1</b>" in text
