@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
-from scipy.stats import binomtest
 
 from ltbench.benchmarks.metrics import wilson_interval
 
@@ -30,7 +28,6 @@ class Estimate:
     value : the mean
     low, high : ends of the interval; NaN where one image alone leaves it unknown
     standard_error, degrees_of_freedom : of the t distribution behind it
-    over : what it allows for. One trial says nothing of other trials: then the interval is over images alone
     """
 
     value: float
@@ -38,7 +35,6 @@ class Estimate:
     high: float
     standard_error: float
     degrees_of_freedom: float
-    over: Literal["trials and images", "images"]
 
 
 def class_balanced_scores(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
@@ -56,10 +52,31 @@ def class_balanced_scores(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     labels, logits = np.asarray(labels), np.asarray(logits)
     if labels.ndim != 1 or logits.ndim != 2 or len(labels) != len(logits):
         raise ValueError(f"labels {labels.shape} and logits {logits.shape} are not [n] and [n, K]")
-    return _shares(labels) * (logits.argmax(axis=1) == labels)
+    return image_weights(labels) * (logits.argmax(axis=1) == labels)
 
 
-def interval(scores: np.ndarray, labels: np.ndarray, confidence: float = 0.95) -> Estimate:
+def image_weights(labels: np.ndarray, class_weights: np.ndarray | None = None) -> np.ndarray:
+    """Return what an image that is right adds to a mean over classes: float64 [n], w_c / n_c.
+
+    Parameters
+    ----------
+    labels : int64 [n]
+    class_weights : float [number of classes], w_c by class id; None: 1 / K for each of the K classes that have images
+
+    Raises
+    ------
+    ValueError : a class that has images and no weight above 0
+    """
+    counts = np.bincount(labels)
+    weights = np.full(len(counts), 1 / (counts > 0).sum()) if class_weights is None else np.asarray(class_weights)
+    if len(weights) < len(counts) or not (weights[: len(counts)][counts > 0] > 0).all():
+        raise ValueError("every class that has images needs a weight above 0")
+    return weights[labels] / counts[labels]
+
+
+def interval(
+    scores: np.ndarray, labels: np.ndarray, confidence: float = 0.95, class_weights: np.ndarray | None = None
+) -> Estimate:
     """Return the mean over trials of the scores' sum over images, with its interval over new trials and new images.
 
     Let y[t, i] be the scores, S_t = Σ_i y[t, i], and s² a variance with n - 1 in the denominator. Then
@@ -84,8 +101,10 @@ def interval(scores: np.ndarray, labels: np.ndarray, confidence: float = 0.95) -
     images that happen to be all right do not stand for certainty, and a class of one image has a variance. If no class
     has two images, all are taken as one class.
 
-    Scores within 0 and 1 / (K n_c), as those of `class_balanced_scores`, have ends within 0 and 1; if all are at the
-    same end, which shows no variance, Wilson's interval of K² / Σ_c (1 / n_c) images is taken.
+    Scores within 0 and w_c / n_c, as those of `class_balanced_scores`, where w_c = 1 / K, have ends within 0 and 1. If
+    they show no variance because all are at the same end, Wilson's interval of 1 / Σ_c (w_c² / n_c) images is taken; if
+    because every class is either all right or all wrong, the variance is that of classes of which two more images
+    were the other way: V = Σ_c 2 w_c² / ((n_c + 1) (n_c + 2)), as Agresti and Coull add two.
 
     Simulated coverage at 95 % (`benchmarks/coverage.py`; 8 classes of 10 to 100 images, or 14 of 2575 to 3): 93 to 97 %
     of three trials or more, the upper end where few trials meet strong image effects; 90 to 97 % of two trials, the
@@ -94,33 +113,39 @@ def interval(scores: np.ndarray, labels: np.ndarray, confidence: float = 0.95) -
 
     Parameters
     ----------
-    scores : float [T, n], `class_balanced_scores` of T trials
+    scores : float [T, n], `class_balanced_scores` of T trials, or others that are w_c / n_c for an image that is right
     labels : int64 [n]
+    class_weights : float [number of classes], w_c by class id; None: equal ones
 
     Raises
     ------
     ValueError : shapes that do not fit, scores that are not finite, a confidence outside 0 and 1
     """
     scores, labels = _checked(scores, labels, confidence)
-    estimate = _estimate(scores, labels, confidence)
-    shares = _shares(labels)
-    if (scores < 0).any() or (scores > shares * (1 + _ROUNDING)).any():
+    weights = image_weights(labels, class_weights)
+    estimate = _estimate(scores, labels, weights, confidence)
+    if (scores < 0).any() or (scores > weights * (1 + _ROUNDING)).any():
         return estimate
-    if not scores.any() or np.allclose(scores, shares, rtol=_ROUNDING, atol=0):
-        return _without_spread(estimate, labels, confidence)
+    if not scores.any() or np.allclose(scores, weights, rtol=_ROUNDING, atol=0):
+        return _of_equal_images(estimate, weights, confidence)
     low, high = (float(np.clip(end, 0, 1)) for end in (estimate.low, estimate.high))
     return replace(estimate, low=low, high=high)
 
 
 def paired_difference(
-    first: np.ndarray, second: np.ndarray, labels: np.ndarray, confidence: float = 0.95
+    first: np.ndarray,
+    second: np.ndarray,
+    labels: np.ndarray,
+    confidence: float = 0.95,
+    class_weights: np.ndarray | None = None,
 ) -> tuple[Estimate, float]:
     """Return the difference in mean per-class accuracy, first minus second, and the two-sided p-value of none.
 
     As `interval`, of the differences of the scores: what both methods share of an image cancels, and of a trial too.
     The statistic is |difference| / √V, with the same ν. If images differ by luck alone, it is the paired t-test over
-    trials; for one trial and one class it is the paired t-test over images. If all differences are 0, p is 1 and the
-    interval [0, 0].
+    trials; for one trial and one class it is the paired t-test over images. If the methods differ on all images of
+    some classes and on none of the others, the variance is that of two more images each, as for `interval`. If they
+    never differ, p is 1 and the interval [0, 0].
 
     Simulated level at 5 %: 3 to 7 % of three trials or more, 4 to 9 % of two. One trial compares two trained networks,
     not two methods: it tells them apart although the next two may be the other way round.
@@ -129,6 +154,7 @@ def paired_difference(
     ----------
     first, second : float [T, n], `class_balanced_scores` of the same trials on the same images
     labels : int64 [n]
+    class_weights : as for `interval`
 
     Raises
     ------
@@ -138,7 +164,7 @@ def paired_difference(
     if first.shape != second.shape:
         raise ValueError(f"the methods' scores are of different shapes: {first.shape} and {second.shape}")
     difference, labels = _checked(first - second, labels, confidence)
-    estimate = _estimate(difference, labels, confidence)
+    estimate = _estimate(difference, labels, image_weights(labels, class_weights), confidence)
     if estimate.standard_error == 0:
         return estimate, float(estimate.value == 0)
     statistic = abs(estimate.value) / estimate.standard_error
@@ -164,25 +190,6 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> float:
-    """Return the exact two-sided p-value of McNemar's test: one trial, all images alike; 1 if the two never differ.
-
-    Parameters
-    ----------
-    first_right, second_right : bool [n], whether each method is right, on the same images
-
-    Raises
-    ------
-    ValueError : shapes that do not fit
-    """
-    first, second = np.asarray(first_right, dtype=bool), np.asarray(second_right, dtype=bool)
-    if first.ndim != 1 or first.shape != second.shape:
-        raise ValueError(f"outcomes are not of the same images: {first.shape} and {second.shape}")
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    differing = only_first + only_second
-    return float(binomtest(only_first, differing).pvalue) if differing else 1.0
-
-
 def _checked(scores: np.ndarray, labels: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     if scores.ndim != 2 or labels.shape != scores.shape[1:] or scores.size == 0:
@@ -194,30 +201,24 @@ def _checked(scores: np.ndarray, labels: np.ndarray, confidence: float) -> tuple
     return scores, labels
 
 
-def _shares(labels: np.ndarray) -> np.ndarray:
-    """Return float64 [n], the weight of each image: 1 / (K n_c), K classes having images."""
-    counts = np.bincount(labels)
-    return 1.0 / ((counts > 0).sum() * counts[labels])
-
-
-def _estimate(scores: np.ndarray, labels: np.ndarray, confidence: float) -> Estimate:
+def _estimate(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, confidence: float) -> Estimate:
     """Return the mean and its interval, not yet cut to the range that the scores can have."""
-    over = "images" if len(scores) == 1 else "trials and images"
     value, scale = float(scores.sum(axis=1).mean()), float(np.abs(scores).sum(axis=1).max())
-    variance, freedom = _variance(scores, labels, (_ROUNDING * scale) ** 2)
+    variance, freedom = _variance(scores, labels, weights, (_ROUNDING * scale) ** 2)
     value = 0.0 if abs(value) <= _ROUNDING * scale else value
     error = float(np.sqrt(variance))
     half = error * float(stdtrit(freedom, (1 + confidence) / 2)) if error else 0.0
-    return Estimate(value, value - half, value + half, error, freedom, over)
+    return Estimate(value, value - half, value + half, error, freedom)
 
 
-def _variance(scores: np.ndarray, labels: np.ndarray, rounding: float) -> tuple[float, float]:
-    """Return V and ν of `interval`; (0, infinity) where nothing varies by more than rounding, NaN twice for one image.
+def _variance(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, rounding: float) -> tuple[float, float]:
+    """Return V and ν of `interval`; (0, infinity) where all scores are 0, NaN twice for one image.
 
     Parameters
     ----------
     scores : float64 [T, n]
     labels : int64 [n]
+    weights : float64 [n], `image_weights`
     rounding : a variance up to this is 0
     """
     trials = len(scores)
@@ -225,7 +226,7 @@ def _variance(scores: np.ndarray, labels: np.ndarray, rounding: float) -> tuple[
         return 0.0, float("inf")
     if scores.shape[1] == 1:
         return float("nan"), float("nan")
-    images, residuals, freedom = _within_classes(scores, labels)
+    images, residuals, freedom = _within_classes(scores, labels, weights)
     by_trial = float(scores.sum(axis=1).var(ddof=1)) / trials if trials > 1 else 0.0
     by_trial = by_trial if by_trial > rounding else 0.0
     by_image, luck = float(images.sum()), float(residuals.sum())
@@ -233,7 +234,7 @@ def _variance(scores: np.ndarray, labels: np.ndarray, rounding: float) -> tuple[
     if variance <= rounding:
         variance = luck
     if variance <= rounding:
-        return 0.0, float("inf")
+        return _two_more_images(labels, weights)
     share = by_trial / variance
     inverse = share / (trials - 1) if share else 0.0
     if by_image > rounding:
@@ -241,15 +242,25 @@ def _variance(scores: np.ndarray, labels: np.ndarray, rounding: float) -> tuple[
     return variance, 1 / inverse if inverse else float("inf")
 
 
-def _within_classes(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _two_more_images(labels: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """Return V and ν where no class shows a variance: as if two more images of each were other than the rest."""
+    _, first, counts = np.unique(labels, return_index=True, return_counts=True)
+    of_class = 2 * (weights[first] * counts) ** 2 / ((counts + 1) * (counts + 2))
+    freedom = np.maximum(counts - 1, 1)
+    return float(of_class.sum()), float(of_class.sum() ** 2 / (of_class**2 / freedom).sum())
+
+
+def _within_classes(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return V_Ic, V_Ec (0 for one trial) and n_c - 1, float64 each, of the classes c of two images or more.
 
     Classes of one image are in it: their share of the variance is in what the mean class lends (see `interval`).
     """
     trials = len(scores)
-    _, strata, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    _, first, strata, counts = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
     if counts.max() == 1:
-        strata, counts = np.zeros_like(strata), counts.sum(keepdims=True)
+        strata, counts, first = np.zeros_like(strata), counts.sum(keepdims=True), first[:1]
     member = (strata[:, None] == np.arange(len(counts))).astype(np.float64)
     centred = scores - (scores @ member / counts)[:, strata]
     of_image = centred.mean(axis=0)
@@ -257,17 +268,16 @@ def _within_classes(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
     sizes, freedom = counts[known], counts[known] - 1.0
     image = (of_image**2 @ member)[known] / freedom
     residual = (((centred - of_image) ** 2).sum(axis=0) @ member)[known] / (freedom * max(trials - 1, 1))
-    # In units of right and wrong, y K n_c, a class has the variance ((n_c - 1) s_c² + mean of s² over classes) / n_c,
-    # and V is Σ_c of it / (K² n_c). Written as Σ_c weight s_c², the mean's part goes to the classes that it is from.
-    weights = freedom + sizes**2 * (1 / counts**2).sum() / len(sizes)
-    return weights * image, weights * residual / trials, freedom
+    # In units of right and wrong, y n_c / w_c, a class has the variance ((n_c - 1) s_c² + mean of s² over classes) /
+    # n_c, and V is Σ_c of it w_c² / n_c. Written as Σ_c part s_c², the mean's part goes to the classes it is from.
+    share = weights[first]  # w_c / n_c
+    parts = freedom + (share**2).sum() / (len(sizes) * share[known] ** 2)
+    return parts * image, parts * residual / trials, freedom
 
 
-def _without_spread(estimate: Estimate, labels: np.ndarray, confidence: float) -> Estimate:
+def _of_equal_images(estimate: Estimate, weights: np.ndarray, confidence: float) -> Estimate:
     """Return Wilson's interval for a method that is right, or wrong, on every image in every trial."""
-    counts = np.bincount(labels)
-    counts = counts[counts > 0]
-    images = len(counts) ** 2 / (1 / counts).sum()
+    images = 1 / float((weights**2).sum())
     value = round(estimate.value)
     low, high = wilson_interval(value * images, images, confidence)
     return replace(estimate, value=float(value), low=low, high=high)

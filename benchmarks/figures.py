@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ltbench.benchmarks.standings import Row, Setting
 
 FIGURES = ("curves", "per-class", "confusion", "reliability", "story", "counts", "samples")
+TRIAL_FIGURES = ("curves", "confusion", "reliability", "story")
+"""Those that tell of one trial and need its record alone."""
 
 
 def chosen_few(rows: Sequence[Row], at_most: int = 6) -> list[Row]:
@@ -98,6 +100,20 @@ def _pictures_of_row(kinds: set[str], row: Row, reference: Row | None, results: 
         drawn["story-images"] = partial(_with_images, first, results, draw)
     for kind, draw in drawn.items():
         yield Picture(f"{kind}-{stem}", draw, kind, row)
+
+
+def trial_pictures(record: Record) -> Iterator[Picture]:
+    """Yield the pictures of one trial by itself, those of `TRIAL_FIGURES`; none holds images of the data.
+
+    Raises
+    ------
+    UserError : predictions are missing or corrupt
+    """
+    from ltbench.benchmarks.standings import settings_of
+
+    (setting,) = settings_of([record])
+    found = pictures(TRIAL_FIGURES, setting.rows, record.folder.parents[2], setting.rows)
+    return (picture for picture in found if picture.kind in TRIAL_FIGURES)
 
 
 def _with_images(record: Record, results: Path, draw: Callable[..., Figure]) -> Figure | str:

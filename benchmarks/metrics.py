@@ -33,7 +33,9 @@ METRICS: Mapping[str, str] = {
 HIGHER_IS_BETTER: Mapping[str, bool] = {name: name not in ("ece", "classwise_ece", "cross_entropy") for name in METRICS}
 """Whether more is better, of each of `METRICS`."""
 
-_CALIBRATION_BINS = 15
+CALIBRATION_BINS = 15
+"""Bins of confidence that calibration is measured in."""
+
 _MELANOMA = ("mel", "melanoma")
 
 
@@ -141,6 +143,16 @@ def classwise_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -
     """
     _check_shapes(labels, probabilities)
     return float(np.mean([_calibration_gap(column, labels == label) for label, column in enumerate(probabilities.T)]))
+
+
+def calibration_bins(confidence: np.ndarray) -> np.ndarray:
+    """Return the bin of each image: int64 [n], 0 to 14, of 15 equal bins of confidence; an upper edge is in its bin.
+
+    Parameters
+    ----------
+    confidence : float [n], 0 to 1
+    """
+    return np.digitize(confidence, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1], right=True)
 
 
 def sensitivity_at_specificity(positive: np.ndarray, scores: np.ndarray, specificity: float) -> float:
@@ -259,9 +271,7 @@ def _check_shapes(labels: np.ndarray, columns: np.ndarray) -> None:
 
 def _calibration_gap(confidence: np.ndarray, right: np.ndarray) -> float:
     """Return Σ_b |Σ_(i in b) (confidence_i - right_i)| / n over 15 equal bins of confidence."""
-    edges = np.linspace(0, 1, _CALIBRATION_BINS + 1)[1:-1]
-    bins = np.digitize(confidence, edges, right=True)
-    gap = np.bincount(bins, weights=confidence - right, minlength=_CALIBRATION_BINS)
+    gap = np.bincount(calibration_bins(confidence), weights=confidence - right, minlength=CALIBRATION_BINS)
     return float(np.abs(gap).sum() / len(confidence))
 
 

@@ -127,6 +127,7 @@ def described(dataset: SplitDataset) -> dict[str, Any]:
         "citation": source.citation,
         "split": dataset.split,
         "ratio": dataset.ratio,
+        "natural": dataset.natural,
         "class_names": list(source.class_names),
         "class_counts": counts,
         "groups": {name: list(group) for name, group in (source.groups or frequency_groups(counts)).items()},

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltbench.benchmarks.metrics import wilson_interval
 from ltbench.benchmarks.plot_style import WIDTH, class_labels, drawing, new_figure, of_trials, series_style, wrapped
 
 if TYPE_CHECKING:
@@ -20,15 +19,13 @@ _MANY_CLASSES = 16  # from here on the numbers of a confusion matrix would not b
 
 
 def class_shares(row: Row) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return mean accuracy over the trials of each class, and Wilson's 95 % interval of it: float [K], three times.
+    """Return mean accuracy over the trials of each class, and its 95 % interval: float [K], three times.
 
-    Trials share their test images and are not pooled: the interval is that of the mean share among the test images
-    of the class. NaN for a class without a test image.
+    The interval is that of `Row.class_estimate`; NaN for a class without a test image.
     """
-    share, counts = row.recalls().mean(axis=0), row.measured[0]["per_class_count"]
-    right = [mean * count if count else 0 for mean, count in zip(share, counts, strict=True)]
-    low, high = np.array([wilson_interval(*pair) for pair in zip(right, counts, strict=True)]).T
-    return share, low, high
+    found = [row.class_estimate(label) for label in range(len(row.result["class_names"]))]
+    value, low, high = np.array([[each.value, each.low, each.high] for each in found]).T
+    return value, low, high
 
 
 def confusion_counts(row: Row) -> np.ndarray:
@@ -49,9 +46,8 @@ def per_class_accuracy(rows: Sequence[Row]) -> Figure:
     """
     result = rows[0].result
     sizes, names = np.asarray(result["class_counts"]), result["class_names"]
-    figure = new_figure(
-        WIDTH, 4.0, "Mean over the trials, and Wilson's 95 % interval over the test images of the class"
-    )
+    over = "trials and test images" if len(rows[0].trials) > 1 else "test images (Wilson's)"
+    figure = new_figure(WIDTH, 4.0, f"Mean over the trials, and the 95 % interval over {over}")
     axes = figure.subplots()
     places, room = _class_places(sizes)
     for number, row in enumerate(rows):

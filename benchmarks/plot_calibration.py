@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import softmax
 
+from ltbench.benchmarks.metrics import CALIBRATION_BINS as BINS
+from ltbench.benchmarks.metrics import calibration_bins
 from ltbench.benchmarks.plot_style import COLOURS, GREY, WIDTH, drawing, new_figure, of_trials, wrapped
 
 if TYPE_CHECKING:
@@ -16,18 +18,17 @@ if TYPE_CHECKING:
 
     from ltbench.benchmarks.standings import Row
 
-BINS = 15
 _COLUMNS = 4
 
 
 def reliability_bins(row: Row) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return images, mean confidence and accuracy of 15 equal bins of confidence, over all trials: float [15] each.
+    """Return images, mean confidence and accuracy of each bin of ECE, over all trials: int [15], float [15] twice.
 
-    The bins are those of ECE; confidence and accuracy of an empty one are NaN.
+    Confidence and accuracy of an empty one are NaN.
     """
     probabilities = softmax(row.logits.astype(np.float64), axis=2)
     confidence, right = probabilities.max(axis=2).ravel(), (probabilities.argmax(axis=2) == row.labels).ravel()
-    bins = np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
+    bins = calibration_bins(confidence)
     size, *sums = (np.bincount(bins, weights=values, minlength=BINS) for values in (None, confidence, right))
     confidence, accuracy = (np.divide(part, size, out=np.full(BINS, np.nan), where=size > 0) for part in sums)
     return size, confidence, accuracy

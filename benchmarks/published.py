@@ -8,6 +8,7 @@ over K classes of n_c images each counts as K² / Σ 1 / n_c images, a mean of g
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,22 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri, stdtrit
 
+from ltbench.benchmarks.families import families
 from ltbench.benchmarks.metrics import METRICS
+from ltbench.benchmarks.protocol import PRESETS
+from ltbench.benchmarks.records import plain
 from ltbench.benchmarks.rendering import Cell, Table
 from ltbench.benchmarks.standings import BASELINE, Row, Setting
-from ltbench.benchmarks.tables import families, title_of
+from ltbench.benchmarks.tables import title_of
 
 TRIALS = 5
 NATURAL = "natural"
 """Ratio of a table whose data are not thinned to a ratio."""
+
+SETUP = {"isic2019": ("paper", 5000), "isic_archive": ("paper_archive", 9012)}
+"""Of the paper's data sets, the preset that is its protocol, and the training images of the largest class."""
+
+_FREE = ("preset", "seed", "precision")  # what of a protocol the paper leaves open
 
 _PRINTED = 0.005 + 1e-9  # half a unit of the last printed digit
 
@@ -91,11 +100,11 @@ def effective_images(labels: np.ndarray, result: Mapping[str, Any], metric: str)
 def beside(settings: Sequence[Setting]) -> list[Table]:
     """Return for each of the paper's tables its numbers beside ours: difference, and whether the intervals overlap.
 
-    A printed row is compared with ours of the same method, hyper-parameters and ratio; where ours are of other data,
-    the table says so.
+    A printed row is compared with ours of the same method, hyper-parameters and ratio; where ours are of other data or
+    made in another way, the table says so. Of a table that no row of ours is in, the printed numbers stand alone.
     """
     published = read_published()
-    tables = []
+    tables, shown = [], set()
     for columns, why in families(settings):
         for number, printed in published.groupby("table"):
             pairs = [
@@ -107,14 +116,50 @@ def beside(settings: Sequence[Setting]) -> list[Table]:
             ]
             if pairs:
                 tables.append(_table(number, pairs, why, misprints(printed)))
-    return tables
+                shown.add(number)
+    return [*tables, *(_printed(printed) for number, printed in published.groupby("table") if number not in shown)]
 
 
 def _same(line: pd.Series, row: Row, ratio: float) -> bool:
     changed = {name: str(value) for name, value in row.result["changed"].items()}
     wanted = dict(text.split("=") for text in line["changed"].split())
-    same_data = row.result["dataset"] == line["dataset"] if line["ratio"] == NATURAL else float(line["ratio"]) == ratio
+    if line["ratio"] == NATURAL:
+        same_data = row.result["dataset"] == line["dataset"] and row.result.get("natural", False)
+    else:
+        same_data = float(line["ratio"]) == ratio and not row.result.get("natural", False)
     return same_data and row.result["method"] == line["method"] and changed == wanted
+
+
+def departures(line: pd.Series, result: Mapping[str, Any]) -> list[str]:
+    """Return in what the making of our numbers is known to differ from that of a printed one, beside the data set."""
+    preset, largest = SETUP[line["dataset"]]
+    paper, ours = plain(asdict(PRESETS[preset])), result["protocol"]
+    found = [] if result["split"] in ("paper", "published") else [f"split {result['split']}, not by image"]
+    found += [
+        f"{name} {ours[name]}, not {paper[name]}" for name in paper if name not in _FREE and ours[name] != paper[name]
+    ]
+    if result["dataset"] == line["dataset"] and max(result["class_counts"]) != largest:
+        found.append(f"largest class {max(result['class_counts'])}, not {largest}")
+    return [*found, *(note for note in result["notes"] if not note.startswith("lesion unknown"))]
+
+
+def _printed(printed: pd.DataFrame) -> Table:
+    """Return one of the paper's tables as it is printed, for want of a row of ours."""
+    frame = printed[["table", "label", "method", "ratio", "metric"]].assign(
+        published=printed["mean"] / 100, published_sd=printed["sd"] / 100
+    )
+    cells = [
+        [
+            *(Cell(own["label"]), Cell(own["ratio"]), Cell(METRICS[own["metric"]])),
+            Cell(f"{own['mean']:.2f} ± {own['sd']:.2f}"),
+            Cell("n/a" if np.isnan(own["delta"]) else f"{own['delta']:+.2f}"),
+        ]
+        for _, own in printed.iterrows()
+    ]
+    notes = [f"Percent, mean ± sd of {TRIALS} trials, as printed; no finished trial here is of this table."]
+    notes += [f"Misprint in the paper: {text}." for text in misprints(printed)]
+    headers = ["paper", "ratio", "metric", "published", "Δ CE"]
+    return Table(str(printed["source"].iloc[0]), frame, headers, cells, notes)
 
 
 def _table(number: int, pairs: Sequence[tuple[pd.Series, Row]], why: Sequence[str], wrong: Sequence[str]) -> Table:
@@ -135,6 +180,9 @@ def _table(number: int, pairs: Sequence[tuple[pd.Series, Row]], why: Sequence[st
     notes = [*why]
     if row.result["dataset"] != line["dataset"]:
         notes.append(f"Ours are of other data ({row.result['dataset']}): the differences say nothing of the method.")
+    others = list(dict.fromkeys(text for line, row in pairs for text in departures(line, row.result)))
+    if others:
+        notes.append(f"Ours were made in another way: {'; '.join(others)}.")
     notes.append(
         f"Percent, mean ± sd; published: {TRIALS} trials. Both sides have the 95 % interval that mean, sd, trials and "
         "number of test images allow."

@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,8 +16,11 @@ FORMATS = ("github", "latex", "csv", "html")
 _LATEX = {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''"},  # OT1 has other signs there
     **{"±": r"$\pm$", "≈": r"$\approx$", "Δ": r"$\Delta$", "−": "$-$", "≥": r"$\geq$"},
 }
+# An underscore inside a word marks nothing; `&` does where it begins an entity, `]` where it ends the text of a link.
+_MARKDOWN = re.compile(r"[\\`*~<>|]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)|\](?=[(\[:])")
 
 
 class Cell(NamedTuple):
@@ -48,29 +51,53 @@ class Table:
 
 
 def render(tables: Sequence[Table], style: str) -> str:
-    """Return tables as text, one below the other; CSV is one table with the title as a column."""
+    """Return tables as text, one below the other; CSV is one table with the title as a column.
+
+    White space within a text is one blank: a line break in a name would end a row, a heading or a comment.
+    """
     if style == "csv":
         return _csv(tables)
-    return "\n\n".join({"github": _github, "latex": _latex, "html": _html}[style](table) for table in tables)
+    return "\n\n".join({"github": _github, "latex": _latex, "html": _html}[style](_in_lines(table)) for table in tables)
+
+
+def _in_lines(table: Table) -> Table:
+    return replace(
+        table,
+        title=_in_line(table.title),
+        headers=[_in_line(header) for header in table.headers],
+        cells=[[cell._replace(text=_in_line(cell.text)) for cell in row] for row in table.cells],
+        notes=[_in_line(note) for note in table.notes],
+    )
+
+
+def _in_line(value: Any) -> Any:
+    return " ".join(value.split()) if isinstance(value, str) else value
 
 
 def _csv(tables: Sequence[Table]) -> str:
     import pandas as pd
 
     frames = [table.frame.assign(title=table.title) for table in tables]
-    return pd.concat(frames).to_csv(index=False, lineterminator="\n").rstrip("\n")
+    numbers = pd.concat(frames).rename(columns=_in_line).map(_in_line)
+    return numbers.to_csv(index=False, lineterminator="\n").rstrip("\n")
 
 
 def _github(table: Table) -> str:
-    body = _tabulated(table, "github", lambda text: text.replace("|", r"\|"), "**{}**")
-    notes = "".join(f"\n{note}\n" for note in table.notes)
-    return f"### {table.title}\n\n{body}\n{notes}".rstrip("\n")
+    body = _tabulated(table, "github", _markdown_escaped, "**{}**")
+    notes = "".join(f"\n{_markdown_escaped(note)}\n" for note in table.notes)
+    return f"### {_markdown_escaped(table.title)}\n\n{body}\n{notes}".rstrip("\n")
+
+
+def _markdown_escaped(text: str) -> str:
+    return _MARKDOWN.sub(r"\\\g<0>", text)
 
 
 def _latex(table: Table) -> str:
     body = _tabulated(table, "latex_raw", latex_escaped, r"\textbf{{{}}}")
     rules = iter((r"\toprule", r"\midrule", r"\bottomrule"))
     lines = [next(rules) if line == r"\hline" else line for line in body.splitlines()]
+    # A row that begins with [ or * would be taken for an argument of the command that ends the row before.
+    lines = [re.sub(r"^ *(?=[\[*])", "{}", line) for line in lines]
     comments = [f"% {line}" for line in (table.title, r"needs \usepackage{booktabs}", *table.notes)]
     return "\n".join([*comments, *lines])
 

@@ -178,9 +178,11 @@ class _Rate:
     def seconds(self, spec: TrialSpec) -> tuple[float, str]:
         """Return seconds of one trial, and from what they are known."""
         images = sum(spec.setting["class_counts"])
-        alike = [_seconds_per_image(record) * images for record in self._records if _is_of(record.result, spec)]
+        alike = [record for record in self._records if _is_of(record.result, spec)]
         if alike:
-            return sum(alike) / len(alike), "done trials of this run"
+            own = [record for record in alike if record.result["ratio"] == spec.setting["ratio"]]
+            each = [_seconds_per_image(record) * images for record in own or alike]
+            return sum(each) / len(each), "done trials of this run" if own else "its trials at other ratios, by images"
         full = images * spec.protocol.epochs
         others = [record.result["cost"] for record in self._records]
         if others:

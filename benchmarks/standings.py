@@ -7,14 +7,15 @@ of hyper-parameters, over all its trials. Every number is computed from the tria
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ltbench.benchmarks.comparison import Estimate, class_balanced_scores, holm, interval, paired_difference
-from ltbench.benchmarks.metrics import evaluate
+from ltbench.benchmarks.comparison import Estimate, holm, image_weights, interval, paired_difference
+from ltbench.benchmarks.metrics import evaluate, wilson_interval
+from ltbench.benchmarks.protocol import json_digest
 from ltbench.benchmarks.records import Record
 from ltbench.errors import UserError
 
@@ -24,8 +25,12 @@ BASELINE = "ce"
 SIGNIFICANT = 0.05
 """Adjusted p-value below which two rows are told apart."""
 
+ACCURACY, GROUP_MEAN = "mean_class_accuracy", "mean_of_group_means"
+"""The metric that ranks, and the paper's "All" on ISIC-Archive-LT."""
+
 _SETTING = ("dataset", "variant", "ratio", "split", "split_digest", "protocol_digest")
 _AGREEMENT = 1e-9
+_UNKNOWN = Estimate(*[float("nan")] * 5)
 
 
 def setting_key(result: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -100,14 +105,36 @@ class Row:
         return found
 
     @cached_property
-    def scores(self) -> np.ndarray:
-        """Class-balanced scores, float64 [T, n]: a trial's sum is its mean per-class accuracy."""
-        return np.stack([class_balanced_scores(self.labels, logits) for logits in self.logits])
+    def right(self) -> np.ndarray:
+        """Whether each image is right in each trial, bool [T, n]."""
+        return self.logits.argmax(axis=2) == self.labels
 
     @cached_property
     def accuracy(self) -> Estimate:
         """Mean per-class accuracy, with its 95 % interval over trials and test images."""
-        return interval(self.scores, self.labels)
+        return self.estimate(ACCURACY)
+
+    def estimate(self, metric: str) -> Estimate:
+        """Return an accuracy with its 95 % interval over trials and test images, NaN where it is undefined.
+
+        Parameters
+        ----------
+        metric : `mean_class_accuracy`, `mean_of_group_means`, or a group's name
+        """
+        mean = ClassMean.of(self, metric)
+        return _UNKNOWN if mean is None else interval(mean.scores(self), mean.labels, class_weights=mean.weights)
+
+    def class_estimate(self, label: int) -> Estimate:
+        """Return the accuracy of a class with its 95 % interval: over trials and images, of one trial Wilson's."""
+        own = self.labels == label
+        if not own.any():
+            return _UNKNOWN
+        right = self.right[:, own]
+        found = interval(right / own.sum(), self.labels[own])
+        if len(right) > 1:
+            return found
+        low, high = wilson_interval(right.sum(), own.sum())
+        return replace(found, low=low, high=high)
 
     def values(self, metric: str) -> np.ndarray:
         """Return a metric of each trial, float64 [T], NaN where it is undefined."""
@@ -124,12 +151,50 @@ class Row:
 
 
 @dataclass(frozen=True)
+class ClassMean:
+    """A weighted mean of class accuracies.
+
+    Attributes
+    ----------
+    weights : of the classes, float64 [K], 0 for those that do not count
+    used : the test images that count, bool [n]
+    labels : of those, int64
+    """
+
+    weights: np.ndarray
+    used: np.ndarray
+    labels: np.ndarray
+
+    @classmethod
+    def of(cls, row: Row, metric: str) -> ClassMean | None:
+        """Return what a metric is a mean of; None where a class of it has no test image, or a group no class."""
+        tested = np.bincount(row.labels, minlength=len(row.result["class_names"])) > 0
+        groups = {name: list(members) for name, members in row.result["groups"].items() if len(members)}
+        weights = np.zeros(len(tested))
+        if metric == ACCURACY:
+            weights[tested] = 1 / tested.sum()
+        elif metric == GROUP_MEAN:
+            for members in groups.values():
+                weights[members] = 1 / (len(groups) * len(members))
+        elif metric in groups:
+            weights[groups[metric]] = 1 / len(groups[metric])
+        if not weights.any() or weights[~tested].any():
+            return None
+        used = weights[row.labels] > 0
+        return cls(weights, used, row.labels[used])
+
+    def scores(self, row: Row) -> np.ndarray:
+        """Return what each image that counts adds to the mean in each trial, float64 [T, number of them]."""
+        return row.right[:, self.used] * image_weights(self.labels, self.weights)
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A row against a reference, over the trials of both and on the same test images.
 
     Attributes
     ----------
-    delta, low, high : difference in mean per-class accuracy with its 95 % interval
+    delta, low, high : difference in accuracy with its 95 % interval
     p_value : two-sided, Holm-adjusted over the rows that were compared; NaN for the reference itself
     reference : whether the row is the reference
     """
@@ -175,10 +240,15 @@ class Setting:
         return [tuple(groups[trials]) for trials in sorted(groups, key=lambda trials: (-len(trials), trials))]
 
 
-def compare(rows: Sequence[Row], reference: Row | None) -> list[Comparison]:
-    """Return each row's difference to the reference: NaN without a common trial, 0 for the reference itself."""
+def compare(rows: Sequence[Row], reference: Row | None, metric: str = ACCURACY) -> list[Comparison]:
+    """Return each row's difference to the reference: NaN without a common trial, 0 for the reference itself.
+
+    Parameters
+    ----------
+    metric : as for `Row.estimate`
+    """
     nothing = float("nan")
-    found: list[tuple[Estimate, float] | None] = [_difference(row, reference) if reference else None for row in rows]
+    found = [_difference(row, reference, metric) if reference else None for row in rows]
     adjusted = holm([nothing if each is None else each[1] for each in found])
     return [
         Comparison(0.0, nothing, nothing, nothing, reference=True)
@@ -190,14 +260,19 @@ def compare(rows: Sequence[Row], reference: Row | None) -> list[Comparison]:
     ]
 
 
-def _difference(row: Row, reference: Row) -> tuple[Estimate, float] | None:
-    common = sorted(set(row.trials) & set(reference.trials))
-    if row is reference or not common:
+def common_trials(row: Row, reference: Row) -> list[int]:
+    """Return the numbers of the trials that both have."""
+    return sorted(set(row.trials) & set(reference.trials))
+
+
+def _difference(row: Row, reference: Row, metric: str) -> tuple[Estimate, float] | None:
+    common, mean = common_trials(row, reference), ClassMean.of(row, metric)
+    if row is reference or not common or mean is None:
         return None
     if not np.array_equal(row.test_ids, reference.test_ids):
         raise _foreign(row.records[0], reference.records[0])
-    first, second = (each.scores[[each.trials.index(trial) for trial in common]] for each in (row, reference))
-    return paired_difference(first, second, row.labels)
+    first, second = (mean.scores(each)[[each.trials.index(trial) for trial in common]] for each in (row, reference))
+    return paired_difference(first, second, mean.labels, class_weights=mean.weights)
 
 
 def _foreign(record: Record, other: Record) -> UserError:
@@ -206,31 +281,32 @@ def _foreign(record: Record, other: Record) -> UserError:
 
 
 def settings_of(records: Iterable[Record]) -> list[Setting]:
-    """Return the settings among records, in order of data, ratio and split."""
-    apart: dict[tuple[Any, ...], list[Record]] = {}
-    for record in records:
-        apart.setdefault(setting_key(record.result), []).append(record)
-    return [Setting(_rows(apart[key])) for key in sorted(apart)]
+    """Return the settings among records, in order of data, ratio and split.
 
-
-def _rows(records: Sequence[Record]) -> tuple[Row, ...]:
-    """Return the rows of one setting.
-
-    A row is a folder: method, hyper-parameters and, of a plug-in, its text. Where two folders would have the same
-    name (a plug-in that was edited, defaults that changed), the folder's hash is added.
+    A row is a method with its hyper-parameters and, of a plug-in, its text. Where two would have the same name (a
+    plug-in that was edited, defaults that changed), a digest of them is added, the same in all settings.
     """
-    folders: dict[str, dict[str, list[Record]]] = {}
+    apart: dict[tuple[Any, ...], dict[str, list[Record]]] = {}
+    versions: dict[str, set[str]] = {}
     for record in records:
-        folders.setdefault(_name(record.result), {}).setdefault(record.folder.parent.name, []).append(record)
-    rows = [
-        Row(
-            name if len(own) == 1 else f"{name} [{folder[-8:]}]",
-            tuple(sorted(trials, key=lambda record: record.result["trial"])),
-        )
-        for name, own in folders.items()
-        for folder, trials in own.items()
+        version = _version(record.result)
+        versions.setdefault(_name(record.result), set()).add(version)
+        apart.setdefault(setting_key(record.result), {}).setdefault(version, []).append(record)
+
+    def row(own: Sequence[Record]) -> Row:
+        name = _name(own[0].result)
+        suffix = f" [{_version(own[0].result)[:8]}]" if len(versions[name]) > 1 else ""
+        return Row(name + suffix, tuple(sorted(own, key=lambda record: record.result["trial"])))
+
+    return [
+        Setting(tuple(sorted(map(row, apart[key].values()), key=lambda row: -row.accuracy.value)))
+        for key in sorted(apart)
     ]
-    return tuple(sorted(rows, key=lambda row: -row.accuracy.value))
+
+
+def _version(result: Mapping[str, Any]) -> str:
+    """Return a digest of what a row is: method, all hyper-parameters, text of a plug-in."""
+    return json_digest([result["method"], result["hyperparameters"], result.get("plugin")])
 
 
 def _name(result: Mapping[str, Any]) -> str:

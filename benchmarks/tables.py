@@ -6,18 +6,30 @@ Rows of different trials and settings of different data, splits or protocols are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ltbench.benchmarks.families import apart, families
 from ltbench.benchmarks.metrics import HIGHER_IS_BETTER, METRICS, wilson_interval
 from ltbench.benchmarks.rendering import Cell, Table
-from ltbench.benchmarks.standings import BASELINE, SIGNIFICANT, Comparison, Row, Setting, compare
+from ltbench.benchmarks.standings import (
+    ACCURACY,
+    BASELINE,
+    GROUP_MEAN,
+    SIGNIFICANT,
+    Comparison,
+    Row,
+    Setting,
+    common_trials,
+    compare,
+)
 
-GROUPS = ("head", "medium", "tail", "mean_of_group_means")
+GROUPS = ("head", "medium", "tail", GROUP_MEAN)
 COSTS = {
     "train_seconds": "train s",
     "images_seen": "training images seen",
@@ -29,11 +41,13 @@ ABLATION = {"pretrain": "pre-train", "selection": "sample selection"}
 ABLATION_COLUMN = "query"
 """Hyper-parameters that span the paper's Table 3: its rows and its columns."""
 
-_ACCURACY = METRICS["mean_class_accuracy"]
+_ACCURACY = METRICS[ACCURACY]
 _SPREAD = "mean ± sd over n trials (ddof = 1)"
+_INTERVALS = "intervals: 95 % over trials and test images, each by itself"
 _TESTED = (
-    f"Percent, {_SPREAD}; intervals: 95 %, over trials and test images. Bold: best; ≈: the difference to the best "
-    f"(behind Δ: to {BASELINE}) can be chance, paired test, Holm-adjusted p ≥ {SIGNIFICANT}."
+    f"Percent, {_SPREAD}; {_INTERVALS}. Bold: best; ≈: the difference to the best (behind Δ: to {BASELINE}) can be "
+    f"chance, paired test, p ≥ {SIGNIFICANT} after Holm's adjustment for all rows of the ratio; so an interval of Δ "
+    "may leave out 0 where ≈ stands."
 )
 _BALANCED = "Balanced test set: micro top-1 equals mean per-class accuracy."
 
@@ -43,7 +57,8 @@ def title_of(result: Mapping[str, Any], *, ratio: bool = True) -> str:
     protocol, split = result["protocol"], f"split {result['split']}"
     data = f"{result['title']}, {split}"
     if ratio:
-        data = f"{result['title']}, ratio {result['ratio']:g}, {split} ({result['split_digest'][:8]})"
+        natural = "natural " if result.get("natural") else ""
+        data = f"{result['title']}, {natural}ratio {result['ratio']:g}, {split} ({result['split_digest'][:8]})"
     network = f"{protocol['backbone']} {protocol['image_size']} px, at most {protocol['epochs']} epochs"
     notes = "".join(f"; {note}" for note in result["notes"]) if ratio else ""
     return f"{data}; protocol {result['protocol_digest'][:8]}: {network}{notes}"
@@ -62,7 +77,7 @@ def overview(setting: Setting, rows: Sequence[Row]) -> Table:
         }
         for rank, (row, best, baseline) in enumerate(compared, 1)
     )
-    balanced = bool((frame["top1"] - frame["mean_class_accuracy"]).abs().max() < 1e-9)
+    balanced = len(set(np.bincount(rows[0].labels, minlength=len(setting.result["class_names"])))) == 1
     shown_metrics = shown_metrics[balanced:]
     headers = ["rank", "method", _ACCURACY, "95 % interval", f"Δ {BASELINE}", "95 % of Δ"]
     headers += [*(METRICS[name] for name in shown_metrics), "n", "images seen", "train s"]
@@ -75,7 +90,8 @@ def overview(setting: Setting, rows: Sequence[Row]) -> Table:
         ]
         for _, own in frame.iterrows()
     ]
-    notes = [f"{_TESTED} {_BALANCED}" if balanced else _TESTED, *_caveats(rows, shown_metrics)]
+    about = f"{_TESTED} {_BALANCED}" if balanced else _TESTED
+    notes = [about, *_of_baseline(setting, rows), *_caveats(rows, shown_metrics)]
     return Table(title_of(setting.result), frame, headers, cells, notes)
 
 
@@ -91,9 +107,10 @@ def _ratios(columns: Mapping[float, tuple[Setting, Sequence[Row]]], notes: Seque
         for row, best, baseline in zip(rows, *_comparisons(setting, rows), strict=True)
     )
     places = {(own["method"], own["ratio"]): own for _, own in frame.iterrows()}
-    mean = frame.groupby("method")["mean_class_accuracy"].mean()
+    # Methods that have all ratios come first: means over other ratios say nothing of each other.
+    order = frame.groupby("method")[ACCURACY].agg(["count", "mean"])
     cells = []
-    for method in mean.sort_values(ascending=False, kind="stable").index:
+    for method in order.sort_values(["count", "mean"], ascending=False, kind="stable").index:
         line = [Cell(method)]
         for ratio in columns:
             own = places.get((method, ratio))
@@ -102,32 +119,46 @@ def _ratios(columns: Mapping[float, tuple[Setting, Sequence[Row]]], notes: Seque
     headers = [header for ratio in columns for header in (f"ratio {ratio:g}", f"Δ {BASELINE}")]
     rows = [row for _, own in columns.values() for row in own]
     about = f"{_ACCURACY.capitalize()}, n = {len(rows[0].trials)} trials. {_TESTED}"
+    told = [
+        f"Ratio {ratio:g}: {line.rstrip('.')}."
+        for ratio, (setting, own) in columns.items()
+        for line in (*setting.result["notes"], *_of_baseline(setting, own))
+    ]
     title = title_of(rows[0].result, ratio=False)
-    return Table(title, frame, ["method", *headers], cells, [*notes, about, *_caveats(rows, ())])
+    return Table(title, frame, ["method", *headers], cells, [*notes, about, *told, *_caveats(rows, ())])
 
 
 def groups(setting: Setting, rows: Sequence[Row]) -> Table:
-    """Return the paper's Table 2: accuracy of head, medium and tail, and the mean of the three."""
+    """Return the paper's Table 2: accuracy of head, medium and tail, and the mean of the three, with intervals."""
+    rows = sorted(rows, key=lambda row: -np.nan_to_num(row.values(GROUP_MEAN).mean(), nan=-1.0))
+    compared = (compare(rows, rows[0], GROUP_MEAN), compare(rows, setting.baseline, GROUP_MEAN))
     frame = pd.DataFrame(
         {
             **{"method": row.name, "n": len(row.trials)},
             **_statistics({name: row.values(name) for name in GROUPS}),
-            "delta": _mean_difference(row, setting.baseline, "mean_of_group_means"),
+            **{f"{name}_{end}": getattr(row.estimate(name), end) for name in GROUPS for end in ("low", "high")},
+            **_differences(best, baseline),
         }
-        for row in rows
-    ).sort_values("mean_of_group_means", ascending=False, kind="stable", ignore_index=True)
-    cells = _metric_cells(frame, GROUPS)
-    for line, delta in zip(cells, frame["delta"], strict=True):
-        line.insert(-1, Cell(_signed(delta)))
+        for row, best, baseline in zip(rows, *compared, strict=True)
+    )
+    best = frame[list(GROUPS)].max()
+    cells = [
+        [
+            Cell(own["method"]),
+            *(Cell(_interval(own, name), own[name] == best[name]) for name in GROUPS[:-1]),
+            Cell(_interval(own, GROUP_MEAN) + " ≈" * bool(own["tie"]), own[GROUP_MEAN] == best[GROUP_MEAN]),
+            *(_delta_cell(own), Cell(_range(own["delta_low"], own["delta_high"])), Cell(str(own["n"]))),
+        ]
+        for _, own in frame.iterrows()
+    ]
     names = setting.result["class_names"]
     listed = [
         f"{name}: {', '.join(names[own] for own in members)}" for name, members in setting.result["groups"].items()
     ]
-    about = (
-        f"Percent, {_SPREAD}; bold: best. {'; '.join(listed)}. The mean of group means is the paper's All, Δ is of it."
-    )
-    headers = ["method", *(METRICS[name] for name in GROUPS), f"Δ {BASELINE}", "n"]
-    return Table(title_of(setting.result), frame, headers, cells, [about, *_caveats(rows, GROUPS)])
+    about = f"{_TESTED} {'; '.join(listed)}. The mean of group means is the paper's All; ≈ and Δ are of it."
+    headers = ["method", *(METRICS[name] for name in GROUPS), f"Δ {BASELINE}", "95 % of Δ", "n"]
+    notes = [about, *_of_baseline(setting, rows), *_caveats(rows, GROUPS)]
+    return Table(title_of(setting.result), frame, headers, cells, notes)
 
 
 def ablation(settings: Sequence[Setting]) -> list[Table]:
@@ -137,16 +168,35 @@ def ablation(settings: Sequence[Setting]) -> list[Table]:
     """
     spanned = {*ABLATION, ABLATION_COLUMN}
     tables = []
-    for setting, rows, notes in _apart(settings):
+    for setting, rows, notes in apart(settings):
         others: dict[str, list[Row]] = {}
         for row in rows:
             if spanned <= set(row.result["hyperparameters"]):
-                rest = [f"{name}={value}" for name, value in row.result["changed"].items() if name not in spanned]
-                others.setdefault(" ".join([row.result["method"], *rest]), []).append(row)
-        for variant, own in others.items():
+                others.setdefault(_beside(row.result, spanned), []).append(row)
+        for own in others.values():
             table = _told(_ablation(setting, own), setting, notes)
-            tables.append(replace(table, title=f"{variant}; {table.title}"))
+            tables.append(replace(table, title=f"{_variant(own, others.values(), spanned)}; {table.title}"))
     return tables
+
+
+def _beside(result: Mapping[str, Any], spanned: Collection[str]) -> str:
+    """Return all that a table of `spanned` hyper-parameters must have in common, as text."""
+    rest = {name: value for name, value in result["hyperparameters"].items() if name not in spanned}
+    return json.dumps([result["method"], rest, result.get("plugin")], sort_keys=True)
+
+
+def _variant(rows: Sequence[Row], others: Collection[Sequence[Row]], spanned: Collection[str]) -> str:
+    """Return what tells a table from those of other variants: method and changes, and where that is alike, all."""
+
+    def named(own: Sequence[Row]) -> str:
+        changed = [f"{name}={value}" for name, value in own[0].result["changed"].items() if name not in spanned]
+        return " ".join([own[0].result["method"], *changed])
+
+    if [named(own) for own in others].count(named(rows)) == 1:
+        return named(rows)
+    rest = [f"{name}={value}" for name, value in rows[0].result["hyperparameters"].items() if name not in spanned]
+    text = (rows[0].result.get("plugin") or "")[:8]
+    return " ".join([rows[0].result["method"], *rest, *([f"[{text}]"] if text else [])])
 
 
 def _ablation(setting: Setting, rows: Sequence[Row]) -> Table:
@@ -170,45 +220,50 @@ def _ablation(setting: Setting, rows: Sequence[Row]) -> Table:
 
 
 def per_class(setting: Setting, rows: Sequence[Row]) -> Table:
-    """Return the numbers of the paper's Figure 3: accuracy of each class with Wilson's interval."""
+    """Return the numbers of the paper's Figure 3: accuracy of each class with its interval."""
     names, counts = setting.result["class_names"], setting.result["class_counts"]
     by_row = [pd.DataFrame(_class_numbers(row)) for row in rows]
     cells = [
-        [Cell(row.name), *(_class_cell(own) for _, own in numbers.iterrows()), Cell(str(len(row.trials)))]
+        [
+            Cell(row.name),
+            *(Cell(_interval(own, "accuracy")) for _, own in numbers.iterrows()),
+            Cell(str(len(row.trials))),
+        ]
         for row, numbers in zip(rows, by_row, strict=True)
     ]
     tested = np.bincount(rows[0].labels, minlength=len(names))
     sizes = ", ".join(f"{name} {count}" for name, count in zip(names, tested, strict=True))
     headers = ["method", *(f"{name} ({count})" for name, count in zip(names, counts, strict=True)), "n"]
-    about = (
-        f"Percent, {_SPREAD}, [Wilson's 95 % interval over the test images of the class, trials not pooled]. "
-        f"Behind a class: its training images. Test images: {sizes}."
-    )
+    interval = _INTERVALS if len(rows[0].trials) > 1 else "intervals: Wilson's 95 % over test images"
+    about = f"Percent, {_SPREAD}; {interval}. Behind a class: its training images. Test images: {sizes}."
     caveats = _caveats(rows, ("per_class_accuracy",))
     return Table(title_of(setting.result), pd.concat(by_row, ignore_index=True), headers, cells, [about, *caveats])
 
 
 def _class_numbers(row: Row) -> list[dict[str, Any]]:
+    """Return the numbers of each class; `wilson_low` and `wilson_high` are of the mean share, trials not pooled."""
     result, recalls = row.result, row.recalls()
     numbers = []
     for label, name in enumerate(result["class_names"]):
-        tested = int((row.labels == label).sum())
-        low, high = wilson_interval(recalls[:, label].mean() * tested if tested else 0, tested)
+        tested, estimate = int((row.labels == label).sum()), row.class_estimate(label)
+        wilson = wilson_interval(recalls[:, label].mean() * tested if tested else 0, tested)
         numbers.append(
             {
                 **{"method": row.name, "n": len(row.trials), "class": name},
                 **{"training_images": result["class_counts"][label], "test_images": tested},
                 **_statistics({"accuracy": recalls[:, label]}),
-                **{"low": low, "high": high},
+                **{"accuracy_low": estimate.low, "accuracy_high": estimate.high},
+                **dict(zip(("wilson_low", "wilson_high"), wilson, strict=True)),
             }
         )
     return numbers
 
 
-def _class_cell(numbers: Mapping[str, Any]) -> Cell:
-    if np.isnan(numbers["accuracy"]):
-        return Cell("n/a")
-    return Cell(f"{_percent(numbers, 'accuracy')} {_range(numbers['low'], numbers['high'])}")
+def _interval(numbers: Mapping[str, Any], name: str) -> str:
+    """Return a metric with its interval."""
+    if np.isnan(numbers[name]):
+        return "n/a"
+    return f"{_percent(numbers, name)} {_range(numbers[f'{name}_low'], numbers[f'{name}_high'])}"
 
 
 def cost(setting: Setting, rows: Sequence[Row]) -> Table:
@@ -222,7 +277,11 @@ def cost(setting: Setting, rows: Sequence[Row]) -> Table:
         for _, own in frame.iterrows()
     ]
     devices = sorted({str(record.result.get("device", "unknown")) for row in rows for record in row.records})
-    about = f"{_SPREAD.capitalize()}; shared stages are charged in full. Device: {'; '.join(devices)}."
+    about = (
+        f"{_SPREAD.capitalize()}; shared stages are charged in full. Device: {'; '.join(devices)}. Seconds are of the "
+        "clock, with whatever else ran beside; compare images and passes. On a CPU, memory is the most that the "
+        "process had, which may have run other trials before."
+    )
     return Table(title_of(setting.result), frame, ["method", *COSTS.values(), "n"], cells, [about])
 
 
@@ -242,7 +301,7 @@ def _each(build: Callable[[Setting, Sequence[Row]], Table]) -> Callable[[Sequenc
     """Return a kind of table that has one for each setting and set of trials."""
 
     def built(settings: Sequence[Setting]) -> list[Table]:
-        return [_told(build(setting, rows), setting, notes) for setting, rows, notes in _apart(settings)]
+        return [_told(build(setting, rows), setting, notes) for setting, rows, notes in apart(settings)]
 
     return built
 
@@ -266,72 +325,19 @@ TABLES: Mapping[str, Callable[[Sequence[Setting]], list[Table]]] = {
 """Every kind of table by its name on the command line."""
 
 
-def _apart(settings: Sequence[Setting]) -> list[tuple[Setting, Sequence[Row], list[str]]]:
-    """Return what has a table of its own: setting, rows of the same trials, and lines that say why it is apart."""
-    found = []
-    for number, setting in enumerate(settings):
-        near = [other for other in settings[:number] if _place(other) == _place(setting)]
-        why = [why_apart(setting.result, near[0].result)] if near else []
-        found += [(setting, rows, [*why, *trials]) for rows, trials in _by_trials(setting.by_trials())]
-    return found
-
-
-def _place(setting: Setting) -> tuple[Any, ...]:
-    return setting.result["dataset"], setting.result["ratio"]
-
-
-def _by_trials(groups: Sequence[Sequence[Row]]) -> list[tuple[Sequence[Row], list[str]]]:
-    lines = [f"Trials {', '.join(map(str, rows[0].trials))}: rows of other trials are not mixed in." for rows in groups]
-    return [(rows, [line] if len(groups) > 1 else []) for rows, line in zip(groups, lines, strict=True)]
-
-
-def families(
-    settings: Sequence[Setting],
-) -> list[tuple[dict[float, tuple[Setting, Sequence[Row]]], list[str]]]:
-    """Return what shares a table of ratios: for each ratio a setting and its rows of the same trials, and why apart.
-
-    Settings share one if nothing but the ratio differs: data, kind of split, largest class, test images a class and
-    protocol are the same. Where a ratio has two splits all the same, the second goes to a table of its own.
-    """
-    families: dict[tuple[Any, ...], dict[float, tuple[Setting, Sequence[Row]]]] = {}
-    for setting in settings:
-        result = setting.result
-        key = tuple(result[name] for name in ("dataset", "variant", "split", "protocol_digest"))
-        tested = np.bincount(setting.rows[0].labels).tolist()
-        key += (max(result["class_counts"]), *tested)
-        for rows in setting.by_trials():
-            copy = 0
-            while result["ratio"] in families.get((key, rows[0].trials, copy), {}):
-                copy += 1
-            families.setdefault((key, rows[0].trials, copy), {})[result["ratio"]] = (setting, rows)
-    ordered = sorted(families, key=lambda key: (str(key[0]), -len(key[1]), key[1:]))
-    firsts = {key: next(iter(families[key].values())) for key in ordered}
-    found = []
-    for number, key in enumerate(ordered):
-        setting, rows = firsts[key]
-        before = [firsts[other] for other in ordered[:number]]
-        near = [other for other in before if other[0].result["dataset"] == setting.result["dataset"]]
-        why = []
-        if near and near[0][1][0].trials != rows[0].trials:
-            why.append(f"Trials {', '.join(map(str, rows[0].trials))}: rows of other trials are not mixed in.")
-        if near and near[0][0] is not setting:
-            why.append(why_apart(setting.result, near[0][0].result))
-        found.append((families[key], why))
-    return found
-
-
-def why_apart(result: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Return one line that says in what two results differ that must not be mixed."""
-    differing = [
-        f"{name} {result[name]}, not {other[name]}" for name in ("variant", "split") if result[name] != other[name]
-    ]
-    mine, others = (dict(each["protocol"]) for each in (result, other))
-    differing += [f"{name} {mine[name]}, not {others.get(name)}" for name in mine if mine[name] != others.get(name)]
-    if result["split_digest"] != other["split_digest"] and result["ratio"] == other["ratio"]:
-        differing.append(f"images of split {result['split_digest'][:8]}, not {other['split_digest'][:8]}")
-    if max(result["class_counts"]) != max(other["class_counts"]):
-        differing.append(f"largest class {max(result['class_counts'])}, not {max(other['class_counts'])}")
-    return f"Not mixed with an earlier table: {'; '.join(differing) or 'other test images'}."
+def _of_baseline(setting: Setting, rows: Sequence[Row]) -> list[str]:
+    """Return a line where Δ is not simply the difference of two rows: why it is n/a, or over which trials."""
+    baseline = setting.baseline
+    if baseline is None:
+        several = any(row.result["method"] == BASELINE for row in setting.rows)
+        reason = f"there are several versions of {BASELINE}" if several else f"no trial of {BASELINE} is finished"
+        return [f"Δ n/a, {reason}."]
+    common = common_trials(rows[0], baseline)
+    if not common:
+        return [f"Δ n/a, no trial in common with {BASELINE}."]
+    if baseline.trials == rows[0].trials:
+        return []
+    return [f"Δ is over the trials that {BASELINE} has too: {', '.join(map(str, common))}."]
 
 
 def _comparisons(setting: Setting, rows: Sequence[Row]) -> tuple[list[Comparison], list[Comparison]]:
@@ -342,8 +348,14 @@ def _comparisons(setting: Setting, rows: Sequence[Row]) -> tuple[list[Comparison
 def _accuracy(row: Row, best: Comparison, baseline: Comparison) -> dict[str, Any]:
     """Return the numbers of a row's accuracy: interval, difference to the baseline, p-values."""
     return {
-        **_statistics({"mean_class_accuracy": row.values("mean_class_accuracy")}),
+        **_statistics({ACCURACY: row.values(ACCURACY)}),
         **{"low": row.accuracy.low, "high": row.accuracy.high},
+        **_differences(best, baseline),
+    }
+
+
+def _differences(best: Comparison, baseline: Comparison) -> dict[str, Any]:
+    return {
         **{"delta": baseline.delta, "delta_low": baseline.low, "delta_high": baseline.high},
         **{"p_baseline": baseline.p_value, "p_best": best.p_value, "best": best.reference},
         **{"tie": best.chance, "tie_baseline": baseline.chance},
@@ -357,18 +369,6 @@ def _statistics(values: Mapping[str, np.ndarray]) -> dict[str, float]:
         numbers[name] = float(own.mean())
         numbers[f"{name}_sd"] = float(own.std(ddof=1)) if len(own) > 1 else float("nan")
     return numbers
-
-
-def _mean_difference(row: Row, reference: Row | None, metric: str) -> float:
-    """Return the mean difference of a metric over the trials of both, NaN without any."""
-    common = set(row.trials) & set(reference.trials) if reference else set()
-    if not common:
-        return float("nan")
-    first, second = (
-        [value for trial, value in zip(each.trials, each.values(metric), strict=True) if trial in common]
-        for each in (row, reference)
-    )
-    return float(np.mean(first) - np.mean(second))
 
 
 def _metric_cells(frame: pd.DataFrame, names: Sequence[str]) -> list[list[Cell]]:
@@ -390,7 +390,7 @@ def _metric_cells(frame: pd.DataFrame, names: Sequence[str]) -> list[list[Cell]]
 
 
 def _accuracy_cell(numbers: Mapping[str, Any]) -> Cell:
-    return Cell(_percent(numbers, "mean_class_accuracy") + " ≈" * bool(numbers["tie"]), bool(numbers["best"]))
+    return Cell(_percent(numbers, ACCURACY) + " ≈" * bool(numbers["tie"]), bool(numbers["best"]))
 
 
 def _delta_cell(numbers: Mapping[str, Any]) -> Cell:

@@ -118,6 +118,7 @@ def tracked(spec: TrialSpec, display: Display) -> Iterator[Display]:
     mirror = Mirror(spec, display.line)
     try:
         yield _TrackedDisplay(display, mirror)
+        mirror.draw()
     except Exception:
         mirror.close(1, _patience())
         raise
@@ -130,7 +131,9 @@ def tracked(spec: TrialSpec, display: Display) -> Iterator[Display]:
 def repeat_in_sweep(spec: TrialSpec, tell: Callable[[str], None]) -> None:
     """Mirror a trial that was done before, where a W&B agent waits for its score; nothing elsewhere."""
     if spec.wandb != "disabled" and os.environ.get("WANDB_SWEEP_ID"):
-        Mirror(spec, tell).close(0, _patience())
+        mirror = Mirror(spec, tell)
+        mirror.draw()
+        mirror.close(0, _patience())
 
 
 @dataclass
@@ -176,7 +179,7 @@ class _TrackedDisplay:
 class Mirror:
     """One trial's W&B run.
 
-    The first failure, of whatever kind, is told in one line, and nothing more is sent.
+    The first failure of W&B, of whatever kind, is told in one line, and nothing more is sent.
 
     Parameters
     ----------
@@ -188,6 +191,7 @@ class Mirror:
         self._spec, self._tell = spec, tell
         self._run: Any = None
         self._classes: Sequence[str] = spec.setting["class_names"]
+        self._pictures: dict[str, bytes] = {}
         self._logged = 0
         self._failed, self._telling = False, threading.Lock()
         self._requests: queue.SimpleQueue[int | None] = queue.SimpleQueue()
@@ -197,6 +201,31 @@ class Mirror:
     def look(self) -> None:
         """Say that there may be new rows; returns at once."""
         self._requests.put(None)
+
+    def draw(self) -> None:
+        """Draw the finished trial's pictures where an artifact is to hold them; each that fails is told in one line.
+
+        Not by the thread: drawing is no waiting for W&B, and matplotlib's settings are those of the whole process.
+        """
+        if self._failed or not self._spec.wandb_artifacts:
+            return
+        from ltbench.benchmarks.figures import trial_pictures
+        from ltbench.benchmarks.plot_style import png_of
+        from ltbench.benchmarks.records import Record, read_result
+
+        with self._told_if_missing("pictures"):
+            record = Record(self._spec.folder, read_result(self._spec.folder / "result.json"))
+            for picture in trial_pictures(record):
+                with self._told_if_missing(picture.kind):
+                    self._pictures[picture.kind] = png_of(picture.draw())
+
+    @contextlib.contextmanager
+    def _told_if_missing(self, what: str) -> Iterator[None]:
+        """Let an error within the block cost the artifact a part and the user a line, nothing else."""
+        try:
+            yield
+        except Exception as error:
+            self._tell(f"W&B: the artifact is without {what}; {_reason(error)}")
 
     def close(self, exit_code: int, patience: float) -> None:
         """Send what is left and end the run; wait for that at most `patience` seconds."""
@@ -225,8 +254,7 @@ class Mirror:
                 self._run.finish(exit_code=exit_code)
                 _flush()
         except (Exception, SystemExit) as error:
-            reason = str(error).strip().partition("\n")[0]
-            self._fail(f"{type(error).__name__}: {reason}")
+            self._fail(_reason(error))
             with contextlib.suppress(Exception, SystemExit):
                 if self._run is not None:
                     self._run.finish(exit_code=1)
@@ -255,7 +283,13 @@ class Mirror:
         result = json.loads(path.read_text(encoding="utf-8"))
         self._run.summary.update(summary_of(result))
         if self._spec.wandb_artifacts:
-            self._run.log_artifact(_artifact(self._spec, self._run.id))
+            self._run.log_artifact(_artifact(self._spec, self._run.id, self._pictures))
+
+
+def _reason(error: BaseException) -> str:
+    """Return an error in one line."""
+    first_line = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first_line}"
 
 
 def history_row(row: Mapping[str, Any], number: int, classes: Sequence[str]) -> dict[str, Any]:
@@ -353,14 +387,20 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
 
 
-def _artifact(spec: TrialSpec, run_id: str) -> Any:
-    """Return an artifact with the record's files, pictures in the trial's folder, and a table of test predictions."""
+def _artifact(spec: TrialSpec, run_id: str, pictures: Mapping[str, bytes]) -> Any:
+    """Return an artifact with result and predictions of a trial, its pictures (PNG), and a table of test predictions.
+
+    A picture is written to a temporary folder of the artifact's own.
+    """
     import numpy as np
     import wandb
 
     artifact = wandb.Artifact(f"predictions-{run_id}", type="predictions")
-    for path in [spec.folder / "result.json", spec.folder / "predictions.npz", *sorted(spec.folder.rglob("*.png"))]:
-        artifact.add_file(str(path), name=path.relative_to(spec.folder).as_posix())
+    for name in ("result.json", "predictions.npz"):
+        artifact.add_file(str(spec.folder / name), name=name)
+    for name, png in pictures.items():
+        with artifact.new_file(f"pictures/{name}.png", mode="wb") as file:
+            file.write(png)
     classes = spec.setting["class_names"]
     with np.load(spec.folder / "predictions.npz", allow_pickle=False) as arrays:
         ids, labels, logits = (arrays[f"test_{name}"] for name in ("ids", "labels", "logits"))

@@ -44,6 +44,7 @@ class SplitDataset:
     declared : the split before missing images were dropped
     split : `paper`, `lesion`, `official` or `published`
     ratio : imbalance ratio that was asked for; of natural data, that of the training images
+    natural : whether the data are as they are, not thinned to a ratio
     image_size : of the network, pixels; images are stored one seventh larger
     cache : folder of image stores
     """
@@ -55,6 +56,7 @@ class SplitDataset:
     ratio: float
     image_size: int
     cache: Path
+    natural: bool = False
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -175,6 +177,7 @@ def load(
         ratio=_measured_ratio(declared) if request["ratio"] == NATURAL else request["ratio"],
         image_size=image_size,
         cache=Path(cache),
+        natural=request["ratio"] == NATURAL,
         notes=_notes(source, there, declared, manifest),
     )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
-from ltbench.benchmarks.comparison import class_balanced_scores, holm, interval, mcnemar, paired_difference
+from ltbench.benchmarks.comparison import class_balanced_scores, holm, image_weights, interval, paired_difference
 from ltbench.benchmarks.metrics import class_recall, wilson_interval
 
 LABELS = np.random.default_rng(1).permutation(np.repeat(np.arange(4), (40, 30, 20, 30)))
@@ -68,7 +69,6 @@ def test_the_interval_is_the_formula(trials: int, seed: int) -> None:
     assert estimate.degrees_of_freedom == pytest.approx(freedom, rel=1e-9)
     expected = stats.t.interval(0.9, freedom, y.sum(axis=1).mean(), np.sqrt(variance))
     assert ends(estimate) == pytest.approx(expected, rel=1e-9)
-    assert estimate.over == ("images" if trials == 1 else "trials and images")
 
 
 def test_in_balanced_classes_nothing_is_lent() -> None:
@@ -190,12 +190,60 @@ def test_trials_that_agree_by_chance_do_not_stand_for_certainty() -> None:
     assert estimate.value == pytest.approx(3 / 8) and estimate.standard_error > 0.05 and 0.01 < p < 0.5
 
 
+@pytest.mark.parametrize("trials", [1, 3])
+def test_a_whole_class_is_as_certain_as_its_images_are_many(trials: int) -> None:
+    """A method that is right on one class alone differs from none by 1 / K, in every image and trial of that class."""
+    p_values = []
+    for count in (3, 30):
+        labels = np.repeat(np.arange(4), (40, 40, count, 40))
+        own = class_balanced_scores(labels, np.eye(4)[np.where(labels == 2, 2, (labels + 1) % 4)])
+        first = np.stack([own] * trials)
+        estimate, p = paired_difference(first, np.zeros_like(first), labels)
+        of_class = {size: 2 / 16 / ((size + 1) * (size + 2)) for size in (40, count)}
+        variance = 3 * of_class[40] + of_class[count]
+        assert estimate.value == pytest.approx(0.25) and estimate.standard_error == pytest.approx(np.sqrt(variance))
+        freedom = variance**2 / (3 * of_class[40] ** 2 / 39 + of_class[count] ** 2 / (count - 1))
+        assert p == pytest.approx(2 * stats.t.sf(0.25 / np.sqrt(variance), freedom), rel=1e-9)
+        assert interval(first, labels).standard_error == pytest.approx(np.sqrt(variance))
+        p_values.append(p)
+    assert p_values[0] > 0.05 > 1e-6 > p_values[1]
+
+
+def test_differences_that_cancel_are_not_none() -> None:
+    labels = np.repeat([0, 1], 20)
+    first = class_balanced_scores(labels, np.eye(2)[np.zeros(40, dtype=int)])[None]
+    second = class_balanced_scores(labels, np.eye(2)[np.ones(40, dtype=int)])[None]
+    estimate, p = paired_difference(first, second, labels)
+    assert estimate.value == 0 and p == 1 and estimate.low < -0.02 and estimate.high > 0.02
+
+
+def test_class_weights_are_those_of_the_mean() -> None:
+    """A class of twice the weight counts twice; equal weights are the default, and one class stands for itself."""
+    rng, weights = np.random.default_rng(4), np.array([0.5, 0.1, 0.3, 0.1])
+    right = rng.random((5, len(LABELS))) < 0.7
+    weighted = interval(right * image_weights(LABELS, weights), LABELS, class_weights=weights)
+    means = np.array([right[:, label == LABELS].mean() for label in range(4)])
+    assert weighted.value == pytest.approx(weights @ means)
+    equal = right * image_weights(LABELS)
+    assert interval(equal, LABELS, class_weights=np.full(4, 0.25)) == interval(equal, LABELS)
+    assert weighted.standard_error != pytest.approx(interval(equal, LABELS).standard_error, rel=0.01)
+    alone = LABELS == 2
+    nearly = np.array([1e-9, 1e-9, 1.0, 1e-9])
+    one = interval(right[:, alone] / alone.sum(), LABELS[alone])
+    assert interval(right * image_weights(LABELS, nearly), LABELS, class_weights=nearly).value == pytest.approx(
+        one.value
+    )
+    with pytest.raises(ValueError, match="needs a weight"):
+        image_weights(LABELS, weights[:3])
+
+
 def test_rounding_is_not_variance() -> None:
-    """A method that is right on one whole class and wrong elsewhere differs from none by 1 / K, in every trial."""
+    """Equal sums that floating point tells apart: the variance is that of whole classes."""
     first = class_balanced_scores(LABELS, np.eye(4)[np.where(LABELS == 2, 2, (LABELS + 1) % 4)])
-    first = np.stack([first, first, first])
-    estimate, p = paired_difference(first, np.zeros_like(first), LABELS)
-    assert ends(estimate) == pytest.approx((0.25, 0.25), abs=1e-12) and p == 0 and estimate.standard_error == 0
+    rounded = np.stack([first, first * (1 + 1e-15), first * (1 - 1e-15)])
+    exact, _ = paired_difference(np.stack([first] * 3), np.zeros((3, len(first))), LABELS)
+    estimate, _ = paired_difference(rounded, np.zeros_like(rounded), LABELS)
+    assert ends(estimate) == pytest.approx(ends(exact), rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -237,29 +285,6 @@ def test_holm_against_loops(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_holm_and_mcnemar_against_statsmodels(seed: int) -> None:
-    multitest = pytest.importorskip("statsmodels.stats.multitest")
-    tables = pytest.importorskip("statsmodels.stats.contingency_tables")
-    rng = np.random.default_rng(seed)
-    p = rng.random(16) ** 3
-    np.testing.assert_allclose(holm(p), multitest.multipletests(p, method="holm")[1], rtol=1e-12)
-    first, second = rng.random(80) < 0.8, rng.random(80) < 0.6
-    table = [[(first & second).sum(), (first & ~second).sum()], [(~first & second).sum(), (~first & ~second).sum()]]
-    assert mcnemar(first, second) == pytest.approx(tables.mcnemar(table, exact=True).pvalue, rel=1e-9)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_mcnemar_against_scipy(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    first, second = rng.random(80) < 0.8, rng.random(80) < 0.6
-    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
-    expected = min(1.0, 2 * stats.binom.cdf(min(only_first, only_second), only_first + only_second, 0.5))
-    assert mcnemar(first, second) == pytest.approx(expected, rel=1e-9)
-    assert mcnemar(first, second) == pytest.approx(stats.binomtest(only_first, only_first + only_second).pvalue)
-    assert mcnemar(second, first) == mcnemar(first, second)
-
-
-def test_mcnemar_of_methods_that_never_differ() -> None:
-    assert mcnemar(np.array([True, False]), np.array([True, False])) == 1.0
-    with pytest.raises(ValueError, match="same images"):
-        mcnemar(np.ones(3, dtype=bool), np.ones(4, dtype=bool))
+def test_holm_against_statsmodels(seed: int) -> None:
+    p = np.random.default_rng(seed).random(16) ** 3
+    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1], rtol=1e-12)

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import ltbench.benchmarks
-from ltbench.benchmarks.figures import chosen_few, main, pictures
+from ltbench.benchmarks.figures import chosen_few, main, pictures, trial_pictures
 from ltbench.benchmarks.metrics import evaluate, frequency_groups, wilson_interval
 from ltbench.benchmarks.plot_accuracy import class_shares, confusion, confusion_counts, per_class_accuracy
 from ltbench.benchmarks.plot_calibration import BINS, reliability, reliability_bins
@@ -194,9 +194,10 @@ def test_class_shares_and_confusion(tmp_path: Path) -> None:
     row = row_of(tmp_path)
     share, low, high = class_shares(row)
     np.testing.assert_allclose(share, [0.75, 5 / 6, np.nan, 1])
-    for label, count in enumerate((2, 3, 0, 1)):
-        expected = wilson_interval(share[label] * count, count) if count else (np.nan, np.nan)
-        np.testing.assert_allclose((low[label], high[label]), expected)
+    for label in range(4):
+        estimate = row.class_estimate(label)
+        np.testing.assert_array_equal((low[label], high[label]), (estimate.low, estimate.high))
+    assert np.isnan([low[2], high[2]]).all() and (low[3], high[3]) == pytest.approx(wilson_interval(1, 1))
     assert confusion_counts(row).tolist() == [[3, 0, 0, 1], [1, 5, 0, 0], [0, 0, 0, 0], [0, 0, 0, 2]]
     axes = confusion(row).axes[0]
     np.testing.assert_allclose(axes.images[0].get_array()[0], [75, 0, 0, 25])
@@ -379,6 +380,15 @@ def test_files_are_valid_and_the_same_whenever_they_are_drawn(results: Path, tmp
         assert b"<!DOCTYPE" not in svg and not re.search(rb"url\((?!#)|@import|<script|<text", svg)
     for path, data in zip(save(again["counts"], tmp_path / "counts"), first["counts"], strict=True):
         assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize(("method", "told"), [("flex", {"story"}), ("ce", set())])
+def test_pictures_of_one_trial(results: Path, method: str, told: set[str]) -> None:
+    record = next(row.records[-1] for row in rows_of(results) if row.result["method"] == method)
+    drawn = {picture.kind: picture.draw() for picture in trial_pictures(record)}
+    assert drawn.keys() == {"curves", "confusion", "reliability"} | told
+    assert all(isinstance(figure, Figure) for figure in drawn.values())
+    assert "1 trial" in drawn["curves"].get_suptitle()  # not its row's other trials
 
 
 def test_another_process_draws_the_same_bytes(results: Path, tmp_path: Path) -> None:

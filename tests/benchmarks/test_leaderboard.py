@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,19 @@ def test_latex_escapes(letter: str) -> None:
     assert f"a\\{letter}b" in text and f"a{letter}b" not in text
 
 
+@pytest.mark.parametrize(
+    ("sign", "written"), [("<", r"\textless{}"), (">", r"\textgreater{}"), ("|", r"\textbar{}"), ('"', "''")]
+)
+def test_latex_writes_signs_that_its_first_font_encoding_lacks(sign: str, written: str) -> None:
+    text = render([toy(f"a{sign}b")], "latex")
+    assert f"a{written}b" in text and sign not in text
+
+
+@pytest.mark.parametrize("name", ["*a*", "[2] b"])
+def test_latex_takes_no_name_for_an_argument(name: str) -> None:
+    assert f"\n{{}}{name} " in render([toy(name)], "latex")
+
+
 def test_latex_has_a_minus_before_numbers_alone() -> None:
     text = render([toy("-0.21 [-3.0, 2.5] 1-2 mel-1")], "latex")
     assert "$-$0.21 [$-$3.0, 2.5] 1-2 mel-1" in text
@@ -78,6 +92,39 @@ def test_latex_has_a_minus_before_numbers_alone() -> None:
 def test_html_escapes() -> None:
     text = render([toy("<script>&")], "html")
     assert "&lt;script&gt;&amp;" in text and "<script>" not in text and "<b>2 ± 1</b>" in text
+
+
+MARKDOWN = {
+    "<script>": r"\<script\>",
+    "*a*": r"\*a\*",
+    "_a_ __b": r"\_a\_ \_\_b",
+    "`a` ~b~": r"\`a\` \~b\~",
+    r"a\*": r"a\\\*",
+    "&lt; &#42;": r"\&lt; \&#42;",
+    "[a](b) [a]: b": r"[a\](b) [a\]: b",
+    **{name: name for name in ("la_posthoc (tau=1)", "R&D", "é_2 [a1b2]", "2 ± 1 ≈", "-0.21 [-3.0, 2.5]")},
+}
+
+
+@pytest.mark.parametrize("name", MARKDOWN)
+def test_github_prints_names_as_they_are(name: str) -> None:
+    table = replace(toy(name), title=f"A {name}", headers=["method", f"x {name}"], notes=[f"N {name}"])
+    title, _, head, _, first, *_, note = render([table], "github").splitlines()
+    written = MARKDOWN[name]
+    assert (title, note) == (f"### A {written}", f"N {written}")
+    assert f" x {written} |" in head and first.startswith(f"| {written} ")
+
+
+@pytest.mark.parametrize("style", FORMATS)
+@pytest.mark.parametrize("space", ["\n", "\r\n", "\t", "\x0b", "\x0c", "\x85", "\u2028", " \n\n "], ids=ascii)
+def test_white_space_in_a_text_is_one_blank(style: str, space: str) -> None:
+    def table(between: str) -> Table:
+        name, header = f"a{between}b", f"x{between}y"
+        frame = pd.DataFrame({"method": [name, "b"], header: [1 / 3, 2.0]})
+        cells = [[Cell(name), Cell(f"1{between}≈", True)], [Cell("b"), Cell("2")]]
+        return Table(f"A{between}title", frame, ["method", header], cells, [f"A{between}note."])
+
+    assert render([table(space)], style) == render([table(" ")], style)
 
 
 def test_csv_holds_unrounded_numbers_of_all_tables() -> None:
@@ -127,6 +174,7 @@ def test_latex_compiles(results: Path, tmp_path: Path) -> None:
     from ltbench.benchmarks.published import beside
 
     bodies.append(render(beside(settings), "latex"))
+    bodies += [render([toy(name, notes=[name])], "latex") for name in ('<a>|"b"', "*a\nb*", "[a] \\~^%&#$_{}")]
     source = "\n\n".join(bodies)
     document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\tiny\n%s\n\\end{document}\n"
     (tmp_path / "tables.tex").write_text(document % source, encoding="utf-8")
@@ -145,6 +193,12 @@ def test_published_numbers_beside_ours(results: Path, capsys: pytest.CaptureFixt
     assert main(["--results", str(results), "--published"]) == 0
     out = capsys.readouterr().out
     assert "55.09 ± 4.10" in out and "59.32 ± 1.58" in out and "other data (toy)" in out
+
+
+def test_the_papers_numbers_need_no_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        assert main(["--results", str(folder), "--published"]) == 0
+        assert capsys.readouterr().out.count("Misprint in the paper: Table 1, RS") == 2
 
 
 BAD = {

@@ -15,6 +15,7 @@ from ltbench.benchmarks.metrics import (
     HIGHER_IS_BETTER,
     METRICS,
     by_class,
+    calibration_bins,
     class_recall,
     classwise_calibration_error,
     cross_entropy,
@@ -300,6 +301,11 @@ def with_confidence(*confidence: float) -> np.ndarray:
 def test_calibration_error_by_hand(confidence: tuple[float, ...], right: tuple[bool, ...], expected: float) -> None:
     labels = np.array([0 if each else 1 for each in right])
     assert expected_calibration_error(labels, with_confidence(*confidence)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_an_upper_edge_is_in_its_calibration_bin() -> None:
+    confidence = np.array([0, 0.06, 1 / 15, 0.07, 0.6, 0.601, 14 / 15, 0.94, 1])
+    assert calibration_bins(confidence).tolist() == [0, 0, 0, 1, 8, 9, 13, 14, 14]
 
 
 def test_calibration_error_against_loops() -> None:

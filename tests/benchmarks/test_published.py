@@ -77,6 +77,30 @@ def test_rows_meet_their_own(tmp_path: Path, add_record: Callable[..., dict[str,
     (edge,) = shown["Ju et al., MICCAI 2022, Table 3"].frame.to_dict("records")
     assert edge["label"] == "SSL, edge, none" and edge["published"] == pytest.approx(0.5262)
     assert edge["difference"] == pytest.approx(edge["ours"] - 0.5262) and edge["overlap"]
-    (real,) = [table for table in tables if "other data" not in " ".join(table.notes)]
+    own = [table for table in tables if "other data" not in " ".join(table.notes)]
+    real, alone = sorted(own, key=lambda table: "overlap" not in table.frame)
     assert real.frame["overlap"].tolist() == [False]
     assert sum("Misprint" in note for note in real.notes) == 2
+    (way,) = [note for note in real.notes if note.startswith("Ours were made in another way: ")]
+    for departure in ("backbone test_resnet, not resnet18", "image_size 40, not 224", "largest class 300, not 5000"):
+        assert departure in way
+    assert alone.frame["table"].unique().tolist() == [2] and "no finished trial" in alone.notes[0]
+
+
+def test_natural_data_alone_meet_the_table_of_natural_data(
+    tmp_path: Path, add_record: Callable[..., dict[str, Any]]
+) -> None:
+    add_record(tmp_path, "ce", 0, 0.5, dataset="isic_archive", ratio=100.0)
+    add_record(tmp_path, "rs", 0, 0.5, dataset="isic_archive", ratio=1001.0, natural=True)
+    shown = {number: frame for table in beside(settings_of(find_records(tmp_path))) for number, frame in _ours(table)}
+    assert set(shown[2]["method"]) == {"rs"} and len(shown[2]) == 4 and set(shown[1]["method"]) == {"ce"}
+
+
+def _ours(table: Any) -> list[tuple[int, Any]]:
+    return [(int(table.frame["table"].iloc[0]), table.frame)] if "ours" in table.frame else []
+
+
+def test_without_any_result_the_paper_stands_alone() -> None:
+    tables = beside([])
+    assert [len(table.frame) for table in tables] == [33, 24, 10]
+    assert sum("Misprint" in note for table in tables for note in table.notes) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ltbench.benchmarks.comparison import holm, paired_difference
+from ltbench.benchmarks.comparison import holm, image_weights, interval, paired_difference
 from ltbench.benchmarks.metrics import METRICS, wilson_interval
 from ltbench.benchmarks.protocol import PRESETS
 from ltbench.benchmarks.records import find_records, read_json, read_predictions, write_arrays, write_json
 from ltbench.benchmarks.rendering import Table
-from ltbench.benchmarks.standings import settings_of
+from ltbench.benchmarks.standings import Row, settings_of
 from ltbench.benchmarks.tables import COSTS, TABLES
 from ltbench.errors import UserError
 
@@ -35,6 +36,10 @@ def results(tmp_path: Path, add_record: Add) -> Path:
         add_record(tmp_path, "my_best", trial, 0.95)
         add_record(tmp_path, "ce", trial, 0.6)
     return tmp_path
+
+
+def scores(row: Row) -> np.ndarray:
+    return row.right * image_weights(row.labels)
 
 
 def column(table: Table, header: str) -> list[str]:
@@ -106,7 +111,7 @@ def test_ranks_differences_and_their_tests(results: Path, add_record: Add) -> No
     (setting,) = settings_of(find_records(results))
     rows = {row.name: row for row in setting.rows}
     compared = {
-        name: paired_difference(rows[name].scores, rows["ce"].scores, rows["ce"].labels) for name in ("my_best", "cb")
+        name: paired_difference(scores(rows[name]), scores(rows["ce"]), rows["ce"].labels) for name in ("my_best", "cb")
     }
     adjusted = dict(zip(compared, holm([p_value for _, p_value in compared.values()]), strict=True))
     for name, (estimate, _) in compared.items():
@@ -137,6 +142,11 @@ def test_without_the_baseline_there_is_no_difference(tmp_path: Path, add_record:
     add_record(tmp_path, "rs", 0, 0.7)
     (table,) = tables(tmp_path)
     assert table.frame["delta"].isna().all() and column(table, "Δ ce") == ["n/a"]
+    assert "Δ n/a, no trial of ce is finished." in table.notes
+    for version in ({"a": 1}, {"a": 2}):
+        add_record(tmp_path, "ce", 0, 0.7, hyperparameters=version)
+    (table,) = tables(tmp_path)
+    assert "Δ n/a, there are several versions of ce." in table.notes
 
 
 def test_one_trial_has_no_spread_and_says_so(tmp_path: Path, add_record: Add) -> None:
@@ -156,13 +166,14 @@ def test_rows_of_other_trials_are_in_a_table_of_their_own(results: Path, add_rec
     (_, second) = tables(results)
     (setting,) = settings_of(find_records(results))
     rows = {row.name: row for row in setting.rows}
-    expected = rows["rw (scheme=sqrt)"].scores.sum() - rows["ce"].scores[1].sum()
+    expected = scores(rows["rw (scheme=sqrt)"]).sum() - scores(rows["ce"])[1].sum()
     assert second.frame["delta"].tolist() == pytest.approx([expected])  # with the same trial of the baseline
+    assert "Δ is over the trials that ce has too: 1." in second.notes
 
 
 CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"protocol": replace(QUICK, epochs=31)}, "epochs 31, not 20"),
-    ({"variant": "other"}, "variant other"),
+    ({"variant": "other"}, "variant other, not none"),
     ({"split": "lesion"}, "split lesion, not paper"),
     ({"split_digest": "6" * 64}, "images of split 66666666, not 55555555"),
 ]
@@ -178,8 +189,7 @@ def test_other_settings_never_share_a_table(
     found = tables(results, kind)
     assert sorted(sorted(table.frame["method"].unique()) for table in found) == [["ce", "my_best"], ["rs"]]
     (line,) = [note for table in found for note in table.notes if note.startswith("Not mixed with an earlier table")]
-    words = told.removesuffix(".").split(", not ")
-    assert all(word.split()[-1] in line for word in words)
+    assert told in line or re.sub(r"(\S+), not (\S+)", r"\2, not \1", told) in line  # whichever table is the later
 
 
 @pytest.mark.parametrize("change", [{"ratio": 31.0}, {"dataset": "other"}])
@@ -225,16 +235,47 @@ def test_groups_are_means_of_their_classes(results: Path) -> None:
     )
 
 
-def test_classes_have_wilson_intervals(results: Path) -> None:
+def test_classes_have_intervals(results: Path, tmp_path: Path, add_record: Add) -> None:
+    """Over trials and images, as the whole table; of one trial Wilson's, which csv has in any case."""
     (table,) = tables(results, "per-class")
     assert list(table.headers) == ["method", "a (300)", "b (100)", "c (30)", "d (10)", "n"]
     (setting,) = settings_of(find_records(results))
-    recalls = next(row for row in setting.rows if row.name == "ce").recalls()
+    row = next(row for row in setting.rows if row.name == "ce")
     frame = table.frame[table.frame["method"] == "ce"].set_index("class")
     for label, name in enumerate("abcd"):
-        share = recalls[:, label].mean()
-        assert frame.loc[name, "accuracy"] == pytest.approx(share)
-        assert tuple(frame.loc[name, ["low", "high"]]) == pytest.approx(wilson_interval(20 * share, 20))
+        own = row.labels == label
+        expected = interval(row.right[:, own] / own.sum(), row.labels[own])
+        assert frame.loc[name, "accuracy"] == pytest.approx(expected.value) == row.recalls()[:, label].mean()
+        assert tuple(frame.loc[name, ["accuracy_low", "accuracy_high"]]) == (expected.low, expected.high)
+        assert tuple(frame.loc[name, ["wilson_low", "wilson_high"]]) == wilson_interval(20 * expected.value, 20)
+    add_record(tmp_path / "one", "ce", 0, 0.6)
+    (table,) = tables(tmp_path / "one", "per-class")
+    ends = table.frame[["accuracy_low", "accuracy_high"]].to_numpy()
+    np.testing.assert_array_equal(ends, table.frame[["wilson_low", "wilson_high"]].to_numpy())
+    assert "Wilson" in table.notes[0]
+
+
+def test_groups_have_intervals_and_tests(results: Path, add_record: Add) -> None:
+    for trial in range(3):
+        add_record(results, "cb", trial, 0.62)
+    (table,) = tables(results, "groups")
+    frame, rows = table.frame.set_index("method"), {row.name: row for row in settings_of(find_records(results))[0].rows}
+    groups = rows["ce"].result["groups"]
+    weights = np.zeros(4)
+    for members in groups.values():
+        weights[members] += 1 / (len(groups) * len(members))
+    assert len({*weights}) > 1  # not the mean over classes
+    for name, row in rows.items():
+        tail = np.isin(row.labels, groups["tail"])
+        expected = interval(row.right[:, tail] * image_weights(row.labels[tail]), row.labels[tail])
+        assert tuple(frame.loc[name, ["tail_low", "tail_high"]]) == pytest.approx((expected.low, expected.high))
+        assert frame.loc[name, "tail"] == pytest.approx(expected.value)
+    pair = (row.right * image_weights(row.labels, weights) for row in (rows["my_best"], rows["ce"]))
+    expected, p = paired_difference(*pair, rows["ce"].labels, class_weights=weights)
+    shown = frame.loc["my_best", ["delta", "delta_low", "delta_high"]].astype(float)
+    np.testing.assert_allclose(shown, [expected.value, expected.low, expected.high], rtol=1e-9)
+    assert frame.loc["my_best", "p_baseline"] == pytest.approx(2 * p) and not frame.loc["my_best", "tie_baseline"]
+    assert frame.loc["cb", "tie_baseline"] and "≈" in column(table, "Δ ce")[1] + column(table, "Δ ce")[2]
 
 
 def test_the_ablation_is_spanned_by_three_hyper_parameters(tmp_path: Path, add_record: Add) -> None:
@@ -253,6 +294,18 @@ def test_the_ablation_is_spanned_by_three_hyper_parameters(tmp_path: Path, add_r
     assert second.title.startswith("flex anchor_scale=0.5; ") and len(second.cells) == 1
 
 
+def test_versions_of_a_method_have_ablations_of_their_own(tmp_path: Path, add_record: Add) -> None:
+    """Two defaults of a hyper-parameter that no row changes: nothing is dropped, and the titles differ."""
+    for scale in (0.1, 0.2):
+        own = {"pretrain": "ssl", "selection": "anchor", "query": "none", "anchor_scale": scale}
+        for trial in range(2):
+            add_record(tmp_path, "flex", trial, 0.5 + scale, hyperparameters=own)
+    first, second = tables(tmp_path, "ablation")
+    assert len(first.frame) == len(second.frame) == 1
+    titles = [table.title.partition(";")[0] for table in (first, second)]
+    assert sorted(titles) == ["flex anchor_scale=0.1", "flex anchor_scale=0.2"]
+
+
 def test_without_a_method_of_that_kind_there_is_no_ablation(results: Path) -> None:
     assert tables(results, "ablation") == []
 
@@ -264,6 +317,39 @@ def test_two_versions_of_a_plugin_are_two_rows(tmp_path: Path, add_record: Add) 
     (table,) = tables(tmp_path)
     assert len(table.frame) == 2 and (table.frame["n"] == 2).all()
     assert table.frame["method"].str.fullmatch(r"mine \[[0-9a-f]{8}\]").all()
+    for trial in range(2):
+        add_record(tmp_path, "mine", trial, 0.7, plugin="a" * 64, ratio=50.0, split_digest="7" * 64)
+    (table,) = tables(tmp_path, "ratios")
+    assert len(table.cells) == 2  # one version has both ratios, under one name
+    assert sorted([cell.text == "n/a" for cell in row].count(True) for row in table.cells) == [2, 3]  # Δ ce is one
+
+
+def test_rows_that_lack_a_ratio_come_last_and_trials_alone_are_no_other_images(tmp_path: Path, add_record: Add) -> None:
+    for trial in range(3):
+        add_record(tmp_path, "ce", trial, 0.5, ratio=100.0)
+        add_record(tmp_path, "mixup", trial, 0.9, ratio=100.0)
+        if trial < 2:
+            add_record(tmp_path, "ce", trial, 0.4, ratio=500.0, split_digest="7" * 64)
+            add_record(tmp_path, "rs", trial, 0.4, ratio=500.0, split_digest="7" * 64)
+    first, second = tables(tmp_path, "ratios")
+    notes = [note for table in (first, second) for note in table.notes if "mixed" in note]
+    assert notes == ["Trials 0, 1: rows of other trials are not mixed in."]
+    add_record(tmp_path, "ce", 2, 0.4, ratio=500.0, split_digest="7" * 64)
+    together, _ = tables(tmp_path, "ratios")
+    assert [row[0].text for row in together.cells] == ["ce", "mixup"]
+
+
+def test_what_is_missing_is_told_below_the_ratios_too(tmp_path: Path, add_record: Add) -> None:
+    for kind in ("overview", "ratios"):
+        add_record(tmp_path, "ce", 0, 0.5, notes=["missing images: 3 of 9"])
+        (table,) = tables(tmp_path, kind)
+        assert "missing images: 3 of 9" in " ".join([table.title, *table.notes])
+
+
+def test_an_empty_class_is_not_balanced(tmp_path: Path, add_record: Add) -> None:
+    add_record(tmp_path, "ce", 0, 0.7, test_counts=(20, 20, 20, 0))
+    (table,) = tables(tmp_path)
+    assert "Balanced" not in " ".join(table.notes) and "micro top-1" in table.headers
 
 
 def test_undefined_is_not_a_number_and_has_its_reason(tmp_path: Path, add_record: Add) -> None:

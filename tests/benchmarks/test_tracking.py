@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import io
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from ltbench.benchmarks import run, tracking
 from ltbench.benchmarks.plan import configure_methods, trial_specs
@@ -33,13 +35,15 @@ VARIABLES += " SILENT ERROR_REPORTING"
 
 
 @pytest.fixture(autouse=True)
-def _no_wandb_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _no_wandb_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     for name in VARIABLES.split():
         # Set first, so that what a test leaves behind goes too.
         monkeypatch.setenv(f"WANDB_{name}", "")
         monkeypatch.delenv(f"WANDB_{name}")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "home" / ".netrc"))
+    # Its list of fonts would go to the home of whichever test draws first.
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path_factory.getbasetemp() / "matplotlib"))
     tracking._experience.cache_clear()
 
 
@@ -178,8 +182,8 @@ def test_an_offline_run_equals_the_records(make_spec: Any, tmp_path: Path, monke
     assert told.run_id == tracking.run_identity(spec)["id"] and len(told.run_id) <= 64
     assert f"split {spec.split_digest[:12]}" in told.tags and "preset quick" in told.tags
     (artifact,) = found["artifacts"]
-    names = {entry.path for entry in artifact.manifest.contents}
-    assert {"predictions.npz", "result.json", "test.table.json"} <= names
+    assert {"predictions.npz", "result.json", "test.table.json"} <= {each.path for each in artifact.manifest.contents}
+    assert _pictures(artifact) == {"curves", "confusion", "reliability"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results"]
     # The stage that crt left in the cache reports no epoch, and is told all the same.
     second = replace(make_spec("lws"), wandb="offline")
@@ -191,6 +195,37 @@ def test_an_offline_run_equals_the_records(make_spec: Any, tmp_path: Path, monke
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
     assert run_trial(second) == "skipped"
     assert len(_read(tmp_path / "results")) == 3
+
+
+def _pictures(artifact: Any) -> set[str]:
+    """Return the names of an artifact's pictures, all of which are whole PNG files."""
+    paths = {each.path: Path(each.local_path) for each in artifact.manifest.contents if each.path.endswith(".png")}
+    for path in paths.values():
+        with Image.open(io.BytesIO(path.read_bytes())) as image:
+            image.load()
+            assert image.format == "PNG" and min(image.size) > 100
+    assert {Path(name).parent.as_posix() for name in paths} == {"pictures"}
+    return {Path(name).stem for name in paths}
+
+
+def test_a_picture_that_cannot_be_drawn_costs_a_line_and_not_the_artifact(
+    make_spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = replace(make_spec("flex", pretrain="none"), wandb="offline", wandb_artifacts=True)
+    assert run_trial(spec) == "done"
+    assert capsys.readouterr().err == ""
+    (artifact,) = _read(tmp_path / "results")[-1]["artifacts"]
+    assert _pictures(artifact) == {"curves", "confusion", "reliability", "story"}
+    with (spec.folder / "metrics.jsonl").open("a") as file:
+        file.write("{")  # no line that is whole: W&B is told of those before it, the curves are of all
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    assert run_trial(spec) == "skipped"
+    (artifact,) = _read(tmp_path / "results")[-1]["artifacts"]
+    assert _pictures(artifact) == {"confusion", "reliability"}
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all("metrics.jsonl is not readable" in line for line in lines)
+    assert "W&B: the artifact is without curves; UserError: " in lines[0]
+    assert "W&B: the artifact is without story; UserError: " in lines[1]
 
 
 def test_a_resumed_trial_is_told_from_its_start(make_spec: Any, tmp_path: Path) -> None:
@@ -470,8 +505,9 @@ def test_disabled_imports_no_wandb(make_spec: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert run_trial(make_spec("ce")) == "done"
     # timm imports wandb where it is installed; none of our own files may.
-    program = "import sys; import ltbench.benchmarks.tracking, ltbench.benchmarks.run; print('wandb' in sys.modules)"
-    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "False"
+    program = "import sys; import ltbench.benchmarks.tracking, ltbench.benchmarks.run; "
+    program += "print({'wandb', 'matplotlib'} & sys.modules.keys())"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "set()"
 
 
 def _refused(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
