@@ -135,20 +135,14 @@ def _data(setting: Setting) -> str:
         "Data",
         {
             "data": f"{title}, variant {result['variant']}" if result["variant"] else title,
-            "licence": result.get("licence") or _licence(result["dataset"]),
+            "licence": result.get("licence") or _UNKNOWN,
+            "cite": result.get("citation") or _UNKNOWN,
             "split": f"{result['split']}, ratio {result['ratio']:g}",
             "its manifest": f"{'/'.join(folder.parts[-3:-1])}/split.csv, the same beside each method",
             "its SHA-256": result["split_digest"],
             "notes": "; ".join(result["notes"]) or "none",
         },
     )
-
-
-def _licence(dataset: str) -> str:
-    from ltbench.datasets import registry
-
-    known = registry.details(dataset) if dataset in registry.available() else {}
-    return known.get("Licence", _UNKNOWN).rstrip(".")
 
 
 def _classes(setting: Setting) -> str:

@@ -21,7 +21,7 @@ def regime(sizes: str, trials: int, trial: str, image: str) -> Regime:
 
 @pytest.mark.parametrize(("trial", "image"), [("usual", "usual"), ("strong", "strong")])
 @pytest.mark.parametrize("trials", [3, 5])
-@pytest.mark.parametrize("sizes", ["8 x 100", "8 x 30"])
+@pytest.mark.parametrize("sizes", ["8 x 100", "8 x 30", "14: 2575 to 3"])
 def test_coverage_and_level(sizes: str, trials: int, trial: str, image: str) -> None:
     rates = simulate(regime(sizes, trials, trial, image), REPLICATES, seed=0, resamples=0)
     assert 0.93 <= rates.coverage[0] <= 0.97
