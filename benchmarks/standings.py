@@ -284,24 +284,30 @@ def settings_of(records: Iterable[Record]) -> list[Setting]:
     """Return the settings among records, in order of data, ratio and split.
 
     A row is a method with its hyper-parameters and, of a plug-in, its text. Where two would have the same name (a
-    plug-in that was edited, defaults that changed), a digest of them is added, the same in all settings.
+    plug-in that was edited, defaults that changed), a digest of them is added, at all ratios of the data and protocol.
     """
     apart: dict[tuple[Any, ...], dict[str, list[Record]]] = {}
-    versions: dict[str, set[str]] = {}
+    versions: dict[tuple[Any, ...], set[str]] = {}
     for record in records:
         version = _version(record.result)
-        versions.setdefault(_name(record.result), set()).add(version)
+        versions.setdefault(_namesakes(record.result), set()).add(version)
         apart.setdefault(setting_key(record.result), {}).setdefault(version, []).append(record)
 
     def row(own: Sequence[Record]) -> Row:
         name = _name(own[0].result)
-        suffix = f" [{_version(own[0].result)[:8]}]" if len(versions[name]) > 1 else ""
-        return Row(name + suffix, tuple(sorted(own, key=lambda record: record.result["trial"])))
+        if len(versions[_namesakes(own[0].result)]) > 1:
+            name += f" [{_version(own[0].result)[:8]}]"
+        return Row(name, tuple(sorted(own, key=lambda record: record.result["trial"])))
 
     return [
         Setting(tuple(sorted(map(row, apart[key].values()), key=lambda row: -row.accuracy.value)))
         for key in sorted(apart)
     ]
+
+
+def _namesakes(result: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what a row's name must tell it apart in: all ratios of the same data and protocol."""
+    return (_name(result), *(result[key] for key in _SETTING if key not in ("ratio", "split_digest")))
 
 
 def _version(result: Mapping[str, Any]) -> str:

@@ -77,6 +77,9 @@ class Page(HTMLParser):
         return [[[" ".join(cell.split()) for cell in row] for row in table] for table in self.tables]
 
 
+OWN = {"own": ["<i>", 0.5]}
+
+
 def split() -> Manifest:
     """A split of 300, 100, 30 and 10 training images, 2 and 20 of each class in the other parts, some of one lesion."""
     labels = np.repeat(np.tile(np.arange(4), 3), [300, 100, 30, 10, *[2] * 4, *[20] * 4])
@@ -99,9 +102,9 @@ def results(add_record: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for trial in range(2):
         for method, accuracy, memory in (("ce", 0.5, 1000), ("rs", 0.8, 900), (EVIL, 0.6, None)):
             cost = {"train_seconds": 1.0, "images_seen": 5, "peak_memory_mib": memory}
-            add_record(folder, method, trial, accuracy, cost=cost, hyperparameters={"own": ["<i>", 0.5]}, **shared)
+            add_record(folder, method, trial, accuracy, cost=cost, hyperparameters=OWN, **shared)
     add_record(folder, "rw", 0, 0.7, **shared)
-    add_record(folder, "ce", 0, 0.4, ratio=100.0, title="Toy <lesions>", class_names=NAMES)
+    add_record(folder, "ce", 0, 0.4, ratio=100.0, title="Toy <lesions>", class_names=NAMES, hyperparameters=OWN)
     for path in folder.glob("*-r30/*"):
         manifest.write(path / "split.csv")
         for trial in path.glob("trial*"):
