@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from tabulate import tabulate
 
 from ltbench.datasets.audit import Audit, Finding, PairAudit, imbalance
@@ -50,23 +51,25 @@ def _overlaps(found: Audit) -> str:
     headers += ["same pixels", "near-duplicate", "alike, no lesion id tells", "in any way"]
     rows = []
     for pair in found.pairs:
-        seen = found.facts is not None
-        looks = [_among(pair, len(pair.leaked[kind])) if seen else _UNKNOWN for kind in ("content", "near")]
-        beyond = _among(pair, len(pair.beyond_lesions)) if seen else _UNKNOWN
-        patient = len(pair.leaked["patient"]) if "patient" in pair.leaked else _UNKNOWN
-        known = [len(pair.leaked["id"]), len(pair.leaked["lesion"]), patient]
-        rows.append([pair.second, pair.first, pair.total, *known, *looks, beyond, len(pair.any)])
+        said = [_counted(pair.leaked.get(kind), pair.total, pair.total) for kind in ("id", "lesion", "patient")]
+        looks = (pair.leaked.get("content"), pair.leaked.get("near"), pair.beyond_lesions)
+        shown = [_counted(positions, pair.examined, pair.total) for positions in looks]
+        rows.append([pair.second, pair.first, pair.total, *said, *shown, len(pair.any)])
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=["left"] * 2 + ["right"] * 8)
 
 
-def _among(pair: PairAudit, count: int) -> str:
-    return str(count) if pair.examined == pair.total else f"{count} of {pair.examined}"
+def _counted(positions: np.ndarray | None, examined: int, total: int) -> str:
+    """Return a number of images, and of how many where not all were examined."""
+    if positions is None:
+        return _UNKNOWN
+    return str(len(positions)) if examined == total else f"{len(positions)} of {examined}"
 
 
 def _verdict(pair: PairAudit) -> str:
     count = len(pair.any)
     share = f" ({100 * count / pair.total:.1f} %)" if count else ""
-    return f"leaks {pair.first}/{pair.second}: {count} of {pair.total} {pair.second} images{share}"
+    lesions = "" if "lesion" in pair.leaked else "; lesions are not known"
+    return f"leaks {pair.first}/{pair.second}: {count} of {pair.total} {pair.second} images{share}{lesions}"
 
 
 def _images(found: Audit) -> list[str]:

@@ -64,7 +64,9 @@ def _add_command(commands: Any, name: str, what: str) -> argparse.ArgumentParser
     added.add_argument("name", metavar="NAME", help="of the dataset")
     added.add_argument("--data-root", type=Path, metavar="DIR", help="default: $LTBENCH_DATA, else ./data")
     added.add_argument("--split-dir", type=Path, metavar="DIR", help="published split files (*.npy)")
-    added.add_argument("--dataset-option", nargs="+", default=[], metavar="NAME=VALUE", help="of the dataset")
+    added.add_argument(
+        "--dataset-option", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="of the dataset"
+    )
     return added
 
 
@@ -86,15 +88,16 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from ltbench.benchmarks.dataset_info import counts_table, describe
+    from ltbench.benchmarks.dataset_info import counts_table, describe, expected_table
 
-    print(describe(options.name))
+    described = describe(options.name)
     try:
-        source = _source(options)
+        known = counts_table(_source(options))
     except UserError as error:
-        print(f"\nnot on disk: {error}")
-    else:
-        print(f"\n{counts_table(source)}")
+        if options.data_root is not None or options.split_dir is not None or options.dataset_option:
+            raise
+        known = f"not on disk: {error}\n\n{expected_table(options.name)}".rstrip()
+    print(f"{described}\n\n{known}")
     return 0
 
 
@@ -103,7 +106,10 @@ def _download(options: argparse.Namespace) -> int:
     from ltbench.datasets import registry
 
     dataset = registry.get(options.name)
-    remotes = remotes_of(dataset, _assigned(options))
+    assigned = _assigned(options)
+    remotes = remotes_of(dataset, assigned)
+    if options.data_root is not None:
+        dataset.require_by_hand(options.data_root, assigned.get("split_dir", options.split_dir))
     print("\n".join(licence_lines(dataset)))
     if not remotes:
         print(f"{options.name}: nothing to download ({how_to_get(options.name)})")
@@ -112,7 +118,6 @@ def _download(options: argparse.Namespace) -> int:
         raise UserError("download needs --data-root, the folder to fill")
     if not options.accept_licence and not options.dry_run:
         raise UserError("nothing was fetched: read the licence and add --accept-licence to accept it")
-    dataset.require_by_hand(options.data_root, options.split_dir)
     missing = _missing(options)
     if missing is None or any(not _of_archive(dataset, file) for file in missing.values()):
         for remote in remotes:
@@ -121,6 +126,8 @@ def _download(options: argparse.Namespace) -> int:
         print(f"all images are there, in {options.data_root}")
     if dataset.archive_folder:
         _fetch_archive_images(dataset.archive_folder, options)
+    if not options.dry_run:
+        _require_all(dataset, options)
     return 0
 
 
@@ -144,6 +151,16 @@ def _of_archive(dataset: type[Source], file: str) -> bool:
     return bool(dataset.archive_folder) and file.startswith(f"{dataset.archive_folder}/")
 
 
+def _require_all(dataset: type[Source], options: argparse.Namespace) -> None:
+    """Check that a download left no image missing, as far as that can be told."""
+    missing = _missing(options)
+    if missing:
+        raise UserError(
+            f"{len(missing)} images are still missing in {options.data_root} (first: {next(iter(missing.values()))}); "
+            f"run the same command again, or get them from {dataset.website}"
+        )
+
+
 def _fetch(remote: Remote, options: argparse.Namespace) -> None:
     from ltbench.datasets.remote import fetch
 
@@ -158,6 +175,9 @@ def _fetch_archive_images(name: str, options: argparse.Namespace) -> None:
     from ltbench.datasets.isic_cli import commands, fetch_images
 
     folder = options.data_root / name
+    if options.dry_run and _missing(options) is None:
+        print(f"would then fetch the images of the ISIC Archive that the tables name, to {folder}, by isic-cli")
+        return
     wanted = [image for image, file in _missing_of(_source(options)).items() if file.startswith(f"{name}/")]
     print(f"{len(wanted)} images of the ISIC Archive are missing in {folder}", flush=True)
     if options.dry_run:

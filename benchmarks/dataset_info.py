@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,18 +73,36 @@ def describe(name: str) -> str:
 def counts_table(source: Source) -> str:
     """Return the images of each class as found on disk, beside what is known of the whole dataset."""
     labels, classes = source.labels, len(source.class_names)
-    listed = np.bincount(labels, minlength=classes).tolist()
-    there = np.bincount(labels[source.present], minlength=classes).tolist()
-    expected = source.expected_counts or {}
-    rows = [
-        [name, expected.get(name, ""), listed[label], there[label]] for label, name in enumerate(source.class_names)
-    ]
-    rows.append(["all classes", sum(expected.values()) or "", sum(listed), sum(there)])
-    rows.append(["imbalance ratio", *(_ratio(counts) for counts in (list(expected.values()), listed, there))])
+    found = {
+        "in the tables": np.bincount(labels, minlength=classes).tolist(),
+        "images there": np.bincount(labels[source.present], minlength=classes).tolist(),
+    }
     where = f" in {source.root}" if source.root else ""
-    headers = ["class", "whole dataset", "in the tables", "images there"]
-    table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=["left"] + ["right"] * 3)
-    return f"{source.title}{where}\n\n{table}"
+    return f"{source.title}{where}\n\n{_class_table(source, found)}"
+
+
+def expected_table(name: str) -> str:
+    """Return what is known of the classes of a dataset that is not on disk; "" where nothing is."""
+    dataset = registry.get(name)
+    return "" if dataset.expected_counts is None and dataset.groups is None else _class_table(dataset, {})
+
+
+def _class_table(dataset: Source | type[Source], found: Mapping[str, Sequence[int]]) -> str:
+    """Return a table of classes: group, images in the whole dataset, and columns of what was found, [K] each."""
+    names, expected = dataset.class_names, dataset.expected_counts or {}
+    counts = {"whole dataset": [expected.get(name) for name in names], **found}
+    group_of = {label: group for group, labels in (dataset.groups or {}).items() for label in labels}
+    groups = {"group": [group_of.get(label) for label in range(len(names))]} if group_of else {}
+    columns = {"class": names, **groups, **counts}
+    known = [[count for count in column if count is not None] for column in counts.values()]
+    blank = [None] * len(groups)
+    rows = [
+        *zip(*columns.values(), strict=True),
+        ["all classes", *blank, *(sum(column) if column else None for column in known)],
+        ["imbalance ratio", *blank, *map(_ratio, known)],
+    ]
+    alignment = ["right" if header in counts else "left" for header in columns]
+    return tabulate(rows, list(columns), tablefmt="github", disable_numparse=True, colalign=alignment)
 
 
 def licence_lines(dataset: type[Source]) -> list[str]:

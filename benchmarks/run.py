@@ -66,7 +66,9 @@ def _add_what(what: argparse._ArgumentGroup) -> None:
 def _add_data(data: argparse._ArgumentGroup) -> None:
     data.add_argument("--dataset", default="auto", metavar="NAME", help="default: auto, ISIC-2019-LT or synthetic")
     data.add_argument("--data-root", type=Path, metavar="DIR", help="default: $LTBENCH_DATA, else ./data")
-    data.add_argument("--dataset-option", nargs="+", default=[], metavar="NAME=VALUE", help="of the dataset")
+    data.add_argument(
+        "--dataset-option", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="of the dataset"
+    )
     data.add_argument(
         "--split",
         metavar="NAME",
@@ -256,13 +258,19 @@ def check_ranges(options: argparse.Namespace) -> None:
 
 
 def assignments(option: str, texts: Sequence[str]) -> dict[str, str]:
-    """Return the values that texts `NAME=VALUE` give to names."""
+    """Return the values that texts `NAME=VALUE` give to names.
+
+    Raises
+    ------
+    UserError : a text of another form, or two values for a name
+    """
     assigned = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UserError(f"{option} takes NAME=VALUE, got {text!r}")
-        assigned[name] = value
+        if assigned.setdefault(name, value) != value:
+            raise UserError(f"{option} gives {name} two values, {assigned[name]!r} and {value!r}; give one")
     return assigned
 
 
@@ -296,10 +304,15 @@ def _datasets(options: argparse.Namespace, ratios: Sequence[float | str | None])
         "cache": options.out / "cache" / "images",
         "options": assignments("--dataset-option", options.dataset_option),
     }
-    if options.common_test and n_max == "auto":
-        n_max = largest_common_n_max([load(name, ratio=ratio, n_max=n_max, **common) for ratio in ratios])
     datasets = [load(name, ratio=ratio, n_max=n_max, **common) for ratio in ratios]
     if options.common_test:
+        automatic = [dataset for dataset in datasets if dataset.n_max == "auto"]
+        if automatic:
+            n_max = largest_common_n_max(automatic)
+        datasets = [
+            load(name, ratio=ratio, n_max=n_max, **common) if dataset.n_max == "auto" else dataset
+            for ratio, dataset in zip(ratios, datasets, strict=True)
+        ]
         require_common_test(datasets)
     return datasets
 

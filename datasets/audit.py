@@ -48,9 +48,11 @@ class PairAudit:
     leaked: Mapping[str, np.ndarray]
 
     @property
-    def beyond_lesions(self) -> np.ndarray:
-        """Images that look like one of `first` although no lesion id says so: int64."""
-        looks = np.union1d(self.leaked.get("content", []), self.leaked.get("near", []))
+    def beyond_lesions(self) -> np.ndarray | None:
+        """Images that look like one of `first` although no lesion id says so: int64; None where one is not known."""
+        if not {"lesion", "content", "near"} <= self.leaked.keys():
+            return None
+        looks = np.union1d(self.leaked["content"], self.leaked["near"])
         return np.setdiff1d(looks, self.leaked["lesion"]).astype(np.int64)
 
     @property
@@ -102,7 +104,7 @@ class Audit:
         return {**counts, "all": np.bincount(self.source.labels, minlength=number)}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as plain values for JSON; images are told by id."""
+        """Return everything as plain values for JSON; images are told by id, and what is not known is absent."""
         ids, names = self.source.ids, self.source.class_names
         return {
             "dataset": self.source.name,
@@ -127,7 +129,8 @@ class Audit:
         }
 
     def _pair(self, pair: PairAudit) -> dict[str, Any]:
-        groups = {**pair.leaked, "beyond_lesions": pair.beyond_lesions, "any": pair.any}
+        beyond = {} if pair.beyond_lesions is None else {"beyond_lesions": pair.beyond_lesions}
+        groups = {**pair.leaked, **beyond, "any": pair.any}
         return {
             "total": pair.total,
             "examined": pair.examined,
@@ -231,8 +234,10 @@ def _compare(
     second: str,
 ) -> PairAudit:
     one, other = rows[manifest.parts == first], rows[manifest.parts == second]
-    leaked = {"id": np.isin(other, one), "lesion": np.isin(source.lesions[other], source.lesions[one])}
+    leaked = {"id": np.isin(other, one)}
     examined = 0
+    if source.has_lesion_ids:
+        leaked["lesion"] = np.isin(source.lesions[other], source.lesions[one])
     if source.patients is not None:
         named = source.patients[other] != ""
         leaked["patient"] = named & np.isin(source.patients[other], source.patients[one])

@@ -12,6 +12,9 @@ import numpy as np
 if TYPE_CHECKING:
     from ltbench.datasets.remote import Remote
 
+NATURAL = "natural"
+"""The ratio of data as they are."""
+
 
 class Source(ABC):
     """All labelled images of one dataset, before any split.
@@ -33,6 +36,7 @@ class Source(ABC):
     present : bool [N], whether the image can be read
     patients : str [N], patient of each image, "" where unknown; None: nothing is known of patients
     parts : str [N], `train`, `val`, `test` or "" of each image, where the dataset itself is divided; None: it is not
+    tables : files that say what the images are; None: the tables and archives that lie right in the data folder
     groups : head, medium and tail as class ids, where the field has fixed them; None: thirds by frequency
     default_ratio : imbalance ratio of `--ratio` by default; `natural` takes the data as they are
     default_split : name of `--split` by default
@@ -70,6 +74,7 @@ class Source(ABC):
     present: np.ndarray
     patients: np.ndarray | None = None
     parts: np.ndarray | None = None
+    tables: tuple[Path, ...] | None = None
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root
@@ -85,7 +90,7 @@ class Source(ABC):
         return cls.downloads
 
     @classmethod
-    def require_by_hand(cls, root: Path, split_dir: Path | None) -> None:
+    def require_by_hand(cls, root: Path, split_dir: Path | str | None) -> None:
         """Check, before a download, that what cannot be downloaded is there.
 
         Raises

@@ -82,6 +82,7 @@ class CsvTable(OwnImages):
         classes: str | Sequence[str] | None = None,
     ) -> None:
         self._table = _find_table(root, table)
+        self.tables = (self._table,)
         self.folder = _image_folder(self._table.parent, images)
         super().__init__(self.folder)
         optional = dict(zip(_OPTIONAL, (group, patient, part, sha256), strict=True))
@@ -102,18 +103,13 @@ class CsvTable(OwnImages):
         UserError : the image is missing, corrupt, truncated, too large or has another checksum than the table says; the
             message names the file and the line
         """
-        expected = self._checksums[position]
-        if expected:
+        if self.checksum(position):
             self._require(position)
             try:
                 found = hashlib.sha256(self.path(position).read_bytes()).hexdigest()
             except OSError as error:
                 raise self._unreadable(position, error) from error
-            if found != expected:
-                raise UserError(
-                    f"the image {self.path(position)}{self.origin(position)} has the SHA-256 {found}, not {expected}; "
-                    "restore the file, or mend the line"
-                )
+            self.require_checksum(position, found)
         return super().read(position, size)
 
     def _use_optional(self, rows: pd.DataFrame) -> None:
@@ -128,12 +124,16 @@ class CsvTable(OwnImages):
         self._checksums = checksums.str.lower().to_numpy(dtype=str)
         self.default_split = "official" if "part" in rows else "lesion" if self.has_lesion_ids else "paper"
 
+    def checksum(self, position: int) -> str:
+        """Return the SHA-256 that the table tells of image `position`, in lower case, "" where it tells none."""
+        return str(self._checksums[position])
+
     def origin(self, position: int) -> str:
         """Return the table and the line of an image, in brackets."""
         return f" ({self._table.name}, line {self._lines[position]})"
 
     def _stamp(self, position: int) -> str:
-        return f" {self._checksums[position]}".rstrip()
+        return f" {self.checksum(position)}".rstrip()
 
 
 def _find_table(root: Path | None, table: Path | str | None) -> Path:
@@ -165,7 +165,6 @@ def _image_folder(home: Path, images: Path | str | None) -> Path:
 def _read_rows(path: Path, image: str, label: str, optional: dict[str, str | None]) -> pd.DataFrame:
     """Return the columns in use under our own names, indexed by line, without blanks around their fields."""
     table = read_table(path, ())
-    table.columns = [str(column).strip() for column in table.columns]
     columns = {"image": image, "label": label}
     for role, column in optional.items():
         if column or (column is None and role in table):
@@ -187,7 +186,8 @@ def _check_fields(path: Path, rows: pd.DataFrame) -> None:
     images = rows["image"]
     refuse(path, images, images == "", "has no image", _REMEDY)
     refuse(path, images, rows["label"] == "", "has no label", _REMEDY)
-    refuse(path, images, rows["label"].str.contains(r"[\x00-\x1f]"), "has a label of several lines", _REMEDY)
+    for role in rows.columns.intersection(("label", "group")):  # splits and manifests list them
+        refuse(path, images, rows[role].str.contains(r"[\x00-\x1f]"), f"has a {role} of several lines", _REMEDY)
     if "part" in rows:
         what = f"has an unknown part; known: {', '.join(PARTS)}, and none (a column of other meaning: part=)"
         refuse(path, images, ~rows["part"].isin(("", *PARTS)), what, _REMEDY)

@@ -4,9 +4,10 @@ Source: yours.
 Licence: yours.
 
 `--dataset imagefolder --data-root FOLDER` reads `FOLDER/<class>/...` or `FOLDER/{train,val,test}/<class>/...`, at any
-depth below a class. Where the folder is divided, the split is `official`, else `paper`, by image. The class ids are by
-frequency. What begins with a dot is ignored, and so is a file without the suffix of an image. Nothing is known of
-lesions and patients; `csv` is for images of which something is.
+depth below a class. A part may also be called `training`, `valid`, `validation` or `testing`, in any case; it is one
+where all folders beside it have such names. Where the folder is divided, the split is `official`, else `paper`, by
+image. The class ids are by frequency. What begins with a dot is ignored, and so is a file without the suffix of an
+image. Nothing is known of lesions and patients; `csv` is for images of which something is.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ import numpy as np
 
 from ltbench.datasets import register
 from ltbench.datasets.image_files import SUFFIXES
-from ltbench.datasets.longtail import PARTS
 from ltbench.datasets.own_images import OwnImages, check_name
 from ltbench.errors import UserError
 
 _DEBRIS = ("__MACOSX", "lost+found")
+_PARTS = {  # by the name of their folder in lower case
+    **{"train": "train", "training": "train"},
+    **{"val": "val", "valid": "val", "validation": "val"},
+    **{"test": "test", "testing": "test"},
+}
 
 
 @register("imagefolder")
@@ -36,8 +41,8 @@ class ImageFolder(OwnImages):
 
     Raises
     ------
-    UserError : folder missing; no or one class; a class without an image, an image without a class, a link, or a name
-        that is not text; the message names the file
+    UserError : folder missing; no or one class; two folders of one part, or parts beside other folders; a class without
+        an image, an image without a class, a link, or a name that is not text; the message names the file
     """
 
     title = "your folder"
@@ -49,8 +54,8 @@ class ImageFolder(OwnImages):
         self.folder = self.root
         if not self.folder.is_dir():
             raise UserError(f"the data folder {self.folder} does not exist")
-        divided = _is_divided(self.folder)
-        depth = int(divided)
+        parts = _parts(self.folder)
+        depth = 1 if parts else 0
         files = sorted(_image_files(self.folder, depth + 1))
         if not files:
             raise UserError(
@@ -60,8 +65,8 @@ class ImageFolder(OwnImages):
         self.lesions = self.ids
         self.present = np.ones(len(files), dtype=bool)
         pieces = [file.split("/") for file in files]
-        if divided:
-            self.parts = np.array([piece[0] for piece in pieces])
+        if parts:
+            self.parts = np.array([parts[piece[0]] for piece in pieces])
             self.default_split = "official"
         self._set_classes([piece[depth] for piece in pieces], self.folder)
         self._require_filled(depth)
@@ -75,14 +80,20 @@ class ImageFolder(OwnImages):
                     raise UserError(f"the class folder {folder} has no image ({', '.join(SUFFIXES)}); move it away")
 
 
-def _is_divided(root: Path) -> bool:
-    names = {folder.name for folder in _folders(root)}
-    others = sorted(names - set(PARTS))
-    if "train" in names and len(names) > 1 and others and names & {"val", "test"}:
-        raise UserError(
-            f"{root} has the parts {', '.join(sorted(names & set(PARTS)))} and also {others[0]!r}; move it away"
-        )
-    return "train" in names and not others
+def _parts(root: Path) -> dict[str, str]:
+    """Return the part that each folder is, none where the folders are classes."""
+    names = [folder.name for folder in _folders(root)]
+    parts = {name: _PARTS[name.lower()] for name in names if name.lower() in _PARTS}
+    others = [name for name in names if name not in parts]
+    if others and len(set(parts.values())) > 1 and "train" in parts.values():
+        raise UserError(f"{root} has the parts {', '.join(parts)} and also {others[0]!r}; move it away")
+    if others:
+        return {}
+    for part in parts.values():
+        same = [name for name in parts if parts[name] == part]
+        if len(same) > 1:
+            raise UserError(f"{root} has the part {part} twice, as {' and '.join(same)}; join them, or move one away")
+    return parts
 
 
 def _folders(home: Path) -> list[Path]:

@@ -155,7 +155,7 @@ class IsicArchive(FileSource):
         return (root / GROUND_TRUTH).is_file() and any((root / name).is_file() for name in (ADDITIONAL, DICTIONARY))
 
     @classmethod
-    def require_by_hand(cls, root: Path, split_dir: Path | None) -> None:
+    def require_by_hand(cls, root: Path, split_dir: Path | str | None) -> None:
         """Check that one of the authors' files is there, which says what else there is to download.
 
         Raises

@@ -14,12 +14,12 @@ import numpy as np
 
 from ltbench.datasets import registry
 from ltbench.datasets.augmentation import stored_size
-from ltbench.datasets.base import Source
+from ltbench.datasets.base import NATURAL, Source
 from ltbench.datasets.image_store import ImageStore, build
 from ltbench.datasets.longtail import PARTS
 from ltbench.datasets.manifest import Manifest, Overlap, overlap
 from ltbench.datasets.present_classes import renumbered, without_absent_classes
-from ltbench.datasets.splits import NATURAL, make_split, restrict
+from ltbench.datasets.splits import make_split, restrict
 from ltbench.errors import UserError
 from ltbench.registry import unknown
 
@@ -45,6 +45,7 @@ class SplitDataset:
     split : `paper`, `lesion`, `official` or `published`
     ratio : imbalance ratio that was asked for; of natural data, that of the training images
     natural : whether the data are as they are, not thinned to a ratio
+    n_max : training images of the largest class as asked for, or `auto`; None where nothing is thinned here
     image_size : of the network, pixels; images are stored one seventh larger
     cache : folder of image stores
     """
@@ -57,6 +58,7 @@ class SplitDataset:
     image_size: int
     cache: Path
     natural: bool = False
+    n_max: int | Literal["auto"] | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -104,7 +106,7 @@ def resolve(name: str, root: Path | None) -> tuple[str, Path | None]:
 
     Raises
     ------
-    UserError : unknown name, or a `root` that holds no known dataset
+    UserError : unknown name, a `root` that holds no known dataset, or $LTBENCH_DATA is set and no folder
     """
     if name != "auto" and name not in registry.available():
         raise unknown("dataset", name, ["auto", *registry.available()])
@@ -112,8 +114,7 @@ def resolve(name: str, root: Path | None) -> tuple[str, Path | None]:
         raise UserError(f"--data-root {root} is not a folder")
     if name in _WITHOUT_FOLDER:
         return name, None
-    fallback = Path(os.environ.get("LTBENCH_DATA") or "data")
-    candidate = root or fallback
+    candidate = root or _usual_folder()
     if name != "auto":
         if not candidate.is_dir():
             raise UserError(f"dataset {name} needs its folder: give --data-root or set LTBENCH_DATA")
@@ -123,6 +124,14 @@ def resolve(name: str, root: Path | None) -> tuple[str, Path | None]:
     if root is not None:
         raise UserError(f"--data-root {root} holds no dataset that is known; name it with --dataset")
     return _EMBEDDED, None
+
+
+def _usual_folder() -> Path:
+    """Return where data are looked for without `--data-root`, having checked what the environment says."""
+    named = os.environ.get("LTBENCH_DATA")
+    if named and not Path(named).is_dir():
+        raise UserError(f"$LTBENCH_DATA is {named}, which is not a folder; mend it, unset it, or give --data-root")
+    return Path(named or "data")
 
 
 def load(
@@ -178,6 +187,7 @@ def load(
         image_size=image_size,
         cache=Path(cache),
         natural=request["ratio"] == NATURAL,
+        n_max=request["n_max"],
         notes=_notes(source, there, declared, manifest),
     )
 
@@ -201,7 +211,10 @@ def require_common_test(datasets: Sequence[SplitDataset]) -> None:
             if not np.array_equal(first.manifest.part(part)[0], other.manifest.part(part)[0]):
                 raise UserError(f"--common-test: the {part} images of {ratios} differ; use a split that is drawn here")
         if not np.isin(other.manifest.part("train")[0], first.manifest.part("train")[0]).all():
-            raise UserError(f"--common-test: training images of {ratios} are not nested; give one --n-max")
+            raise UserError(
+                f"--common-test: training images of {ratios} are not nested; use a split that is drawn here, "
+                "at numbers for --ratio and with one --n-max"
+            )
         first = other
 
 
@@ -248,15 +261,22 @@ def split_request(
     """
     ratio = source.default_ratio if ratio is None else ratio
     split = ("paper" if split_dir else source.default_split) if split is None else split
-    if ratio == NATURAL and n_max is not None:
-        raise UserError("--n-max has no effect at --ratio natural, which takes the data as they are; leave it out")
-    if split == "official" and (val_per_class, test_per_class) != (None, None):
-        raise UserError("--val-per-class and --test-per-class have no effect at --split official; leave them out")
+    numbers = {"--n-max": n_max, "--val-per-class": val_per_class, "--test-per-class": test_per_class}
+    given = {name for name, value in numbers.items() if value is not None}
+    for applies, idle, where in (
+        (split_dir is not None, numbers.keys(), "with --split-dir, which holds a whole split"),
+        (split == "official", numbers.keys() - {"--n-max"}, "at --split official, which has parts of its own"),
+        (ratio == NATURAL, {"--n-max"}, "at --ratio natural, which takes the data as they are"),
+    ):
+        without_effect = sorted(given & idle)
+        if applies and without_effect:
+            raise UserError(f"{' and '.join(without_effect)} would have no effect {where}; leave that out")
+    thinned = split_dir is None and ratio != NATURAL
     return {
         "split": split,
         "split_dir": split_dir,
         "ratio": ratio,
-        "n_max": source.default_n_max if n_max is None else n_max,
+        "n_max": (source.default_n_max if n_max is None else n_max) if thinned else None,
         "val_per_class": source.default_val_per_class if val_per_class is None else val_per_class,
         "test_per_class": source.default_test_per_class if test_per_class is None else test_per_class,
     }

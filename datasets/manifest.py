@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -78,7 +80,7 @@ class Manifest:
         ):
             if bad.any():
                 row = table.loc[bad.idxmax()]
-                raise UserError(f"{path}, line {bad.idxmax()} ({','.join(row[list(COLUMNS)])}) {what}")
+                raise UserError(f"{path}, line {bad.idxmax()} ({','.join(row[list(COLUMNS)])!r}) {what}")
         text = {name: table[name].to_numpy(dtype=str) for name in ("id", "class", "lesion", "part")}
         labels = table["label"].astype(np.int64).to_numpy()
         return cls(text["id"], labels, text["class"], text["lesion"], text["part"])
@@ -208,25 +210,56 @@ def overlap(manifest: Manifest, *, lesions_known: bool = True) -> Overlap:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV as text: one row a record, indexed by its line in the file, absent fields as empty strings.
+    """Read a CSV as text: one row a record, indexed by the line of the file where it begins, absent fields as "".
+
+    The names of columns lose the blanks around them; columns without a name and rows without a text are left out.
 
     Raises
     ------
-    UserError : the file is missing, unreadable, no CSV, or lacks one of `columns`
+    UserError : the file is missing, unreadable, no CSV, lacks one of `columns`, has a column twice, or a row with more
+        fields than columns; the message names the file, and the line of a row
     """
+    (_, header), *records = _records(path)
+    names = [name.strip() for name in header]
+    _check_names(path, [name for name in names if name], columns)
+    lines, rows = [], []
+    for line, fields in records:
+        if len(fields) > len(names):
+            raise UserError(
+                f"{path} is not a CSV table: line {line} has more fields than the header ({len(fields)}, not "
+                f"{len(names)}); put a field that holds a comma in double quotes"
+            )
+        lines.append(line)
+        rows.append(fields + [""] * (len(names) - len(fields)))
+    table = pd.DataFrame(rows, index=lines, columns=names, dtype=str)
+    return table.loc[:, [name != "" for name in names]]
+
+
+def _records(path: Path) -> list[tuple[int, list[str]]]:
+    """Return the records of a CSV that have a text, each with the line where it begins; the first is the header."""
+    records, line = [], 1
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig")
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            for fields in reader:
+                if any(fields) or line == 1:
+                    records.append((line, fields))
+                line = reader.line_num + 1
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # pandas' own errors, and text that is not UTF-8
-        raise UserError(f"{path} is not a CSV table: {' '.join(str(error).split())}") from error
-    missing = [column for column in columns if column not in table.columns]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a CSV table in UTF-8 ({error.reason}); save it as one") from error
+    except csv.Error as error:
+        raise UserError(f"{path} is not a CSV table: line {line}: {error}; mend the line") from error
+    if not records or not any(records[0][1]):
+        raise UserError(f"{path} is not a CSV table: its first line names no column")
+    return records
+
+
+def _check_names(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in names]
     if missing:
-        raise UserError(
-            f"{path} lacks the column(s) {', '.join(missing)}; it has: {', '.join(map(str, table.columns))}"
-        )
-    if not isinstance(table.index, pd.RangeIndex):  # pandas would take the first fields for row names
-        raise UserError(f"{path} has rows with more fields than its header has columns")
-    table = table.fillna("")
-    table.index = table.index + 2  # line 1 is the header
-    return table[(table != "").any(axis=1)]
+        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}; it has: {', '.join(names)}")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(f"{path} has the column {repeated[0]!r} more than once; rename or remove the others")

@@ -29,6 +29,24 @@ class OwnImages(FileSource):
     default_test_per_class = None
     remedy = "restore the file"
 
+    def checksum(self, position: int) -> str:
+        """Return the SHA-256 that the file of image `position` should have, "" where the user does not say."""
+        return ""
+
+    def require_checksum(self, position: int, found: str) -> None:
+        """Check the SHA-256 of the file of image `position`.
+
+        Raises
+        ------
+        UserError : it is not the one that it should be; the message names the file and where it is listed
+        """
+        expected = self.checksum(position)
+        if expected not in ("", found):
+            raise UserError(
+                f"the image {self.path(position)}{self.origin(position)} has the SHA-256 {found}, not {expected}; "
+                "restore the file, or mend the line"
+            )
+
     def _set_classes(self, names: Sequence[str], where: Path, classes: Sequence[str] | None = None) -> None:
         """Set `class_names` and `labels` from the class of each image, all of them among `classes` if given.
 

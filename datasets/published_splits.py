@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ltbench.datasets.base import NATURAL
 from ltbench.datasets.longtail import PARTS
 from ltbench.errors import UserError
 
@@ -85,11 +86,13 @@ def read_label_dictionary(path: Path) -> dict[str, int]:
 
 
 def part_path(split_dir: Path, part: str, ratio: float | str) -> Path:
-    """Return the file that lists a part: `<part>_<ratio>.npy`, or `<part>.npy` in a folder made for one ratio.
+    """Return the file that lists a part: `<part>_<ratio>.npy`, or `<part>.npy` in a folder of one split.
+
+    The names in a folder of one split do not tell its ratio, so that it goes by the natural one alone.
 
     Raises
     ------
-    UserError : the folder or the file is missing; the message says which ratios are there
+    UserError : the folder or the file is missing, or has another ratio; the message says which ratios are there
     """
     split_dir = Path(split_dir)
     if not split_dir.is_dir():
@@ -101,6 +104,11 @@ def part_path(split_dir: Path, part: str, ratio: float | str) -> Path:
         raise UserError(f"the split folder {split_dir} has no split of ratio {_spelled(ratio)}; it has: {known}")
     if not path.is_file():
         raise UserError(f"the split folder {split_dir} lacks {path.name}; want train, val and test as .npy files")
+    if not ratios and ratio != NATURAL:
+        raise UserError(
+            f"the split folder {split_dir} has one split, whose ratio is that of its images; "
+            f"use --ratio {NATURAL}, not {_spelled(ratio)}"
+        )
     return path
 
 

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
@@ -48,12 +48,12 @@ class Remote:
     name : of the file in the root
     size : bytes, None where unknown
     sha256, md5 : hex digits, None where unknown
-    unpack : whether it is an archive (zip or tar) that is unpacked
+    unpack : whether it is a zip that is unpacked
     folder : in the root, where it is unpacked; by default the archive's name without its suffixes
 
     Raises
     ------
-    UserError : another scheme than http and https, or a name or folder that leaves the root
+    UserError : another scheme than http and https, a name or folder that leaves the root, or an archive that is no .zip
     """
 
     url: str
@@ -70,8 +70,9 @@ class Remote:
         # Windows' rules are the wider ones: drives, and the backslash as a second separator
         if self.name in ("", "..") or PureWindowsPath(self.name).name != self.name:
             raise UserError(f"{self.name!r} is no file name")
-        if self.unpack and not self.folder:
-            object.__setattr__(self, "folder", self.name.partition(".")[0])
+        if self.unpack:
+            archives.require_zip(self.name)
+            object.__setattr__(self, "folder", self.folder or self.name.partition(".")[0])
         folder = PureWindowsPath(self.folder)
         if (self.unpack and not folder.parts) or folder.drive or folder.root or ".." in folder.parts:
             raise UserError(f"{self.folder!r} is no folder in the root")
@@ -258,7 +259,8 @@ class _Transfer:
                 headers["If-Range"] = version.validator
         with (
             _network_errors(self._remote),
-            requests.get(self._remote.url, headers=headers, stream=True, timeout=_TIMEOUT) as response,
+            requests.Session() as session,
+            _follow(session, self._remote.url, headers, self._path) as response,
         ):
             if offset and response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 self._discard()
@@ -324,6 +326,30 @@ class _Transfer:
             raise _Transient(f"the connection ended after {amount(have)} of {amount(size)}")
 
 
+def _follow(session: requests.Session, url: str, headers: Mapping[str, str], path: Path) -> requests.Response:
+    """Return the answer at the end of the redirects; each address is checked before it is asked.
+
+    Raises
+    ------
+    UserError : one of them has no encryption although the first has
+    """
+    address = url
+    for _ in range(session.max_redirects + 1):
+        try:
+            response = session.get(address, headers=headers, stream=True, timeout=_TIMEOUT, allow_redirects=False)
+        except ValueError as error:  # the next address makes no sense, for which requests has no error of its own
+            raise exceptions.InvalidURL(str(error)) from error
+        if response.next is None:
+            return response
+        response.close()
+        address = response.next.url
+        if urlsplit(url).scheme == "https" and urlsplit(address).scheme != "https":
+            raise UserError(
+                f"{url} leads to an address without encryption, {address}; fetch it by hand and put it at {path}"
+            )
+    raise exceptions.TooManyRedirects(f"Exceeded {session.max_redirects} redirects")
+
+
 def _content_range(response: requests.Response) -> tuple[int, int | None]:
     """Return the first byte and the whole size that `Content-Range` tells; -1 where it makes no sense."""
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
@@ -343,8 +369,6 @@ def _refuse_errors(response: requests.Response, remote: Remote, path: Path, *, p
         raise UserError(f"{url} answers {_named(status)}: it may want a login or consent in a browser; {by_hand}")
     if status != HTTPStatus.OK and not (partial and status == HTTPStatus.PARTIAL_CONTENT):
         raise UserError(f"{url} answers {_named(status)}: the file may have moved; {by_hand}")
-    if urlsplit(url).scheme == "https" and urlsplit(response.url).scheme != "https":
-        raise UserError(f"{url} leads to an address without encryption, {response.url}; {by_hand}")
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind == "text/html" and path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{url} answers with a web page, not with {remote.name}; open it in a browser, or {by_hand}")

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from ltbench.datasets.base import Source
+from ltbench.datasets.base import NATURAL, Source
 from ltbench.datasets.longtail import (
     PARTS,
     held_out_counts,
@@ -25,9 +25,6 @@ from ltbench.datasets.published_splits import check_label_dictionary, part_path,
 from ltbench.errors import UserError
 from ltbench.registry import unknown
 
-NATURAL = "natural"
-"""The ratio of data as they are."""
-
 # Sets the stream of splits apart from every other one that is drawn from the same seed.
 _STREAM = int.from_bytes(b"split", "little")
 
@@ -38,7 +35,7 @@ def make_split(
     split: str,
     split_dir: Path | None,
     ratio: float | Literal["natural"],
-    n_max: int | Literal["auto"],
+    n_max: int | Literal["auto"] | None,
     val_per_class: int | None,
     test_per_class: int | None,
     seed: int,
@@ -52,7 +49,7 @@ def make_split(
     Parameters
     ----------
     split : "paper" (by image), "lesion" (no lesion in two parts, same counts), or "official" (the dataset's own parts)
-    ratio, n_max : as for `longtail_counts`; "natural": all images that val and test leave
+    ratio, n_max : as for `longtail_counts`; "natural": all images that val and test leave, whatever `n_max`
     val_per_class, test_per_class : as for `held_out_counts`; not of the authors' files and of official parts
 
     Raises
@@ -148,7 +145,7 @@ def _draw_by_image(
     source: Source,
     pool: np.ndarray,
     ratio: float | Literal["natural"],
-    n_max: int | Literal["auto"],
+    n_max: int | Literal["auto"] | None,
     held_out: tuple[np.ndarray, np.ndarray],
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
@@ -165,7 +162,7 @@ def _draw_by_lesion(
     source: Source,
     pool: np.ndarray,
     ratio: float | Literal["natural"],
-    n_max: int | Literal["auto"],
+    n_max: int | Literal["auto"] | None,
     held_out: tuple[np.ndarray, np.ndarray],
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
@@ -183,27 +180,58 @@ def _official_parts(
     source: Source,
     pool: np.ndarray,
     ratio: float | Literal["natural"],
-    n_max: int | Literal["auto"],
+    n_max: int | Literal["auto"] | None,
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Return the dataset's own parts, train thinned to the ratio; without a val part, a tenth of train is taken."""
+    """Return the dataset's own parts, train thinned to the ratio; without a val part, a tenth of train is taken.
+
+    Where lesions are known, that tenth is of whole ones, so that val shows none that is left in train.
+    """
     if source.parts is None:
         raise UserError(f"{source.title} has no parts of its own; use --split paper or --split lesion")
-    labels, own, names = source.labels[pool], source.parts[pool], source.class_names
-    positions = {part: np.flatnonzero(own == part) for part in PARTS}
+    positions = {part: pool[source.parts[pool] == part] for part in PARTS}
     for part in ("train", "test"):
         if not len(positions[part]):
             raise UserError(f"{source.title} has no {part} part; use --split paper or --split lesion")
-    train = positions["train"]
-    available = np.bincount(labels[train], minlength=len(names))
-    held_out = np.zeros_like(available)
-    if not len(positions["val"]):
-        held_out, _ = held_out_counts(available, None, 0, names)
-    left = _all_that_is_left(available - held_out, names)
-    counts = left if ratio == NATURAL else longtail_counts(available, n_max, ratio, held_out, 0, class_names=names)
-    drawn = split_by_image(labels[train], counts, held_out, 0, rng, names)
-    val = positions["val"] if len(positions["val"]) else train[drawn["val"]]
-    return {"train": pool[train[drawn["train"]]], "val": pool[val], "test": pool[positions["test"]]}
+    train, val = positions["train"], positions["val"]
+    available = np.bincount(source.labels[train], minlength=len(source.class_names))
+    _require_taught(source, available, val_is_taken=not len(val))
+    if len(val):
+        none = np.zeros_like(available)
+        drawn = _draw_by_image(source, train, ratio, n_max, (none, none), rng)
+    else:
+        held_out = held_out_counts(available, None, 0, source.class_names)
+        if source.has_lesion_ids:
+            _require_val_lesions(source, train, held_out[0])
+        draw = _draw_by_lesion if source.has_lesion_ids else _draw_by_image
+        drawn = draw(source, train, ratio, n_max, held_out, rng)
+        val = train[drawn["val"]]
+    return {"train": train[drawn["train"]], "val": val, "test": positions["test"]}
+
+
+def _require_taught(source: Source, available: np.ndarray, *, val_is_taken: bool) -> None:
+    """Check that the train part has enough images of each class, int [K], also where val is taken from it."""
+    least, why = (3, ", for val is taken from it") if val_is_taken else (1, "")
+    few = np.flatnonzero(available < least)
+    if len(few):
+        name, count = source.class_names[few[0]], available[few[0]]
+        raise UserError(
+            f"the train part of {source.title} has {count} images of class {name!r} and needs {least}{why}; "
+            "put more there, or use another --split"
+        )
+
+
+def _require_val_lesions(source: Source, train: np.ndarray, val: np.ndarray) -> None:
+    """Check that whole lesions at `train` can give each class its val images, int [K], and leave some of it."""
+    names = source.class_names
+    what = f"{source.title} has no val part, and whole lesions of its train part cannot give one"
+    remedy = "give it val images, or use another --split"
+    try:
+        capacity = lesion_capacity(source.labels[train], source.lesions[train], len(names), val, 0, names)
+    except UserError as error:
+        raise UserError(f"{what}: {error}; {remedy}") from error
+    if not capacity.all():
+        raise UserError(f"{what}: no image of class {names[capacity.argmin()]!r} would be left in train; {remedy}")
 
 
 def _all_that_is_left(counts: np.ndarray, names: Sequence[str]) -> np.ndarray:

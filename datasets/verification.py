@@ -1,9 +1,10 @@
 """Are the files of a dataset those that they were: a manifest with a checksum for every file, and a comparison with it.
 
-The manifest is a CSV with one row an image, in the dataset's own order: id, class name, file, size in bytes, SHA-256.
-An image that was not there has neither file nor checksum; images that lie in one archive have no file of their own. The
-dataset's tables and archives follow, as rows without an id. Nothing in a manifest is trusted: a file is only looked at
-where its path stays in the data folder.
+The manifest is a CSV with one row an image, in the dataset's own order: id, class name, group (lesion; its own id where
+an image has none), part ("" where it has none), file, size in bytes, SHA-256. An image that was not there has neither
+file nor checksum; images that lie in one archive have no file of their own. The dataset's tables and archives follow,
+as rows without an id. Nothing in a manifest is trusted: a file is only looked at where its path stays in the data
+folder.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ import numpy as np
 from ltbench.datasets.base import Source
 from ltbench.datasets.image_files import SUFFIXES, FileSource
 from ltbench.datasets.manifest import read_table
+from ltbench.datasets.own_images import OwnImages
 from ltbench.datasets.parallel import in_threads
 from ltbench.errors import UserError
 
 MANIFEST = "ltbench-manifest.csv"
-COLUMNS = ("id", "label", "file", "size", "sha256")
+COLUMNS = ("id", "label", "group", "part", "file", "size", "sha256")
 
 _TABLES = (".csv", ".tsv", ".json", ".npz", ".npy")
 _BLOCK = 1 << 20
@@ -40,6 +42,8 @@ class _Row:
     line: int
     id: str
     label: str
+    group: str
+    part: str
     file: str
     size: str
     sha256: str
@@ -55,19 +59,23 @@ def write_manifest(source: Source, root: Path, path: Path, *, workers: int = 1, 
 
     Raises
     ------
-    UserError : the manifest exists, or cannot be written; an image is outside the folder
+    UserError : the manifest exists, or cannot be written; an image or a table is outside the folder; a file has
+        another checksum than the dataset's table says
     """
     if os.path.lexists(path):
         raise UserError(f"{path} exists; delete it to make a new one, or compare with it (verify without --create)")
     files = image_files(source, root)
-    tables = _tables(root, path, set(files))
+    tables = _tables(source, root, path, set(files))
     names = [name for name in (*files, *tables) if name]
     measured = in_threads(lambda name: _measure(root / name), names, **_shown(workers, quiet))
     sums = dict(zip(names, measured, strict=True))
-    labels = (source.class_names[label] for label in source.labels.tolist())
-    images = zip(source.ids.tolist(), labels, files, strict=True)
-    rows = [(*image, *sums.get(image[2], ("", ""))) for image in images]
-    rows += [("", "", name, *sums[name]) for name in tables]
+    if isinstance(source, OwnImages):
+        for position, file in enumerate(files):
+            if file:
+                source.require_checksum(position, sums[file][1])
+    images = zip(source.ids.tolist(), *_listed(source).values(), files, strict=True)
+    rows = [(*image, *sums.get(image[-1], ("", ""))) for image in images]
+    rows += [("", "", "", "", name, *sums[name]) for name in tables]
     _write(path, rows)
     return len(names)
 
@@ -119,22 +127,40 @@ def image_files(source: Source, root: Path) -> list[str]:
     """
     if not isinstance(source, FileSource):
         return [""] * len(source.ids)
-    homes = (root, root.resolve())
-    there = source.present.tolist()
-    return [_relative(source.path(position), homes) if there[position] else "" for position in range(len(there))]
+    there, homes = source.present.tolist(), _homes(root)
+    return [_relative("image", source.path(each), homes) if there[each] else "" for each in range(len(there))]
 
 
-def _relative(path: Path, homes: Sequence[Path]) -> str:
+def _homes(root: Path) -> tuple[Path, Path]:
+    """Return the absolute path of a folder, as it was given and with its links followed."""
+    return Path(os.path.abspath(root)), root.resolve()  # noqa: PTH100
+
+
+def _relative(kind: str, path: Path, homes: Sequence[Path]) -> str:
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100  a file that is a link is named by its own path
     for home in homes:
-        if path.is_relative_to(home):
-            return path.relative_to(home).as_posix()
-    raise UserError(f"the image {path} is outside the data folder {homes[0]}; give the folder of both as --data-root")
+        if absolute.is_relative_to(home):
+            return absolute.relative_to(home).as_posix()
+    raise UserError(f"the {kind} {path} is outside the data folder {homes[0]}; give the folder of both as --data-root")
 
 
-def _tables(root: Path, manifest: Path, images: set[str]) -> list[str]:
-    """Return the names of the tables and archives right in the data folder."""
+def _tables(source: Source, root: Path, manifest: Path, images: set[str]) -> list[str]:
+    """Return the dataset's tables and archives, relative to the data folder."""
+    homes = _homes(root)
+    if source.tables is not None:
+        return [_relative("table", path, homes) for path in source.tables]
+    own = {manifest.resolve(), homes[1] / MANIFEST}
     found = (path for path in root.iterdir() if path.suffix.lower() in _TABLES and path.is_file())
-    return sorted(path.name for path in found if path.name not in images and path.name not in (manifest.name, MANIFEST))
+    return sorted(path.name for path in found if path.name not in images and path.resolve() not in own)
+
+
+def _listed(source: Source) -> dict[str, list[str]]:
+    """Return what the dataset's tables say of each image, by the manifest's columns and in their order."""
+    return {
+        "label": [source.class_names[label] for label in source.labels.tolist()],
+        "group": source.lesions.tolist(),
+        "part": [""] * len(source.ids) if source.parts is None else source.parts.tolist(),
+    }
 
 
 def _shown(workers: int, quiet: bool) -> Mapping[str, object]:
@@ -228,7 +254,7 @@ def _against_tables(
 ) -> Iterator[str]:
     """Yield what the dataset's tables say otherwise than the usable rows, and the images of which there is no row."""
     position = {image: index for index, image in enumerate(source.ids.tolist())}
-    files, known = image_files(source, root), {row.id for row in rows}
+    files, listed, known = image_files(source, root), _listed(source), {row.id for row in rows}
     for row in rows:
         if not row.id or row.line in unusable:
             continue
@@ -236,19 +262,23 @@ def _against_tables(
             yield f"{_place(manifest, row)}: the dataset does not list the image, so a row of its tables was dropped"
             continue
         index = position[row.id]
-        label, file = source.class_names[source.labels[index]], files[index]
-        if label != row.label:
-            yield f"{_place(manifest, row)} has the label {row.label!r}, the dataset{_listed(source, index)} {label!r}"
-        if file and file != row.file:
-            yield f"{_place(manifest, row)}: the dataset has the image in {file}, which the row does not name"
+        told = [(column, getattr(row, column), values[index]) for column, values in listed.items()]
+        expected = source.checksum(index) if isinstance(source, OwnImages) else ""
+        if expected and row.sha256:
+            told.append(("SHA-256", row.sha256, expected))
+        for what, was, now in told:
+            if now != was:
+                yield f"{_place(manifest, row)} has the {what} {was!r}, the dataset{_origin(source, index)} {now!r}"
+        if files[index] and files[index] != row.file:
+            yield f"{_place(manifest, row)}: the dataset has the image in {files[index]}, which the row does not name"
     for image, index in position.items():
         if image in known:
             continue
-        named = f"{image}, {source.class_names[source.labels[index]]}, {files[index] or 'no file'}"
-        yield f"{manifest} has no row of an image that the dataset lists{_listed(source, index)}: {named}"
+        named = f"{image}, {listed['label'][index]}, {files[index] or 'no file'}"
+        yield f"{manifest} has no row of an image that the dataset lists{_origin(source, index)}: {named}"
 
 
-def _listed(source: Source, index: int) -> str:
+def _origin(source: Source, index: int) -> str:
     """Return where the dataset's tables list an image."""
     where = source.origin(index) if isinstance(source, FileSource) else ""
     return where or f" (image {index + 1} of its tables)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from ltbench.benchmarks import data
+from ltbench.datasets import remote
 
 SHARED = Path(os.environ.get("LTBENCH_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
 real = pytest.mark.skipif(not (SHARED / "isic2019-ham").is_dir(), reason="the ISIC 2019 folder is not here")
@@ -118,7 +120,183 @@ def test_copies_and_contradicting_labels_are_found(root: Path, capsys: pytest.Ca
     assert "different labels: 1" in printed and "unreadable: 1" in printed and "55" in printed
 
 
+@pytest.fixture
+def divided(root: Path) -> Path:
+    """The same table with parts: of the test images 0 to 4, image 4 is of the lesion of train image 5."""
+    parts = {**{str(number): "test" for number in range(5)}, "58": "val", "59": "val"}
+    header, *rows = (root / "table.csv").read_text().splitlines()
+    rows = [f"{row},{parts.get(str(number), 'train')}" for number, row in enumerate(rows)]
+    (root / "table.csv").write_text("\n".join([f"{header},part", *rows]) + "\n")
+    return root
+
+
+def _row(printed: str, *start: str) -> dict[str, str]:
+    """Return the row of a printed table that begins with these fields, by the table's headers."""
+    tables = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines() if line[:1] == "|"]
+    (number,) = (number for number, cells in enumerate(tables) if tuple(cells[: len(start)]) == start)
+    rule = max(place for place, cells in enumerate(tables[:number]) if set("".join(cells)) <= set("-:"))
+    return dict(zip(tables[rule - 1], tables[number], strict=True))
+
+
+def test_the_report_says_what_is_known_from_what(divided: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (divided / "03.png").write_bytes((divided / "30.png").read_bytes())
+    assert _run(divided, "audit") == 0
+    printed = capsys.readouterr().out
+    row = _row(printed, "test", "train")
+    assert (row["images"], row["same image"], row["same lesion"], row["same patient"]) == ("5", "0", "1", "n/a")
+    assert (row["same pixels"], row["near-duplicate"], row["alike, no lesion id tells"]) == ("1", "0", "1")
+    assert row["in any way"] == "2"
+    assert "\nleaks train/test: 2 of 5 test images (40.0 %)\n" in printed
+    assert "\nleaks train/val: 0 of 2 val images\n" in printed and "lesions are not known" not in printed
+    assert _run(divided, "audit", "--no-images") == 0
+    row = _row(capsys.readouterr().out, "test", "train")
+    looks = ("same pixels", "near-duplicate", "alike, no lesion id tells")
+    assert [row[look] for look in looks] == ["n/a"] * 3 and row["in any way"] == "1"
+
+
+def test_unknown_lesions_are_not_reported_as_none(divided: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = _audit(divided, "--dataset-option", "group=")
+    printed = capsys.readouterr().out
+    row = _row(printed, "test", "train")
+    assert (row["same image"], row["same lesion"], row["alike, no lesion id tells"]) == ("0", "n/a", "n/a")
+    assert "\nleaks train/test: 0 of 5 test images; lesions are not known\n" in printed
+    assert "lesion" not in found["overlap"]["train/test"]["leaked"]
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of ISIC-Archive-LT: 4 images of ISIC 2019 are there, 3 of the archive are not."""
+    folder = tmp_path / "archive"
+    images = folder / "ISIC_2019_Training_Input"
+    images.mkdir(parents=True)
+    columns = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
+    truth = [f"ISIC_{number:07d},{'1,0' if number % 2 else '0,1'},0,0,0,0,0,0,0" for number in range(4)]
+    for number in range(4):
+        (images / f"ISIC_{number:07d}.jpg").write_text(f"image {number}")
+    (folder / "ISIC_2019_Training_GroundTruth.csv").write_text("\n".join([f"image,{','.join(columns)}", *truth]))
+    (folder / "ISIC_2019_Training_Metadata.csv").write_text("image,lesion_id\nISIC_0000000,L0\n")
+    header = ["name", *(f"meta.clinical.{column}" for column in ("diagnosis", "lesion_id", "patient_id"))]
+    rows = [f"ISIC_900000{number},angioma,," for number in range(3)]
+    (folder / "additional_data.csv").write_text("\n".join([",".join(header), *rows]))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    _install_isic(tmp_path, 'for name in $(echo "$4" | grep -o "ISIC_[0-9]*"); do : > "$5/$name.jpg"; done')
+    return folder
+
+
+def _install_isic(folder: Path, body: str) -> None:
+    """Put a stand-in for the archive's program where it is found: `isic image download --search QUERY FOLDER`."""
+    program = folder / "bin" / "isic"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f'#!/bin/sh\nmkdir -p "$5"\n{body}\n')
+    program.chmod(0o755)
+
+
+def _download(folder: Path, *more: str) -> int:
+    return data.main(["download", "isic_archive", "--data-root", str(folder), *(more or ["--accept-licence"])])
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is asked of servers, which give an empty file where an archive with the image 2 is meant."""
+    names: list[str] = []
+
+    def fetch(each: remote.Remote, root: Path) -> None:
+        names.append(each.name)
+        if each.unpack:
+            (root / each.folder / "ISIC_0000002.jpg").touch()
+
+    monkeypatch.setattr(remote, "fetch", fetch)
+    return names
+
+
+def test_a_download_fetches_what_is_missing_and_no_more(
+    archive: Path, fetched: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _download(archive, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "3 images of the ISIC Archive are missing" in printed and "\nisic image download --search" in printed
+    assert not (archive / "ISIC_Archive").exists()
+    assert _download(archive) == 0
+    assert len(list((archive / "ISIC_Archive").glob("ISIC_900000?.jpg"))) == 3 and fetched == []
+    assert "all images are there" not in capsys.readouterr().out
+    assert _download(archive) == 0
+    assert f"all images are there, in {archive}\n" in capsys.readouterr().out
+    (archive / "ISIC_2019_Training_Input" / "ISIC_0000002.jpg").unlink()
+    assert _download(archive) == 0
+    assert fetched == [f"ISIC_2019_Training_{name}" for name in ("GroundTruth.csv", "Metadata.csv", "Input.zip")]
+
+
+def test_a_download_that_leaves_images_missing_has_failed(
+    archive: Path, fetched: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _install_isic(tmp_path, ': > "$5/ISIC_9000000.jpg"')
+    assert _download(archive) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "2 images are still missing" in line and "(first: ISIC_Archive/ISIC_9000001.jpg)" in line
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], ["--accept-licence"]])
+def test_what_no_download_gives_is_asked_for_first(
+    more: list[str], tmp_path: Path, fetched: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _download(tmp_path / "new", *more) == 2
+    printed = capsys.readouterr()
+    (line,) = printed.err.strip().splitlines()
+    assert "needs additional_data.csv or dic.npy of the authors" in line and printed.out == "" and fetched == []
+
+
+def test_a_dry_run_into_a_new_folder_names_everything(
+    archive: Path, tmp_path: Path, fetched: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _download(tmp_path / "new", "--dry-run", "--dataset-option", f"split_dir={archive}") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("would fetch https://") == 3 and "would then fetch the images of the ISIC Archive" in printed
+    assert fetched == [] and not (tmp_path / "new").exists()
+
+
+def test_verify_compares_the_counts_with_those_of_the_whole_dataset(
+    archive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verify = ["verify", "isic_archive", "--data-root", str(archive)]
+    counts = "class 'NV': the tables list 2 images, the whole dataset has 12875"
+    assert data.main([*verify, "--create"]) == 0
+    assert f"note: {counts}\n" in capsys.readouterr().err
+    assert data.main(verify) == 2
+    assert f"error: {counts}\n" in capsys.readouterr().err
+
+
+def test_info_counts_what_is_there(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "07.png").unlink()
+    assert _run(root, "info") == 0
+    printed = capsys.readouterr().out
+    assert _row(printed, "nevus") == {
+        **{"class": "nevus", "whole dataset": "", "in the tables": "40", "images there": "39"},
+    }
+    assert _row(printed, "all classes")["images there"] == "59" and "not on disk" not in printed
+
+
+def test_info_without_data_tells_what_is_declared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LTBENCH_DATA", raising=False)
+    assert data.main(["info", "isic_archive"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search("^not on disk: .*--data-root", printed, flags=re.MULTILINE)
+    assert _row(printed, "BKL") == {"class": "BKL", "group": "medium", "whole dataset": "384"}
+    assert _row(printed, "imbalance ratio")["whole dataset"] == "919.6"
+    assert data.main(["info", "csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("not on disk: ")
+
+
 BAD: Sequence[tuple[str, str]] = [
+    ("info isic2019 --data-root nowhere", "--data-root nowhere is not a folder"),
+    ("info isic2019 --data-root .", "ISIC_2019_Training_GroundTruth.csv is missing"),
+    ("info digits --dataset-option hair=1", "unknown option of dataset digits 'hair'"),
+    ("info isic_archive --split-dir nowhere", "isic_archive needs its folder"),
+    ("audit digits --dataset-option a=1 --dataset-option b=2", "unknown option of dataset digits 'a'"),
+    ("audit digits --dataset-option a=1 --dataset-option a=2", "--dataset-option gives a two values"),
+    ("audit digits --split-dir . --n-max 5", "--n-max would have no effect with --split-dir"),
     ("audit isic2020", "did you mean 'isic2019'"),
     ("audit digits --distance 99", "--distance must be from 0 to 64"),
     ("audit digits --ratio many", "--ratio must be a number or natural"),
@@ -155,8 +333,6 @@ def test_the_list_and_every_dataset_is_described(capsys: pytest.CaptureFixture[s
 def test_a_download_fetches_what_the_options_say(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ltbench.datasets import remote
-
     fetched: list[str] = []
     monkeypatch.setattr(remote, "fetch", lambda each, root: fetched.append(each.name))
     into = ["--data-root", str(tmp_path)]

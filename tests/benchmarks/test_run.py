@@ -47,8 +47,8 @@ BAD = {
     "--ratio many": "--ratio must be a number",
     "--ratio nan": "--ratio must be at least 1",
     "--ratio naturl": "--ratio must be a number or natural",
-    "--ratio natural --n-max 30": "--n-max has no effect at --ratio natural",
-    "--split official": "have no effect at --split official",
+    "--ratio natural --n-max 30": "--n-max would have no effect at --ratio natural",
+    "--split official": "--test-per-class and --val-per-class would have no effect at --split official",
     "--ratio 1e9": "ratio",
     "--trials 0": "--trials must be from 1",
     "--trials two": "--trials",
@@ -75,7 +75,10 @@ BAD = {
     "--data-root nowhere": "nowhere is not a folder",
     "--dataset-option hair=1": "unknown option of dataset synthetic 'hair'",
     "--dataset-option difficulty=no": "unknown difficulty 'no'",
-    "--split-dir nowhere": "nowhere",
+    "--dataset-option hair=1 --dataset-option difficulty=equal": "unknown option of dataset synthetic 'hair'",
+    "--dataset-option difficulty=equal difficulty=rare-hard": "--dataset-option gives difficulty two values",
+    "--method rs --set beta=0.9 --set beta=0.5": "--set gives beta two values, '0.9' and '0.5'; give one",
+    "--split-dir .": "--n-max and --test-per-class and --val-per-class would have no effect with --split-dir",
     "--unknown": "unrecognized arguments",
 }
 
@@ -88,6 +91,23 @@ def test_bad_input_is_one_line(
     assert run.main([*TINY, *arguments.split(), "--out", str(tmp_path / "results")]) == 2
     assert BAD[arguments] in _one_line(capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_value_said_twice_is_one_value() -> None:
+    assert run.assignments("--set", ["a=1", "b=2", "a=1"]) == {"a": "1", "b": "2"}
+
+
+def test_the_data_folder_of_the_environment(
+    isic: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*TINY, *ISIC, "--dry-run"]
+    monkeypatch.setenv("LTBENCH_DATA", str(isic))
+    assert run.main(arguments) == 0
+    assert capsys.readouterr().out.startswith("data: ISIC-2019-LT\n")
+    monkeypatch.setenv("LTBENCH_DATA", str(isic / "nowhere"))
+    assert run.main(arguments) == 2
+    assert "nowhere, which is not a folder; mend it, unset it, or give --data-root" in _one_line(capsys)
+    assert run.main([*arguments, "--dataset", "synthetic"]) == run.main([*arguments, "--data-root", str(isic)]) == 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

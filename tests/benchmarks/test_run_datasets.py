@@ -113,6 +113,32 @@ def test_a_common_test_set_over_ratios(tmp_path: Path) -> None:
     assert train[1] < train[0] and max(first.result["class_counts"]) == max(second.result["class_counts"])
 
 
+@pytest.mark.parametrize(
+    "ratios", [("1", "10"), ("natural", "4", "10")]
+)  # 14 and 28 images of the largest class, alone
+def test_auto_is_common_to_ratios_also_where_it_is_the_default(ratios: tuple[str, ...], tmp_path: Path) -> None:
+    _folders(tmp_path)
+    common = [*SHORT.split(), "--dataset", "imagefolder", "--data-root", str(tmp_path), "--common-test", "--ratio"]
+    datasets = run.plan(run.parser().parse_args([*common, *ratios])).datasets
+    typed = run.plan(run.parser().parse_args([*common, *ratios[-2:], "--n-max", "auto"])).datasets
+    assert [each.manifest.digest for each in datasets[-2:]] == [each.manifest.digest for each in typed]
+    assert [each.natural for each in datasets] == [ratio == "natural" for ratio in ratios]
+
+
+def test_a_folder_of_one_split_is_recorded_with_the_ratio_that_it_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _ham10000(tmp_path)
+    for part, numbers in {"train": [*range(43), 49], "val": range(43, 49), "test": range(50, 70)}.items():
+        np.save(tmp_path / f"{part}.npy", [f"ISIC_{number:07d}.jpg" for number in numbers])
+    options = ["--dataset", "ham10000", "--data-root", str(tmp_path), "--split-dir", str(tmp_path)]
+    arguments = [*SHORT.split(), *options]
+    assert run.main([*arguments, "--ratio", "100", "500", "--dry-run"]) == 2
+    assert "use --ratio natural, not 100" in capsys.readouterr().err
+    (dataset,) = run.plan(run.parser().parse_args(arguments)).datasets
+    assert (dataset.split, dataset.natural, dataset.ratio) == ("published", True, 1.33)  # 8 to 6
+
+
 def test_the_missing_image_of_a_table_is_named_with_its_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = _table(tmp_path)
     (tmp_path / "img" / "07.png").unlink()

@@ -116,6 +116,14 @@ def test_hyper_parameters_in_a_grid(tmp_path: Path) -> None:
     ]
 
 
+def test_a_repeated_dataset_option_reaches_every_job(tmp_path: Path) -> None:
+    options = ["--dataset-option", "table=a.csv", "--dataset-option", "label=b"]
+    (definition,) = _created(["--method", "ce", "--dataset", "csv", *options], tmp_path).values()
+    for values in _enumerated(definition):
+        parsed = run.parser().parse_args(sweep.job_arguments(_line(definition, values)))
+        assert parsed.dataset_option == ["table=a.csv", "label=b"]
+
+
 @pytest.mark.parametrize("search", ["random", "bayes"])
 def test_every_method_is_searched_with_the_same_budget(
     search: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -100,6 +100,23 @@ def test_each_leak_is_found_for_its_reason(source: Planted) -> None:
     assert found["total"] == found["examined"] == 5
 
 
+def test_the_same_pixels_are_no_near_duplicate_as_well(source: Planted) -> None:
+    source.path(list(IMAGES).index("test_clean")).write_bytes(source.path(1).read_bytes())
+    source.parts[list(IMAGES).index("test_saved_again")] = "train"  # near to train1, and so to its copy
+    found = _audited(source).as_dict()["overlap"]["train/test"]
+    assert found["images"]["content"] == ["test_copy", "test_clean"] and found["images"]["near"] == []
+
+
+def test_without_lesion_ids_nothing_is_said_of_lesions(source: Planted) -> None:
+    known = _audited(source).as_dict()["overlap"]["train/test"]
+    source.has_lesion_ids, source.lesions = False, source.ids
+    found = _audited(source).as_dict()["overlap"]["train/test"]
+    for group in ("leaked", "images"):
+        assert "lesion" in known[group] and known[group].keys() - found[group].keys() <= {"lesion", "beyond_lesions"}
+        assert "lesion" not in found[group] and "beyond_lesions" not in found[group]
+    assert found["leaked"]["any"] == 4  # test_lesion is of a patient that train has too
+
+
 def test_an_unknown_patient_is_nobody(source: Planted) -> None:
     overlap = _audited(source).as_dict()["overlap"]
     assert overlap["train/val"]["images"]["patient"] == ["val0"] and overlap["val/test"]["leaked"]["any"] == 1
@@ -148,6 +165,7 @@ def test_tables_alone_say_nothing_of_images(source: Planted) -> None:
     found = audit(source, _manifest(source))
     pair = found.as_dict()["overlap"]["train/test"]
     assert pair["examined"] == 0 and pair["images"].keys() == {"id", "lesion", "patient"}
+    assert pair["leaked"].keys() == {"id", "lesion", "patient", "any"}
     assert found.duplicates == found.unreadable == found.odd == ()
 
 

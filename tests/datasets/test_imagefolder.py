@@ -50,6 +50,24 @@ def test_parts_are_used_where_the_folder_is_divided(tmp_path):
     assert source.labels.tolist() == [0, 1, 0, 0, 1]
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("train", "valid", "test"),
+        ("training", "validation", "testing"),
+        ("Train", "Val", "Test"),
+        ("TRAINING", "VALID"),
+    ],
+)
+def test_parts_have_several_spellings(folders, tmp_path):
+    _fill(tmp_path, *(f"{folder}/{name}/1.png" for folder in folders for name in "ab"))
+    source = ImageFolder(tmp_path)
+    assert source.class_names == ("a", "b") and source.default_split == "official"
+    expected = dict(zip(folders, ("train", "val", "test"), strict=False))
+    assert source.parts.tolist() == [expected[image.split("/")[0]] for image in source.ids.tolist()]
+    assert source.read(0, 4).shape == (3, 4, 4)
+
+
 def test_a_class_may_be_called_train(tmp_path):
     _fill(tmp_path, "train/1.png", "car/1.png")
     assert ImageFolder(tmp_path).class_names == ("car", "train")
@@ -75,6 +93,9 @@ def test_results_of_a_changed_folder_never_meet_those_of_the_old_one(tmp_path):
             ["train/a/1.png", "train/b/1.png", "test/b/1.png", "labels/x.txt"],
             "has the parts test, train and also 'labels'",
         ),
+        (["Training/a/1.png", "valid/b/1.png", "labels/x.txt"], "has the parts Training, valid and also 'labels'"),
+        (["train/a/1.png", "val/b/1.png", "valid/b/1.png"], "has the part val twice, as val and valid; join them"),
+        (["Test/a/1.png", "testing/b/1.png"], "has the part test twice, as Test and testing; join them"),
         (["a/1.png", "b/line\nbreak.png"], "has characters that are not text"),
         (["a/1.png", os.fsdecode(b"b/\xff.png")], "has characters that are not text"),
     ],

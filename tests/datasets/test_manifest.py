@@ -82,8 +82,13 @@ def test_a_failed_write_keeps_the_old_file(manifest, tmp_path, monkeypatch):
         ("id,label,class,lesion,part\na,0,NV,a,train\nb,0,MEL,b,test\n", "line 3 .* names a class otherwise"),
         ("id,label,class,lesion,part\n,0,NV,a,train\n", "line 2 .* has no id"),
         ("id,label,class,lesion,part\na,0,NV\n", "line 2 .* unknown part"),
-        ("id,label,class,lesion,part\na,0,NV,a,train,more\n", "more fields than its header"),
-        ("id,label,class,lesion,part\na,0,NV,a,train\nb,0,NV,b,val,more\n", "not a CSV table"),
+        ("id,label,class,lesion,part\na,0,NV,a,train,more\n", "line 2 has more fields than the header"),
+        ("id,label,class,lesion,part\na,0,NV,a,train\nb,0,NV,b,val,more\n", "line 3 has more fields than the header"),
+        ('id,label,class,lesion,part\n"a\n\na",0,NV,a,train\nb,x,NV,b,val\n', "line 5 .* not a class id"),
+        ('id,label,class,lesion,part\r\n\r\n"a\r\na",x,NV,a,train\r\n', "line 3 .* not a class id"),
+        ('id,label,class,lesion,part\na,0,"NV\n",a,train\nb,0,"NV,b,val\nc,0,NV,c,val\n', "not a CSV table: line 4: "),
+        ("id,label,class,lesion,part,label\na,0,NV,a,train,1\n", "has the column 'label' more than once"),
+        ("id,label,class,lesion,part, label \na,0,NV,a,train,1\n", "has the column 'label' more than once"),
     ],
 )
 def test_a_broken_file_is_refused_with_its_name_and_line(text, message, tmp_path):
@@ -92,6 +97,14 @@ def test_a_broken_file_is_refused_with_its_name_and_line(text, message, tmp_path
     with pytest.raises(UserError, match=rf"broken\.csv.*{message}") as error:
         Manifest.read(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_table_is_text_indexed_by_line(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_bytes('\ufeff id ,,ü,\r\n1,x,NA,\r\n\r\n,,,,,,\r\n"a\nb"\r\n2,,"c,""d"""'.encode())
+    table = read_table(path, ("id", "ü"))
+    assert table.columns.tolist() == ["id", "ü"] and table.index.tolist() == [2, 5, 7]
+    assert table["id"].tolist() == ["1", "a\nb", "2"] and table["ü"].tolist() == ["NA", "", 'c,"d"']
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):

@@ -52,7 +52,9 @@ def test_names_are_read_and_suffixes_dropped(tmp_path):
 
 def test_a_folder_for_one_ratio_has_no_ratio_in_its_names(tmp_path):
     _save_names(tmp_path, train=["a.jpg"], val=["b.jpg"], test=["c.jpg"])
-    assert published_split(tmp_path, 1000)["test"].tolist() == ["c"]
+    assert published_split(tmp_path, "natural")["test"].tolist() == ["c"]
+    with pytest.raises(UserError, match=r"has one split, .*; use --ratio natural, not 1000"):
+        published_split(tmp_path, 1000.0)
 
 
 def test_missing_files_are_named_with_the_ratios_there_are(tmp_path):
@@ -204,7 +206,7 @@ def test_the_published_dictionaries_are_read():
     counts = np.bincount(list(labels.values()))
     assert counts.tolist() == [12875, 4522, 3323, 2624, 867, 628, 253, 239]
     labels = read_label_dictionary(SPLITS / "14-class" / "dic.npy")
-    split = published_split(SPLITS / "14-class", 1000)
+    split = published_split(SPLITS / "14-class", "natural")
     assert [len(split[part]) for part in ("train", "val", "test")] == [17508, 2503, 5009]
     assert {f"{name}.jpg" for part in split.values() for name in part.tolist()} <= set(labels)
     assert set(labels.values()) == set(range(14))

@@ -355,6 +355,7 @@ def test_a_file_that_became_shorter_is_fetched_anew(server, root):
         (status(401), "answers 401 Unauthorized: it may want a login"),
         (status(299), "answers 299: the file may have moved"),
         (status(302, Location="ftp://127.0.0.1/x"), "cannot fetch http.*; fetch it by hand"),
+        (status(302, Location="http://["), "cannot fetch http.*; fetch it by hand"),
         (status(302, Location="/again"), "cannot fetch http.*Exceeded 30 redirects"),
         (lambda handler: send(handler, body=b"<p>log in", Content_Type="text/html; charset=UTF-8"), "with a web page"),
         (lambda handler: send(handler, body=b"x", Content_Encoding="gzip"), "is only sent compressed"),
@@ -401,21 +402,51 @@ def test_nobody_listening_is_one_line(server, root):
     assert "\n" not in str(caught.value) and "object at 0x" not in str(caught.value)
 
 
-def test_redirects_are_followed_but_not_to_an_address_without_encryption(server, root, monkeypatch):
+def test_redirects_are_followed(server, root):
     server.answers = [status(302, Location="/elsewhere"), well()]
     assert fetch(Remote(server.url, "data.bin"), root, quiet=True).read_bytes() == BODY
     assert [request["path"] for request in server.requests] == ["/data.bin", "/elsewhere"]
-    get = requests.get  # stands in for an https server that redirects to http
-    monkeypatch.setattr(requests, "get", lambda url, **options: get(url.replace("https", "http"), **options))
-    with pytest.raises(UserError, match="leads to an address without encryption"):
-        fetch(Remote(server.url.replace("http", "https"), "b.bin"), root, quiet=True)
+
+
+@pytest.fixture
+def tls(monkeypatch):
+    """Let the server answer https addresses too; return a function that makes one of its addresses."""
+    send_plain = requests.adapters.HTTPAdapter.send
+
+    def send(adapter, request, **options):
+        address, request.url = request.url, request.url.replace("https://", "http://")
+        response = send_plain(adapter, request, **options)
+        response.url = request.url = address
+        return response
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", send)
+    return lambda address: address.replace("http://", "https://")
+
+
+def test_an_address_without_encryption_is_never_asked_after_one_with_it(server, root, tls):
+    plain, path = server.url.replace("data.bin", "plain"), root / "data.bin"
+    server.answers = [status(302, Location="/a"), status(302, Location=plain), status(302, Location=tls(plain)), well()]
+    with pytest.raises(
+        UserError, match=f"^https://.* leads to an address without encryption, {plain}; .* put it at {path}"
+    ):
+        fetch(Remote(tls(server.url), "data.bin"), root, quiet=True)
+    assert [request["path"] for request in server.requests] == ["/data.bin", "/a"] and names(root) == []
+    server.answers = [status(302, Location="/a"), status(302, Location=tls(plain)), well()]
+    assert fetch(Remote(tls(server.url), "data.bin"), root, quiet=True).read_bytes() == BODY
+
+
+def test_a_redirect_keeps_the_range_and_the_cookies(server, root):
+    interrupted(server, root)
+    server.answers = [status(302, Location="/elsewhere", Set_Cookie="token=7; Path=/"), well()]
+    assert fetch(Remote(server.url, "data.bin"), root, quiet=True).read_bytes() == BODY
+    assert server.ranges() == [f"bytes={HALF}-"] * 2 and server.requests[1]["Cookie"] == "token=7"
 
 
 def test_a_full_disk_is_noticed_before_the_bytes_come(server, root, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=500_000))
-    with pytest.raises(UserError, match=r"fetching data\.bin needs 0\.8 MiB in .*; free some space"):
-        fetch(Remote(server.url, "data.bin", unpack=True), root, quiet=True)
-    assert not (root / "data.bin").exists()
+    with pytest.raises(UserError, match=r"fetching data\.zip needs 0\.8 MiB in .*; free some space"):
+        fetch(Remote(server.url, "data.zip", unpack=True), root, quiet=True)
+    assert not (root / "data.zip").exists()
     fetch(Remote(server.url, "data.bin"), root, quiet=True)
 
 
@@ -481,9 +512,10 @@ def test_a_folder_with_own_files_is_told_before_anything_is_fetched(server, root
     [
         *((url, "a", "") for url in ("ftp://host/a", "file:///etc/passwd", "host/a", "http:///a")),
         *(("http://host/a", name, "") for name in ("", ".", "..", "../a", "/a", "a/b", "a\\b", "C:a")),
-        *(("http://host/a", "a", folder) for folder in ("..", "/a", "a/../..", "C:a", "\\a", ".")),
+        *(("http://host/a", name, "") for name in ("a", "a.tar", "a.tar.gz")),
+        *(("http://host/a", "a.zip", folder) for folder in ("..", "/a", "a/../..", "C:a", "\\a", ".")),
     ],
 )
 def test_an_address_or_place_that_is_not_taken(url, name, folder):
-    with pytest.raises(UserError, match=r"is no (http or https address|file name|folder in the root)"):
+    with pytest.raises(UserError, match=r"is no (http or https address|file name|folder in the root|\.zip)"):
         Remote(url, name, unpack=True, folder=folder)

@@ -8,6 +8,7 @@ import pytest
 
 from ltbench.datasets.base import Source
 from ltbench.datasets.isic2019 import Isic2019
+from ltbench.datasets.loading import load, require_common_test
 from ltbench.datasets.longtail import held_out_counts, pareto_class_counts
 from ltbench.datasets.manifest import overlap
 from ltbench.datasets.splits import make_split, published_manifest, restrict
@@ -186,7 +187,7 @@ def test_a_split_by_lesion_has_the_published_counts(ratio, seed):
 @real
 def test_the_14_class_files_belong_to_another_dataset(isic):
     with pytest.raises(UserError, match=r"train\.npy names \d+ image\(s\) that the labels lack \(first: ISIC_"):
-        _split(isic, split_dir=DATA / "flexsampling-splits" / "14-class", allow_missing=True)
+        _split(isic, split_dir=DATA / "flexsampling-splits" / "14-class", ratio="natural", allow_missing=True)
 
 
 SUPPLEMENT = {
@@ -255,6 +256,81 @@ def test_without_a_val_part_a_tenth_of_train_is_taken():
         _split(_with_parts("train", "val"), split="official", ratio="natural")
     with pytest.raises(UserError, match="has no parts of its own"):
         _split(Pairs(), split="official", ratio="natural")
+
+
+def _with_parts_of_whole_lesions():
+    source = Pairs()
+    lesions, codes = np.unique(source.lesions, return_inverse=True)
+    source.parts = np.where(np.random.default_rng(4).random(len(lesions)) < 0.7, "train", "test")[codes]
+    return source
+
+
+@pytest.mark.parametrize("ratio", [10, "natural"])
+def test_a_val_part_taken_from_train_shares_no_lesion_with_it(ratio):
+    source = _with_parts_of_whole_lesions()
+    manifest = _split(source, split="official", ratio=ratio, n_max="auto")
+    assert [pair.lesion_images for pair in overlap(manifest).pairs] == [0, 0, 0]
+    assert manifest.class_counts("val").min() >= 1 and manifest.class_counts("train").min() >= 1
+    source.has_lesion_ids = False  # by image, as nothing else is known
+    assert overlap(_split(source, split="official", ratio=ratio, n_max="auto")).pairs[1].lesion_images > 0
+
+
+@pytest.mark.parametrize(
+    ("lesions", "message"),
+    [
+        (("x",), "no image of class 'a' would be left in train; give it val images, or use another --split"),
+        (("b0", "b1"), "class 'a' lacks at least .* give it val images, or use another --split"),
+    ],
+)
+def test_a_val_part_that_whole_lesions_cannot_give_is_refused(lesions, message):
+    source = _with_parts_of_whole_lesions()
+    chosen = np.flatnonzero((source.labels == 0) & (source.parts == "train"))
+    source.parts[np.isin(source.lesions, lesions)] = "train"
+    source.lesions[chosen] = np.resize(lesions, len(chosen))
+    for ratio in (2, "natural"):
+        with pytest.raises(UserError, match=f"pairs has no val part, and whole lesions .* cannot give one: {message}"):
+            _split(source, split="official", ratio=ratio, n_max="auto")
+
+
+@pytest.mark.parametrize(
+    ("left", "others", "message"),
+    [
+        (0, "val", "has 0 images of class 'a' and needs 1; put"),
+        (2, "test", "2 images of class 'a' and needs 3, for val"),
+    ],
+)
+def test_a_class_that_official_parts_do_not_teach_is_refused(left, others, message):
+    source = _with_parts("train", "test", others)
+    source.parts[np.flatnonzero(source.labels == 0)[left:]] = "test"
+    source.parts[np.flatnonzero(source.labels == 0)[:left]] = "train"
+    with pytest.raises(UserError, match=message) as error:
+        _split(source, split="official", ratio="natural")
+    assert "fewer val or test images" not in str(error.value)
+
+
+def test_a_folder_of_one_split_goes_by_the_natural_ratio_alone(tmp_path):
+    source = Pairs()
+    for part, names in {"train": source.ids[:30], "val": source.ids[40:50], "test": source.ids[60:80]}.items():
+        np.save(tmp_path / f"{part}.npy", names)
+    assert len(_split(source, split_dir=tmp_path, ratio="natural").ids) == 60
+    with pytest.raises(
+        UserError, match="has one split, whose ratio is that of its images; use --ratio natural, not 10"
+    ):
+        _split(source, split_dir=tmp_path, ratio=10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "the val images of ratio 2 and ratio 5 differ"),
+        ({"n_max": 40}, "training images of ratio 2 and ratio 5 are not nested; use"),
+    ],
+)
+def test_ratios_without_a_common_test_set_are_told(changes, message):
+    first, second = ({"n_max": 20, "val_per_class": 3, "test_per_class": 4} | more for more in ({}, changes))
+    with pytest.raises(UserError, match=f"--common-test: {message}"):
+        require_common_test([load("synthetic", ratio=2, **first), load("synthetic", ratio=5, **second)])
+    require_common_test([load("synthetic", ratio=2, **first), load("synthetic", ratio=5, **first)])
 
 
 @pytest.mark.parametrize("split", ["paper", "lesion"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ltbench.datasets.csv import CsvTable
 from ltbench.datasets.image_files import FileSource
 from ltbench.datasets.synthetic import Synthetic
 from ltbench.datasets.verification import MANIFEST, count_problems, problems, write_manifest
@@ -45,7 +47,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _problems(root: Path, source: Album | None = None) -> list[str]:
+def _problems(root: Path, source: FileSource | None = None) -> list[str]:
     return list(problems(root, root / MANIFEST, source or Album(root), workers=2, quiet=True))
 
 
@@ -68,7 +70,7 @@ def _flip(path: Path) -> None:
 
 
 def test_an_untouched_folder_has_no_problem(root: Path) -> None:
-    assert (root / MANIFEST).read_text().splitlines()[6] == "image5,melanoma,,,"
+    assert (root / MANIFEST).read_text().splitlines()[6] == "image5,melanoma,image5,,,,"
     assert _problems(root) == []
 
 
@@ -92,7 +94,7 @@ ONE_LINE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         ["line 4", "leaves the data folder"],
     ),
     "no checksum": (
-        lambda root: _rewrite(root, 4, "nevus,images/image2.png,", "nevus,images/image2.png,x"),
+        lambda root: _rewrite(root, 4, "images/image2.png,", "images/image2.png,x"),
         ["line 4"],
     ),
     "repeated image": (lambda root: _rewrite(root, 7, "image5", "image4"), ["line 7", "repeats the image of line 6"]),
@@ -114,6 +116,19 @@ def test_swapped_labels_are_two_lines(root: Path) -> None:
     first, second = _problems(root, source)
     assert "line 3 (image1" in first and "'nevus'" in first and "image 2 of its tables" in first
     assert "line 6 (image4" in second and "'melanoma'" in second
+
+
+def test_a_changed_group_and_part_are_told_by_row(root: Path) -> None:
+    source = Album(root)
+    source.parts = np.array(["train", "val", "", "", "train", "test"])
+    (root / MANIFEST).unlink()
+    write_manifest(source, root, root / MANIFEST, quiet=True)
+    assert _problems(root, source) == []
+    source.lesions = source.lesions.copy()
+    source.lesions[1], source.parts[4] = "image0", "test"
+    first, second = _problems(root, source)
+    assert "line 3 (image1" in first and "has the group 'image1', the dataset (image 2 of its tables) 'image0'" in first
+    assert "line 6 (image4" in second and "has the part 'train', the dataset (image 5 of its tables) 'test'" in second
 
 
 def test_swapped_files_are_found(root: Path) -> None:
@@ -156,3 +171,71 @@ def test_images_outside_the_folder_are_refused(root: Path) -> None:
     source = Album(root)
     with pytest.raises(UserError, match="outside the data folder"):
         write_manifest(source, root / "images" / "deeper", root / "other.csv", quiet=True)
+
+
+def _table(root: Path, path: str, **columns: str) -> CsvTable:
+    """Write a table of the five images that are there, with a group, and more columns, one value for all images."""
+    (root / path).parent.mkdir(exist_ok=True)
+    lines = [",".join(["image,label,group", *columns])]
+    for number, image in enumerate(IDS[:-1]):
+        lines.append(",".join([f"{image}.png,{'xy'[number > 2]},g{number}", *columns.values()]))
+    (root / path).write_text("\n".join(lines) + "\n")
+    return CsvTable(root, table=path, images=root / "images")
+
+
+@pytest.mark.parametrize("path", ["mine.csv", "mine.txt", "tab/mine.csv", MANIFEST])
+def test_a_table_is_compared_wherever_it_lies(path: str, root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (root / MANIFEST).unlink()
+    manifest = tmp_path_factory.mktemp("elsewhere") / Path(path).with_suffix(".csv").name
+    assert write_manifest(_table(root, path), root, manifest, quiet=True) == 6
+    assert list(problems(root, manifest, _table(root, path), quiet=True)) == []
+    (root / path).write_text((root / path).read_text().replace("g3", "g2"))
+    table, row = problems(root, manifest, CsvTable(root, table=path, images=root / "images"), quiet=True)
+    assert f"line 7 ({path}): the file {root / path} has other bytes" in table
+    name = Path(path).name
+    assert f"line 5 (image3.png, images/image3.png) has the group 'g3', the dataset ({name}, line 5) 'g2'" in row
+
+
+def test_a_table_that_shares_its_name_with_the_manifest_is_compared(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    manifest = tmp_path_factory.mktemp("elsewhere") / "labels.csv"
+    assert write_manifest(Album(root), root, manifest, quiet=True) == 6
+    _flip(root / "labels.csv")
+    (line,) = problems(root, manifest, Album(root), quiet=True)
+    assert "labels.csv has other bytes" in line
+
+
+def test_a_table_outside_the_folder_is_refused(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    table = tmp_path_factory.mktemp("elsewhere") / "mine.csv"
+    source = _table(root, str(table))
+    with pytest.raises(UserError, match=r"the table .*mine\.csv is outside the data folder .*--data-root"):
+        write_manifest(source, root, root / "other.csv", quiet=True)
+
+
+def test_a_folder_may_be_named_by_a_link_or_from_here(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tmp_path_factory.mktemp("elsewhere") / "data"
+    link.symlink_to(root)
+    _table(root, "tab/mine.csv")
+    monkeypatch.chdir(link.parent)
+    for folder in (link, Path("data")):
+        source = CsvTable(folder, table="tab/mine.csv", images="../images")
+        assert write_manifest(source, folder, link.parent / f"{folder.is_absolute()}.csv", quiet=True) == 6
+
+
+def test_the_checksums_of_a_table_are_compared(root: Path) -> None:
+    manifest, zeros = root / MANIFEST, "0" * 64
+    manifest.unlink()
+    with pytest.raises(UserError, match=r"image0\.png \(mine\.csv, line 2\) has the SHA-256 [0-9a-f]{64}, not 0{64}"):
+        write_manifest(_table(root, "mine.csv", sha256=zeros), root, manifest, quiet=True)
+    assert not manifest.exists()
+    source = _table(root, "mine.csv", sha256="")
+    assert write_manifest(source, root, manifest, quiet=True) == 6 and _problems(root, source) == []
+    found = hashlib.sha256((root / "images/image3.png").read_bytes()).hexdigest()
+    text = (root / "mine.csv").read_text()
+    (root / "mine.csv").write_text(text.replace("g3,", f"g3,{found.upper()}").replace("g4,", f"g4,{zeros}"))
+    table, row = _problems(root, CsvTable(root, table="mine.csv", images="images"))
+    assert "line 7 (mine.csv)" in table
+    assert "line 6 (image4.png" in row and f"the dataset (mine.csv, line 6) '{zeros}'" in row
