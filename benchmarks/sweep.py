@@ -231,7 +231,10 @@ def _refuse_unfit(fixed: argparse.Namespace, options: argparse.Namespace) -> Non
         raise UserError(f"--budget must be from 1 to 10000, got {options.budget}")
     if options.action == "create" and (fixed.fresh or fixed.dry_run):
         raise UserError("--fresh and --dry-run would go to every job, which would never be done; leave them out")
-    if options.action == "create" and fixed.common_test and fixed.n_max == "auto" and len(options.ratio or ()) > 1:
+    n_max = fixed.n_max
+    if n_max is None and fixed.dataset != "auto":
+        n_max = registry.get(fixed.dataset).default_n_max
+    if options.action == "create" and fixed.common_test and n_max == "auto" and len(options.ratio or ()) > 1:
         raise UserError("a job knows one ratio, so --common-test needs a number for --n-max here, not auto")
     if options.search == "grid" and options.budget is not None:
         raise UserError("--budget is for --search random or bayes; a grid runs all its jobs")
@@ -284,6 +287,8 @@ def _choices(texts: Sequence[str], methods: Sequence[str]) -> dict[str, list[Any
         name, equals, values = text.partition("=")
         if not equals or not name or not values:
             raise UserError(f"--set takes NAME=VALUE or NAME=VALUE,VALUE, got {text!r}")
+        if name in choices:
+            raise UserError(f"--set gives {name} twice; list its values once, with commas between them")
         read = dict.fromkeys(values.split(","))
         for method in methods:
             config = registry.get(method).Config

@@ -211,6 +211,8 @@ BAD = {
     "create --method ce --preset quik": "did you mean 'quick'",
     "create --method ce --wandb onlin": "did you mean 'online'",
     "create --method ce --ratio 5 50 --common-test --n-max auto": "a job knows one ratio",
+    "create --method ce --dataset digits --ratio 5 50 --common-test": "a job knows one ratio",
+    "create --method ldam --set drw=true drw=false": "gives drw twice",
     "create --method ce --ratio big": "a number or natural",
     "create --method ce --fresh": "would go to every job",
     "create --method ce --trial 3": "no --trial",
