@@ -333,7 +333,14 @@ def test_interrupted_runs_say_how_to_resume(number: int, code: int, jobs: str, t
     out = tmp_path / "results"
     arguments = [*TINY, "--method", "ce", "--epochs", "500", "--patience", "500", "--trials", "2", "--out", str(out)]
     command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), *arguments, "--jobs", jobs]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell lets what it starts in the background ignore Ctrl-C, and with it all that this starts in turn.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not list(out.glob("*/*/trial0/journal/checkpoint.pt")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(number)
