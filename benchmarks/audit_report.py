@@ -27,8 +27,9 @@ def audit_text(found: Audit, heading: str) -> str:
         lines.append(f"patient unknown for {int((source.patients == '').sum())} of {len(source.ids)} images")
     lines += ["", *_images(found)]
     lines += _listed("different labels", found.conflicts, found)
-    lines += _listed("unreadable", found.unreadable, found)
-    lines += _listed("odd size, shape or mode", found.odd, found)
+    if found.facts is not None:
+        lines += _listed("unreadable", found.unreadable, found)
+        lines += _listed("odd size, shape or mode", found.odd, found)
     return "\n".join(lines)
 
 

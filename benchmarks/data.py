@@ -6,8 +6,8 @@
     python benchmarks/data.py verify isic2019 --data-root DIR [--create]
     python benchmarks/data.py audit isic2019 --data-root DIR --split lesion --ratio 100
 
-`audit` needs labels and metadata alone: it draws the split from all images that the tables list, and looks into those
-images that are there.
+`audit` needs labels and metadata alone: it draws the split from all images that the tables list, with `--allow-missing`
+from those that are there, and looks into those images that are there.
 """
 
 from __future__ import annotations
@@ -51,7 +51,11 @@ def parser() -> argparse.ArgumentParser:
     audit.add_argument("--val-per-class", type=int, metavar="N", help="default: the dataset's")
     audit.add_argument("--test-per-class", type=int, metavar="N", help="default: the dataset's")
     audit.add_argument("--seed", type=int, default=0, metavar="N", help="of the split; default: 0")
-    audit.add_argument("--allow-missing", action="store_true", help="as always here: images may be missing")
+    audit.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="draw from what is there alone, as run.py --allow-missing",
+    )
     audit.add_argument("--no-images", action="store_true", help="look at tables alone")
     audit.add_argument("--distance", type=int, metavar="N", help="of hashes of near-duplicates, 0 to 64; default: 8")
     audit.add_argument("--json", type=Path, metavar="FILE", help="write all that was found")
@@ -244,7 +248,7 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _split(source: Source, options: argparse.Namespace) -> tuple[Manifest, dict[str, Any]]:
-    """Return the split that the options mean, of all images in the tables, and its name, ratio and seed."""
+    """Return the split that the options mean, and its name, ratio and seed."""
     from ltbench.benchmarks.run import n_max_value, ratio_values
     from ltbench.datasets.audit import declared_split
     from ltbench.datasets.loading import split_request
@@ -252,7 +256,7 @@ def _split(source: Source, options: argparse.Namespace) -> tuple[Manifest, dict[
     (asked,) = ratio_values(None if options.ratio is None else [options.ratio])
     n_max, held_out = n_max_value(options.n_max), (options.val_per_class, options.test_per_class)
     request = split_request(source, options.split, options.split_dir, asked, n_max, *held_out)
-    manifest = declared_split(source, **request, seed=options.seed)
+    manifest = declared_split(source, **request, seed=options.seed, allow_missing=options.allow_missing)
     ratio = request["ratio"] if isinstance(request["ratio"], str) else f"{request['ratio']:g}"
     if options.split_dir is not None:
         return manifest, {"split": "published", "ratio": ratio, "seed": None}

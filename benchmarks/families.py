@@ -77,6 +77,8 @@ def why_apart(result: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     differing += [f"{name} {mine[name]}, not {others.get(name)}" for name in mine if mine[name] != others.get(name)]
     if result["split_digest"] != other["split_digest"] and result["ratio"] == other["ratio"]:
         differing.append(f"images of split {result['split_digest'][:8]}, not {other['split_digest'][:8]}")
+    elif result.get("pixels") != other.get("pixels") and result["ratio"] == other["ratio"]:
+        differing.append("other pixels of the same images")
     if max(result["class_counts"]) != max(other["class_counts"]):
         differing.append(f"largest class {max(result['class_counts'])}, not {max(other['class_counts'])}")
     return f"Not mixed with an earlier table: {'; '.join(differing) or 'test images differ'}."

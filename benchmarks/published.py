@@ -176,7 +176,7 @@ def _table(number: int, pairs: Sequence[tuple[pd.Series, Row]], why: Sequence[st
         for _, own in frame.iterrows()
     ]
     (line, row), *_ = pairs
-    headers = ["paper", "method", "ratio", "metric", "published", "ours", "difference", "intervals overlap", "n"]
+    headers = ["paper", "method", "ratio", "metric", "published", "here", "difference", "intervals overlap", "n"]
     notes = [*why]
     if row.result["dataset"] != line["dataset"]:
         notes.append(f"Ours are of other data ({row.result['dataset']}): the differences say nothing of the method.")

@@ -125,6 +125,8 @@ def overlap_line(pair: str, shared: Mapping[str, int]) -> str:
     """Return a line on what two parts of a split share; `pair` is like `train/test`."""
     first, second = pair.split("/")
     told = f"{shared['lesion_images']} of {shared['total']} {second} images show a lesion that {first} shows too"
+    if shared["lesion_images"] is None:
+        told = "lesions are not known"
     return f"Overlap of {first} and {second}: {shared['images']} images; {told}."
 
 
@@ -173,6 +175,10 @@ def _classes(setting: Setting) -> str:
     return table_html(Table("Images of each class", None, ["class", "group", *counts], rows, notes), level=4)
 
 
+def _known(number: int | None) -> str:
+    return "n/a" if number is None else str(number)
+
+
 def _overlap(result: Mapping[str, Any]) -> str:
     headers = {
         "images": "images in both",
@@ -181,7 +187,7 @@ def _overlap(result: Mapping[str, Any]) -> str:
     }
     pairs = result.get("overlap") or {}
     rows = [
-        [Cell(pair.replace("/", " and ")), *(Cell(str(shared.get(name, "n/a"))) for name in headers)]
+        [Cell(pair.replace("/", " and ")), *(Cell(_known(shared.get(name))) for name in headers)]
         for pair, shared in pairs.items()
     ]
     if not rows:

@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -202,8 +202,10 @@ def plan(options: argparse.Namespace) -> Plan:
 
 def execute(planned: Plan, options: argparse.Namespace) -> int:
     """Run what is not done of a plan; return the exit code."""
-    _prepare(planned, options)
-    return _execute(planned.specs, planned.jobs)
+    pixels = _prepare(planned, options)
+    settings = [{**spec.setting, "pixels": pixels[spec.split_digest]} for spec in planned.specs]
+    specs = [replace(spec, setting=setting) for spec, setting in zip(planned.specs, settings, strict=True)]
+    return _execute(specs, planned.jobs)
 
 
 def method_names(names: Sequence[str]) -> list[str]:
@@ -318,8 +320,6 @@ def _datasets(options: argparse.Namespace, ratios: Sequence[float | str | None])
 
 
 def _protocol(options: argparse.Namespace, preset: str) -> tuple[Protocol, torch.device]:
-    from dataclasses import replace
-
     from ltbench.benchmarks.device import resolve_device, resolve_precision
     from ltbench.benchmarks.protocol import Protocol, protocol_for
     from ltbench.benchmarks.trial import check_backbone
@@ -351,8 +351,8 @@ def _describe(planned: Plan) -> None:
     print(f"{len(specs)} trials, {done} of them done; {planned.device}, {planned.jobs} side by side", flush=True)
 
 
-def _prepare(planned: Plan, options: argparse.Namespace) -> None:
-    """Write what trials share: manifests and decoded images."""
+def _prepare(planned: Plan, options: argparse.Namespace) -> dict[str, str]:
+    """Write what trials share: manifests and decoded images; return the digest of the pixels of each split."""
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"results folder {options.out} is a file; give another --out")
     options.out.mkdir(parents=True, exist_ok=True)
@@ -363,8 +363,10 @@ def _prepare(planned: Plan, options: argparse.Namespace) -> None:
         if not (folder / "split.csv").exists():
             folder.mkdir(parents=True, exist_ok=True)
             manifests[digest].write(folder / "split.csv")
-    for dataset in planned.datasets:
-        dataset.store(workers=available_cores(), quiet=False)
+    return {
+        dataset.manifest.digest: dataset.store(workers=available_cores(), quiet=False).digest(dataset.manifest.ids)
+        for dataset in planned.datasets
+    }
 
 
 def _execute(specs: Sequence[TrialSpec], jobs: int) -> int:

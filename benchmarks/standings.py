@@ -291,7 +291,9 @@ def settings_of(records: Iterable[Record]) -> list[Setting]:
     for record in records:
         version = _version(record.result)
         versions.setdefault(_namesakes(record.result), set()).add(version)
-        apart.setdefault(setting_key(record.result), {}).setdefault(version, []).append(record)
+        # Pixels are no part of the key that a plan knows: it is made before the images are decoded.
+        key = (*setting_key(record.result), record.result.get("pixels") or "")
+        apart.setdefault(key, {}).setdefault(version, []).append(record)
 
     def row(own: Sequence[Record]) -> Row:
         name = _name(own[0].result)

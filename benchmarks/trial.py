@@ -42,7 +42,7 @@ from ltbench.registry import load_plugin, unknown
 
 _IDENTITY = (
     *("dataset", "variant", "ratio", "split", "method", "hyperparameters", "plugin"),
-    *("trial", "seed", "protocol_digest", "split_digest"),
+    *("trial", "seed", "protocol_digest", "split_digest", "pixels"),
 )
 
 
@@ -52,7 +52,7 @@ class TrialSpec:
 
     Attributes
     ----------
-    setting : dataset, title, ratio, split, notes and groups, as the record keeps them
+    setting : dataset, title, ratio, split, notes and groups, and a digest of the pixels, as the record keeps them
     method, hyperparameters : name and all values
     changed : the hyper-parameters that differ from the preset's defaults
     plugin : SHA-256 of the method's file where it is a plug-in
@@ -131,6 +131,7 @@ def run_trial(spec: TrialSpec, slot: int = 0) -> str:
         return "busy"
     try:
         if is_done(spec.folder):
+            _require_same_pixels(spec)
             Journal(spec.folder).drop_all_weights()
             tracking.repeat_in_sweep(spec, TrialDisplay(spec.label, slot).line)
             return "skipped"
@@ -142,6 +143,16 @@ def run_trial(spec: TrialSpec, slot: int = 0) -> str:
         return "done"
     finally:
         lock.release()
+
+
+def _require_same_pixels(spec: TrialSpec) -> None:
+    """Refuse to take a finished trial for one of images that have changed since."""
+    then, now = (own.get("pixels") for own in (read_result(spec.folder / "result.json"), spec.setting))
+    if then != now:
+        raise UserError(
+            f"{spec.folder} was run on other pixels of the same images (files changed, or are decoded otherwise); "
+            "use --fresh or another --out"
+        )
 
 
 def discard(folder: Path) -> None:
@@ -235,7 +246,7 @@ def _claim(spec: TrialSpec) -> int:
     path = spec.folder / "config.json"
     if path.exists():
         stored, config = read_json(path), plain(spec.config())
-        differing = [name for name in _IDENTITY if not isinstance(stored, dict) or stored.get(name) != config[name]]
+        differing = [name for name in _IDENTITY if not isinstance(stored, dict) or stored.get(name) != config.get(name)]
         if differing or not isinstance(stored.get("threads"), int):
             reason = f"belongs to another run (other {', '.join(differing) or 'threads'})"
             raise UserError(f"{spec.folder} {reason}; use --fresh or another --out")

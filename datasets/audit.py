@@ -20,6 +20,7 @@ from ltbench.datasets.image_facts import ImageFacts
 from ltbench.datasets.longtail import PARTS
 from ltbench.datasets.manifest import Manifest
 from ltbench.datasets.near_duplicates import DISTANCE, near_pairs
+from ltbench.datasets.present_classes import renumbered, without_absent_classes
 from ltbench.datasets.splits import make_split, published_manifest
 
 PAIRS = (("train", "test"), ("train", "val"), ("val", "test"))
@@ -157,6 +158,7 @@ def declared_split(
     split: str,
     split_dir: Path | None,
     ratio: float | Literal["natural"],
+    allow_missing: bool = False,
     **numbers: Any,
 ) -> Manifest:
     """Return the split of all images that the tables list, whether present or not.
@@ -165,10 +167,15 @@ def declared_split(
 
     Parameters
     ----------
+    allow_missing : draw from the images that are there alone, as a run with `--allow-missing` does
     numbers : further arguments of `make_split`
     """
     if split_dir is not None:
         return published_manifest(source, split_dir, ratio)
+    if allow_missing:
+        there = without_absent_classes(source)
+        drawn = make_split(there, split=split, split_dir=None, ratio=ratio, allow_missing=True, **numbers)
+        return renumbered(drawn, source.class_names)
     whole = copy.copy(source)
     whole.present = np.ones_like(source.present)
     return make_split(whole, split=split, split_dir=None, ratio=ratio, allow_missing=False, **numbers)

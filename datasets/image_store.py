@@ -24,7 +24,7 @@ from ltbench.datasets.bulk import locked, require_room
 from ltbench.errors import UserError
 from ltbench.processes import prepare_worker, worker_context
 
-_VERSION = 1
+_VERSION = 2
 _CHUNK = 32
 
 
@@ -52,9 +52,9 @@ class ImageStore:
         return np.memmap(self.folder / "pixels.u8", dtype=np.uint8, mode="r", shape=shape)
 
     def digest(self, ids: np.ndarray) -> str:
-        """Return the SHA-256 of the stamps of images, str [n]: it changes when one of them is decoded anew."""
-        stamps = np.memmap(self.folder / "stamps.i64", dtype=np.int64, mode="r", shape=(len(self._rows),))
-        return hashlib.sha256(stamps[self.rows(ids)].tobytes()).hexdigest()
+        """Return the SHA-256 of what the pixels of images, str [n], are: of a digest of each, in their order."""
+        digests = np.memmap(self.folder / "digests.u64", dtype="<u8", mode="r", shape=(len(self._rows),))
+        return hashlib.sha256(digests[self.rows(ids)].tobytes()).hexdigest()
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """Return the rows of images: str [n] to int64 [n].
@@ -118,7 +118,8 @@ def _create(folder: Path, source: Source, size: int) -> None:
         return
     with (folder / "pixels.u8").open("wb") as file:
         file.truncate(len(source.ids) * 3 * size * size)
-    (folder / "stamps.i64").write_bytes(bytes(8 * len(source.ids)))
+    for name in ("stamps.i64", "digests.u64"):
+        (folder / name).write_bytes(bytes(8 * len(source.ids)))
     temporary = folder / "index.json.tmp"
     temporary.write_text(json.dumps({"size": size, "ids": source.ids.tolist()}), encoding="utf-8")
     temporary.replace(folder / "index.json")
@@ -134,7 +135,7 @@ def _fill(
     workers: int,
     quiet: bool,
 ) -> None:
-    """Decode and write; a row's stamp is set after its pixels, so a killed build leaves no false row.
+    """Decode and write; a row's stamp is set after its pixels and their digest, so a killed build leaves no false row.
 
     Pixels are written, not mapped: writing to a full disk is then an error, not a bus fault.
     """
@@ -146,13 +147,18 @@ def _fill(
     chunks = [positions[start : start + _CHUNK] for start in range(0, len(positions), _CHUNK)]
     with (
         (folder / "pixels.u8").open("r+b", buffering=0) as file,
+        (folder / "digests.u64").open("r+b", buffering=0) as digests,
         tqdm(total=len(positions), desc=label, unit="img", disable=quiet or not sys.stderr.isatty()) as bar,
     ):
         for chunk, images in _decoded(source, chunks, size, min(workers, len(chunks))):
             for position, image in zip(chunk.tolist(), images, strict=True):
+                pixels = image.tobytes()
                 file.seek(position * row_bytes)
-                file.write(image.tobytes())
+                file.write(pixels)
+                digests.seek(8 * position)
+                digests.write(hashlib.blake2b(pixels, digest_size=8).digest())
             os.fsync(file.fileno())
+            os.fsync(digests.fileno())
             for position in chunk.tolist():
                 stamps[position] = expected[position]
             bar.update(len(chunk))

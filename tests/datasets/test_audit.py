@@ -13,6 +13,7 @@ from ltbench.datasets.image_facts import examine
 from ltbench.datasets.image_files import FileSource
 from ltbench.datasets.longtail import PARTS
 from ltbench.datasets.manifest import Manifest
+from ltbench.datasets.splits import make_split
 from ltbench.datasets.synthetic import Synthetic
 
 IMAGES = {  # id: label, lesion, patient, part
@@ -175,6 +176,15 @@ def test_the_declared_split_needs_no_image(source: Planted) -> None:
     manifest = declared_split(source, split="lesion", **asked)
     assert len(manifest.ids) == len(IMAGES) and not source.present.any()
     assert not len(audit(source, manifest).pairs[0].leaked["lesion"])
+
+
+def test_the_split_of_what_is_there_is_that_of_a_run(source: Planted) -> None:
+    """With `--allow-missing` the audit looks at the split that a run has."""
+    numbers = {"n_max": "auto", "val_per_class": 1, "test_per_class": 1, "seed": 3}
+    request = {"split": "paper", "split_dir": None, "ratio": 2.0, **numbers}
+    found = declared_split(source, **request, allow_missing=True)
+    assert found.digest == make_split(source, **request, allow_missing=True).digest
+    assert "unused_missing" not in found.ids
 
 
 def test_images_without_files_are_compared_too() -> None:
