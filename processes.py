@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 
@@ -33,7 +34,24 @@ def preload(modules: Sequence[str]) -> None:
         from multiprocessing.forkserver import ensure_running, set_forkserver_preload
 
         set_forkserver_preload(list(modules))
-        ensure_running()
+        with ctrl_c_ignored():
+            ensure_running()
+
+
+@contextmanager
+def ctrl_c_ignored() -> Iterator[None]:
+    """Start processes that leave Ctrl-C to their parent from their first moment on.
+
+    Does nothing outside the main thread, which alone may say what a signal does.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def prepare_worker() -> None:

@@ -152,7 +152,7 @@ def load_plugin(path: Path) -> None:
 
     Raises
     ------
-    UserError : the file is missing, fails on import, or registers a taken name
+    UserError : the file is missing, fails on import, registers nothing or a taken name
     """
     path = Path(path).resolve()
     if not path.is_file():
@@ -167,6 +167,9 @@ def load_plugin(path: Path) -> None:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
+        own = (each for each in vars(module).values() if getattr(each, "__module__", "") == module_name)
+        if not any("name" in vars(each) for each in own if isinstance(each, type)):  # which registering sets
+            raise UserError(f"plug-in {path} registers no method or dataset; decorate a class with @register")
     except UserError:
         del sys.modules[module_name]
         raise

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -21,7 +18,7 @@ from tqdm import tqdm
 from ltbench.benchmarks.command import os_error_line
 from ltbench.benchmarks.trial import TrialSpec, run_trial
 from ltbench.errors import UserError
-from ltbench.processes import prepare_worker, worker_context
+from ltbench.processes import ctrl_c_ignored, prepare_worker, worker_context
 
 _RETRY_SECONDS = 1.0
 
@@ -89,7 +86,7 @@ def _run_in_workers(specs: Sequence[TrialSpec], jobs: int) -> Iterator[Outcome]:
     queue, waited = deque(specs), set()
     running: dict[Connection, TrialSpec] = {}
     try:
-        with _ctrl_c_ignored():
+        with ctrl_c_ignored():
             for slot in range(jobs):
                 here, there = context.Pipe()
                 process = context.Process(target=_work, args=(there, slot, bars), daemon=True)
@@ -151,19 +148,6 @@ def _attempt(spec: TrialSpec, slot: int) -> Outcome:
     except Exception as error:  # one broken trial must not take the others with it; its traceback is shown
         reason = str(error).partition("\n")[0]
         return Outcome(spec, "failed", f"{spec.label}: {type(error).__name__}: {reason}", traceback.format_exc())
-
-
-@contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    """Start processes that leave Ctrl-C to their parent from their first moment on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _put_off(queue: deque[TrialSpec], spec: TrialSpec, waited: set[Path]) -> None:

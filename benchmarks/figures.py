@@ -163,6 +163,7 @@ def _main(options: argparse.Namespace) -> int:
     known = {name for setting in settings for row in setting.rows for name in (row.name, row.result["method"])}
     _check("method", options.method or (), sorted(known))
     wanted = known if options.method is None else set(options.method)
+    drawn = 0
     for folder, setting in zip(setting_folders(settings), settings, strict=True):
         rows = [row for row in setting.rows if {row.name, row.result["method"]} & wanted]
         if not rows:
@@ -171,7 +172,13 @@ def _main(options: argparse.Namespace) -> int:
         if len(shared) < len(rows) and "per-class" in kinds:
             names = ", ".join(row.name for row in shared)
             print(f"{folder}: per-class shows {names}; choose others with --method", file=sys.stderr)
-        _draw_setting(options.out / folder, pictures(kinds, rows, options.results, shared))
+        drawn += _draw_setting(options.out / folder, pictures(kinds, rows, options.results, shared))
+    if not drawn:
+        names = ", ".join(kinds)
+        raise UserError(
+            f"none of the chosen figures ({names}) exists for these trials; choose others with --figure or --method "
+            "(story, for example, is of trials of flex)"
+        )
     return 0
 
 
@@ -183,16 +190,20 @@ def _check(kind: str, names: Iterable[str], known: Sequence[str]) -> None:
             raise unknown(kind, name, known)
 
 
-def _draw_setting(folder: Path, wanted: Iterable[Picture]) -> None:
+def _draw_setting(folder: Path, wanted: Iterable[Picture]) -> int:
+    """Draw pictures, print their paths; return how many there are."""
     from ltbench.benchmarks.plot_style import save
 
+    drawn = 0
     for picture in wanted:
         figure = picture.draw()
         if isinstance(figure, str):
             print(f"{folder / picture.name}: {figure}", file=sys.stderr)
             continue
+        drawn += 1
         for path in save(figure, folder / picture.name):
             print(path)
+    return drawn
 
 
 if __name__ == "__main__":

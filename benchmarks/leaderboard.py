@@ -1,6 +1,7 @@
 """Leaderboards: tables made from the records of finished trials alone.
 
     python benchmarks/leaderboard.py --results results --table ratios --format latex
+    python benchmarks/leaderboard.py --method ce flex --ratio 100 --table metrics
     python benchmarks/leaderboard.py --published
 
 Every number is computed anew from the trials' saved predictions. Only trials of the same data, split and protocol
@@ -39,6 +40,39 @@ def render_all(records: Iterable[Record], style: str, kinds: Sequence[str] = ("o
     return render([table for kind in kinds for table in TABLES[kind](settings)], style)
 
 
+def selected(records: Sequence[Record], options: argparse.Namespace) -> list[Record]:
+    """Return the records that `--dataset`, `--ratio`, `--method` and `--protocol` leave.
+
+    Raises
+    ------
+    UserError : a data set or method that no record has, a ratio that is none, or nothing is left
+    """
+    from ltbench.benchmarks.run import ratio_values
+    from ltbench.errors import UserError
+    from ltbench.registry import unknown
+
+    left = list(records)
+    for key, wanted in (("dataset", options.dataset), ("method", options.method)):
+        known = sorted({record.result[key] for record in records})
+        for name in wanted or ():
+            if name not in known:
+                raise unknown(key, name, known)
+        left = [record for record in left if wanted is None or record.result[key] in wanted]
+    if options.ratio is not None:
+        ratios = ratio_values(options.ratio)
+        natural = "natural" in ratios
+        left = [
+            each for each in left if each.result["ratio"] in ratios or (natural and each.result.get("natural", False))
+        ]
+    left = [record for record in left if record.result["protocol_digest"].startswith(options.protocol)]
+    if not left:
+        raise UserError(
+            f"{options.results} holds no trial that --dataset, --ratio, --method and --protocol leave; "
+            "leave one of them out"
+        )
+    return left
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parsed = Parser(prog="leaderboard.py", description="Print tables of a results folder.")
@@ -47,6 +81,10 @@ def parser() -> argparse.ArgumentParser:
         "--table", default="overview", metavar="NAME", help=f"{', '.join(KINDS)}; default: overview, of each ratio"
     )
     parsed.add_argument("--published", action="store_true", help="the paper's numbers beside these, instead of --table")
+    parsed.add_argument("--dataset", nargs="+", metavar="NAME", help="data sets to show; default: all")
+    parsed.add_argument("--ratio", nargs="+", metavar="R", help="ratios to show, or natural; default: all")
+    parsed.add_argument("--method", nargs="+", metavar="NAME", help="methods to show; default: all")
+    parsed.add_argument("--protocol", default="", metavar="DIGEST", help="first digits of the protocol's; default: all")
     parsed.add_argument("--format", default="github", metavar="NAME", help=f"{', '.join(FORMATS)}; default: github")
     return parsed
 
@@ -71,6 +109,8 @@ def _main(options: argparse.Namespace) -> int:
     records = list(find_records(options.results)) if there else []
     if not records and not options.published:
         raise UserError(f"{options.results} holds no finished trial; run benchmarks/run.py first")
+    if records:
+        records = selected(records, options)
     if options.published:
         from ltbench.benchmarks.published import beside
         from ltbench.benchmarks.standings import settings_of

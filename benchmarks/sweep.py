@@ -290,8 +290,14 @@ def _choices(texts: Sequence[str], methods: Sequence[str]) -> dict[str, list[Any
         if name in choices:
             raise UserError(f"--set gives {name} twice; list its values once, with commas between them")
         read = dict.fromkeys(values.split(","))
-        for method in methods:
-            config = registry.get(method).Config
+        configs = {method: registry.get(method).Config for method in methods}
+        lacking = [method for method, own in configs.items() if name not in {each.name for each in fields(own)}]
+        if 0 < len(lacking) < len(methods):
+            raise UserError(
+                f"a grid sets {name} for every method, and {', '.join(lacking)} has no such hyper-parameter; "
+                "make a sweep of the methods that have it"
+            )
+        for method, config in configs.items():
             read = {value: getattr(configure(method, config, "paper", {name: value}), name) for value in read}
         choices[name] = list(dict.fromkeys(read.values()))
     return choices

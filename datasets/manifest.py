@@ -259,7 +259,9 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
 def _check_names(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
     missing = [column for column in columns if column not in names]
     if missing:
-        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}; it has: {', '.join(names)}")
+        held = ", ".join(names)
+        advice = "; separate fields by commas, not by semicolons or tabs" if {";", "\t"} & set(held) else ""
+        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}; it has: {held}{advice}")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise UserError(f"{path} has the column {repeated[0]!r} more than once; rename or remove the others")

@@ -7,6 +7,7 @@ ordinary Python, and a method of one stage never notices.
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ltbench.methods import HOOKS
 from ltbench.methods.hyperparameters import check_config
 from ltbench.samplers import shuffled_stream
 
@@ -334,6 +336,24 @@ def full_precision(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def _check_hooks(method: type[Method]) -> None:
+    """Refuse a name that looks like a misspelt hook: nothing would call it, and the base class's would run instead.
+
+    Raises
+    ------
+    TypeError
+    """
+    for name in vars(method):
+        if name.startswith("_") or name in HOOKS or hasattr(Method, name):
+            continue
+        near = difflib.get_close_matches(name, HOOKS, n=1, cutoff=0.75)
+        if near:
+            raise TypeError(
+                f"{method.__name__}.{name} is no hook; did you mean {near[0]!r}? "
+                "(begin the name of a method of your own with an underscore)"
+            )
+
+
 class Method(nn.Module):
     """Base of every plug-in. Override the hooks that you need; as it stands it is plain cross-entropy.
 
@@ -353,6 +373,7 @@ class Method(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         check_config(cls.__name__, cls.Config)
+        _check_hooks(cls)
 
     name: ClassVar[str]
 

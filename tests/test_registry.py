@@ -128,6 +128,14 @@ def test_a_broken_plugin_leaves_nothing(tmp_path: Path) -> None:
     assert "mine" not in methods.available()
 
 
+def test_a_plugin_that_registers_nothing_is_refused(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"mine\.py registers no method or dataset; decorate a class"):
+            load_plugin(plugin(tmp_path, "mine", PLUGIN.replace('@register("{name}")', "")))
+    load_plugin(plugin(tmp_path, "mine"))
+    assert "mine" in methods.available()
+
+
 def test_a_plugin_that_is_missing_or_no_python(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing\.py does not exist"):
         load_plugin(tmp_path / "nothing.py")

@@ -490,6 +490,7 @@ def test_rows_left_out_of_shared_axes_are_told(tmp_path: Path, capsys: Any) -> N
         (["--figure", "confusoin"], "did you mean 'confusion'?"),
         (["--method", "flxe"], "did you mean 'flex'?"),
         (["--results", "nowhere"], "does not exist"),
+        (["--figure", "story", "--method", "ce"], "none of the chosen figures (story) exists"),
         (["--figure"], "expected at least one argument"),
     ],
     ids=str,

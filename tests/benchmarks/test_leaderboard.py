@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from ltbench.benchmarks.leaderboard import KINDS, main, render_all
+from ltbench.benchmarks.protocol import PRESETS
 from ltbench.benchmarks.records import Record, find_records
 from ltbench.benchmarks.rendering import FORMATS, Cell, Table, render
 from ltbench.benchmarks.standings import settings_of
@@ -217,6 +218,55 @@ def test_command_line_refuses_in_one_line(
     assert main(arguments.split()) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and BAD[arguments] in captured.err and len(captured.err.splitlines()) == 1
+
+
+def shown(text: str) -> tuple[list[str], int]:
+    """Return the methods that tables name, and the number of tables."""
+    named = [name for name in ("ce", "flex", "my_best") if re.search(rf"^\|.*\b{name}\b", text, re.MULTILINE)]
+    return named, text.count("### ")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "methods", "tables"),
+    [
+        ([], ["ce", "flex", "my_best"], 2),
+        (["--ratio", "100"], ["ce", "flex", "my_best"], 1),
+        (["--ratio", "30", "100", "--method", "ce", "flex"], ["ce", "flex"], 2),
+        (["--dataset", "toy", "--protocol", PRESETS["quick"].digest()[:6]], ["ce", "flex", "my_best"], 2),
+    ],
+)
+def test_trials_are_selected(
+    chosen: list[str], methods: list[str], tables: int, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--results", str(results), *chosen]) == 0
+    assert shown(capsys.readouterr().out) == (methods, tables)
+
+
+def test_a_selection_changes_no_number(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--results", str(results), "--ratio", "100"]) == 0
+    alone = capsys.readouterr().out
+    assert main(["--results", str(results)]) == 0
+    assert alone.strip() in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("chosen", "reason"),
+    [
+        (["--method", "flexx"], "did you mean 'flex'"),
+        (["--dataset", "tyo"], "did you mean 'toy'"),
+        (["--ratio", "big"], "a number or natural"),
+        (["--ratio", "natural"], "holds no trial that --dataset"),
+        (["--ratio", "31"], "holds no trial that --dataset"),
+        (["--protocol", "zz"], "holds no trial that --dataset"),
+    ],
+    ids=str,
+)
+def test_a_selection_of_nothing_is_refused_in_one_line(
+    chosen: list[str], reason: str, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--results", str(results), *chosen]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and reason in captured.err and len(captured.err.splitlines()) == 1
 
 
 def test_a_table_without_rows_is_told(

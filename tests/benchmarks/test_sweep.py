@@ -219,6 +219,8 @@ BAD = {
     "create --method ldam --set drw=maybe": "drw must be true or false",
     "create --method ldam --set dwr=true": "did you mean 'drw'",
     "create --method ldam --set drw": "--set takes",
+    "create --method ce focal --set gamma=1,2": "a grid sets gamma for every method, and ce has no such",
+    "create --method ce rs --set gamma=1,2": "method ce has no hyper-parameters",
     "create --method ce --register": "no W&B key",
     "run --method ldam --search bayes": "runs grids",
 }

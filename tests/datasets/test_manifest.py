@@ -74,6 +74,8 @@ def test_a_failed_write_keeps_the_old_file(manifest, tmp_path, monkeypatch):
         ("", "not a CSV table"),
         ("id,label,class,lesion,part\n", "lists no image"),
         ("id,label,class,part\na,0,NV,train\n", r"lacks the column\(s\) lesion"),
+        ("id;label;class;lesion;part\na;0;NV;a;train\n", "; separate fields by commas"),
+        ("id\tlabel\tclass\tlesion\tpart\na\t0\tNV\ta\ttrain\n", "; separate fields by commas"),
         ("id,label,class,lesion,part\na,0,NV,a,train\nb,0,NV,b,dev\n", "line 3 .* unknown part"),
         ("id,label,class,lesion,part\na,0,NV,a,train\n\nb,-1,NV,b,val\n", "line 4 .* not a class id"),
         ("id,label,class,lesion,part\na,1.5,NV,a,train\n", "line 2 .* not a class id"),

@@ -260,3 +260,14 @@ def test_heads_fit_backbones_whose_features_are_not_the_channels_of_the_last_map
             1,
             3,
         )
+
+
+@pytest.mark.parametrize(("name", "hook"), [("los", "loss"), ("stage", "stages"), ("on_epoch_ends", "on_epoch_end")])
+def test_a_misspelt_hook_is_refused(name: str, hook: str) -> None:
+    with pytest.raises(TypeError, match=f"Mine.{name} is no hook; did you mean '{hook}'"):
+        type("Mine", (Method,), {name: lambda self, *given: None})
+
+
+def test_names_that_are_no_misspelt_hooks_are_taken() -> None:
+    own = dict.fromkeys((*HOOKS, "_los", "temperature", "forward"), lambda self, *given: None)
+    assert issubclass(type("Mine", (Method,), own), Method)
