@@ -25,15 +25,16 @@ from ltbench.benchmarks.tables import TABLES
 FLEX = {"pretrain": "ssl", "selection": "anchor", "query": "none"}
 
 
-@pytest.fixture
-def results(tmp_path: Path, add_record: Callable[..., dict[str, Any]]) -> Path:
-    """Three methods at two ratios, one with hyper-parameters of its own."""
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, add_record: Callable[..., dict[str, Any]]) -> Path:
+    """Three methods at two ratios, one with hyper-parameters of its own; only read."""
+    folder = tmp_path_factory.mktemp("results")
     for ratio in (30.0, 100.0):
         for trial in range(2):
-            add_record(tmp_path, "my_best", trial, 0.95, ratio=ratio)
-            add_record(tmp_path, "ce", trial, 0.6, ratio=ratio)
-            add_record(tmp_path, "flex", trial, 0.7, changed={"query": "none"}, hyperparameters=FLEX, ratio=ratio)
-    return tmp_path
+            add_record(folder, "my_best", trial, 0.95, ratio=ratio)
+            add_record(folder, "ce", trial, 0.6, ratio=ratio)
+            add_record(folder, "flex", trial, 0.7, changed={"query": "none"}, hyperparameters=FLEX, ratio=ratio)
+    return folder
 
 
 def records(results: Path) -> list[Record]:

@@ -327,8 +327,7 @@ def test_help_and_list_import_nothing_heavy() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize(("number", "code", "jobs"), [(signal.SIGINT, 130, "2"), (signal.SIGTERM, 143, "1")])
 def test_interrupted_runs_say_how_to_resume(number: int, code: int, jobs: str, tmp_path: Path) -> None:
     out = tmp_path / "results"
     arguments = [*TINY, "--method", "ce", "--epochs", "500", "--patience", "500", "--trials", "2", "--out", str(out)]

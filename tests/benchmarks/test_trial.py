@@ -59,7 +59,7 @@ def test_every_method_trains_and_records(name: str, make_spec: Any, tiny_dataset
     assert not list(spec.folder.glob("**/*.tmp")) and not list((spec.folder / "journal").glob("*.pt"))
 
 
-@pytest.mark.parametrize("name", methods.available())
+@pytest.mark.parametrize("name", ["ce", "flex", "oltr"])  # all of them, and killed in between: test_resume.py
 def test_the_same_trial_twice_gives_the_same_numbers(
     name: str, make_spec: Any, numbers_of: Any, tmp_path: Path
 ) -> None:
@@ -81,7 +81,7 @@ def test_trials_differ_and_a_further_trial_leaves_the_first_alone(make_spec: Any
 def test_no_epoch_has_more_steps_than_one_pass_over_the_training_set(make_spec: Any) -> None:
     steps = {}
     for name in methods.available():
-        for length in ("pass", "steps"):
+        for length in ("pass", "steps") if name == "flex" else ("steps",):
             spec = make_spec(name)
             protocol = replace(spec.protocol, epoch_length=length, epochs=2)
             spec = replace(spec, protocol=protocol, folder=spec.folder / length)
