@@ -23,7 +23,7 @@ import numpy as np
 from scipy.special import expit, logit, stdtrit
 
 from ltbench.benchmarks.command import Parser, guarded
-from ltbench.benchmarks.comparison import interval, paired_difference
+from ltbench.benchmarks.comparison import image_weights, interval, paired_difference
 
 SIZES = {
     "8 x 100": (100,) * 8,
@@ -64,7 +64,7 @@ class Regime:
     @property
     def shares(self) -> np.ndarray:
         """float64 [n], 1 / (K n_c)."""
-        return 1 / (len(self.sizes) * np.repeat(self.sizes, self.sizes))
+        return image_weights(self.labels)
 
     def draw(self, rng: np.random.Generator, gains: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """Return scores of methods on the same images, float64 [m, T, n], and their true mean class accuracies [m].

@@ -129,7 +129,7 @@ def _download(options: argparse.Namespace) -> int:
     elif not missing:
         print(f"all images are there, in {options.data_root}")
     if dataset.archive_folder:
-        _fetch_archive_images(dataset.archive_folder, options)
+        _fetch_archive_images(dataset, options)
     if not options.dry_run:
         _require_all(dataset, options)
     return 0
@@ -174,15 +174,15 @@ def _fetch(remote: Remote, options: argparse.Namespace) -> None:
         print(f"there: {fetch(remote, options.data_root)}", flush=True)
 
 
-def _fetch_archive_images(name: str, options: argparse.Namespace) -> None:
-    """Fetch the missing images of a folder from the ISIC Archive, by the archive's own program."""
+def _fetch_archive_images(dataset: type[Source], options: argparse.Namespace) -> None:
+    """Fetch the missing images of the archive's folder from the ISIC Archive, by the archive's own program."""
     from ltbench.datasets.isic_cli import commands, fetch_images
 
-    folder = options.data_root / name
+    folder = options.data_root / dataset.archive_folder
     if options.dry_run and _missing(options) is None:
         print(f"would then fetch the images of the ISIC Archive that the tables name, to {folder}, by isic-cli")
         return
-    wanted = [image for image, file in _missing_of(_source(options)).items() if file.startswith(f"{name}/")]
+    wanted = [image for image, file in _missing_of(_source(options)).items() if _of_archive(dataset, file)]
     print(f"{len(wanted)} images of the ISIC Archive are missing in {folder}", flush=True)
     if options.dry_run:
         print("\n".join(map(shlex.join, commands(wanted, folder))))

@@ -23,11 +23,9 @@ from ltbench.benchmarks.records import plain
 from ltbench.benchmarks.rendering import Cell, Table
 from ltbench.benchmarks.standings import BASELINE, Row, Setting
 from ltbench.benchmarks.tables import title_of
+from ltbench.datasets.base import NATURAL
 
 TRIALS = 5
-NATURAL = "natural"
-"""Ratio of a table whose data are not thinned to a ratio."""
-
 SETUP = {"isic2019": ("paper", 5000), "isic_archive": ("paper_archive", 9012)}
 """Of the paper's data sets, the preset that is its protocol, and the training images of the largest class."""
 
