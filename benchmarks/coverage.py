@@ -22,8 +22,8 @@ from functools import cache
 import numpy as np
 from scipy.special import expit, logit, stdtrit
 
-from ltbench.benchmarks.command import Parser, guarded
-from ltbench.benchmarks.comparison import image_weights, interval, paired_difference
+from ltbench.benchmarks.analysis.intervals import image_weights, interval, paired_difference
+from ltbench.benchmarks.cli.command import Parser, guarded
 
 SIZES = {
     "8 x 100": (100,) * 8,

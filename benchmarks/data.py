@@ -19,15 +19,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltbench.benchmarks.command import EXIT_BAD_INPUT, Parser, guarded
+from ltbench.benchmarks.cli.command import EXIT_BAD_INPUT, Parser, guarded
 from ltbench.errors import UserError
 from ltbench.processes import available_cores
 
 if TYPE_CHECKING:
     from ltbench.datasets.base import Source
-    from ltbench.datasets.image_files import FileSource
-    from ltbench.datasets.manifest import Manifest
-    from ltbench.datasets.remote import Remote
+    from ltbench.datasets.download.remote import Remote
+    from ltbench.datasets.sources._image_files import FileSource
+    from ltbench.datasets.splits.manifest import Manifest
 
 EXIT_LEAKS = 1
 
@@ -85,14 +85,14 @@ def _main(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from ltbench.benchmarks.dataset_info import datasets_table
+    from ltbench.benchmarks.cli.dataset_info import datasets_table
 
     print(datasets_table())
     return 0
 
 
 def _info(options: argparse.Namespace) -> int:
-    from ltbench.benchmarks.dataset_info import counts_table, describe, expected_table
+    from ltbench.benchmarks.cli.dataset_info import counts_table, describe, expected_table
 
     described = describe(options.name)
     try:
@@ -106,7 +106,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _download(options: argparse.Namespace) -> int:
-    from ltbench.benchmarks.dataset_info import how_to_get, licence_lines, remotes_of
+    from ltbench.benchmarks.cli.dataset_info import how_to_get, licence_lines, remotes_of
     from ltbench.datasets import registry
 
     dataset = registry.get(options.name)
@@ -137,7 +137,7 @@ def _download(options: argparse.Namespace) -> int:
 
 def _missing(options: argparse.Namespace) -> dict[str, str] | None:
     """Return the images that are missing, by id, and where they are expected; None: it cannot be told."""
-    from ltbench.datasets.image_files import FileSource
+    from ltbench.datasets.sources._image_files import FileSource
 
     try:
         source = _source(options)
@@ -166,7 +166,7 @@ def _require_all(dataset: type[Source], options: argparse.Namespace) -> None:
 
 
 def _fetch(remote: Remote, options: argparse.Namespace) -> None:
-    from ltbench.datasets.remote import fetch
+    from ltbench.datasets.download.remote import fetch
 
     if options.dry_run:
         print(f"would fetch {remote.url} as {options.data_root / remote.name}")
@@ -176,7 +176,7 @@ def _fetch(remote: Remote, options: argparse.Namespace) -> None:
 
 def _fetch_archive_images(dataset: type[Source], options: argparse.Namespace) -> None:
     """Fetch the missing images of the archive's folder from the ISIC Archive, by the archive's own program."""
-    from ltbench.datasets.isic_cli import commands, fetch_images
+    from ltbench.datasets.download.isic_cli import commands, fetch_images
 
     folder = options.data_root / dataset.archive_folder
     if options.dry_run and _missing(options) is None:
@@ -191,8 +191,8 @@ def _fetch_archive_images(dataset: type[Source], options: argparse.Namespace) ->
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from ltbench.datasets.checks.verification import MANIFEST, count_problems, problems, write_manifest
     from ltbench.datasets.loading import resolve
-    from ltbench.datasets.verification import MANIFEST, count_problems, problems, write_manifest
 
     root = resolve(options.name, options.data_root)[1]
     if root is None:
@@ -224,10 +224,10 @@ def _print_errors(kind: str, lines: Sequence[str]) -> None:
 def _audit(options: argparse.Namespace) -> int:
     import numpy as np
 
-    from ltbench.benchmarks.audit_report import audit_text
-    from ltbench.datasets.audit import audit
-    from ltbench.datasets.image_facts import examine
-    from ltbench.datasets.near_duplicates import DISTANCE
+    from ltbench.benchmarks.cli.audit_report import audit_text
+    from ltbench.datasets.checks.audit import audit
+    from ltbench.datasets.checks.image_facts import examine
+    from ltbench.datasets.checks.near_duplicates import DISTANCE
 
     distance = DISTANCE if options.distance is None else options.distance
     if not 0 <= distance <= 64:
@@ -250,7 +250,7 @@ def _audit(options: argparse.Namespace) -> int:
 def _split(source: Source, options: argparse.Namespace) -> tuple[Manifest, dict[str, Any]]:
     """Return the split that the options mean, and its name, ratio and seed."""
     from ltbench.benchmarks.run import n_max_value, ratio_values
-    from ltbench.datasets.audit import declared_split
+    from ltbench.datasets.checks.audit import declared_split
     from ltbench.datasets.loading import split_request
 
     (asked,) = ratio_values(None if options.ratio is None else [options.ratio])

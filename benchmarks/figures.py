@@ -15,13 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltbench.benchmarks.command import Parser, guarded
+from ltbench.benchmarks.cli.command import Parser, guarded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ltbench.benchmarks.records import Record
-    from ltbench.benchmarks.standings import Row, Setting
+    from ltbench.benchmarks.analysis.records import Record
+    from ltbench.benchmarks.analysis.standings import Row, Setting
 
 FIGURES = ("curves", "per-class", "confusion", "reliability", "story", "counts", "samples")
 TRIAL_FIGURES = ("curves", "confusion", "reliability", "story")
@@ -30,7 +30,7 @@ TRIAL_FIGURES = ("curves", "confusion", "reliability", "story")
 
 def chosen_few(rows: Sequence[Row], at_most: int = 6) -> list[Row]:
     """Return the first rows, and the baseline: few enough to share axes."""
-    from ltbench.benchmarks.standings import BASELINE
+    from ltbench.benchmarks.analysis.standings import BASELINE
 
     few = list(rows[:at_most])
     baseline = [row for row in rows[at_most:] if row.name == BASELINE]
@@ -65,8 +65,10 @@ def pictures(kinds: Iterable[str], rows: Sequence[Row], results: Path, shared: S
     results : folder of the results, in which images are looked for
     shared : the rows that are drawn on shared axes, few of them
     """
-    from ltbench.benchmarks import plot_accuracy, plot_calibration, plot_data
-    from ltbench.benchmarks.standings import BASELINE
+    from ltbench.benchmarks.analysis.standings import BASELINE
+    from ltbench.benchmarks.plots import accuracy as plot_accuracy
+    from ltbench.benchmarks.plots import calibration as plot_calibration
+    from ltbench.benchmarks.plots import images as plot_data
 
     kinds, first = set(kinds), rows[0].records[0]
     names = first.result["class_names"]
@@ -85,7 +87,9 @@ def pictures(kinds: Iterable[str], rows: Sequence[Row], results: Path, shared: S
 
 
 def _pictures_of_row(kinds: set[str], row: Row, reference: Row | None, results: Path) -> Iterator[Picture]:
-    from ltbench.benchmarks import plot_accuracy, plot_story, plot_training
+    from ltbench.benchmarks.plots import accuracy as plot_accuracy
+    from ltbench.benchmarks.plots import story as plot_story
+    from ltbench.benchmarks.plots import training as plot_training
 
     first = row.records[0]
     stem = first.folder.parent.name
@@ -109,7 +113,7 @@ def trial_pictures(record: Record) -> Iterator[Picture]:
     ------
     UserError : predictions are missing or corrupt
     """
-    from ltbench.benchmarks.standings import settings_of
+    from ltbench.benchmarks.analysis.standings import settings_of
 
     (setting,) = settings_of([record])
     found = pictures(TRIAL_FIGURES, setting.rows, record.folder.parents[2], setting.rows)
@@ -117,7 +121,7 @@ def trial_pictures(record: Record) -> Iterator[Picture]:
 
 
 def _with_images(record: Record, results: Path, draw: Callable[..., Figure]) -> Figure | str:
-    from ltbench.benchmarks.plot_data import find_store, manifest_of
+    from ltbench.benchmarks.plots.images import find_store, manifest_of
 
     manifest = manifest_of(record)
     store = find_store(record, manifest, results)
@@ -150,8 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    from ltbench.benchmarks.records import find_records
-    from ltbench.benchmarks.standings import settings_of
+    from ltbench.benchmarks.analysis.records import find_records
+    from ltbench.benchmarks.analysis.standings import settings_of
     from ltbench.errors import UserError
 
     _check("figure", options.figure, (*FIGURES, "all"))
@@ -192,7 +196,7 @@ def _check(kind: str, names: Iterable[str], known: Sequence[str]) -> None:
 
 def _draw_setting(folder: Path, wanted: Iterable[Picture]) -> int:
     """Draw pictures, print their paths; return how many there are."""
-    from ltbench.benchmarks.plot_style import save
+    from ltbench.benchmarks.plots.style import save
 
     drawn = 0
     for picture in wanted:

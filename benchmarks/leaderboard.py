@@ -16,11 +16,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltbench.benchmarks.command import Parser, guarded
-from ltbench.benchmarks.rendering import FORMATS, render
+from ltbench.benchmarks.analysis.rendering import FORMATS, render
+from ltbench.benchmarks.cli.command import Parser, guarded
 
 if TYPE_CHECKING:
-    from ltbench.benchmarks.records import Record
+    from ltbench.benchmarks.analysis.records import Record
 
 KINDS = ("overview", "ratios", "groups", "ablation", "per-class", "cost", "metrics")
 
@@ -33,8 +33,8 @@ def render_all(records: Iterable[Record], style: str, kinds: Sequence[str] = ("o
     style : one of `FORMATS`
     kinds : of `KINDS`
     """
-    from ltbench.benchmarks.standings import settings_of
-    from ltbench.benchmarks.tables import TABLES
+    from ltbench.benchmarks.analysis.standings import settings_of
+    from ltbench.benchmarks.analysis.tables import TABLES
 
     settings = settings_of(records)
     return render([table for kind in kinds for table in TABLES[kind](settings)], style)
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    from ltbench.benchmarks.records import find_records
+    from ltbench.benchmarks.analysis.records import find_records
     from ltbench.errors import UserError
     from ltbench.registry import unknown
 
@@ -112,8 +112,8 @@ def _main(options: argparse.Namespace) -> int:
     if records:
         records = selected(records, options)
     if options.published:
-        from ltbench.benchmarks.published import beside
-        from ltbench.benchmarks.standings import settings_of
+        from ltbench.benchmarks.analysis.published import beside
+        from ltbench.benchmarks.analysis.standings import settings_of
 
         text = render(beside(settings_of(records)), options.format)
     else:

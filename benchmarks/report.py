@@ -23,13 +23,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltbench.benchmarks.command import Parser, guarded
-from ltbench.benchmarks.rendering import Cell, Table
-from ltbench.benchmarks.report_parts import HEADINGS, Part, overlap_line, setting_parts, short_name, table_html
+from ltbench.benchmarks.analysis.rendering import Cell, Table
+from ltbench.benchmarks.cli.command import Parser, guarded
+from ltbench.benchmarks.pages.parts import HEADINGS, Part, overlap_line, setting_parts, short_name, table_html
 
 if TYPE_CHECKING:
-    from ltbench.benchmarks.records import Record
-    from ltbench.benchmarks.standings import Setting
+    from ltbench.benchmarks.analysis.records import Record
+    from ltbench.benchmarks.analysis.standings import Setting
 
 _READING = (
     "Numbers are mean ± standard deviation over the trials; bold is the best, ≈ marks a method whose difference to "
@@ -50,7 +50,7 @@ def report(records: Sequence[Record], results: Path, *, published: bool = False)
     ------
     UserError : predictions of a trial are missing, corrupt or contradict its result
     """
-    from ltbench.benchmarks.standings import settings_of
+    from ltbench.benchmarks.analysis.standings import settings_of
 
     settings = settings_of(records)
     contents, sections = ['<li><a href="#all">All settings</a></li>'], [_all_settings(settings, published)]
@@ -70,7 +70,8 @@ def report(records: Sequence[Record], results: Path, *, published: bool = False)
 def _page(**pieces: str) -> bytes:
     """Return the page, `report.html` with its pieces, style and script in their places."""
     template, style, script = (
-        Path(__file__).with_name(f"report.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "css", "js")
+        (Path(__file__).parent / "pages" / f"report.{suffix}").read_text(encoding="utf-8")
+        for suffix in ("html", "css", "js")
     )
     digest = base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode()
     policy = (
@@ -99,8 +100,8 @@ def _lead(records: Sequence[Record], settings: Sequence[Setting]) -> str:
 
 
 def _all_settings(settings: Sequence[Setting], published: bool) -> str:
-    from ltbench.benchmarks.published import beside
-    from ltbench.benchmarks.tables import TABLES
+    from ltbench.benchmarks.analysis.published import beside
+    from ltbench.benchmarks.analysis.tables import TABLES
 
     headers = ["data", "split", "protocol", "methods", "trials", "best method", "mean per-class accuracy"]
     about = "Only methods of one setting are compared. Of the best: mean over trials and 95 % interval, in percent."
@@ -136,7 +137,7 @@ def _setting_line(setting: Setting) -> list[Cell]:
 
 def _with_tables(settings: Sequence[Setting]) -> Iterator[tuple[Setting, dict[str, list[Table]]]]:
     """Yield each setting with its tables, as the leaderboard of all settings has them."""
-    from ltbench.benchmarks.tables import TABLES
+    from ltbench.benchmarks.analysis.tables import TABLES
 
     built = {kind: iter(TABLES[kind](settings)) for kind in HEADINGS if kind != "ablation"}
     for setting in settings:
@@ -195,8 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    from ltbench.benchmarks.records import find_records, write_bytes
+    from ltbench.benchmarks.analysis.records import find_records
     from ltbench.errors import UserError
+    from ltbench.files import write_bytes
 
     out = options.out or options.results / "report.html"
     records = list(find_records(options.results))

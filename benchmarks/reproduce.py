@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ltbench.benchmarks import run
-from ltbench.benchmarks.command import Parser, guarded, leave
+from ltbench.benchmarks.cli.command import Parser, guarded, leave
 from ltbench.errors import UserError
 from ltbench.registry import unknown
 
 if TYPE_CHECKING:
-    from ltbench.benchmarks.records import Record
-    from ltbench.benchmarks.trial import TrialSpec
+    from ltbench.benchmarks.analysis.records import Record
+    from ltbench.benchmarks.training.trial_spec import TrialSpec
 
 _FIGURE_METHODS = ("ce", "rw", "flex")
 
@@ -60,7 +60,7 @@ def variants(target: Target) -> list[tuple[list[str], list[str]]]:
     """Return what a target needs: methods, and the `NAME=VALUE` that they are run with."""
     if target.table is None:
         return [(list(target.methods), [])]
-    from ltbench.benchmarks.published import read_published
+    from ltbench.benchmarks.analysis.published import read_published
 
     published = read_published()
     rows = published[published["table"] == target.table]
@@ -118,11 +118,11 @@ def _main(named: argparse.Namespace, others: list[str]) -> int:
 
 
 def _print_table(target: Target, plans: Sequence[run.Plan], options: argparse.Namespace) -> None:
-    from ltbench.benchmarks.published import beside
-    from ltbench.benchmarks.records import Record, read_result
-    from ltbench.benchmarks.rendering import render
-    from ltbench.benchmarks.standings import settings_of
-    from ltbench.benchmarks.tables import TABLES
+    from ltbench.benchmarks.analysis.published import beside
+    from ltbench.benchmarks.analysis.records import Record, read_result
+    from ltbench.benchmarks.analysis.rendering import render
+    from ltbench.benchmarks.analysis.standings import settings_of
+    from ltbench.benchmarks.analysis.tables import TABLES
 
     paths = [spec.folder / "result.json" for planned in plans for spec in planned.specs]
     settings = settings_of(Record(path.parent, read_result(path)) for path in paths if path.exists())
@@ -146,7 +146,7 @@ def _listed(plans: Sequence[run.Plan], records: Sequence[Record]) -> str:
     """Return the list of runs: how many trials are done and missing, and the time that the missing ones may take."""
     from tabulate import tabulate
 
-    from ltbench.benchmarks.trial import is_done
+    from ltbench.benchmarks.training.trial import is_done
 
     lines, left = [], 0.0
     rate = _Rate(plans[0], records)

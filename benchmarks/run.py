@@ -17,8 +17,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from ltbench.benchmarks import tracking
-from ltbench.benchmarks.command import EXIT_BAD_INPUT, Parser, guarded, leave
+from ltbench.benchmarks.cli.command import EXIT_BAD_INPUT, Parser, guarded, leave
+from ltbench.benchmarks.training import wandb_mirror
 from ltbench.errors import UserError
 from ltbench.processes import available_cores, preload
 from ltbench.registry import load_plugin, unknown
@@ -26,10 +26,10 @@ from ltbench.registry import load_plugin, unknown
 if TYPE_CHECKING:
     import torch
 
-    from ltbench.benchmarks.executor import Outcome
-    from ltbench.benchmarks.protocol import Protocol
-    from ltbench.benchmarks.records import Record
-    from ltbench.benchmarks.trial import TrialSpec
+    from ltbench.benchmarks.analysis.records import Record
+    from ltbench.benchmarks.executors.local import Outcome
+    from ltbench.benchmarks.training.protocol import Protocol
+    from ltbench.benchmarks.training.trial_spec import TrialSpec
     from ltbench.datasets.loading import SplitDataset
 
 _MAX_TRIALS = 1000
@@ -123,13 +123,13 @@ def _main(options: argparse.Namespace) -> int:
     for plugin in options.plugin:
         load_plugin(plugin)
     if options.list is not None:
-        from ltbench.benchmarks.listing import describe_method, listing
+        from ltbench.benchmarks.cli.listing import describe_method, listing
 
         print("\n\n".join(map(describe_method, options.list)) if options.list else listing())
         return 0
     planned = plan(options)
     if options.fresh and not options.dry_run:
-        from ltbench.benchmarks.trial import discard
+        from ltbench.benchmarks.training.trial import discard
 
         for spec in planned.specs:
             discard(spec.folder)
@@ -168,14 +168,14 @@ def plan(options: argparse.Namespace) -> Plan:
     """
     methods, ratios = method_names(options.method), ratio_values(options.ratio)
     check_ranges(options)
-    tracking.require(options.wandb)
+    wandb_mirror.require(options.wandb)
     numbers = sorted(set(options.trial or range(options.trials)))
     if options.jobs != 1 and not options.dry_run and not options.device.startswith("cuda"):
-        preload(["ltbench.benchmarks.executor"])
+        preload(["ltbench.benchmarks.executors.local"])
     datasets = _datasets(options, ratios)
     # Torch is imported from here on: what is wrong with names, numbers and tables has been said by now.
-    from ltbench.benchmarks.executor import share_threads
-    from ltbench.benchmarks.plan import configure_methods, trial_specs
+    from ltbench.benchmarks.executors.local import share_threads
+    from ltbench.benchmarks.training.trial_spec import configure_methods, trial_specs
 
     protocol, device = _protocol(options, datasets[0].source.preset)
     chosen = configure_methods(methods, assignments("--set", options.set), protocol, datasets)
@@ -240,7 +240,7 @@ def ratio_values(texts: Sequence[str] | None) -> list[float | str | None]:
 
 def check_ranges(options: argparse.Namespace) -> None:
     """Refuse what is wrong with options whatever the data are."""
-    from ltbench.benchmarks.rendering import FORMATS
+    from ltbench.benchmarks.analysis.rendering import FORMATS
 
     bounds = {"trials": (1, _MAX_TRIALS), "jobs": (1, 1024), "seed": (0, 2**31), "val_per_class": (1, None)}
     for name, (low, high) in {**bounds, "test_per_class": (1, None)}.items():
@@ -253,8 +253,8 @@ def check_ranges(options: argparse.Namespace) -> None:
             raise UserError(f"--trial must be from 0 to {_MAX_TRIALS - 1}, got {number}")
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
-    if options.wandb not in tracking.MODES:
-        raise unknown("--wandb mode", options.wandb, tracking.MODES)
+    if options.wandb not in wandb_mirror.MODES:
+        raise unknown("--wandb mode", options.wandb, wandb_mirror.MODES)
     if options.wandb_artifacts and options.wandb == "disabled":
         raise UserError("--wandb-artifacts needs --wandb online or offline")
 
@@ -286,7 +286,7 @@ def n_max_value(text: str | None) -> int | str | None:
 
 
 def _datasets(options: argparse.Namespace, ratios: Sequence[float | str | None]) -> list[SplitDataset]:
-    from ltbench.benchmarks.protocol import protocol_for
+    from ltbench.benchmarks.training.protocol import protocol_for
     from ltbench.datasets import registry
     from ltbench.datasets.loading import largest_common_n_max, load, require_common_test, resolve
 
@@ -320,9 +320,9 @@ def _datasets(options: argparse.Namespace, ratios: Sequence[float | str | None])
 
 
 def _protocol(options: argparse.Namespace, preset: str) -> tuple[Protocol, torch.device]:
-    from ltbench.benchmarks.device import resolve_device, resolve_precision
-    from ltbench.benchmarks.protocol import Protocol, protocol_for
-    from ltbench.benchmarks.trial import check_backbone
+    from ltbench.benchmarks.training.device import resolve_device, resolve_precision
+    from ltbench.benchmarks.training.protocol import Protocol, protocol_for
+    from ltbench.benchmarks.training.trial import check_backbone
 
     names = {field.name for field in fields(Protocol)} & set(vars(options)) - {"preset"}
     protocol = protocol_for(options.preset or preset, **{name: getattr(options, name) for name in names})
@@ -337,7 +337,7 @@ def _default_jobs(device: torch.device, trials: int) -> int:
 
 
 def _describe(planned: Plan) -> None:
-    from ltbench.benchmarks.trial import is_done
+    from ltbench.benchmarks.training.trial import is_done
 
     print(f"data: {planned.datasets[0].source.title}")
     for dataset in planned.datasets:
@@ -371,7 +371,7 @@ def _prepare(planned: Plan, options: argparse.Namespace) -> dict[str, str]:
 
 def _execute(specs: Sequence[TrialSpec], jobs: int) -> int:
     """Run the trials; return the exit code."""
-    from ltbench.benchmarks.executor import run_trials
+    from ltbench.benchmarks.executors.local import run_trials
 
     failures: list[Outcome] = []
     for outcome in run_trials(specs, jobs):
@@ -387,7 +387,7 @@ def _execute(specs: Sequence[TrialSpec], jobs: int) -> int:
 
 
 def _finished(spec: TrialSpec) -> str:
-    from ltbench.benchmarks.records import read_json
+    from ltbench.files import read_json
 
     result = read_json(spec.folder / "result.json")
     selected, cost = result["selection"], result["cost"]
@@ -413,9 +413,9 @@ def _print_leaderboards(planned: Plan, options: argparse.Namespace) -> None:
 
 def comparable_records(planned: Plan, results: Path) -> tuple[list[Record], int]:
     """Return the records that share a setting with a plan, and how many of the same data and ratios do not."""
-    from ltbench.benchmarks.protocol import json_digest
-    from ltbench.benchmarks.records import find_records, plain
-    from ltbench.benchmarks.standings import setting_key
+    from ltbench.benchmarks.analysis.records import find_records
+    from ltbench.benchmarks.analysis.standings import setting_key
+    from ltbench.files import json_digest, plain
 
     wanted = {json_digest(plain(setting_key(spec.config()))) for spec in planned.specs}
     folders = dict.fromkeys(spec.folder.parent.parent.name for spec in planned.specs)

@@ -22,8 +22,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ltbench.benchmarks import run, tracking
-from ltbench.benchmarks.command import Parser, guarded, leave
+from ltbench.benchmarks import run
+from ltbench.benchmarks.cli.command import Parser, guarded, leave
+from ltbench.benchmarks.training import wandb_mirror
 from ltbench.errors import UserError
 from ltbench.registry import load_plugin, unknown
 
@@ -102,7 +103,7 @@ def _definition(search: str, name: str, parameters: Mapping[str, Any], fixed: Se
         "program": "benchmarks/sweep.py",
         "command": ["${env}", "${interpreter}", "${program}", "job", *fixed, *wandb, "${args}"],
         "method": search,
-        "metric": {"name": tracking.SCORE, "goal": "maximize"},
+        "metric": {"name": wandb_mirror.SCORE, "goal": "maximize"},
         "parameters": dict(parameters),
     }
 
@@ -201,7 +202,7 @@ def _main(options: argparse.Namespace, others: list[str]) -> int:
     else:
         definitions = _searches(options, methods, ratios, fixed)
     if options.register:
-        tracking.require("online")
+        wandb_mirror.require("online")
     checked = {path: _checked(definition) for path, definition in definitions.items()}
     for path, definition in definitions.items():
         _write(path, definition)
@@ -215,7 +216,7 @@ def _main(options: argparse.Namespace, others: list[str]) -> int:
 
 def _refuse_unfit(fixed: argparse.Namespace, options: argparse.Namespace) -> None:
     """Refuse now what would fail in every job, as far as no data are needed to know it."""
-    from ltbench.benchmarks.protocol import Protocol, protocol_for
+    from ltbench.benchmarks.training.protocol import Protocol, protocol_for
     from ltbench.datasets import registry
 
     run.check_ranges(fixed)
@@ -269,7 +270,7 @@ def _runs(definition: Mapping[str, Any]) -> int:
 
 
 def _project() -> str:
-    return os.environ.get("WANDB_PROJECT", tracking.PROJECT)
+    return os.environ.get("WANDB_PROJECT", wandb_mirror.PROJECT)
 
 
 def _whole(ratios: Sequence[Ratio]) -> list[Ratio]:
@@ -344,7 +345,7 @@ def _checked(definition: Mapping[str, Any]) -> str:
 def _register(definition: Mapping[str, Any]) -> str:
     """Register a sweep; return the line that starts an agent. Waits a bounded time."""
     project = _project()
-    tracking.set_defaults()
+    wandb_mirror.set_defaults()
     answers: list[Any] = []
 
     def ask() -> None:
@@ -361,7 +362,7 @@ def _register(definition: Mapping[str, Any]) -> str:
     thread.join(_REGISTER_SECONDS)
     answer = answers[0] if answers else TimeoutError(f"no answer within {_REGISTER_SECONDS:g} s")
     if not isinstance(answer, str):
-        tracking.end_service()
+        wandb_mirror.end_service()
         reason = str(answer).strip().partition("\n")[0]
         raise UserError(f"W&B did not register the sweep ({type(answer).__name__}: {reason}); its file is written")
     return f"wandb agent {answer if '/' in answer else f'{project}/{answer}'}"

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltbench.benchmarks.command import Parser, guarded
+from ltbench.benchmarks.cli.command import Parser, guarded
 from ltbench.datasets.base import Source
 
 if TYPE_CHECKING:
     import torch
 
-    from ltbench.benchmarks.trainer import Trainer
+    from ltbench.benchmarks.training.trainer import Trainer
     from ltbench.methods.base import EpochReport, Stage
 
 _CLASSES = 8
@@ -113,14 +113,14 @@ def _trainer(
 ) -> Trainer:
     import torch
 
-    from ltbench.benchmarks.protocol import protocol_for
-    from ltbench.benchmarks.run_state import Journal
-    from ltbench.benchmarks.stage_cache import StageCache
-    from ltbench.benchmarks.trainer import Trainer
-    from ltbench.benchmarks.trial import build_method
-    from ltbench.datasets.augmentation import stored_size
-    from ltbench.datasets.image_part import ImagePart
-    from ltbench.datasets.image_store import build
+    from ltbench.benchmarks.training.journal import Journal
+    from ltbench.benchmarks.training.protocol import protocol_for
+    from ltbench.benchmarks.training.stage_cache import StageCache
+    from ltbench.benchmarks.training.trainer import Trainer
+    from ltbench.benchmarks.training.trial import build_method
+    from ltbench.datasets.images.augmentation import stored_size
+    from ltbench.datasets.images.part import ImagePart
+    from ltbench.datasets.images.store import build
 
     protocol = protocol_for("paper", backbone=backbone, image_size=size, batch_size=batch, precision=precision)
     source = RandomImages(steps * batch)
@@ -135,7 +135,7 @@ def _trainer(
 
 def _bare_steps(trainer: Trainer, optimizer: torch.optim.Optimizer, batch: int, steps: int) -> Callable[[], None]:
     """Return what the network alone costs: the same step on one batch that is ready in memory."""
-    from ltbench.benchmarks.device import autocast
+    from ltbench.benchmarks.training.device import autocast
     from ltbench.methods.base import Batch, Progress
 
     indices = np.arange(batch)
@@ -219,8 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(options: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    from ltbench.benchmarks.device import describe_device, prepare_process, resolve_device, resolve_precision
-    from ltbench.benchmarks.trial import check_backbone
+    from ltbench.benchmarks.training.device import describe_device, prepare_process, resolve_device, resolve_precision
+    from ltbench.benchmarks.training.trial import check_backbone
     from ltbench.errors import UserError
     from ltbench.processes import available_cores
 

@@ -14,8 +14,8 @@ from ltbench.registry import Registry
 if TYPE_CHECKING:
     from ltbench.datasets.base import Source
     from ltbench.datasets.loading import SplitDataset, load
-    from ltbench.datasets.longtail import pareto_class_counts
-    from ltbench.datasets.manifest import Manifest, overlap
+    from ltbench.datasets.splits.longtail import pareto_class_counts
+    from ltbench.datasets.splits.manifest import Manifest, overlap
 
 __all__ = [
     "Manifest",
@@ -29,17 +29,17 @@ __all__ = [
     "registry",
 ]
 
-registry: Registry = Registry("dataset", __name__, Path(__file__).parent)
+registry: Registry = Registry("dataset", f"{__name__}.sources", Path(__file__).parent / "sources")
 register = registry.register
 available = registry.available
 
 _HOMES = {
-    "Manifest": "manifest",
+    "Manifest": "splits.manifest",
     "Source": "base",
     "SplitDataset": "loading",
     "load": "loading",
-    "overlap": "manifest",
-    "pareto_class_counts": "longtail",
+    "overlap": "splits.manifest",
+    "pareto_class_counts": "splits.longtail",
 }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from ltbench.datasets.remote import Remote
+    from ltbench.datasets.download.remote import Remote
 
 NATURAL = "natural"
 """The ratio of data as they are."""

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ltbench.datasets import registry
-from ltbench.datasets.augmentation import stored_size
 from ltbench.datasets.base import NATURAL, Source
-from ltbench.datasets.image_store import ImageStore, build
-from ltbench.datasets.longtail import PARTS
-from ltbench.datasets.manifest import Manifest, Overlap, overlap
-from ltbench.datasets.present_classes import renumbered, without_absent_classes
-from ltbench.datasets.splits import make_split, restrict
+from ltbench.datasets.images.augmentation import stored_size
+from ltbench.datasets.images.store import ImageStore, build
+from ltbench.datasets.splits.draw import make_split, restrict
+from ltbench.datasets.splits.longtail import PARTS
+from ltbench.datasets.splits.manifest import Manifest, Overlap, overlap
+from ltbench.datasets.splits.present_classes import renumbered, without_absent_classes
 from ltbench.errors import UserError
 from ltbench.registry import unknown
 
 if TYPE_CHECKING:
     import torch
 
-    from ltbench.datasets.image_part import ImagePart
+    from ltbench.datasets.images.part import ImagePart
 
 _AUTO = "isic2019"
 _EMBEDDED = "synthetic"
@@ -82,7 +82,7 @@ class SplitDataset:
         """Return the images and labels of one part."""
         import torch
 
-        from ltbench.datasets.image_part import ImagePart
+        from ltbench.datasets.images.part import ImagePart
 
         ids, labels = self.manifest.part(name)
         return ImagePart(self.store(), ids, labels, torch.device(device))

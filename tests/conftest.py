@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from ltbench.benchmarks.plan import configure_methods, trial_specs
-from ltbench.benchmarks.protocol import Protocol, protocol_for
-from ltbench.benchmarks.trial import TrialSpec
+from ltbench.benchmarks.training.protocol import Protocol, protocol_for
+from ltbench.benchmarks.training.trial_spec import TrialSpec, configure_methods, trial_specs
 from ltbench.datasets.loading import SplitDataset, load
 
 SpecMaker = Callable[..., TrialSpec]

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ltbench.benchmarks.metrics import evaluate, frequency_groups
-from ltbench.benchmarks.protocol import PRESETS, Protocol, json_digest
-from ltbench.benchmarks.records import SCHEMA, write_arrays, write_json
+from ltbench.benchmarks.analysis.metrics import evaluate, frequency_groups
+from ltbench.benchmarks.analysis.records import SCHEMA
+from ltbench.benchmarks.training.protocol import PRESETS, Protocol
+from ltbench.files import json_digest, write_arrays, write_json
 
 RecordWriter = Callable[..., dict[str, Any]]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from real_data import DATA
 
 from ltbench.benchmarks import data
-from ltbench.datasets import remote
+from ltbench.datasets.download import remote
 
-SHARED = Path(os.environ.get("LTBENCH_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
-real = pytest.mark.skipif(not (SHARED / "isic2019-ham").is_dir(), reason="the ISIC 2019 folder is not here")
+real = pytest.mark.skipif(not (DATA / "isic2019-ham").is_dir(), reason="the ISIC 2019 folder is not here")
 
 
 @pytest.fixture
@@ -353,8 +352,8 @@ def test_a_download_fetches_what_the_options_say(
 @real
 @pytest.mark.parametrize(("ratio", "leaked"), [("100", 383), ("500", 245)])
 def test_the_published_splits_leak(ratio: str, leaked: int, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = ["--data-root", str(SHARED / "isic2019-ham")]
-    splits = ["--split-dir", str(SHARED / "flexsampling-splits" / "8-class"), "--no-images"]
+    folder = ["--data-root", str(DATA / "isic2019-ham")]
+    splits = ["--split-dir", str(DATA / "flexsampling-splits" / "8-class"), "--no-images"]
     assert data.main(["audit", "isic2019", *folder, "--ratio", ratio, *splits]) == 0
     assert f"leaks train/test: {leaked} of 800 test images" in capsys.readouterr().out
 
@@ -362,16 +361,14 @@ def test_the_published_splits_leak(ratio: str, leaked: int, capsys: pytest.Captu
 @real
 @pytest.mark.parametrize("ratio", ["100", "200", "500"])
 def test_splits_by_lesion_do_not(ratio: str, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = ["--data-root", str(SHARED / "isic2019-ham"), "--split", "lesion", "--no-images"]
+    folder = ["--data-root", str(DATA / "isic2019-ham"), "--split", "lesion", "--no-images"]
     assert data.main(["audit", "isic2019", *folder, "--ratio", ratio]) == 0
     assert "leaks train/test: 0 of 800 test images" in capsys.readouterr().out
 
 
 @real
 def test_the_archives_split_leaks_more(capsys: pytest.CaptureFixture[str]) -> None:
-    folder = ["--data-root", str(SHARED / "isic2019-ham"), "--no-images"]
-    assert (
-        data.main(["audit", "isic_archive", *folder, "--split-dir", str(SHARED / "flexsampling-splits/14-class")]) == 0
-    )
+    folder = ["--data-root", str(DATA / "isic2019-ham"), "--no-images"]
+    assert data.main(["audit", "isic_archive", *folder, "--split-dir", str(DATA / "flexsampling-splits/14-class")]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("leaks train/test: "))
     assert int(line.split()[2]) >= 2829

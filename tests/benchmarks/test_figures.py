@@ -23,21 +23,22 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import ltbench.benchmarks
+from ltbench.benchmarks.analysis.metrics import evaluate, frequency_groups, wilson_interval
+from ltbench.benchmarks.analysis.records import SCHEMA, Record, find_records
+from ltbench.benchmarks.analysis.standings import Row, settings_of
 from ltbench.benchmarks.figures import chosen_few, main, pictures, trial_pictures
-from ltbench.benchmarks.metrics import evaluate, frequency_groups, wilson_interval
-from ltbench.benchmarks.plot_accuracy import class_shares, confusion, confusion_counts, per_class_accuracy
-from ltbench.benchmarks.plot_calibration import BINS, reliability, reliability_bins
-from ltbench.benchmarks.plot_data import class_counts, find_store, manifest_of, mosaic
-from ltbench.benchmarks.plot_story import has_story, read_story, story_groups
-from ltbench.benchmarks.plot_style import DPI, png_of, save, series_style, svg_of, wrapped
-from ltbench.benchmarks.plot_training import mean_and_range, read_curves, stage_starts, training_curves
-from ltbench.benchmarks.protocol import PRESETS, Protocol, json_digest
-from ltbench.benchmarks.records import SCHEMA, Record, find_records, write_arrays, write_json, write_lines
-from ltbench.benchmarks.standings import Row, settings_of
-from ltbench.benchmarks.trial import run_trial
+from ltbench.benchmarks.plots.accuracy import class_shares, confusion, confusion_counts, per_class_accuracy
+from ltbench.benchmarks.plots.calibration import BINS, reliability, reliability_bins
+from ltbench.benchmarks.plots.images import class_counts, find_store, manifest_of, mosaic
+from ltbench.benchmarks.plots.story import has_story, read_story, story_groups
+from ltbench.benchmarks.plots.style import DPI, png_of, save, series_style, svg_of, wrapped
+from ltbench.benchmarks.plots.training import mean_and_range, read_curves, stage_starts, training_curves
+from ltbench.benchmarks.training.protocol import PRESETS, Protocol
+from ltbench.benchmarks.training.trial import run_trial
 from ltbench.datasets.loading import SplitDataset
-from ltbench.datasets.manifest import Manifest
+from ltbench.datasets.splits.manifest import Manifest
 from ltbench.errors import UserError
+from ltbench.files import json_digest, write_arrays, write_json, write_lines
 
 QUICK = PRESETS["quick"]
 COUNTS = (300, 100, 30, 10)

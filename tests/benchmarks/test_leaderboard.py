@@ -15,12 +15,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from ltbench.benchmarks.analysis.records import Record, find_records
+from ltbench.benchmarks.analysis.rendering import FORMATS, Cell, Table, render
+from ltbench.benchmarks.analysis.standings import settings_of
+from ltbench.benchmarks.analysis.tables import TABLES
 from ltbench.benchmarks.leaderboard import KINDS, main, render_all
-from ltbench.benchmarks.protocol import PRESETS
-from ltbench.benchmarks.records import Record, find_records
-from ltbench.benchmarks.rendering import FORMATS, Cell, Table, render
-from ltbench.benchmarks.standings import settings_of
-from ltbench.benchmarks.tables import TABLES
+from ltbench.benchmarks.training.protocol import PRESETS
 
 FLEX = {"pretrain": "ssl", "selection": "anchor", "query": "none"}
 
@@ -173,7 +173,7 @@ class _Balanced(HTMLParser):
 def test_latex_compiles(results: Path, tmp_path: Path) -> None:
     bodies = [render_all(records(results), "latex", [kind]) for kind in KINDS]
     settings = settings_of(records(results))
-    from ltbench.benchmarks.published import beside
+    from ltbench.benchmarks.analysis.published import beside
 
     bodies.append(render(beside(settings), "latex"))
     bodies += [render([toy(name, notes=[name])], "latex") for name in ('<a>|"b"', "*a\nb*", "[a] \\~^%&#$_{}")]

@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 
 import ltbench.benchmarks
+from ltbench.benchmarks.analysis.records import find_records
 from ltbench.benchmarks.leaderboard import render_all
-from ltbench.benchmarks.records import find_records, write_lines
 from ltbench.benchmarks.report import main, report
-from ltbench.datasets.manifest import Manifest
+from ltbench.datasets.splits.manifest import Manifest
+from ltbench.files import write_lines
 
 BROWSER = shutil.which("chromium")
 NAMES = ["nævus & co", "</td><script>alert(1)</script>", 'the "third"', "it's $4 ${title}"]
@@ -271,7 +272,7 @@ def test_a_corrupt_record_is_named(add_record: Any, tmp_path: Path, capsys: Any)
 
 
 def test_importing_the_modules_imports_nothing_slow() -> None:
-    imports = "import ltbench.benchmarks.report, ltbench.benchmarks.report_parts, sys"
+    imports = "import ltbench.benchmarks.report, ltbench.benchmarks.pages.parts, sys"
     code = f"{imports}; assert not {{'matplotlib', 'pandas', 'numpy', 'torch'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 

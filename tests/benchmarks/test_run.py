@@ -17,9 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ltbench.benchmarks import leaderboard, records, run
+import ltbench
+from ltbench.benchmarks import leaderboard, run
+from ltbench.benchmarks.analysis import records
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(ltbench.__file__).parent
 SETTINGS = {"ratio": 5, "epochs": 2, "image-size": 16, "n-max": 30, "val-per-class": 3, "test-per-class": 4}
 TINY = [word for name, value in SETTINGS.items() for word in (f"--{name}", str(value))]
 TINY += ["--batch-size", "16", "--jobs", "1", "--precision", "fp32"]

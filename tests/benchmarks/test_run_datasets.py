@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from ltbench.benchmarks import run
-from ltbench.benchmarks.records import Record, find_records
-from ltbench.datasets.manifest import Manifest
+from ltbench.benchmarks.analysis.records import Record, find_records
+from ltbench.datasets.splits.manifest import Manifest
 
 SHORT = "--method ce --trials 1 --epochs 1 --batch-size 16 --jobs 1 --precision fp32 --preset quick --image-size 16"
 CLASSES_2019 = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")

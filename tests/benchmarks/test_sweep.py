@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+import ltbench
 from ltbench.benchmarks import run, sweep
 from ltbench.methods import available, configure, registry
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(ltbench.__file__).parent
 FIXED = ["--dataset", "synthetic", "--epochs", "1"]
 GRID = ["--method", "ce", "rs", "--ratio", "5", "10.5", "--trials", "3"]
 SETTINGS = {"dataset": "synthetic", "epochs": 1, "image-size": 16, "n-max": 30, "val-per-class": 3, "jobs": 1}

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ltbench.benchmarks.protocol import Protocol
-from ltbench.benchmarks.trial import run_trial
+from ltbench.benchmarks.training.protocol import Protocol
+from ltbench.benchmarks.training.trial import run_trial
 from ltbench.errors import UserError
 from ltbench.methods import Batch, Plateau, Progress, Stage, StageResult, Task, create
 from ltbench.methods.base import Run

@@ -11,8 +11,8 @@ import timm
 import torch
 from torch.nn import functional
 
-from ltbench.benchmarks.records import read_predictions
-from ltbench.benchmarks.trial import run_trial
+from ltbench.benchmarks.analysis.records import read_predictions
+from ltbench.benchmarks.training.trial import run_trial
 from ltbench.errors import UserError
 from ltbench.methods import Batch, Method, Progress, Task, create
 

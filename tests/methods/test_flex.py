@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from ltbench.benchmarks.device import compute_dtype
-from ltbench.benchmarks.inference import Inference
-from ltbench.benchmarks.protocol import Protocol
-from ltbench.benchmarks.trial import build_method, run_trial
+from ltbench.benchmarks.training.device import compute_dtype
+from ltbench.benchmarks.training.inference import Inference
+from ltbench.benchmarks.training.protocol import Protocol
+from ltbench.benchmarks.training.trial import build_method, run_trial
 from ltbench.datasets import pareto_class_counts
+from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.datasets.loading import SplitDataset
-from ltbench.datasets.transforms import BatchTransform
 from ltbench.errors import UserError
 from ltbench.methods.base import EpochReport, Plateau, Run
 from ltbench.methods.flex import FlexibleSampling, QueryRule

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from ltbench.benchmarks.protocol import Protocol
+from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.errors import UserError
 from ltbench.methods import Method, available, configure, hp, registry
 from ltbench.methods.hyperparameters import PROTOCOL_FIELDS

@@ -11,9 +11,10 @@ import pytest
 import timm
 import torch
 
-from ltbench.benchmarks.inference import Inference
-from ltbench.benchmarks.records import read_predictions, read_tensors
-from ltbench.benchmarks.trial import run_trial
+from ltbench.benchmarks.analysis.records import read_predictions
+from ltbench.benchmarks.training.inference import Inference
+from ltbench.benchmarks.training.trial import run_trial
+from ltbench.files import read_tensors
 from ltbench.methods import Batch, Method, Progress, Task, create
 from ltbench.methods.base import Pool
 from ltbench.samplers import class_aware_stream

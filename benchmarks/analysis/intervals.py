@@ -1,0 +1,283 @@
+"""Honest error bars, and paired comparison of methods, over trials and test images.
+
+All trials are scored on the same test images. A mean over them varies for three reasons: another training run would be
+better or worse (the trial), other test images would be easier or harder (the image), and whether this run gets this
+image right is partly luck. Averaging over more trials does not make the images more, nor the other way round, so the
+three are estimated apart. `python benchmarks/coverage.py` shows by simulation how often the intervals hold the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+from ltbench.benchmarks.analysis.metrics import wilson_interval
+
+_ROUNDING = 1e-13  # what is smaller than this share of the scores is 0 but for rounding
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its interval.
+
+    Attributes
+    ----------
+    value : the mean
+    low, high : ends of the interval; NaN where one image alone leaves it unknown
+    standard_error, degrees_of_freedom : of the t distribution behind it
+    """
+
+    value: float
+    low: float
+    high: float
+    standard_error: float
+    degrees_of_freedom: float
+
+
+def class_balanced_scores(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Return float64 [n] that sum to the mean per-class accuracy: 1 / (K n_c) for an image that is right, else 0.
+
+    Parameters
+    ----------
+    labels : int64 [n]; K is the number of classes that have images, n_c that of images of the image's class
+    logits : float [n, number of classes]
+
+    Raises
+    ------
+    ValueError : labels and logits do not fit
+    """
+    labels, logits = np.asarray(labels), np.asarray(logits)
+    if labels.ndim != 1 or logits.ndim != 2 or len(labels) != len(logits):
+        raise ValueError(f"labels {labels.shape} and logits {logits.shape} are not [n] and [n, K]")
+    return image_weights(labels) * (logits.argmax(axis=1) == labels)
+
+
+def image_weights(labels: np.ndarray, class_weights: np.ndarray | None = None) -> np.ndarray:
+    """Return what an image that is right adds to a mean over classes: float64 [n], w_c / n_c.
+
+    Parameters
+    ----------
+    labels : int64 [n]
+    class_weights : float [number of classes], w_c by class id; None: 1 / K for each of the K classes that have images
+
+    Raises
+    ------
+    ValueError : a class that has images and no weight above 0
+    """
+    counts = np.bincount(labels)
+    weights = np.full(len(counts), 1 / (counts > 0).sum()) if class_weights is None else np.asarray(class_weights)
+    if len(weights) < len(counts) or not (weights[: len(counts)][counts > 0] > 0).all():
+        raise ValueError("every class that has images needs a weight above 0")
+    return weights[labels] / counts[labels]
+
+
+def interval(
+    scores: np.ndarray, labels: np.ndarray, confidence: float = 0.95, class_weights: np.ndarray | None = None
+) -> Estimate:
+    """Return the mean over trials of the scores' sum over images, with its interval over new trials and new images.
+
+    Let y[t, i] be the scores, S_t = Σ_i y[t, i], and s² a variance with n - 1 in the denominator. Then
+
+    - V_T = s²(S_t) / T is what differs between trials: trial effects, and luck;
+    - V_I = Σ_c n_c s²(mean_t y[t, i] of the images i of class c) is what differs between images: difficulty, and luck;
+    - V_E = Σ_c n_c s²(what trial and image leave of y) / T is luck alone;
+
+    and the variance is V = V_T + V_I - V_E, in which luck counts once; at least V_T. (If V is 0 because the trials have
+    equal sums by chance, it is V_E.) The interval is the mean ± the quantile of Student's t times √V, with ν degrees
+    of freedom,
+
+        1 / ν = ρ / (T - 1) + (1 - ρ) / ν_I,    ρ = V_T / V,    ν_I = V_I² / Σ_c (V_Ic² / (n_c - 1)).
+
+    So few trials make it wide only if it is the trials that differ. Satterthwaite's approximation has ρ² and (1 - ρ)²
+    for ρ and 1 - ρ; but V_T of few trials is often small by chance, which makes √V and the quantile small at once, and
+    intervals by it cover less than they should.
+
+    One trial says nothing of others: V = V_I and ν = ν_I, and the interval is that of this trained network.
+
+    Small classes: s² of a class counts as if one image more differed as much as images of the mean class do. So three
+    images that happen to be all right do not stand for certainty, and a class of one image has a variance. If no class
+    has two images, all are taken as one class.
+
+    Scores within 0 and w_c / n_c, as those of `class_balanced_scores`, where w_c = 1 / K, have ends within 0 and 1. If
+    they show no variance because all are at the same end, Wilson's interval of 1 / Σ_c (w_c² / n_c) images is taken; if
+    because every class is either all right or all wrong, the variance is that of classes of which two more images
+    were the other way: V = Σ_c 2 w_c² / ((n_c + 1) (n_c + 2)), as Agresti and Coull add two.
+
+    Simulated coverage at 95 % (`benchmarks/coverage.py`; 8 classes of 10 to 100 images, or 14 of 2575 to 3): 93 to 97 %
+    of three trials or more, the upper end where few trials meet strong image effects; 90 to 97 % of two trials, the
+    lower end where both trials and images differ much; of one trial 94 to 96 %, of the 14 classes 92 to 96 %, and less
+    where classes of a few images are nearly all right, as one trial may then have seen nothing of what is wrong.
+
+    Parameters
+    ----------
+    scores : float [T, n], `class_balanced_scores` of T trials, or others that are w_c / n_c for an image that is right
+    labels : int64 [n]
+    class_weights : float [number of classes], w_c by class id; None: equal ones
+
+    Raises
+    ------
+    ValueError : shapes that do not fit, scores that are not finite, a confidence outside 0 and 1
+    """
+    scores, labels = _checked(scores, labels, confidence)
+    weights = image_weights(labels, class_weights)
+    estimate = _estimate(scores, labels, weights, confidence)
+    if (scores < 0).any() or (scores > weights * (1 + _ROUNDING)).any():
+        return estimate
+    if not scores.any() or np.allclose(scores, weights, rtol=_ROUNDING, atol=0):
+        return _of_equal_images(estimate, weights, confidence)
+    low, high = (float(np.clip(end, 0, 1)) for end in (estimate.low, estimate.high))
+    return replace(estimate, low=low, high=high)
+
+
+def paired_difference(
+    first: np.ndarray,
+    second: np.ndarray,
+    labels: np.ndarray,
+    confidence: float = 0.95,
+    class_weights: np.ndarray | None = None,
+) -> tuple[Estimate, float]:
+    """Return the difference in mean per-class accuracy, first minus second, and the two-sided p-value of none.
+
+    As `interval`, of the differences of the scores: what both methods share of an image cancels, and of a trial too.
+    The statistic is |difference| / √V, with the same ν. If images differ by luck alone, it is the paired t-test over
+    trials; for one trial and one class it is the paired t-test over images. If the methods differ on all images of
+    some classes and on none of the others, the variance is that of two more images each, as for `interval`. If they
+    never differ, p is 1 and the interval [0, 0].
+
+    Simulated level at 5 %: 3 to 7 % of three trials or more, 4 to 9 % of two. One trial compares two trained networks,
+    not two methods: it tells them apart although the next two may be the other way round.
+
+    Parameters
+    ----------
+    first, second : float [T, n], `class_balanced_scores` of the same trials on the same images
+    labels : int64 [n]
+    class_weights : as for `interval`
+
+    Raises
+    ------
+    ValueError : as `interval`
+    """
+    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if first.shape != second.shape:
+        raise ValueError(f"the methods' scores are of different shapes: {first.shape} and {second.shape}")
+    difference, labels = _checked(first - second, labels, confidence)
+    estimate = _estimate(difference, labels, image_weights(labels, class_weights), confidence)
+    if estimate.standard_error == 0:
+        return estimate, float(estimate.value == 0)
+    statistic = abs(estimate.value) / estimate.standard_error
+    return estimate, float(2 * stdtr(estimate.degrees_of_freedom, -statistic))
+
+
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return Holm's adjusted p-values, in the given order: max over the smaller ones j of (m - j) p_(j), at most 1.
+
+    NaN, a comparison that was not made, stays NaN and does not count in m.
+
+    Raises
+    ------
+    ValueError : not a sequence of numbers between 0 and 1
+    """
+    given = np.asarray(p_values, dtype=np.float64)
+    made = np.flatnonzero(~np.isnan(given))
+    if given.ndim != 1 or ((given[made] < 0) | (given[made] > 1)).any():
+        raise ValueError("p-values are a sequence of numbers between 0 and 1")
+    adjusted = np.full(given.shape, np.nan)
+    order = made[np.argsort(given[made], kind="stable")]
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(np.arange(len(order), 0, -1) * given[order]))
+    return adjusted
+
+
+def _checked(scores: np.ndarray, labels: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    if scores.ndim != 2 or labels.shape != scores.shape[1:] or scores.size == 0:
+        raise ValueError(f"scores {scores.shape} and labels {labels.shape} are not [T, n] and [n], T and n at least 1")
+    if not np.isfinite(scores).all():
+        raise ValueError("scores are not finite")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}, not between 0 and 1")
+    return scores, labels
+
+
+def _estimate(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, confidence: float) -> Estimate:
+    """Return the mean and its interval, not yet cut to the range that the scores can have."""
+    value, scale = float(scores.sum(axis=1).mean()), float(np.abs(scores).sum(axis=1).max())
+    variance, freedom = _variance(scores, labels, weights, (_ROUNDING * scale) ** 2)
+    value = 0.0 if abs(value) <= _ROUNDING * scale else value
+    error = float(np.sqrt(variance))
+    half = error * float(stdtrit(freedom, (1 + confidence) / 2)) if error else 0.0
+    return Estimate(value, value - half, value + half, error, freedom)
+
+
+def _variance(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, rounding: float) -> tuple[float, float]:
+    """Return V and ν of `interval`; (0, infinity) where all scores are 0, NaN twice for one image.
+
+    Parameters
+    ----------
+    scores : float64 [T, n]
+    labels : int64 [n]
+    weights : float64 [n], `image_weights`
+    rounding : a variance up to this is 0
+    """
+    trials = len(scores)
+    if not scores.any():
+        return 0.0, float("inf")
+    if scores.shape[1] == 1:
+        return float("nan"), float("nan")
+    images, residuals, freedom = _within_classes(scores, labels, weights)
+    by_trial = float(scores.sum(axis=1).var(ddof=1)) / trials if trials > 1 else 0.0
+    by_trial = by_trial if by_trial > rounding else 0.0
+    by_image, luck = float(images.sum()), float(residuals.sum())
+    variance = by_trial + max(by_image - luck, 0.0)
+    if variance <= rounding:
+        variance = luck
+    if variance <= rounding:
+        return _two_more_images(labels, weights)
+    share = by_trial / variance
+    inverse = share / (trials - 1) if share else 0.0
+    if by_image > rounding:
+        inverse += (1 - share) * float((images**2 / freedom).sum()) / by_image**2
+    return variance, 1 / inverse if inverse else float("inf")
+
+
+def _two_more_images(labels: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """Return V and ν where no class shows a variance: as if two more images of each were other than the rest."""
+    _, first, counts = np.unique(labels, return_index=True, return_counts=True)
+    of_class = 2 * (weights[first] * counts) ** 2 / ((counts + 1) * (counts + 2))
+    freedom = np.maximum(counts - 1, 1)
+    return float(of_class.sum()), float(of_class.sum() ** 2 / (of_class**2 / freedom).sum())
+
+
+def _within_classes(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return V_Ic, V_Ec (0 for one trial) and n_c - 1, float64 each, of the classes c of two images or more.
+
+    Classes of one image are in it: their share of the variance is in what the mean class lends (see `interval`).
+    """
+    trials = len(scores)
+    _, first, strata, counts = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
+    if counts.max() == 1:
+        strata, counts, first = np.zeros_like(strata), counts.sum(keepdims=True), first[:1]
+    member = (strata[:, None] == np.arange(len(counts))).astype(np.float64)
+    centred = scores - (scores @ member / counts)[:, strata]
+    of_image = centred.mean(axis=0)
+    known = counts > 1
+    sizes, freedom = counts[known], counts[known] - 1.0
+    image = (of_image**2 @ member)[known] / freedom
+    residual = (((centred - of_image) ** 2).sum(axis=0) @ member)[known] / (freedom * max(trials - 1, 1))
+    # In units of right and wrong, y n_c / w_c, a class has the variance ((n_c - 1) s_c² + mean of s² over classes) /
+    # n_c, and V is Σ_c of it w_c² / n_c. Written as Σ_c part s_c², the mean's part goes to the classes it is from.
+    share = weights[first]  # w_c / n_c
+    parts = freedom + (share**2).sum() / (len(sizes) * share[known] ** 2)
+    return parts * image, parts * residual / trials, freedom
+
+
+def _of_equal_images(estimate: Estimate, weights: np.ndarray, confidence: float) -> Estimate:
+    """Return Wilson's interval for a method that is right, or wrong, on every image in every trial."""
+    images = 1 / float((weights**2).sum())
+    value = round(estimate.value)
+    low, high = wilson_interval(value * images, images, confidence)
+    return replace(estimate, value=float(value), low=low, high=high)

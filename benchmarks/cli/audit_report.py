@@ -1,0 +1,102 @@
+"""What an audit found, as text: tables of classes and overlaps, and the images of which something is to be said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tabulate import tabulate
+
+from ltbench.datasets.checks.audit import Audit, Finding, PairAudit, imbalance
+from ltbench.datasets.splits.longtail import PARTS
+
+_EXAMPLES = 10
+_UNKNOWN = "n/a"
+_ALIGNED = ("left", *["right"] * 4)
+
+
+def audit_text(found: Audit, heading: str) -> str:
+    """Return the report of an audit."""
+    source = found.source
+    lines = [f"### {heading}", "", _classes(found), "", _overlaps(found), ""]
+    lines += [_verdict(pair) for pair in found.pairs]
+    unknown = int((found.manifest.lesions == found.manifest.ids).sum())
+    if source.has_lesion_ids and unknown:
+        lines.append(f"lesion unknown for {unknown} images of the split; each counts as a lesion of its own")
+    if source.patients is not None:
+        lines.append(f"patient unknown for {int((source.patients == '').sum())} of {len(source.ids)} images")
+    lines += ["", *_images(found)]
+    lines += _listed("different labels", found.conflicts, found)
+    if found.facts is not None:
+        lines += _listed("unreadable", found.unreadable, found)
+        lines += _listed("odd size, shape or mode", found.odd, found)
+    return "\n".join(lines)
+
+
+def _classes(found: Audit) -> str:
+    counts = found.class_counts()
+    rows = [
+        [name, *(int(counts[part][label]) for part in (*PARTS, "all"))]
+        for label, name in enumerate(found.source.class_names)
+    ]
+    ratios = [imbalance(counts[part]) for part in (*PARTS, "all")]
+    rows.append(["all classes", *(int(counts[part].sum()) for part in (*PARTS, "all"))])
+    rows.append(["imbalance ratio", *(_UNKNOWN if ratio is None else f"{ratio:.4g}" for ratio in ratios)])
+    return tabulate(
+        rows, ["class", *PARTS, "all labelled"], tablefmt="github", disable_numparse=True, colalign=_ALIGNED
+    )
+
+
+def _overlaps(found: Audit) -> str:
+    headers = ["images of", "known from", "images", "same image", "same lesion", "same patient"]
+    headers += ["same pixels", "near-duplicate", "alike, no lesion id tells", "in any way"]
+    rows = []
+    for pair in found.pairs:
+        said = [_counted(pair.leaked.get(kind), pair.total, pair.total) for kind in ("id", "lesion", "patient")]
+        looks = (pair.leaked.get("content"), pair.leaked.get("near"), pair.beyond_lesions)
+        shown = [_counted(positions, pair.examined, pair.total) for positions in looks]
+        rows.append([pair.second, pair.first, pair.total, *said, *shown, len(pair.any)])
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=["left"] * 2 + ["right"] * 8)
+
+
+def _counted(positions: np.ndarray | None, examined: int, total: int) -> str:
+    """Return a number of images, and of how many where not all were examined."""
+    if positions is None:
+        return _UNKNOWN
+    return str(len(positions)) if examined == total else f"{len(positions)} of {examined}"
+
+
+def _verdict(pair: PairAudit) -> str:
+    count = len(pair.any)
+    share = f" ({100 * count / pair.total:.1f} %)" if count else ""
+    lesions = "" if "lesion" in pair.leaked else "; lesions are not known"
+    return f"leaks {pair.first}/{pair.second}: {count} of {pair.total} {pair.second} images{share}{lesions}"
+
+
+def _images(found: Audit) -> list[str]:
+    labelled, present = len(found.source.ids), int(found.source.present.sum())
+    if found.facts is None:
+        return [f"images: not examined; {present} of {labelled} are there"]
+    same = [len(finding.positions) for finding in found.duplicates if finding.what == "same pixels"]
+    near = len(found.duplicates) - len(same)
+    return [
+        f"images: {len(found.facts.positions)} of {labelled} examined, the others are missing"
+        if present < labelled
+        else f"images: all {labelled} examined",
+        f"duplicates: {sum(same)} images in {len(same)} groups of the same pixels, {near} pairs of near-duplicates",
+    ]
+
+
+def _listed(title: str, findings: Sequence[Finding], found: Audit) -> list[str]:
+    """Return how many findings there are, and the first of them."""
+    lines = [f"{title}: {len(findings)}"]
+    for finding in findings[:_EXAMPLES]:
+        source = found.source
+        named = ", ".join(
+            f"{source.ids[position]} {source.class_names[source.labels[position]]}"
+            for position in finding.positions[:_EXAMPLES]
+        )
+        lines.append(f"  {named}: {finding.what}")
+    if len(findings) > _EXAMPLES:
+        lines.append(f"  and {len(findings) - _EXAMPLES} more; --json FILE lists all")
+    return lines

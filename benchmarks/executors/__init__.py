@@ -1,0 +1,1 @@
+"""Ways to run trials: each takes specs and yields outcomes, and keeps no state."""

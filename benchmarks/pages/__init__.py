@@ -1,0 +1,1 @@
+"""The report of a results folder as one HTML file."""

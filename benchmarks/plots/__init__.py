@@ -1,0 +1,1 @@
+"""Pictures, each a function from standings to a figure."""

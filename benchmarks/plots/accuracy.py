@@ -1,0 +1,129 @@
+"""Accuracy on the test images, from the saved predictions: by class, and which classes are taken for which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ltbench.benchmarks.plots.style import WIDTH, class_labels, drawing, new_figure, of_trials, series_style, wrapped
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ltbench.benchmarks.analysis.standings import Row
+
+_MANY_CLASSES = 16  # from here on the numbers of a confusion matrix would not be legible
+
+
+def class_shares(row: Row) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return mean accuracy over the trials of each class, and its 95 % interval: float [K], three times.
+
+    The interval is that of `Row.class_estimate`; NaN for a class without a test image.
+    """
+    found = [row.class_estimate(label) for label in range(len(row.result["class_names"]))]
+    value, low, high = np.array([[each.value, each.low, each.high] for each in found]).T
+    return value, low, high
+
+
+def confusion_counts(row: Row) -> np.ndarray:
+    """Return test images by true (first) and predicted class, summed over trials: int [K, K]."""
+    return np.sum([measured["confusion"] for measured in row.measured], axis=0)
+
+
+@drawing
+def per_class_accuracy(rows: Sequence[Row]) -> Figure:
+    """Draw test accuracy of each class against its number of training images (the paper's Figure 3).
+
+    A point is the mean over the trials, its bar the interval of `class_shares`. Where classes are so alike in size
+    that their names would overlap, they stand side by side instead.
+
+    Parameters
+    ----------
+    rows : of one setting, few enough to be told apart
+    """
+    result = rows[0].result
+    sizes, names = np.asarray(result["class_counts"]), result["class_names"]
+    over = "trials and test images" if len(rows[0].trials) > 1 else "test images (Wilson's)"
+    figure = new_figure(WIDTH, 4.0, f"Mean over the trials, and the 95 % interval over {over}")
+    axes = figure.subplots()
+    places, room = _class_places(sizes)
+    for number, row in enumerate(rows):
+        share, low, high = class_shares(row)
+        x = _beside(places, room, (number - (len(rows) - 1) / 2) / len(rows))
+        drawn = np.argsort(x)
+        arms = 100 * np.array([share - low, high - share]).clip(min=0)
+        style = series_style(number) | {"linewidth": 0.9, "elinewidth": 0.8, "capsize": 1.5}
+        if room is None:
+            style["linestyle"] = "none"
+        axes.errorbar(x[drawn], 100 * share[drawn], arms[:, drawn], label=wrapped(row.name, 40), **style)
+    _name_classes(axes, places, names, sizes, logarithmic=room is not None)
+    axes.set_ylim(-3, 103)
+    axes.set_ylabel("test accuracy of the class (%)")
+    columns = min(4 if max(len(row.name) for row in rows) < 24 else 2, len(rows))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
+    return figure
+
+
+def _class_places(sizes: np.ndarray) -> tuple[np.ndarray, float | None]:
+    """Return where classes stand, float [K]: at their sizes, with the smallest gap between logarithms; or in a row.
+
+    In a row, largest class first, there is no such gap: None.
+    """
+    known = np.maximum(sizes, 1).astype(float)
+    gaps = np.diff(np.sort(np.log(known)))
+    if len(gaps) and gaps.min() > 0.04 * gaps.sum():
+        return known, float(gaps.min())
+    return np.argsort(np.argsort(-sizes, kind="stable")).astype(float), None
+
+
+def _beside(places: np.ndarray, room: float | None, shift: float) -> np.ndarray:
+    """Return places moved sideways by a share of the room between two classes."""
+    return places + 0.8 * shift if room is None else places * np.exp(-0.64 * shift * room)
+
+
+def _name_classes(
+    axes: Axes, places: np.ndarray, names: Sequence[str], sizes: np.ndarray, *, logarithmic: bool
+) -> None:
+    """Name the classes: below where they stand in a row, on top of an axis of their sizes."""
+    labels = [f"{name}\n{size}" for name, size in zip(class_labels(names), sizes, strict=True)]
+    if not logarithmic:
+        axes.set_xticks(places, labels, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_xlabel("class, and its training images")
+        return
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("training images of the class (log)")
+    axes.invert_xaxis()  # head first, as everywhere
+    top = axes.secondary_xaxis("top")
+    top.set_xscale("log")
+    top.set_xticks(places, labels, rotation=30, ha="left", rotation_mode="anchor")
+    top.minorticks_off()
+
+
+@drawing
+def confusion(row: Row) -> Figure:
+    """Draw the confusion matrix of a row: per cent of the test images of each true class, over all trials."""
+    names = class_labels(row.result["class_names"])
+    totals = confusion_counts(row)
+    sizes = totals.sum(axis=1, keepdims=True)
+    shares = 100 * np.divide(totals, sizes, out=np.full(totals.shape, np.nan), where=sizes > 0)
+    side = min(WIDTH, max(3.6, 2.2 + 0.4 * len(names)))
+    figure = new_figure(side, 0.9 * side, f"{row.name}: {of_trials(len(row.records), 'sum')}", images=True)
+    axes = figure.subplots()
+    axes.grid(False)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    if len(names) < _MANY_CLASSES:
+        for (true, predicted), share in np.ndenumerate(shares):
+            text = "n/a" if np.isnan(share) else f"{share:.0f}"
+            axes.text(
+                predicted, true, text, ha="center", va="center", color="white" if share > 55 else "black", fontsize=7
+            )
+    figure.colorbar(image, ax=axes, shrink=0.7, label="test images of the true class (%)")
+    return figure

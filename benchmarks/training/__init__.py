@@ -1,0 +1,1 @@
+"""From a request to finished trials: protocol, trials, the one trainer, its journal."""

@@ -1,0 +1,115 @@
+"""Passes without training: logits, features and MC dropout over the images of a part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from ltbench.benchmarks.training.device import autocast
+from ltbench.datasets.images.part import ImagePart
+from ltbench.datasets.images.transforms import BatchTransform
+from ltbench.methods.base import Method
+
+
+class Inference:
+    """Runs a method in eval mode; nothing of the method changes.
+
+    Parameters
+    ----------
+    method : on `device`
+    transform : its `evaluate` prepares the images
+    precision : of the network
+    batch_size : images a pass
+
+    Attributes
+    ----------
+    forward_images : images that went through the backbone so far
+    """
+
+    def __init__(
+        self, method: Method, transform: BatchTransform, device: torch.device, precision: str, batch_size: int
+    ) -> None:
+        self.method, self.transform, self.device, self.precision = method, transform, device, precision
+        self.batch_size = batch_size
+        self.forward_images = 0
+
+    def logits(
+        self,
+        part: ImagePart,
+        indices: np.ndarray | None = None,
+        predict: Callable[[Tensor], Tensor] | None = None,
+    ) -> np.ndarray:
+        """Return `predict`, by default `Method.predict`: float32 [n, K]."""
+        predict = predict or self.method.predict
+        with self._evaluating():
+            return _to_numpy([predict(images) for images in self._images(part, indices)])
+
+    def inspected(self, part: ImagePart) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return `Method.inspect`: logits float32 [n, K], and further arrays [n] by name."""
+        with self._evaluating():
+            batches = [self.method.inspect(images) for images in self._images(part, None)]
+        logits, details = zip(*batches, strict=True)
+        return _to_numpy(list(logits)), {
+            name: torch.cat([batch[name] for batch in details]).cpu().numpy() for name in details[0]
+        }
+
+    def features(self, part: ImagePart, indices: np.ndarray | None = None) -> np.ndarray:
+        """Return `Method.features`: float32 [n, D]."""
+        with self._evaluating():
+            return _to_numpy([self.method.features(images) for images in self._images(part, indices)])
+
+    def mc_probabilities(self, part: ImagePart, indices: np.ndarray, passes: int, seed: int) -> np.ndarray:
+        """Return class probabilities under dropout: float64 [passes, n, K].
+
+        The backbone runs once; only `Method.classify` is repeated, with dropout layers on and all else in eval mode.
+        Draws come from `seed` alone, and the global generators are left as they were.
+        """
+        dropouts = [module for module in self.method.modules() if isinstance(module, _DropoutNd)]
+        devices = [self.device] if self.device.type == "cuda" else []
+        batches = []
+        with self._evaluating(), torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            for images in self._images(part, indices):
+                features = self.method.features(images)
+                with _training(dropouts):
+                    draws = [self.method.classify(features) for _ in range(passes)]
+                batches.append(torch.stack(draws).double().softmax(dim=2).cpu())
+        return torch.cat(batches, dim=1).numpy()
+
+    def _images(self, part: ImagePart, indices: np.ndarray | None) -> Iterator[Tensor]:
+        indices = np.arange(len(part)) if indices is None else np.asarray(indices, dtype=np.int64)
+        for start in range(0, len(indices), self.batch_size):
+            chunk = indices[start : start + self.batch_size]
+            self.forward_images += len(chunk)
+            yield self.transform.evaluate(part.gather(chunk))
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        modes = {module: module.training for module in self.method.modules()}
+        self.method.eval()
+        try:
+            with torch.no_grad(), autocast(self.device, self.precision):
+                yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+
+@contextmanager
+def _training(modules: list[nn.Module]) -> Iterator[None]:
+    for module in modules:
+        module.training = True
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.training = False
+
+
+def _to_numpy(batches: list[Tensor]) -> np.ndarray:
+    return torch.cat(batches).float().cpu().numpy()

@@ -1,0 +1,73 @@
+"""What a method sees of its trial between stages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ltbench.benchmarks.analysis.metrics import class_recall
+from ltbench.benchmarks.training.inference import Inference
+from ltbench.benchmarks.training.journal import Journal
+from ltbench.benchmarks.training.protocol import Protocol
+from ltbench.benchmarks.training.streams import numpy_stream, stream_seed
+from ltbench.datasets.images.part import ImagePart
+from ltbench.methods.base import Run
+
+
+class TrialRun(Run):
+    """A method's view of its trial; see `ltbench.methods.Run`."""
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        seed: int,
+        train: ImagePart,
+        val_class_counts: np.ndarray,
+        inference: Inference,
+        journal: Journal,
+    ) -> None:
+        self.labels = train.labels.copy()
+        self.class_counts = np.bincount(train.labels, minlength=len(val_class_counts))
+        self.val_class_counts = val_class_counts
+        self.epochs, self.patience = protocol.epochs, protocol.patience
+        self.batch_size, self.lr = protocol.batch_size, protocol.lr
+        self._seed, self._train, self._inference, self._journal = seed, train, inference, journal
+
+    def features(self, indices: np.ndarray | None = None) -> np.ndarray:
+        """Return features of training images: float32 [n, D]."""
+        return self._inference.features(self._train, indices)
+
+    def accuracy(self, indices: np.ndarray | None = None) -> np.ndarray:
+        """Return the accuracy of each class on training images: float64 [K]."""
+        labels = self.labels if indices is None else self.labels[indices]
+        predicted = self._inference.logits(self._train, indices).argmax(axis=1)
+        return class_recall(labels, predicted, len(self.class_counts))
+
+    def mc_probabilities(self, indices: np.ndarray, passes: int, stream: str) -> np.ndarray:
+        """Return probabilities under dropout: float64 [passes, n, K]."""
+        seed = stream_seed(self._seed, "mc_dropout", stream)
+        return self._inference.mc_probabilities(self._train, indices, passes, seed)
+
+    def rng(self, name: str) -> np.random.Generator:
+        """Return the trial's random stream of this name."""
+        return numpy_stream(self._seed, "method", name)
+
+    def memo(self, name: str, compute: Callable[[], Any], *, told: bool = True) -> Any:
+        """Return `compute()`, computed once in the life of the trial."""
+        started, forward_before = time.perf_counter(), self._inference.forward_images
+
+        def cost() -> Mapping[str, float]:
+            seconds = time.perf_counter() - started
+            return {"seconds": seconds, "forward_images": self._inference.forward_images - forward_before}
+
+        def seeded() -> Any:
+            # Draws inside leave the generators as a replay, which does not compute, finds them.
+            with torch.random.fork_rng([self._inference.device] if self._inference.device.type == "cuda" else []):
+                torch.manual_seed(stream_seed(self._seed, "memo", name))
+                return compute()
+
+        return self._journal.memo(name, seeded, cost, told=told)

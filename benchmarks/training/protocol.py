@@ -1,0 +1,108 @@
+"""The protocol: everything that all methods share, as one frozen value with a digest."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ltbench.datasets.images.augmentation import Augmentation
+from ltbench.errors import UserError
+from ltbench.files import json_digest
+from ltbench.registry import unknown
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Hyper-parameters shared by all methods; two results are comparable only if their digests are equal.
+
+    Attributes
+    ----------
+    preset : whose defaults the methods' own hyper-parameters take
+    backbone, pretrained : timm model, and whether it starts from its published weights
+    image_size : pixels, square
+    optimizer, lr, weight_decay, batch_size : of every training stage that does not prepare something else
+    epochs : budget of training; preparatory stages of a method are extra and charged in its cost
+    patience : early stopping, epochs without a rise of the selection metric
+    epoch_length : steps of an epoch on n of N images: `pass` ceil(n / batch_size), `steps` ceil(N / batch_size)
+    precision : `bf16` (autocast) or `fp32`
+    selection_metric : the validation metric that selects the reported epoch
+    seed : of the split and, plus the trial's number, of the trials
+    """
+
+    preset: str
+    backbone: str
+    image_size: int
+    batch_size: int
+    lr: float
+    epochs: int
+    patience: int
+    epoch_length: str
+    precision: str = "auto"
+    pretrained: bool = False
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    selection_metric: str = "val_mean_class_accuracy"
+    seed: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        minimum = {"image_size": 16, "batch_size": 2, "epochs": 1, "patience": 1}
+        for name, low in minimum.items():
+            if getattr(self, name) < low:
+                raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(self, name)}")
+        if not 0 < self.lr < float("inf"):
+            raise UserError(f"--lr must be a number above 0, got {self.lr}")
+        for name, allowed in (("precision", PRECISIONS), ("epoch_length", EPOCH_LENGTHS)):
+            if getattr(self, name) not in allowed:
+                raise unknown(name.replace("_", " "), getattr(self, name), allowed)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all fields, hex."""
+        return json_digest(asdict(self))
+
+
+PRECISIONS = ("auto", "bf16", "fp32")
+EPOCH_LENGTHS = ("pass", "steps")
+
+PRESETS = {
+    "paper": Protocol(
+        preset="paper",
+        backbone="resnet18",
+        image_size=224,
+        batch_size=256,
+        lr=3e-4,
+        epochs=100,
+        patience=20,
+        epoch_length="pass",
+    ),
+    "quick": Protocol(
+        preset="quick",
+        backbone="test_resnet",
+        image_size=40,
+        batch_size=32,
+        lr=1e-3,
+        epochs=20,
+        patience=8,
+        epoch_length="steps",
+    ),
+}
+
+PRESETS["paper_archive"] = replace(PRESETS["paper"], preset="paper_archive", backbone="resnet50")
+
+PRESET_SUMMARIES = {
+    "paper": "ResNet-18 from scratch, 224 px, Adam 3e-4, batch 256, at most 100 epochs, patience 20 (MICCAI 2022)",
+    "paper_archive": "as paper, with ResNet-50 (ISIC-Archive-LT)",
+    "quick": "a small ResNet, 40 px, Adam 1e-3, batch 32, at most 20 epochs, patience 8: minutes on two cores",
+}
+
+
+def protocol_for(preset: str, **changes: Any) -> Protocol:
+    """Return the preset's protocol with the given fields changed; None leaves a field as it is.
+
+    Raises
+    ------
+    UserError : unknown preset, or a value out of range
+    """
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    return replace(PRESETS[preset], **{name: value for name, value in changes.items() if value is not None})

@@ -1,0 +1,378 @@
+"""The one training loop: runs the stages that a method yields, and never asks which method it is."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from typing import Protocol as Interface
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ltbench.benchmarks.analysis.metrics import class_recall, cross_entropy
+from ltbench.benchmarks.training.device import autocast, compute_dtype
+from ltbench.benchmarks.training.inference import Inference
+from ltbench.benchmarks.training.journal import Checkpoint, Journal, Selection, indices_digest
+from ltbench.benchmarks.training.method_run import TrialRun
+from ltbench.benchmarks.training.protocol import Protocol
+from ltbench.benchmarks.training.stage_cache import StageCache
+from ltbench.benchmarks.training.streams import numpy_stream, stream_seed, torch_stream
+from ltbench.datasets.images.part import ImagePart
+from ltbench.datasets.images.transforms import BatchTransform
+from ltbench.errors import UserError
+from ltbench.methods.base import Batch, EpochReport, Method, Pool, Progress, Stage, StageResult
+
+
+class Display(Interface):
+    """Where progress is shown."""
+
+    def stage(self, name: str, epochs: int, done: int) -> None:
+        """Announce a stage."""
+
+    def epoch(self, report: EpochReport) -> None:
+        """Show a finished epoch."""
+
+
+class Trainer:
+    """Trains one method in one trial.
+
+    Parameters
+    ----------
+    method : on `device`
+    train, val : the only images it ever sees
+    protocol : with precision resolved
+    seed : of the trial
+    journal : where the state is kept
+    cache : of stages that several methods share
+    display : of progress
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        train: ImagePart,
+        val: ImagePart,
+        protocol: Protocol,
+        device: torch.device,
+        seed: int,
+        journal: Journal,
+        cache: StageCache,
+        display: Display,
+    ) -> None:
+        self.method, self.train_part, self.val_part = method, train, val
+        self.protocol, self.device, self.seed = protocol, device, seed
+        self.journal, self.cache, self.display = journal, cache, display
+        self.num_classes = method.task.num_classes
+        transform = BatchTransform(protocol.image_size, protocol.augmentation, compute_dtype(protocol.precision))
+        self.inference = Inference(method, transform, device, protocol.precision, protocol.batch_size)
+
+    def run(self) -> Selection:
+        """Run all stages, from wherever the journal stands; return the selected epoch.
+
+        Raises
+        ------
+        UserError : a loss that is not finite, a method without any selectable epoch, or a foreign journal
+        """
+        counts = np.bincount(self.val_part.labels, minlength=self.num_classes)
+        run = TrialRun(self.protocol, self.seed, self.train_part, counts, self.inference, self.journal)
+        self.journal.rewrite_metrics()
+        plan, result, selection, names = self.method.stages(run), None, None, set()
+        for position in itertools.count():
+            torch.manual_seed(stream_seed(self.seed, "between", position))
+            try:
+                stage = next(plan) if result is None else plan.send(result)
+            except StopIteration:
+                break
+            if stage.name in names:
+                raise UserError(f"{self.method.name} yields two stages named {stage.name!r}; rename one")
+            names.add(stage.name)
+            result, selection = self._run_stage(position, stage, selection)
+        if selection is None:
+            raise UserError(f"{self.method.name} has no stage whose epochs may be selected; set select=True on one")
+        return selection
+
+    def load_selected(self, selection: Selection) -> None:
+        """Put the weights of the selected epoch into the method."""
+        self.method.load_state_dict(self.journal.load_state(selection.weights, self.device))
+
+    def _run_stage(
+        self, position: int, stage: Stage, selection: Selection | None
+    ) -> tuple[StageResult, Selection | None]:
+        finished = self.journal.finished(position, stage)
+        if finished is not None:
+            state = self.journal.weights_after(position, self.device)
+            if state is not None:
+                self.method.load_state_dict(state)
+            return finished
+        if stage.recipe is None:
+            result, selection = self.fit(position, stage, selection)
+            cached = False
+        else:
+            result, cached = self._shared(position, stage, selection)
+            selection = self._select_shared(position, stage, result, selection)
+        self.journal.commit(position, stage, result, selection, self.method.state_dict(), cached)
+        self.journal.rewrite_metrics()
+        return result, selection
+
+    def _shared(self, position: int, stage: Stage, selection: Selection | None) -> tuple[StageResult, bool]:
+        """Run a stage that other methods may have run already; only what it produces is kept.
+
+        What was selected before goes through its checkpoints, which would else drop those weights.
+        """
+        before = {name: value.clone() for name, value in _tensors(self.method).items()}
+        with self.cache.entry(stage, self._described(stage, before)) as entry:
+            produced, result = entry.load(self.device)
+            cached = produced is not None
+            if not cached:
+                result, _ = self.fit(position, replace(stage, select=False), selection)
+                produced = _of_modules(_tensors(self.method), stage.produces)
+                entry.save(produced, result)
+        self.method.load_state_dict({**self.method.state_dict(), **before, **produced})
+        return result, cached
+
+    def _select_shared(
+        self, position: int, stage: Stage, result: StageResult, selection: Selection | None
+    ) -> Selection | None:
+        """Select the best epoch of a shared stage, whose weights the method has now, if it may be and is the best."""
+        if not stage.select or (selection is not None and result.best <= selection.score):
+            return selection
+        epoch = next(report.epoch for report in result.reports if report.score == result.best)
+        file = self.journal.save_state(f"selected-{position:03d}-{epoch:05d}", self.method.state_dict())
+        return Selection(result.best, stage.name, epoch, file)
+
+    def _described(self, stage: Stage, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {
+            "protocol": self.protocol.digest(),
+            "seed": self.seed,
+            "stream": self._stream(stage),
+            "weights": _digest(_of_modules(state, stage.produces) | self._trained(stage)),
+            "modules": _digest(_tensors(stage.modules)) if stage.modules is not None else None,
+            "device": self.device.type,
+            "threads": torch.get_num_threads(),
+            "indices": indices_digest(stage),
+            "stop": repr(stage.stop),
+        }
+
+    def _trained(self, stage: Stage) -> dict[str, Tensor]:
+        """Return the parameters of the method that a stage trains, by name."""
+        moved = {parameter for group in self._param_groups(stage) for parameter in group["params"]}
+        return {name: value.detach() for name, value in self.method.named_parameters() if value in moved}
+
+    def fit(self, position: int, stage: Stage, selection: Selection | None) -> tuple[StageResult, Selection | None]:
+        """Train one stage, from its checkpoint if there is one; weights stay in the method."""
+        if stage.epochs == 0:
+            return self._offer(position, stage, selection)
+        reports: list[EpochReport] = []
+        kept: str | None = None
+        with self.optimizing(stage) as optimizer:
+            checkpoint = self.journal.checkpoint(position, self.device)
+            if checkpoint is not None:
+                reports, selection, kept = checkpoint.reports, checkpoint.selection, checkpoint.kept
+                self._restore(stage, optimizer, checkpoint.tensors)
+            self.display.stage(stage.name, stage.epochs, len(reports))
+            while not _over(stage, reports):
+                report = self._epoch(stage, len(reports), optimizer)
+                selection, kept = self._keep_best(position, stage, report, reports, selection, kept)
+                self.method.on_epoch_end(report)
+                reports.append(report)
+                tensors = self._states(stage, optimizer)
+                self.journal.save_checkpoint(position, Checkpoint(reports, selection, kept, tensors))
+                self.display.epoch(report)
+        if kept is not None:
+            self.method.load_state_dict(self.journal.load_state(kept, self.device))
+        return StageResult(stage.name, len(reports) < stage.epochs, tuple(reports)), selection
+
+    def _offer(self, position: int, stage: Stage, selection: Selection | None) -> tuple[StageResult, Selection | None]:
+        """Evaluate the method as it stands, for selection."""
+        report = self._validated(stage, EpochReport(stage.name, 0, {}, 0, 0, 0.0))
+        selection, _ = self._keep_best(position, stage, report, [], selection, None)
+        return StageResult(stage.name, False, (report,)), selection
+
+    def train_epoch(
+        self, stage: Stage, epoch: int, optimizer: torch.optim.Optimizer
+    ) -> tuple[dict[str, float], int, int]:
+        """Train one epoch; return the mean of the logged terms, optimizer steps and images seen."""
+        names = (self.seed, self._stream(stage), epoch)
+        torch.manual_seed(stream_seed(*names, "network"))
+        rng, draws = numpy_stream(*names, "transform"), torch_stream(*names, "augmentation")
+        augmentation = replace(self.protocol.augmentation, **stage.augmentation)
+        augment = BatchTransform(self.protocol.image_size, augmentation, compute_dtype(self.protocol.precision))
+        loss, transform = stage.loss or self.method.loss, stage.transform or self.method.transform
+        progress = Progress(epoch, stage.epochs)
+        self._set_modes(stage)
+        totals: dict[str, tuple[Tensor | float, int]] = {}
+        steps = images = 0
+        for indices in self._batches(stage, progress, numpy_stream(*names, "sampler")):
+            pixels = self.train_part.gather(indices)
+            views = tuple(augment.train(pixels, draws) for _ in range(stage.views))
+            batch = transform(Batch(views, self.train_part.targets(indices), indices), rng)
+            terms = self._step(optimizer, loss, batch, progress)
+            for name, value in terms.items():
+                total, count = totals.get(name, (0.0, 0))
+                totals[name] = total + value.detach().float(), count + 1
+            steps, images = steps + 1, images + len(indices) * stage.views
+        means = {name: float(total) / count for name, (total, count) in totals.items()}
+        self._check_finite(stage, epoch, means.get("loss", 0.0))
+        return means, steps, images
+
+    def _step(
+        self, optimizer: torch.optim.Optimizer, loss: Any, batch: Batch, progress: Progress
+    ) -> Mapping[str, Tensor]:
+        """Take one optimizer step. A closure, so that an optimizer that evaluates twice needs nothing else."""
+        terms: Mapping[str, Tensor] = {}
+
+        def closure() -> Tensor:
+            nonlocal terms
+            optimizer.zero_grad(set_to_none=True)
+            with autocast(self.device, self.protocol.precision):
+                terms = loss(batch, progress)
+            if not isinstance(terms, Mapping) or "loss" not in terms:
+                got = type(terms).__name__
+                raise UserError(f"{self.method.name}: a loss hook must return a dict with the key 'loss', got {got}")
+            terms["loss"].backward()
+            return terms["loss"]
+
+        optimizer.step(closure)
+        return terms
+
+    def _epoch(self, stage: Stage, epoch: int, optimizer: torch.optim.Optimizer) -> EpochReport:
+        started = time.perf_counter()
+        terms, steps, images = self.train_epoch(stage, epoch, optimizer)
+        report = EpochReport(stage.name, epoch, terms, steps, images, 0.0)
+        if stage.validate:
+            report = self._validated(stage, report)
+        return replace(report, seconds=time.perf_counter() - started)
+
+    def _validated(self, stage: Stage, report: EpochReport) -> EpochReport:
+        labels, logits = self.val_part.labels, self.inference.logits(self.val_part, predict=stage.predict)
+        predicted = logits.argmax(axis=1)
+        return replace(
+            report,
+            val_recall=tuple(class_recall(labels, predicted, self.num_classes).tolist()),
+            val_loss=cross_entropy(labels, logits),
+            val_top1=float((predicted == labels).mean()),
+        )
+
+    def _keep_best(
+        self,
+        position: int,
+        stage: Stage,
+        report: EpochReport,
+        earlier: Sequence[EpochReport],
+        selection: Selection | None,
+        kept: str | None,
+    ) -> tuple[Selection | None, str | None]:
+        """Store the weights where the epoch is the best so far; older ones go once the checkpoint is written."""
+        tag = f"{position:03d}-{report.epoch:05d}"
+        if stage.select and (selection is None or report.score > selection.score):
+            file = self.journal.save_state(f"selected-{tag}", self.method.state_dict())
+            selection = Selection(report.score, stage.name, report.epoch, file)
+        if stage.keep == "best" and all(report.score > other.score for other in earlier):
+            kept = self.journal.save_state(f"kept-{tag}", self.method.state_dict())
+        return selection, kept
+
+    def _batches(self, stage: Stage, progress: Progress, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Yield positions in the training set, at most ceil(n / batch_size) batches.
+
+        A last batch of one image is dropped: BatchNorm cannot train on it.
+        """
+        labels = self.train_part.labels
+        pool = np.arange(len(labels)) if stage.indices is None else np.asarray(stage.indices, dtype=np.int64)
+        length = len(labels) if self.protocol.epoch_length == "steps" else len(pool)
+        size = self.protocol.batch_size if stage.batch_size is None else stage.batch_size
+        sampler = stage.sampler or self.method.sampler
+        counts = np.bincount(labels[pool], minlength=self.num_classes)
+        stream = np.asarray(sampler(Pool(labels[pool], counts, length), progress, rng))[:length]
+        for start in range(0, len(stream), size):
+            chunk = pool[stream[start : start + size]]
+            if len(chunk) > 1:
+                yield chunk
+
+    @contextmanager
+    def optimizing(self, stage: Stage) -> Iterator[torch.optim.Optimizer]:
+        """Yield a fresh optimizer of the stage's parameters; inside, only these take gradients."""
+        groups = self._param_groups(stage)
+        moved = {parameter for group in groups for parameter in group["params"]}
+        if not moved:
+            raise UserError(f"stage {stage.name!r} of {self.method.name} has no parameter to train")
+        required = {parameter: parameter.requires_grad for parameter in self.method.parameters()}
+        for parameter in required:
+            parameter.requires_grad_(parameter in moved)
+        adam = torch.optim.Adam(groups, weight_decay=self.protocol.weight_decay, fused=True)
+        try:
+            yield self.method.wrap_optimizer(adam)
+        finally:
+            for parameter, flag in required.items():
+                parameter.requires_grad_(flag)
+                parameter.grad = None
+
+    def _param_groups(self, stage: Stage) -> list[dict[str, Any]]:
+        lr = self.protocol.lr if stage.lr is None else stage.lr
+        own = stage.params is not None
+        groups = [{"params": list(stage.params), "lr": lr}] if own else self.method.param_groups(lr)
+        if stage.modules is not None:
+            stage.modules.to(self.device, memory_format=torch.channels_last)
+            groups.append({"params": [p for p in stage.modules.parameters() if p.requires_grad], "lr": lr})
+        frozen = {parameter for module in stage.frozen for parameter in module.parameters()}
+        for group in groups:
+            group["params"] = [p for p in group["params"] if p.requires_grad and p not in frozen]
+        return [group for group in groups if group["params"]]
+
+    def _set_modes(self, stage: Stage) -> None:
+        self.method.train()
+        for module in (stage.modules,) if stage.modules is not None else ():
+            module.train()
+        for module in stage.frozen:
+            module.eval()
+
+    def _states(self, stage: Stage, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        return {
+            "method": self.method.state_dict(),
+            "modules": stage.modules.state_dict() if stage.modules is not None else None,
+            "optimizer": optimizer.state_dict(),
+        }
+
+    def _restore(self, stage: Stage, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Any]) -> None:
+        self.method.load_state_dict(tensors["method"])
+        if stage.modules is not None:
+            stage.modules.load_state_dict(tensors["modules"])
+        optimizer.load_state_dict(tensors["optimizer"])
+
+    def _stream(self, stage: Stage) -> str:
+        """Return the name of the stage's random streams; a shared stage's does not depend on who runs it."""
+        return self.cache.recipe_digest(stage) if stage.recipe is not None else stage.name
+
+    def _check_finite(self, stage: Stage, epoch: int, loss: float) -> None:
+        if not math.isfinite(loss):
+            where = f"{self.method.name}, stage {stage.name!r}, epoch {epoch}"
+            raise UserError(f"{where}: loss is not finite; try a smaller --lr or --precision fp32")
+
+
+def _over(stage: Stage, reports: Sequence[EpochReport]) -> bool:
+    if len(reports) >= stage.epochs:
+        return True
+    return bool(reports) and stage.stop is not None and stage.stop(reports)
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+
+
+def _of_modules(state: Mapping[str, Tensor], modules: Sequence[str]) -> dict[str, Tensor]:
+    prefixes = tuple(f"{name}." for name in modules)
+    return {name: value.clone() for name, value in state.items() if name.startswith(prefixes)}
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    sha = hashlib.sha256()
+    for name in sorted(state):
+        sha.update(name.encode())
+        sha.update(state[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,1 @@
+"""Fetching what publishers offer: files, archives, single images."""

@@ -1,0 +1,1 @@
+"""Images on disk and in batches: store, parts, augmentation."""

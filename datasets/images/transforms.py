@@ -1,0 +1,158 @@
+"""Augmentation of a whole batch, with draws of its own for every sample, as a few matrix products.
+
+Cropping, resizing and flipping are linear and separable: one matrix per sample for the rows and one for the
+columns do all three at once, with an antialiasing filter, on any device. Brightness, contrast, saturation, hue
+and normalisation are affine in colour: one 3 x 3 matrix and one offset per sample do all five. Unlike
+torchvision's `ColorJitter`, the four jitters have a fixed order and nothing is clamped between them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ltbench.datasets.images.augmentation import Augmentation
+
+_LUMA = (0.299, 0.587, 0.114)
+_RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+_CENTRE = 128.0  # bytes are centred before products: bfloat16 then loses at most a quarter of a grey level
+_DRAWS = 11
+_CHUNK = 32  # images a product: its temporaries stay in cache, and the batch needs no second copy in memory
+
+
+class BatchTransform:
+    """Turns uint8 batches into network input.
+
+    Parameters
+    ----------
+    image_size : side of the output, pixels
+    augmentation : ranges of the random changes, and the normalisation
+    dtype : of the output; the products run in it too
+    """
+
+    def __init__(self, image_size: int, augmentation: Augmentation, dtype: torch.dtype = torch.float32) -> None:
+        self.image_size = image_size
+        self.augmentation = augmentation
+        self.dtype = dtype
+
+    def train(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """Return augmented images: uint8 [B, 3, S, S] to `dtype` [B, 3, image_size, image_size], channels-last.
+
+        `generator` lives on the CPU whatever the device of `pixels`, so that draws do not depend on the device.
+        """
+        draws = torch.rand(len(pixels), _DRAWS, generator=generator)
+        windows, colours = self._windows(draws, pixels.shape[-1]), self._colours(draws)
+        return self._apply(pixels, _upload(windows, pixels.device), _upload(colours, pixels.device))
+
+    def evaluate(self, pixels: Tensor) -> Tensor:
+        """Return the whole images, resized and normalised: shapes as `train`, nothing random."""
+        side = float(pixels.shape[-1])
+        window = torch.tensor([[0.0, side, 0.0, 0.0, side, 0.0]])
+        colour = self._normalised(torch.eye(3).unsqueeze(0), torch.zeros(1))
+        shared = (_upload(part, pixels.device).expand(len(pixels), *part.shape[1:]) for part in (window, colour))
+        return self._apply(pixels, *shared)
+
+    def _windows(self, draws: Tensor, side: int) -> Tensor:
+        """Return crops, float [B, 6]: top, height, upside down or not; left, width, mirrored or not."""
+        chosen = self.augmentation
+        area = chosen.crop_scale[0] + draws[:, 0] * (chosen.crop_scale[1] - chosen.crop_scale[0])
+        low, high = (math.log(bound) for bound in chosen.crop_ratio)
+        ratio = torch.exp(low + draws[:, 1] * (high - low))
+        width = (side * torch.sqrt(area * ratio)).clamp(max=side)
+        height = (side * torch.sqrt(area / ratio)).clamp(max=side)
+        left, top = draws[:, 2] * (side - width), draws[:, 3] * (side - height)
+        mirrored, inverted = draws[:, 4] < chosen.horizontal_flip, draws[:, 5] < chosen.vertical_flip
+        return torch.stack([top, height, inverted.float(), left, width, mirrored.float()], dim=1)
+
+    def _colours(self, draws: Tensor) -> Tensor:
+        """Return jitter and normalisation, float [B, 3, 7]; see `_normalised`."""
+        chosen = self.augmentation
+        ranges = torch.tensor([chosen.brightness, chosen.contrast, chosen.saturation])
+        brightness, contrast, saturation = (1 + (2 * draws[:, 6:9] - 1) * ranges).unbind(1)
+        saturation = torch.where(draws[:, 10] < chosen.grayscale, torch.zeros_like(saturation), saturation)
+        luma = torch.tensor(_LUMA).expand(3, 3)
+        saturate = saturation.view(-1, 1, 1) * torch.eye(3) + (1 - saturation).view(-1, 1, 1) * luma
+        turn = (2 * draws[:, 9] - 1) * chosen.hue * 2 * math.pi
+        rotate = torch.zeros(len(draws), 3, 3)
+        rotate[:, 0, 0] = 1
+        rotate[:, 1, 1] = rotate[:, 2, 2] = torch.cos(turn)
+        rotate[:, 1, 2], rotate[:, 2, 1] = -torch.sin(turn), torch.sin(turn)
+        to_yiq = torch.tensor(_RGB_TO_YIQ)
+        hue = torch.linalg.inv(to_yiq) @ rotate @ to_yiq
+        return self._normalised(hue @ saturate * (brightness * contrast).view(-1, 1, 1), (1 - contrast) * brightness)
+
+    def _normalised(self, matrix: Tensor, grey: Tensor) -> Tensor:
+        """Return x -> (matrix x + grey * mean grey of the image - mean) / std for bytes v = 255 x - 128.
+
+        With brightness a and contrast c an image x in [0, 1] becomes a c x + (1 - c) a g, g its mean grey; saturation
+        and hue leave grey alone, so that this offset passes through their matrix unchanged.
+
+        Parameters
+        ----------
+        matrix : float [B, 3, 3]
+        grey : float [B]
+
+        Returns
+        -------
+        float [B, 3, 7]: columns 0 to 2 for v, 3 to 5 for the mean of v over the image, 6 constant
+        """
+        mean, std = (torch.tensor(values).view(1, 3, 1) for values in (self.augmentation.mean, self.augmentation.std))
+        grey = grey.view(-1, 1, 1)
+        of_mean = (grey * torch.tensor(_LUMA)).expand(-1, 3, 3)
+        constant = (matrix.sum(2, keepdim=True) + grey) * (_CENTRE / 255) - mean
+        return torch.cat([matrix / 255, of_mean / 255, constant], dim=2) / std
+
+    def _apply(self, pixels: Tensor, windows: Tensor, colours: Tensor) -> Tensor:
+        size, side = self.image_size, pixels.shape[-1]
+        shape = (len(pixels), 3, size, size)
+        images = torch.empty(shape, dtype=self.dtype, device=pixels.device, memory_format=torch.channels_last)
+        step = _CHUNK if pixels.device.type == "cpu" else max(len(pixels), 1)
+        for start in range(0, len(pixels), step):
+            part = slice(start, start + step)
+            top, height, inverted, left, width, mirrored = windows[part].unbind(1)
+            rows = resampling_matrix(top, height, side, size, inverted > 0).to(self.dtype)
+            columns = resampling_matrix(left, width, side, size, mirrored > 0).to(self.dtype)
+            flat = _resample(pixels[part], rows, columns).flatten(2)
+            matrix, of_mean, constant = colours[part].split((3, 3, 1), dim=2)
+            offset = torch.baddbmm(constant, of_mean, flat.mean(2, keepdim=True, dtype=torch.float32))
+            images[part] = torch.baddbmm(offset.to(self.dtype), matrix.to(self.dtype), flat).unflatten(2, (size, size))
+        return images
+
+
+def resampling_matrix(start: Tensor, length: Tensor, source: int, target: int, flip: Tensor | None = None) -> Tensor:
+    """Return matrices that cut an interval out of `source` pixels and resize it to `target` pixels.
+
+    Triangle filter, widened when it shrinks (antialiasing), rows that sum to 1.
+
+    Parameters
+    ----------
+    start, length : float [B], of the interval, in source pixels
+    flip : bool [B], whether the interval is read backwards; None: never
+
+    Returns
+    -------
+    float32 [B, target, source]
+    """
+    device = start.device
+    step = (length / target).view(-1, 1, 1)
+    order = torch.arange(target, device=device, dtype=torch.float32).view(1, -1, 1)
+    if flip is not None:
+        order = torch.where(flip.view(-1, 1, 1), target - 1 - order, order)
+    centre = start.view(-1, 1, 1) + (order + 0.5) * step - 0.5
+    position = torch.arange(source, device=device, dtype=torch.float32).view(1, 1, -1)
+    weight = position.sub(centre).abs_().div_(-step.clamp(min=1.0)).add_(1.0).clamp_(min=0.0)
+    return weight.div_(weight.sum(2, keepdim=True))
+
+
+def _resample(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    batch, channels, side, _ = pixels.shape
+    centred = pixels.to(rows.dtype).sub_(_CENTRE).reshape(batch, channels * side, side)
+    narrowed = torch.bmm(centred, columns.transpose(1, 2)).view(batch, channels, side, -1)
+    return torch.matmul(rows.unsqueeze(1), narrowed)
+
+
+def _upload(values: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device without making the host wait for what the device is doing."""
+    return values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)

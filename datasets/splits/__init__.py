@@ -1,0 +1,1 @@
+"""Which image is in which part: long-tailed draws, manifests, published splits."""

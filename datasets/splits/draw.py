@@ -1,0 +1,246 @@
+"""Splits of a source: drawn by image or by lesion, the dataset's own parts, or read from the authors' files.
+
+Training images follow the long-tail rule at a ratio, or are all that is left at the `natural` one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ltbench.datasets.base import NATURAL, Source
+from ltbench.datasets.splits.longtail import (
+    PARTS,
+    held_out_counts,
+    lesion_capacity,
+    longtail_counts,
+    split_by_image,
+    split_by_lesion,
+)
+from ltbench.datasets.splits.manifest import Manifest, overlap
+from ltbench.datasets.splits.published import check_label_dictionary, part_path, positions_of, published_split
+from ltbench.errors import UserError
+from ltbench.registry import unknown
+
+# Sets the stream of splits apart from every other one that is drawn from the same seed.
+_STREAM = int.from_bytes(b"split", "little")
+
+
+def make_split(
+    source: Source,
+    *,
+    split: str,
+    split_dir: Path | None,
+    ratio: float | Literal["natural"],
+    n_max: int | Literal["auto"] | None,
+    val_per_class: int | None,
+    test_per_class: int | None,
+    seed: int,
+    allow_missing: bool,
+) -> Manifest:
+    """Return the split of a source: the authors' own where `split_dir` is given, else one drawn with `seed`.
+
+    With `allow_missing`, a split is drawn from the images present alone, and the authors' is returned whole:
+    `restrict` drops what is missing.
+
+    Parameters
+    ----------
+    split : "paper" (by image), "lesion" (no lesion in two parts, same counts), or "official" (the dataset's own parts)
+    ratio, n_max : as for `longtail_counts`; "natural": all images that val and test leave, whatever `n_max`
+    val_per_class, test_per_class : as for `held_out_counts`; not of the authors' files and of official parts
+
+    Raises
+    ------
+    UserError : unknown split; seed below 0; images missing without `allow_missing`; counts that the data cannot give;
+        split files missing, damaged, with one image in two parts, or not of this dataset
+    """
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    if split_dir is not None:
+        if split != "paper":
+            raise UserError(
+                f"--split-dir holds splits by image; it goes with --split paper, not with {split!r} (a dataset that "
+                "reads its labels there too takes them from --dataset-option split_dir=DIR)"
+            )
+        manifest = _sound(published_manifest(source, split_dir, ratio), split_dir, source.class_names)
+        if not allow_missing:
+            _require_images(source, np.isin(source.ids, manifest.ids))
+        return manifest
+    if split == "lesion" and not source.has_lesion_ids:
+        raise UserError(f"{source.title} does not tell which images show the same lesion; use --split paper")
+    if seed < 0:
+        raise UserError(f"seed must be 0 or more, not {seed}")
+    if not allow_missing:
+        _require_images(source, np.ones(len(source.ids), dtype=bool))
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_STREAM,))))
+    pool = np.flatnonzero(source.present)
+    if split == "official":
+        return Manifest.from_source(source, _official_parts(source, pool, ratio, n_max, rng))
+    available = np.bincount(source.labels[pool], minlength=len(source.class_names))
+    held_out = held_out_counts(available, val_per_class, test_per_class, source.class_names)
+    draw = _draw_by_lesion if split == "lesion" else _draw_by_image
+    drawn = draw(source, pool, ratio, n_max, held_out, rng)
+    return Manifest.from_source(source, {part: pool[positions] for part, positions in drawn.items()})
+
+
+def published_manifest(source: Source, split_dir: Path, ratio: float | str) -> Manifest:
+    """Return the authors' split as it is, whether its images are present or not, and even with one in two parts.
+
+    Raises
+    ------
+    UserError : a file missing or damaged, or names or labels other than the ground truth's; the message names it
+    """
+    split_dir = Path(split_dir)
+    names = published_split(split_dir, ratio)
+    positions = {part: positions_of(names[part], source.ids, part_path(split_dir, part, ratio)) for part in PARTS}
+    dictionary = split_dir / "dic.npy"
+    if dictionary.is_file():
+        check_label_dictionary(dictionary, source.ids, source.labels, source.class_names)
+    return Manifest.from_source(source, positions)
+
+
+def restrict(manifest: Manifest, present_ids: np.ndarray) -> Manifest:
+    """Return the manifest without the images that are not among `present_ids`, str [n].
+
+    Raises
+    ------
+    UserError : a class is left without train images, or a part without any
+    """
+    kept = manifest.restricted_to(present_ids)
+    for part in PARTS:
+        if not len(kept.part(part)[0]):
+            raise UserError(f"none of the {part} images of the split is present; get the images, or use another split")
+    lost = np.setdiff1d(manifest.classes, kept.classes[kept.parts == "train"])
+    if len(lost):
+        raise UserError(
+            f"none of the train images of class {str(lost[0])!r} is present; get them, or use another split"
+        )
+    return kept
+
+
+def _sound(manifest: Manifest, split_dir: Path, names: Sequence[str]) -> Manifest:
+    untaught = np.flatnonzero(manifest.class_counts("train", len(names)) == 0)
+    if len(untaught):
+        raise UserError(f"the split in {split_dir} has no train image of class {names[untaught[0]]!r}; add some")
+    for pair in overlap(manifest).pairs:
+        if pair.images:
+            shared = np.intersect1d(manifest.part(pair.first)[0], manifest.part(pair.second)[0])
+            raise UserError(
+                f"the split in {split_dir} has {pair.images} image(s) in both {pair.first} and {pair.second} "
+                f"(first: {shared[0]}); remove them from one"
+            )
+    return manifest
+
+
+def _require_images(source: Source, needed: np.ndarray) -> None:
+    missing = source.describe_missing(needed)
+    if missing is not None:
+        raise UserError(f"{source.title}: {missing}; get them, or use --allow-missing to do with those present")
+
+
+def _draw_by_image(
+    source: Source,
+    pool: np.ndarray,
+    ratio: float | Literal["natural"],
+    n_max: int | Literal["auto"] | None,
+    held_out: tuple[np.ndarray, np.ndarray],
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    labels, names = source.labels[pool], source.class_names
+    available = np.bincount(labels, minlength=len(names))
+    if ratio == NATURAL:
+        counts = _all_that_is_left(available - held_out[0] - held_out[1], names)
+    else:
+        counts = longtail_counts(available, n_max, ratio, *held_out, class_names=names)
+    return split_by_image(labels, counts, *held_out, rng, names)
+
+
+def _draw_by_lesion(
+    source: Source,
+    pool: np.ndarray,
+    ratio: float | Literal["natural"],
+    n_max: int | Literal["auto"] | None,
+    held_out: tuple[np.ndarray, np.ndarray],
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    labels, lesions, names = source.labels[pool], source.lesions[pool], source.class_names
+    available = np.bincount(labels, minlength=len(names))
+    capacity = lesion_capacity(labels, lesions, len(names), *held_out, names)
+    if ratio == NATURAL:
+        counts = _all_that_is_left(capacity, names)
+    else:
+        counts = longtail_counts(available, n_max, ratio, *held_out, class_names=names, capacity=capacity)
+    return split_by_lesion(labels, lesions, counts, *held_out, rng, names)
+
+
+def _official_parts(
+    source: Source,
+    pool: np.ndarray,
+    ratio: float | Literal["natural"],
+    n_max: int | Literal["auto"] | None,
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Return the dataset's own parts, train thinned to the ratio; without a val part, a tenth of train is taken.
+
+    Where lesions are known, that tenth is of whole ones, so that val shows none that is left in train.
+    """
+    if source.parts is None:
+        raise UserError(f"{source.title} has no parts of its own; use --split paper or --split lesion")
+    positions = {part: pool[source.parts[pool] == part] for part in PARTS}
+    for part in ("train", "test"):
+        if not len(positions[part]):
+            raise UserError(f"{source.title} has no {part} part; use --split paper or --split lesion")
+    train, val = positions["train"], positions["val"]
+    available = np.bincount(source.labels[train], minlength=len(source.class_names))
+    _require_taught(source, available, val_is_taken=not len(val))
+    if len(val):
+        none = np.zeros_like(available)
+        drawn = _draw_by_image(source, train, ratio, n_max, (none, none), rng)
+    else:
+        held_out = held_out_counts(available, None, 0, source.class_names)
+        if source.has_lesion_ids:
+            _require_val_lesions(source, train, held_out[0])
+        draw = _draw_by_lesion if source.has_lesion_ids else _draw_by_image
+        drawn = draw(source, train, ratio, n_max, held_out, rng)
+        val = train[drawn["val"]]
+    return {"train": train[drawn["train"]], "val": val, "test": positions["test"]}
+
+
+def _require_taught(source: Source, available: np.ndarray, *, val_is_taken: bool) -> None:
+    """Check that the train part has enough images of each class, int [K], also where val is taken from it."""
+    least, why = (3, ", for val is taken from it") if val_is_taken else (1, "")
+    few = np.flatnonzero(available < least)
+    if len(few):
+        name, count = source.class_names[few[0]], available[few[0]]
+        raise UserError(
+            f"the train part of {source.title} has {count} images of class {name!r} and needs {least}{why}; "
+            "put more there, or use another --split"
+        )
+
+
+def _require_val_lesions(source: Source, train: np.ndarray, val: np.ndarray) -> None:
+    """Check that whole lesions at `train` can give each class its val images, int [K], and leave some of it."""
+    names = source.class_names
+    what = f"{source.title} has no val part, and whole lesions of its train part cannot give one"
+    remedy = "give it val images, or use another --split"
+    try:
+        capacity = lesion_capacity(source.labels[train], source.lesions[train], len(names), val, 0, names)
+    except UserError as error:
+        raise UserError(f"{what}: {error}; {remedy}") from error
+    if not capacity.all():
+        raise UserError(f"{what}: no image of class {names[capacity.argmin()]!r} would be left in train; {remedy}")
+
+
+def _all_that_is_left(counts: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return the training images of each class at the natural ratio, having checked that there are some."""
+    without = np.flatnonzero(counts < 1)
+    if len(without):
+        name = names[without[0]]
+        raise UserError(f"class {name!r} has no image left to train on; use fewer val or test images a class")
+    return counts
+
+
+SPLITS = ("paper", "lesion", "official")

@@ -1,0 +1,267 @@
+"""The manifest: a split as data, one row an image, with a digest; and the overlap between its parts."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ltbench.datasets.base import Source
+from ltbench.datasets.splits.longtail import PARTS
+from ltbench.errors import UserError
+from ltbench.registry import unknown
+
+COLUMNS = ("id", "label", "class", "lesion", "part")
+_PAIRS = (("train", "test"), ("train", "val"), ("val", "test"))
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """Which image is in which part: rows by part (train, val, test), then by id.
+
+    Attributes
+    ----------
+    ids : str [N]
+    labels : int64 [N], class ids
+    classes : str [N], class names
+    lesions : str [N], lesion of each image, its own id where it has none
+    parts : str [N], "train", "val" or "test"
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    classes: np.ndarray
+    lesions: np.ndarray
+    parts: np.ndarray
+
+    def __post_init__(self) -> None:
+        order = np.lexsort((self.ids, [PARTS.index(part) for part in self.parts]))
+        for name, dtype in (("ids", str), ("labels", np.int64), ("classes", str), ("lesions", str), ("parts", str)):
+            column = np.asarray(getattr(self, name), dtype=dtype)[order]
+            column.setflags(write=False)  # the digest is computed once
+            object.__setattr__(self, name, column)
+
+    @classmethod
+    def from_source(cls, source: Source, positions: Mapping[str, np.ndarray]) -> Manifest:
+        """Return the manifest of the images at `positions` of a source, int [n] for each part."""
+        chosen = np.concatenate([positions[part] for part in PARTS])
+        parts = np.repeat(PARTS, [len(positions[part]) for part in PARTS])
+        labels = source.labels[chosen]
+        return cls(source.ids[chosen], labels, np.array(source.class_names)[labels], source.lesions[chosen], parts)
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read the CSV that `write` wrote; rows may be in any order.
+
+        Raises
+        ------
+        UserError : the file is missing, empty, no table, lacks a column, or holds an unknown part, a bad label, a
+            class with two names or an id twice; the message names file and line
+        """
+        table = read_table(path, COLUMNS)
+        if table.empty:
+            raise UserError(f"{path} lists no image")
+        names = table["class"].groupby(table["label"]).transform("first")
+        for bad, what in (
+            (table["id"] == "", "has no id"),
+            (~table["part"].isin(PARTS), f"has an unknown part; known: {', '.join(PARTS)}"),
+            (~table["label"].str.fullmatch("[0-9]{1,4}"), "has a label that is not a class id (0, 1, ...)"),
+            (table["class"] != names, "names a class otherwise than an earlier row with its label"),
+            (table["id"].duplicated(), "repeats the id of an earlier row"),
+        ):
+            if bad.any():
+                row = table.loc[bad.idxmax()]
+                raise UserError(f"{path}, line {bad.idxmax()} ({','.join(row[list(COLUMNS)])!r}) {what}")
+        text = {name: table[name].to_numpy(dtype=str) for name in ("id", "class", "lesion", "part")}
+        labels = table["label"].astype(np.int64).to_numpy()
+        return cls(text["id"], labels, text["class"], text["lesion"], text["part"])
+
+    @classmethod
+    def verify(cls, path: Path, digest: str) -> Manifest:
+        """Read a manifest after checking that its bytes have the given digest.
+
+        Raises
+        ------
+        UserError : as `read`, or the file was changed since it was written
+        """
+        try:
+            found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        except OSError as error:
+            raise UserError(f"cannot read the split {path}: {error.strerror}") from error
+        if found != digest:
+            raise UserError(
+                f"{path} was changed: its SHA-256 is {found}, not {digest}; restore it, or start over in a new folder"
+            )
+        return cls.read(path)
+
+    @cached_property
+    def csv(self) -> bytes:
+        """The canonical CSV: a header line, fields as in `COLUMNS`, lines ended by a line feed, UTF-8."""
+        columns = (self.ids, self.labels, self.classes, self.lesions, self.parts)
+        table = pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
+        return table.to_csv(index=False, lineterminator="\n").encode()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical CSV, 64 hex digits."""
+        return hashlib.sha256(self.csv).hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Write the canonical CSV so that a reader sees all of it or nothing.
+
+        Raises
+        ------
+        UserError : the folder is missing or not writable, or the disk is full
+        """
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            try:
+                with temporary.open("xb") as file:
+                    file.write(self.csv)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write the split {path}: {error.strerror}") from error
+
+    def part(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return ids, str [n], and labels, int64 [n], of one part.
+
+        Raises
+        ------
+        UserError : unknown part
+        """
+        if name not in PARTS:
+            raise unknown("part", name, PARTS)
+        chosen = self.parts == name
+        return self.ids[chosen], self.labels[chosen]
+
+    def class_counts(self, part: str, num_classes: int | None = None) -> np.ndarray:
+        """Return the images of each class id in one part: int64 [K]; K is by default the last id in use plus 1."""
+        if num_classes is None:
+            num_classes = int(self.labels.max(initial=-1)) + 1
+        return np.bincount(self.part(part)[1], minlength=num_classes)
+
+    def restricted_to(self, ids: np.ndarray) -> Manifest:
+        """Return the manifest with only those of its images that are among `ids`, str [n]."""
+        kept = np.isin(self.ids, ids)
+        return Manifest(*(c[kept] for c in (self.ids, self.labels, self.classes, self.lesions, self.parts)))
+
+
+@dataclass(frozen=True)
+class PairOverlap:
+    """What two parts share: `images` ids, and `lesion_images` of the `total` in `second` whose lesion is in `first`.
+
+    `lesion_images` is None where lesions are not known.
+    """
+
+    first: str
+    second: str
+    images: int
+    lesion_images: int | None
+    total: int
+
+    def line(self) -> str:
+        """Return a line of plain text."""
+        text = f"overlap {self.first}/{self.second}: {self.images} images"
+        if self.lesion_images is None:
+            return f"{text}; lesions are not known"
+        shown = f"{self.lesion_images} of {self.total} {self.second} images"
+        return f"{text}; {shown} show a lesion that {self.first} shows too"
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What the parts of a split share, pair by pair: train/test, train/val, val/test."""
+
+    pairs: tuple[PairOverlap, ...]
+
+    def lines(self) -> list[str]:
+        """Return a line of plain text for every pair."""
+        return [pair.line() for pair in self.pairs]
+
+    def as_dict(self) -> dict[str, dict[str, int | None]]:
+        """Return `{"train/test": {"images": ..., "lesion_images": ..., "total": ...}, ...}`."""
+        numbers = ("images", "lesion_images", "total")
+        return {f"{pair.first}/{pair.second}": {key: asdict(pair)[key] for key in numbers} for pair in self.pairs}
+
+
+def overlap(manifest: Manifest, *, lesions_known: bool = True) -> Overlap:
+    """Count the images and, where they are known, the lesions that two parts of a split share."""
+    pairs = []
+    for first, second in _PAIRS:
+        one, other = manifest.parts == first, manifest.parts == second
+        images = np.isin(manifest.ids[other], manifest.ids[one]).sum()
+        lesion_images = int(np.isin(manifest.lesions[other], manifest.lesions[one]).sum()) if lesions_known else None
+        pairs.append(PairOverlap(first, second, int(images), lesion_images, int(other.sum())))
+    return Overlap(tuple(pairs))
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV as text: one row a record, indexed by the line of the file where it begins, absent fields as "".
+
+    The names of columns lose the blanks around them; columns without a name and rows without a text are left out.
+
+    Raises
+    ------
+    UserError : the file is missing, unreadable, no CSV, lacks one of `columns`, has a column twice, or a row with more
+        fields than columns; the message names the file, and the line of a row
+    """
+    (_, header), *records = _records(path)
+    names = [name.strip() for name in header]
+    _check_names(path, [name for name in names if name], columns)
+    lines, rows = [], []
+    for line, fields in records:
+        if len(fields) > len(names):
+            raise UserError(
+                f"{path} is not a CSV table: line {line} has more fields than the header ({len(fields)}, not "
+                f"{len(names)}); put a field that holds a comma in double quotes"
+            )
+        lines.append(line)
+        rows.append(fields + [""] * (len(names) - len(fields)))
+    table = pd.DataFrame(rows, index=lines, columns=names, dtype=str)
+    return table.loc[:, [name != "" for name in names]]
+
+
+def _records(path: Path) -> list[tuple[int, list[str]]]:
+    """Return the records of a CSV that have a text, each with the line where it begins; the first is the header."""
+    records, line = [], 1
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            for fields in reader:
+                if any(fields) or line == 1:
+                    records.append((line, fields))
+                line = reader.line_num + 1
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a CSV table in UTF-8 ({error.reason}); save it as one") from error
+    except csv.Error as error:
+        raise UserError(f"{path} is not a CSV table: line {line}: {error}; mend the line") from error
+    if not records or not any(records[0][1]):
+        raise UserError(f"{path} is not a CSV table: its first line names no column")
+    return records
+
+
+def _check_names(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in names]
+    if missing:
+        held = ", ".join(names)
+        advice = "; separate fields by commas, not by semicolons or tabs" if {";", "\t"} & set(held) else ""
+        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}; it has: {held}{advice}")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(f"{path} has the column {repeated[0]!r} more than once; rename or remove the others")

@@ -1,0 +1,224 @@
+"""Files: written whole or not at all, read with errors that name them, hashed, locked, with room and progress."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from ltbench.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+_QUIET_SECONDS = 20.0
+BROKEN = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged file raises."""
+
+
+class ByteProgress:
+    """Bytes done of a total: a bar on a terminal, plain lines elsewhere, at most one every 20 seconds.
+
+    Parameters
+    ----------
+    label : what is done, e.g. `fetching a.zip`
+    total : bytes, None where unknown
+    done : bytes that an earlier run has done
+    quiet : show nothing
+    """
+
+    def __init__(self, label: str, total: int | None, *, done: int = 0, quiet: bool = False) -> None:
+        self._label, self._total, self._done, self._quiet = label, total, done, quiet
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total, initial=done, desc=label, unit="B", unit_scale=True, disable=quiet or not terminal, leave=False
+        )
+        self._lines = not quiet and not terminal
+        self._shown = time.monotonic()
+
+    def __enter__(self) -> ByteProgress:
+        if self._lines:
+            self._line()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update(self, count: int) -> None:
+        """Count bytes that were done just now."""
+        self._done += count
+        self._bar.update(count)
+        if self._lines and time.monotonic() - self._shown >= _QUIET_SECONDS:
+            self._line()
+
+    def _line(self) -> None:
+        self._shown = time.monotonic()
+        total = f" of {amount(self._total)}" if self._total is not None else ""
+        print(f"{self._label}: {amount(self._done)}{total}", file=sys.stderr)
+
+
+def amount(count: int) -> str:
+    """Return a number of bytes as text.
+
+    Examples
+    --------
+    >>> amount(9_800_000_000)
+    '9,346.0 MiB'
+    """
+    return f"{count / 2**20:,.1f} MiB"
+
+
+def require_room(folder: Path, needed: int, what: str, remedy: str = "give another folder") -> None:
+    """Check that the disk of a folder has room for `needed` bytes.
+
+    Raises
+    ------
+    UserError : it has not; the message begins with `what` and ends with the remedy
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{what} needs {amount(needed)} in {folder} and {amount(free)} are free; free some space or {remedy}"
+        )
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a file lock; say on stderr that another process does `what` where one has to wait for it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process is {what}; waiting for it", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Write a file that is either the old or the new one, whole, whenever the process ends.
+
+    Parameters
+    ----------
+    durable : also wait until the disk has it, for the files that mean "done"
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
+    """Write a value as strict JSON; NumPy scalars and arrays become numbers and lists, NaN becomes null."""
+    text = json.dumps(plain(value), indent=1, allow_nan=False)
+    write_bytes(path, (text + "\n").encode(), durable=durable)
+
+
+def read_json(path: Path) -> Any:
+    """Return the value of a JSON file.
+
+    Raises
+    ------
+    UserError : missing or corrupt, naming the file
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not readable ({error}); delete its folder or use --fresh") from error
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON keeps it: NaN and infinity as None, arrays and tuples as lists."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as JSON lines."""
+    write_bytes(path, "".join(json.dumps(plain(row), allow_nan=False) + "\n" for row in rows).encode())
+
+
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one JSON line and hand it to the operating system at once."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(plain(row), allow_nan=False) + "\n")
+
+
+def write_tensors(path: Path, value: Mapping[str, Any], *, durable: bool = False) -> None:
+    """Write tensors, and plain values among them, with `torch.save`.
+
+    Serialised in memory first: torch reports a full disk as an error of its own, this as an `OSError`.
+    """
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    write_bytes(path, buffer.getbuffer(), durable=durable)
+
+
+def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
+    """Return what `write_tensors` wrote, without unpickling anything but tensors and plain values.
+
+    The archive's check sums are verified first: torch does not look at them.
+
+    Raises
+    ------
+    UserError : missing or corrupt, naming the file
+    """
+    import torch
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile("check sum does not match")
+        return torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path} holds more than tensors; delete its folder or use --fresh") from error
+    except (*BROKEN, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path} is not readable ({reason}); delete its folder or use --fresh") from error
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, durable: bool = False) -> None:
+    """Write arrays as a compressed npz file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(path, buffer.getbuffer(), durable=durable)
+
+
+def json_digest(value: Any) -> str:
+    """Return the SHA-256 of a JSON value's canonical text, hex."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,296 @@
+"""Error bars and paired tests: exact where they can be, against SciPy where it has them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from ltbench.benchmarks.analysis.intervals import (
+    class_balanced_scores,
+    holm,
+    image_weights,
+    interval,
+    paired_difference,
+)
+from ltbench.benchmarks.analysis.metrics import class_recall, wilson_interval
+
+LABELS = np.random.default_rng(1).permutation(np.repeat(np.arange(4), (40, 30, 20, 30)))
+
+
+def scores(accuracy: float, seed: int, trials: int = 5, labels: np.ndarray = LABELS) -> np.ndarray:
+    """Return the scores of a method that is right with a probability."""
+    rng = np.random.default_rng(seed)
+    right = rng.random((trials, len(labels))) < accuracy
+    classes = labels.max() + 1
+    return np.stack([class_balanced_scores(labels, np.eye(classes)[np.where(row, labels, 0)]) for row in right])
+
+
+def ends(estimate: object) -> tuple[float, float]:
+    return estimate.low, estimate.high
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_sum_to_the_mean_class_accuracy(seed: int) -> None:
+    logits = np.random.default_rng(seed).normal(size=(len(LABELS), 4))
+    recall = class_recall(LABELS, logits.argmax(1), 4)
+    assert class_balanced_scores(LABELS, logits).sum() == pytest.approx(recall.mean(), rel=1e-12)
+
+
+def test_scores_leave_absent_classes_out() -> None:
+    labels = np.array([0, 0, 2, 2, 2])
+    logits = np.eye(4)[[0, 1, 2, 2, 0]]
+    np.testing.assert_allclose(class_balanced_scores(labels, logits), [1 / 4, 0, 1 / 6, 1 / 6, 0])
+
+
+def by_loops(y: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Return V and the degrees of freedom, of the formula in `interval`, for classes of two images or more."""
+    trials, classes = len(y), np.unique(labels)
+    image, residual = {}, {}
+    for label in classes:
+        own = y[:, labels == label]
+        image[label] = own.mean(axis=0).var(ddof=1)
+        left = own - own.mean(axis=0) - own.mean(axis=1, keepdims=True) + own.mean()
+        residual[label] = (left**2).sum() / ((own.shape[1] - 1) * max(trials - 1, 1))
+    sizes = {label: (labels == label).sum() for label in classes}
+    lent = sum(1 / size**2 for size in sizes.values()) / len(classes)  # of the mean class, to all classes
+    weights = {label: sizes[label] - 1 + sizes[label] ** 2 * lent for label in classes}
+    by_image = sum(weights[label] * image[label] for label in classes)
+    luck = sum(weights[label] * residual[label] for label in classes) / trials
+    by_trial = y.sum(axis=1).var(ddof=1) / trials if trials > 1 else 0.0
+    variance = by_trial + max(by_image - luck, 0)
+    rho = by_trial / variance
+    uncertain = sum((weights[label] * image[label]) ** 2 / (sizes[label] - 1) for label in classes) / by_image**2
+    return variance, 1 / (rho / max(trials - 1, 1) + (1 - rho) * uncertain)
+
+
+@pytest.mark.parametrize("trials", [1, 2, 3, 5])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_interval_is_the_formula(trials: int, seed: int) -> None:
+    y = scores(0.7, seed, trials)
+    estimate = interval(y, LABELS, 0.9)
+    variance, freedom = by_loops(y, LABELS)
+    assert estimate.standard_error == pytest.approx(np.sqrt(variance), rel=1e-9)
+    assert estimate.degrees_of_freedom == pytest.approx(freedom, rel=1e-9)
+    expected = stats.t.interval(0.9, freedom, y.sum(axis=1).mean(), np.sqrt(variance))
+    assert ends(estimate) == pytest.approx(expected, rel=1e-9)
+
+
+def test_in_balanced_classes_nothing_is_lent() -> None:
+    """Then V_I is the sum over the classes of the variance of a class's mean, over K²."""
+    labels = np.repeat(np.arange(3), 20)
+    y = scores(0.6, seed=0, trials=1, labels=labels)
+    right = (y > 0).reshape(3, 20)
+    expected = np.sqrt((right.var(axis=1, ddof=1) / 20).sum() / 9)
+    assert interval(y, labels).standard_error == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_order_of_images_and_trials_and_the_ids_of_classes_do_not_matter() -> None:
+    first, second = scores(0.8, seed=0), scores(0.7, seed=1)
+    rng = np.random.default_rng(0)
+    images, trials, ids = rng.permutation(len(LABELS)), rng.permutation(5), rng.permutation(9)
+    expected, p = paired_difference(first, second, LABELS)
+    shuffled = [y[trials][:, images] for y in (first, second)]
+    estimate, other_p = paired_difference(*shuffled, ids[LABELS][images])
+    assert ends(estimate) == pytest.approx(ends(expected), rel=1e-9) and other_p == pytest.approx(p, rel=1e-9)
+
+
+@pytest.mark.parametrize("right", [0, 1])
+@pytest.mark.parametrize("trials", [1, 3])
+def test_all_alike_is_not_certain(right: int, trials: int) -> None:
+    labels = np.repeat(np.arange(4), 25)
+    estimate = interval(scores(right, 0, trials, labels) if right else np.zeros((trials, 100)), labels)
+    assert estimate.value == right
+    assert ends(estimate) == pytest.approx(wilson_interval(100 * right, 100), rel=1e-9)
+
+
+@pytest.mark.parametrize("trials", [1, 2, 5])
+def test_an_accuracy_stays_within_0_and_1(trials: int) -> None:
+    labels = np.repeat(np.arange(2), 3)
+    for seed in range(50):
+        estimate = interval(scores(0.7, seed, trials, labels), labels)
+        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+
+
+def test_small_classes_that_are_all_right_are_uncertain() -> None:
+    """Three of three right, beside a class that is half right, is not a class without variance."""
+    labels = np.repeat([0, 1], (40, 3))
+    right = np.r_[np.tile([True, False], 20), [True] * 3]
+    y = class_balanced_scores(labels, np.eye(2)[np.where(right, labels, 1 - labels)])[None]
+    large_alone = np.sqrt(0.25 * 40 / 39 / 40) / 2
+    assert interval(y, labels).standard_error > 1.5 * large_alone
+
+
+def test_classes_of_one_image() -> None:
+    labels = np.array([0] * 10 + [1])
+    right = np.r_[np.tile([True, False], 5), [True]]
+    y = class_balanced_scores(labels, np.eye(2)[np.where(right, labels, 1 - labels)])[None]
+    estimate = interval(y, labels)
+    assert 0 < estimate.standard_error < 1 and estimate.degrees_of_freedom == pytest.approx(9)
+    alone = interval(scores(0.5, 1, 1, np.arange(8)), np.arange(8))  # no class has two: as if all were of one
+    assert alone.standard_error > 0 and alone.degrees_of_freedom == pytest.approx(7)
+    one = interval(np.array([[0.4], [0.2]]), np.array([0]))
+    assert np.isnan([*ends(one), one.standard_error]).all() and one.value == pytest.approx(0.3)
+
+
+def test_without_image_effects_it_is_the_paired_t_test_over_trials() -> None:
+    rng = np.random.default_rng(0)
+    first, second = (np.repeat(rng.normal(size=(5, 1)), len(LABELS), axis=1) / len(LABELS) for _ in range(2))
+    estimate, p = paired_difference(first, second, LABELS)
+    reference = stats.ttest_rel(first.sum(axis=1), second.sum(axis=1))
+    assert p == pytest.approx(reference.pvalue, rel=1e-9)
+    assert ends(estimate) == pytest.approx(tuple(reference.confidence_interval()), rel=1e-9)
+    assert estimate.degrees_of_freedom == pytest.approx(reference.df)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_one_trial_and_one_class_it_is_the_paired_t_test_over_images(seed: int) -> None:
+    labels = np.zeros(60, dtype=np.int64)
+    rng = np.random.default_rng(seed)
+    first, second = ((rng.random((1, 60)) < accuracy) / 60 for accuracy in (0.8, 0.6))
+    estimate, p = paired_difference(first, second, labels)
+    reference = stats.ttest_rel(60 * first[0], 60 * second[0])
+    assert p == pytest.approx(reference.pvalue, rel=1e-9)
+    assert ends(estimate) == pytest.approx(tuple(reference.confidence_interval()), rel=1e-9)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_p_is_small_where_the_interval_leaves_out_zero(confidence: float) -> None:
+    for seed in range(40):
+        estimate, p = paired_difference(scores(0.75, seed), scores(0.7, 1000 + seed), LABELS, confidence)
+        assert (p < 1 - confidence) == (not estimate.low <= 0 <= estimate.high)
+
+
+@pytest.mark.parametrize("trials", [1, 5])
+def test_a_method_does_not_differ_from_itself(trials: int) -> None:
+    same = scores(0.7, seed=0, trials=trials)
+    estimate, p = paired_difference(same, same.copy(), LABELS)
+    assert (estimate.value, *ends(estimate), p) == (0, 0, 0, 1)
+
+
+def test_a_clearly_better_method_lies_above_zero() -> None:
+    better, worse = scores(0.9, seed=0), scores(0.6, seed=1)
+    estimate, p = paired_difference(better, worse, LABELS)
+    assert 0 < estimate.low < better.sum(1).mean() - worse.sum(1).mean() < estimate.high < 1 and p < 1e-3
+
+
+def test_the_order_of_the_methods_is_the_sign() -> None:
+    first, second = scores(0.8, seed=0), scores(0.7, seed=1)
+    (estimate, p), (turned, same_p) = (paired_difference(*pair, LABELS) for pair in ((first, second), (second, first)))
+    assert (turned.value, *ends(turned)) == pytest.approx((-estimate.value, -estimate.high, -estimate.low), abs=1e-12)
+    assert same_p == pytest.approx(p, rel=1e-9)
+
+
+def test_more_confidence_is_a_wider_interval() -> None:
+    (low, high), (lower, higher) = (ends(interval(scores(0.8, 0), LABELS, level)) for level in (0.5, 0.99))
+    assert lower < low < high < higher
+
+
+def test_trials_that_agree_by_chance_do_not_stand_for_certainty() -> None:
+    """Equal sums in both trials, images right in turn: V_T is 0 and V_I is below V_E, but there is luck."""
+    labels = np.zeros(8, dtype=np.int64)
+    first = np.array([[1, 1, 1, 0, 0, 1, 1, 0], [0, 0, 1, 1, 1, 1, 0, 1]]) / 8
+    second = np.array([[0, 0, 0, 0, 1, 0, 0, 1], [0, 1, 0, 0, 0, 0, 1, 0]]) / 8
+    estimate, p = paired_difference(first, second, labels)
+    assert estimate.value == pytest.approx(3 / 8) and estimate.standard_error > 0.05 and 0.01 < p < 0.5
+
+
+@pytest.mark.parametrize("trials", [1, 3])
+def test_a_whole_class_is_as_certain_as_its_images_are_many(trials: int) -> None:
+    """A method that is right on one class alone differs from none by 1 / K, in every image and trial of that class."""
+    p_values = []
+    for count in (3, 30):
+        labels = np.repeat(np.arange(4), (40, 40, count, 40))
+        own = class_balanced_scores(labels, np.eye(4)[np.where(labels == 2, 2, (labels + 1) % 4)])
+        first = np.stack([own] * trials)
+        estimate, p = paired_difference(first, np.zeros_like(first), labels)
+        of_class = {size: 2 / 16 / ((size + 1) * (size + 2)) for size in (40, count)}
+        variance = 3 * of_class[40] + of_class[count]
+        assert estimate.value == pytest.approx(0.25) and estimate.standard_error == pytest.approx(np.sqrt(variance))
+        freedom = variance**2 / (3 * of_class[40] ** 2 / 39 + of_class[count] ** 2 / (count - 1))
+        assert p == pytest.approx(2 * stats.t.sf(0.25 / np.sqrt(variance), freedom), rel=1e-9)
+        assert interval(first, labels).standard_error == pytest.approx(np.sqrt(variance))
+        p_values.append(p)
+    assert p_values[0] > 0.05 > 1e-6 > p_values[1]
+
+
+def test_differences_that_cancel_are_not_none() -> None:
+    labels = np.repeat([0, 1], 20)
+    first = class_balanced_scores(labels, np.eye(2)[np.zeros(40, dtype=int)])[None]
+    second = class_balanced_scores(labels, np.eye(2)[np.ones(40, dtype=int)])[None]
+    estimate, p = paired_difference(first, second, labels)
+    assert estimate.value == 0 and p == 1 and estimate.low < -0.02 and estimate.high > 0.02
+
+
+def test_class_weights_are_those_of_the_mean() -> None:
+    """A class of twice the weight counts twice; equal weights are the default, and one class stands for itself."""
+    rng, weights = np.random.default_rng(4), np.array([0.5, 0.1, 0.3, 0.1])
+    right = rng.random((5, len(LABELS))) < 0.7
+    weighted = interval(right * image_weights(LABELS, weights), LABELS, class_weights=weights)
+    means = np.array([right[:, label == LABELS].mean() for label in range(4)])
+    assert weighted.value == pytest.approx(weights @ means)
+    equal = right * image_weights(LABELS)
+    assert interval(equal, LABELS, class_weights=np.full(4, 0.25)) == interval(equal, LABELS)
+    assert weighted.standard_error != pytest.approx(interval(equal, LABELS).standard_error, rel=0.01)
+    alone = LABELS == 2
+    nearly = np.array([1e-9, 1e-9, 1.0, 1e-9])
+    one = interval(right[:, alone] / alone.sum(), LABELS[alone])
+    assert interval(right * image_weights(LABELS, nearly), LABELS, class_weights=nearly).value == pytest.approx(
+        one.value
+    )
+    with pytest.raises(ValueError, match="needs a weight"):
+        image_weights(LABELS, weights[:3])
+
+
+def test_rounding_is_not_variance() -> None:
+    """Equal sums that floating point tells apart: the variance is that of whole classes."""
+    first = class_balanced_scores(LABELS, np.eye(4)[np.where(LABELS == 2, 2, (LABELS + 1) % 4)])
+    rounded = np.stack([first, first * (1 + 1e-15), first * (1 - 1e-15)])
+    exact, _ = paired_difference(np.stack([first] * 3), np.zeros((3, len(first))), LABELS)
+    estimate, _ = paired_difference(rounded, np.zeros_like(rounded), LABELS)
+    assert ends(estimate) == pytest.approx(ends(exact), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels", "confidence"),
+    [((2, 3), 2, 0.95), ((3,), 3, 0.95), ((0, 3), 3, 0.95), ((2, 0), 0, 0.95), ((2, 3), 3, 1.0), ((2, 3), 3, 0.0)],
+)
+def test_what_does_not_fit_is_refused(shape: tuple[int, ...], labels: int, confidence: float) -> None:
+    with pytest.raises(ValueError):
+        interval(np.zeros(shape), np.zeros(labels, dtype=np.int64), confidence)
+
+
+def test_scores_are_checked() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        interval(np.full((2, 3), np.nan), np.zeros(3, dtype=np.int64))
+    with pytest.raises(ValueError, match="shapes"):
+        paired_difference(np.zeros((2, 3)), np.zeros((3, 3)), np.zeros(3, dtype=np.int64))
+    with pytest.raises(ValueError, match="logits"):
+        class_balanced_scores(np.zeros(3, dtype=np.int64), np.zeros((4, 2)))
+
+
+def test_holm_by_hand() -> None:
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02], rtol=1e-12)
+    np.testing.assert_allclose(holm([0.5, 0.6, np.nan]), [1, 1, np.nan])
+    np.testing.assert_allclose(holm([0.02, np.nan, 0.02]), [0.04, np.nan, 0.04])
+    assert holm([]).shape == (0,) and holm([0.3]).tolist() == [0.3]
+    for wrong in ([1.1], [-0.1], [[0.5]]):
+        with pytest.raises(ValueError):
+            holm(wrong)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holm_against_loops(seed: int) -> None:
+    p = np.random.default_rng(seed).random(9).round(1) ** 2
+    step, expected = 0.0, np.empty(9)
+    for rank, index in enumerate(np.argsort(p, kind="stable")):
+        step = max(step, min(1.0, (9 - rank) * p[index]))
+        expected[index] = step
+    np.testing.assert_allclose(holm(p), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holm_against_statsmodels(seed: int) -> None:
+    p = np.random.default_rng(seed).random(16) ** 3
+    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1], rtol=1e-12)

@@ -1,0 +1,388 @@
+"""Tables from records written by hand: numbers, what shares a table, what is told about what does not."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ltbench.benchmarks.analysis.intervals import holm, image_weights, interval, paired_difference
+from ltbench.benchmarks.analysis.metrics import METRICS, wilson_interval
+from ltbench.benchmarks.analysis.records import find_records, read_predictions
+from ltbench.benchmarks.analysis.rendering import Table
+from ltbench.benchmarks.analysis.standings import Row, settings_of
+from ltbench.benchmarks.analysis.tables import COSTS, TABLES
+from ltbench.benchmarks.training.protocol import PRESETS
+from ltbench.errors import UserError
+from ltbench.files import read_json, write_arrays, write_json
+
+QUICK = PRESETS["quick"]
+Add = Callable[..., dict[str, Any]]
+
+
+def tables(results: Path, kind: str = "overview") -> list[Table]:
+    return TABLES[kind](settings_of(find_records(results)))
+
+
+@pytest.fixture
+def results(tmp_path: Path, add_record: Add) -> Path:
+    """Two methods of three trials: one clearly better than the baseline."""
+    for trial in range(3):
+        add_record(tmp_path, "my_best", trial, 0.95)
+        add_record(tmp_path, "ce", trial, 0.6)
+    return tmp_path
+
+
+def scores(row: Row) -> np.ndarray:
+    return row.right * image_weights(row.labels)
+
+
+def column(table: Table, header: str) -> list[str]:
+    place = list(table.headers).index(header)
+    return [row[place].text for row in table.cells]
+
+
+def test_numbers_are_those_of_the_trials(results: Path) -> None:
+    (overview,), (metrics,), (cost,) = (tables(results, kind) for kind in ("overview", "metrics", "cost"))
+    records = list(find_records(results))
+    for method in ("my_best", "ce"):
+        trials = [record.result for record in records if record.result["method"] == method]
+        for table in (overview, metrics):
+            row = table.frame.set_index("method").loc[method]
+            assert row["n"] == 3
+            for name in METRICS:
+                values = [np.nan if trial["test"][name] is None else trial["test"][name] for trial in trials]
+                assert row[name] == pytest.approx(np.mean(values), rel=1e-12, nan_ok=True)
+                assert row[f"{name}_sd"] == pytest.approx(np.std(values, ddof=1), rel=1e-9, abs=1e-12, nan_ok=True)
+        row = cost.frame.set_index("method").loc[method]
+        assert row["train_seconds"] == 11.0 and row["train_seconds_sd"] == 1.0 and row["parameters"] == 77
+        assert np.isnan(row["peak_memory_mib"])
+    assert column(cost, COSTS["train_seconds"]) == ["11 ± 1"] * 2
+    assert column(cost, COSTS["parameters"]) == ["77"] * 2
+    assert column(cost, COSTS["peak_memory_mib"]) == ["n/a"] * 2
+    assert "a device" in cost.notes[-1]
+
+
+def test_tables_are_made_from_predictions_alone(results: Path) -> None:
+    before = {kind: [table.frame for table in tables(results, kind)] for kind in TABLES}
+    for record in find_records(results):
+        result = read_json(record.folder / "result.json")
+        result["test"] = {"mean_class_accuracy": result["test"]["mean_class_accuracy"]}
+        write_json(record.folder / "result.json", result)
+    for kind, frames in before.items():
+        for old, new in zip(frames, tables(results, kind), strict=True):
+            assert list(old.columns) == list(new.frame.columns)
+            numbers = old.select_dtypes("number").to_numpy(float), new.frame.select_dtypes("number").to_numpy(float)
+            np.testing.assert_allclose(*numbers, rtol=0, atol=1e-9)
+
+
+def test_a_record_that_contradicts_its_predictions_is_refused(results: Path) -> None:
+    path = next(iter(find_records(results))).folder / "result.json"
+    result = read_json(path)
+    result["test"]["mean_class_accuracy"] += 0.01
+    write_json(path, result)
+    with pytest.raises(UserError, match=r"predictions\.npz gives .* result\.json says .* --fresh"):
+        tables(results)
+
+
+@pytest.mark.parametrize("array", ["test_ids", "test_labels"])
+def test_other_test_images_are_refused(results: Path, array: str) -> None:
+    folders = [record.folder for record in find_records(results)]
+    for folder in (own for own in folders if own.parent.name.startswith("ce")):
+        arrays = read_predictions(folder / "predictions.npz")
+        arrays[array] = np.roll(arrays[array], 1)
+        write_arrays(folder / "predictions.npz", arrays)
+        with pytest.raises(UserError, match=r"other test images|says"):
+            tables(results)
+
+
+def test_ranks_differences_and_their_tests(results: Path, add_record: Add) -> None:
+    for trial in range(3):
+        add_record(results, "cb", trial, 0.62)
+    (table,) = tables(results)
+    frame = table.frame.set_index("method")
+    assert frame["rank"].tolist() == [1, 2, 3] and frame.index[0] == "my_best"
+    assert frame["mean_class_accuracy"].is_monotonic_decreasing
+    (setting,) = settings_of(find_records(results))
+    rows = {row.name: row for row in setting.rows}
+    compared = {
+        name: paired_difference(scores(rows[name]), scores(rows["ce"]), rows["ce"].labels) for name in ("my_best", "cb")
+    }
+    adjusted = dict(zip(compared, holm([p_value for _, p_value in compared.values()]), strict=True))
+    for name, (estimate, _) in compared.items():
+        shown = frame.loc[name, ["delta", "delta_low", "delta_high", "p_baseline"]]
+        expected = [estimate.value, estimate.low, estimate.high, adjusted[name]]
+        np.testing.assert_allclose(shown.astype(float), expected, rtol=1e-12)
+    assert frame.loc["ce", "delta"] == 0 and np.isnan(frame.loc["ce", "p_baseline"])
+    assert not frame.loc["my_best", "tie_baseline"] and frame.loc["cb", "tie_baseline"]
+    assert not frame["tie"].any()
+    low, high = frame.loc["ce", ["low", "high"]]
+    assert low < frame.loc["ce", "mean_class_accuracy"] < high
+    marked = [text.endswith(" ≈") for text in column(table, "Δ ce")]
+    assert marked == frame["tie_baseline"].tolist()
+
+
+def test_what_chance_explains_is_a_tie(tmp_path: Path, add_record: Add) -> None:
+    for trial in range(3):
+        add_record(tmp_path, "ce", trial, 0.7)
+        add_record(tmp_path, "rs", trial, 0.7)
+    (table,) = tables(tmp_path)
+    assert table.frame["tie"].tolist() == [False, True]
+    accuracy = column(table, "mean per-class accuracy")
+    assert not accuracy[0].endswith("≈") and accuracy[1].endswith(" ≈")
+    assert [row[2].strong for row in table.cells] == [True, False]
+
+
+def test_without_the_baseline_there_is_no_difference(tmp_path: Path, add_record: Add) -> None:
+    add_record(tmp_path, "rs", 0, 0.7)
+    (table,) = tables(tmp_path)
+    assert table.frame["delta"].isna().all() and column(table, "Δ ce") == ["n/a"]
+    assert "Δ n/a, no trial of ce is finished." in table.notes
+    for version in ({"a": 1}, {"a": 2}):
+        add_record(tmp_path, "ce", 0, 0.7, hyperparameters=version)
+    (table,) = tables(tmp_path)
+    assert "Δ n/a, there are several versions of ce." in table.notes
+
+
+def test_one_trial_has_no_spread_and_says_so(tmp_path: Path, add_record: Add) -> None:
+    add_record(tmp_path, "ce", 0, 0.7)
+    (table,) = tables(tmp_path)
+    assert table.frame["mean_class_accuracy_sd"].isna().all() and "±" not in table.cells[0][2].text
+    assert any("not the methods" in note for note in table.notes)
+
+
+def test_rows_of_other_trials_are_in_a_table_of_their_own(results: Path, add_record: Add) -> None:
+    add_record(results, "rw", 1, 0.8, changed={"scheme": "sqrt"})
+    for kind in ("overview", "ratios", "groups", "per-class", "cost", "metrics"):
+        first, second = tables(results, kind)
+        assert set(first.frame["method"]) == {"my_best", "ce"} and set(first.frame["n"]) == {3}
+        assert set(second.frame["method"]) == {"rw (scheme=sqrt)"} and set(second.frame["n"]) == {1}
+        assert any("rows of other trials are not mixed in" in note for note in second.notes)
+    (_, second) = tables(results)
+    (setting,) = settings_of(find_records(results))
+    rows = {row.name: row for row in setting.rows}
+    expected = scores(rows["rw (scheme=sqrt)"]).sum() - scores(rows["ce"])[1].sum()
+    assert second.frame["delta"].tolist() == pytest.approx([expected])  # with the same trial of the baseline
+    assert "Δ is over the trials that ce has too: 1." in second.notes
+
+
+CHANGES: list[tuple[dict[str, Any], str]] = [
+    ({"protocol": replace(QUICK, epochs=31)}, "epochs 31, not 20"),
+    ({"variant": "other"}, "variant other, not none"),
+    ({"split": "lesion"}, "split lesion, not paper"),
+    ({"split_digest": "6" * 64}, "images of split 66666666, not 55555555"),
+]
+
+
+@pytest.mark.parametrize(("change", "told"), CHANGES)
+@pytest.mark.parametrize("kind", ["overview", "ratios"])
+def test_other_settings_never_share_a_table(
+    results: Path, add_record: Add, change: dict[str, Any], told: str, kind: str
+) -> None:
+    for trial in range(3):
+        add_record(results, "rs", trial, 0.99, **change)
+    found = tables(results, kind)
+    assert sorted(sorted(table.frame["method"].unique()) for table in found) == [["ce", "my_best"], ["rs"]]
+    (line,) = [note for table in found for note in table.notes if note.startswith("Not mixed with an earlier table")]
+    assert told in line or re.sub(r"(\S+), not (\S+)", r"\2, not \1", told) in line  # whichever table is the later
+
+
+@pytest.mark.parametrize("change", [{"ratio": 31.0}, {"dataset": "other"}])
+def test_other_data_and_ratios_are_other_tables(results: Path, add_record: Add, change: dict[str, Any]) -> None:
+    for trial in range(3):
+        add_record(results, "rs", trial, 0.99, **change)
+    assert sorted(sorted(table.frame["method"]) for table in tables(results)) == [["ce", "my_best"], ["rs"]]
+
+
+def test_ratios_are_the_columns_of_one_table(tmp_path: Path, add_record: Add) -> None:
+    for ratio in (500.0, 20.0, 100.0):
+        for trial in range(2):
+            add_record(tmp_path, "ce", trial, 0.5, ratio=ratio, split_digest=str(int(ratio))[0] * 64)
+            if ratio != 20:
+                add_record(tmp_path, "rs", trial, 0.9, ratio=ratio, split_digest=str(int(ratio))[0] * 64)
+    (table,) = tables(tmp_path, "ratios")
+    assert list(table.headers) == ["method", "ratio 20", "Δ ce", "ratio 100", "Δ ce", "ratio 500", "Δ ce"]
+    cells = {row[0].text: [cell.text for cell in row[1:]] for row in table.cells}
+    assert cells["rs"][:2] == ["n/a", "n/a"] and cells["ce"][1::2] == ["+0.00"] * 3
+    values = table.frame.set_index(["method", "ratio"])["mean_class_accuracy"]
+    assert cells["rs"][2].startswith(f"{100 * values['rs', 100.0]:.2f} ± ")
+    assert "n = 2 trials" in table.notes[-1]
+
+
+def test_other_sizes_are_no_columns_of_the_same_table(results: Path, add_record: Add) -> None:
+    for trial in range(3):
+        add_record(results, "ce", trial, 0.6, ratio=50.0, class_counts=(500, 100, 30, 10), split_digest="7" * 64)
+    found = tables(results, "ratios")
+    assert len(found) == 2 and any("largest class 500, not 300" in note for note in found[1].notes + found[0].notes)
+
+
+def test_groups_are_means_of_their_classes(results: Path) -> None:
+    (table,) = tables(results, "groups")
+    (setting,) = settings_of(find_records(results))
+    best = next(row for row in setting.rows if row.name == "my_best")
+    recalls = best.recalls()
+    row = table.frame.set_index("method").loc["my_best"]
+    means = {name: recalls[:, list(own)].mean() for name, own in setting.result["groups"].items()}
+    assert {name: row[name] for name in means} == pytest.approx(means)
+    assert row["mean_of_group_means"] == pytest.approx(np.mean(list(means.values())))
+    assert row["delta"] == pytest.approx(
+        row["mean_of_group_means"] - table.frame.set_index("method").loc["ce", "mean_of_group_means"]
+    )
+
+
+def test_classes_have_intervals(results: Path, tmp_path: Path, add_record: Add) -> None:
+    """Over trials and images, as the whole table; of one trial Wilson's, which csv has in any case."""
+    (table,) = tables(results, "per-class")
+    assert list(table.headers) == ["method", "a (300)", "b (100)", "c (30)", "d (10)", "n"]
+    (setting,) = settings_of(find_records(results))
+    row = next(row for row in setting.rows if row.name == "ce")
+    frame = table.frame[table.frame["method"] == "ce"].set_index("class")
+    for label, name in enumerate("abcd"):
+        own = row.labels == label
+        expected = interval(row.right[:, own] / own.sum(), row.labels[own])
+        assert frame.loc[name, "accuracy"] == pytest.approx(expected.value) == row.recalls()[:, label].mean()
+        assert tuple(frame.loc[name, ["accuracy_low", "accuracy_high"]]) == (expected.low, expected.high)
+        assert tuple(frame.loc[name, ["wilson_low", "wilson_high"]]) == wilson_interval(20 * expected.value, 20)
+    add_record(tmp_path / "one", "ce", 0, 0.6)
+    (table,) = tables(tmp_path / "one", "per-class")
+    ends = table.frame[["accuracy_low", "accuracy_high"]].to_numpy()
+    np.testing.assert_array_equal(ends, table.frame[["wilson_low", "wilson_high"]].to_numpy())
+    assert "Wilson" in table.notes[0]
+
+
+def test_groups_have_intervals_and_tests(results: Path, add_record: Add) -> None:
+    for trial in range(3):
+        add_record(results, "cb", trial, 0.62)
+    (table,) = tables(results, "groups")
+    frame, rows = table.frame.set_index("method"), {row.name: row for row in settings_of(find_records(results))[0].rows}
+    groups = rows["ce"].result["groups"]
+    weights = np.zeros(4)
+    for members in groups.values():
+        weights[members] += 1 / (len(groups) * len(members))
+    assert len({*weights}) > 1  # not the mean over classes
+    for name, row in rows.items():
+        tail = np.isin(row.labels, groups["tail"])
+        expected = interval(row.right[:, tail] * image_weights(row.labels[tail]), row.labels[tail])
+        assert tuple(frame.loc[name, ["tail_low", "tail_high"]]) == pytest.approx((expected.low, expected.high))
+        assert frame.loc[name, "tail"] == pytest.approx(expected.value)
+    pair = (row.right * image_weights(row.labels, weights) for row in (rows["my_best"], rows["ce"]))
+    expected, p = paired_difference(*pair, rows["ce"].labels, class_weights=weights)
+    shown = frame.loc["my_best", ["delta", "delta_low", "delta_high"]].astype(float)
+    np.testing.assert_allclose(shown, [expected.value, expected.low, expected.high], rtol=1e-9)
+    assert frame.loc["my_best", "p_baseline"] == pytest.approx(2 * p) and not frame.loc["my_best", "tie_baseline"]
+    assert frame.loc["cb", "tie_baseline"] and "≈" in column(table, "Δ ce")[1] + column(table, "Δ ce")[2]
+
+
+def test_the_ablation_is_spanned_by_three_hyper_parameters(tmp_path: Path, add_record: Add) -> None:
+    default = {"pretrain": "ssl", "selection": "anchor", "query": "mutual_information"}
+    for trial in range(2):
+        add_record(tmp_path, "ce", trial, 0.5)
+        for changed in ({}, {"query": "none"}, {"selection": "edge"}, {"pretrain": "ce", "query": "none"}):
+            add_record(tmp_path, "flex", trial, 0.7, changed=changed, hyperparameters=default | changed)
+        other = {"anchor_scale": 0.5}
+        add_record(tmp_path, "flex", trial, 0.7, changed=other, hyperparameters=default | other)
+    first, second = tables(tmp_path, "ablation")
+    assert list(first.headers) == ["pre-train", "sample selection", "query: none", "query: mutual information"]
+    shown = [[cell.text.split(" ")[0] for cell in row] for row in first.cells]
+    assert [row[:2] for row in shown] == [["ce", "anchor"], ["ssl", "anchor"], ["ssl", "edge"]]
+    assert [[text == "n/a" for text in row[2:]] for row in shown] == [[False, True], [False, False], [True, False]]
+    assert second.title.startswith("flex anchor_scale=0.5; ") and len(second.cells) == 1
+
+
+def test_versions_of_a_method_have_ablations_of_their_own(tmp_path: Path, add_record: Add) -> None:
+    """Two defaults of a hyper-parameter that no row changes: nothing is dropped, and the titles differ."""
+    for scale in (0.1, 0.2):
+        own = {"pretrain": "ssl", "selection": "anchor", "query": "none", "anchor_scale": scale}
+        for trial in range(2):
+            add_record(tmp_path, "flex", trial, 0.5 + scale, hyperparameters=own)
+    first, second = tables(tmp_path, "ablation")
+    assert len(first.frame) == len(second.frame) == 1
+    titles = [table.title.partition(";")[0] for table in (first, second)]
+    assert sorted(titles) == ["flex anchor_scale=0.1", "flex anchor_scale=0.2"]
+
+
+def test_without_a_method_of_that_kind_there_is_no_ablation(results: Path) -> None:
+    assert tables(results, "ablation") == []
+
+
+def test_two_versions_of_a_plugin_are_two_rows(tmp_path: Path, add_record: Add) -> None:
+    for version in ("a" * 64, "b" * 64):
+        for trial in range(2):
+            add_record(tmp_path, "mine", trial, 0.7, plugin=version)
+    (table,) = tables(tmp_path)
+    assert len(table.frame) == 2 and (table.frame["n"] == 2).all()
+    assert table.frame["method"].str.fullmatch(r"mine \[[0-9a-f]{8}\]").all()
+    for trial in range(2):
+        add_record(tmp_path, "mine", trial, 0.7, plugin="a" * 64, ratio=50.0, split_digest="7" * 64)
+    (table,) = tables(tmp_path, "ratios")
+    assert len(table.cells) == 2  # one version has both ratios, under one name
+    assert sorted([cell.text == "n/a" for cell in row].count(True) for row in table.cells) == [2, 3]  # Δ ce is one
+
+
+def test_rows_that_lack_a_ratio_come_last_and_trials_alone_are_no_other_images(tmp_path: Path, add_record: Add) -> None:
+    for trial in range(3):
+        add_record(tmp_path, "ce", trial, 0.5, ratio=100.0)
+        add_record(tmp_path, "mixup", trial, 0.9, ratio=100.0)
+        if trial < 2:
+            add_record(tmp_path, "ce", trial, 0.4, ratio=500.0, split_digest="7" * 64)
+            add_record(tmp_path, "rs", trial, 0.4, ratio=500.0, split_digest="7" * 64)
+    first, second = tables(tmp_path, "ratios")
+    notes = [note for table in (first, second) for note in table.notes if "mixed" in note]
+    assert notes == ["Trials 0, 1: rows of other trials are not mixed in."]
+    add_record(tmp_path, "ce", 2, 0.4, ratio=500.0, split_digest="7" * 64)
+    together, _ = tables(tmp_path, "ratios")
+    assert [row[0].text for row in together.cells] == ["ce", "mixup"]
+
+
+def test_what_is_missing_is_told_below_the_ratios_too(tmp_path: Path, add_record: Add) -> None:
+    for kind in ("overview", "ratios"):
+        add_record(tmp_path, "ce", 0, 0.5, notes=["missing images: 3 of 9"])
+        (table,) = tables(tmp_path, kind)
+        assert "missing images: 3 of 9" in " ".join([table.title, *table.notes])
+
+
+def test_an_empty_class_is_not_balanced(tmp_path: Path, add_record: Add) -> None:
+    add_record(tmp_path, "ce", 0, 0.7, test_counts=(20, 20, 20, 0))
+    (table,) = tables(tmp_path)
+    assert "Balanced" not in " ".join(table.notes) and "micro top-1" in table.headers
+
+
+def test_undefined_is_not_a_number_and_has_its_reason(tmp_path: Path, add_record: Add) -> None:
+    for trial in range(2):
+        add_record(tmp_path, "ce", trial, 0.7, test_counts=(20, 20, 20, 0))
+    for kind, header in (("overview", "tail"), ("per-class", "d (10)"), ("metrics", "macro AUROC")):
+        (table,) = tables(tmp_path, kind)
+        assert column(table, header) == ["n/a"]
+        assert any(note.startswith("n/a, no image of class d: ") for note in table.notes)
+    (table,) = tables(tmp_path)
+    assert table.frame[["macro_auroc", "tail"]].isna().all(axis=None)
+
+
+def test_melanoma_has_its_columns_where_it_is_a_class(tmp_path: Path, add_record: Add) -> None:
+    add_record(tmp_path, "ce", 0, 0.7, class_names=["NV", "MEL", "BCC", "DF"])
+    (table,) = tables(tmp_path, "metrics")
+    assert table.frame["melanoma_sensitivity_at_90"].between(0, 1).all()
+    shutil.rmtree(tmp_path / "toy-paper-r30")
+    add_record(tmp_path, "ce", 0, 0.7)
+    (table,) = tables(tmp_path, "metrics")
+    assert column(table, "melanoma sensitivity at 90 % specificity") == ["n/a"]
+
+
+def test_micro_top1_is_shown_where_the_test_set_is_not_balanced(results: Path, tmp_path: Path, add_record: Add) -> None:
+    (balanced,) = tables(results)
+    assert "micro top-1" not in balanced.headers and "micro top-1 equals" in " ".join(balanced.notes)
+    add_record(tmp_path / "other", "ce", 0, 0.7, test_counts=(40, 10, 10, 20))
+    (table,) = tables(tmp_path / "other")
+    assert "micro top-1" in table.headers
+
+
+def test_titles_name_data_and_protocol(results: Path) -> None:
+    (table,) = tables(results)
+    for part in ("Toy lesions", "ratio 30", "split paper", "5" * 8, QUICK.digest()[:8], QUICK.backbone):
+        assert part in table.title

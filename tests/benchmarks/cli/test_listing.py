@@ -1,0 +1,73 @@
+"""What `--list` and the README say of methods comes from their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import ltbench
+from ltbench import methods
+from ltbench.benchmarks.cli.listing import STATUSES, describe_method, hooks_of, listing, methods_table
+from ltbench.errors import UserError
+from ltbench.registry import load_plugin
+
+ROOT = Path(ltbench.__file__).parent
+
+
+def test_the_readme_holds_the_table_of_methods() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert methods_table() in readme, "print it with: python benchmarks/listing.py"
+
+
+@pytest.mark.parametrize("name", methods.available())
+def test_every_method_says_where_it_comes_from_what_it_costs_and_how_far_it_was_checked(name: str) -> None:
+    details = methods.registry.details(name)
+    assert {"Source", "Cost", "Status"} <= details.keys()
+    assert details["Status"].startswith(STATUSES)
+    assert ": " in methods.registry.summary(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "hooks"),
+    [
+        ("ce", ["stages"]),
+        ("rs", ["sampler"]),
+        ("mixup", ["transform"]),
+        ("elf", ["build", "predict", "inspect", "loss"]),
+    ],
+)
+def test_hooks_are_those_that_the_class_overrides(name: str, hooks: list[str]) -> None:
+    assert hooks_of(name) == hooks
+    defined = vars(methods.registry.get(name))
+    assert all(hook in defined for hook in hooks)
+
+
+def test_everything_is_listed() -> None:
+    text = listing()
+    for name in methods.available():
+        assert f"\n  {name} " in text
+    assert "synthetic" in text and "quick" in text
+
+
+def test_a_method_is_explained_with_its_hyper_parameters() -> None:
+    text = describe_method("flex")
+    assert "anchor_scale=" in text and "(quick: 0.5)" in text and "section 3.2" in text
+    assert text.startswith("flex\n====\nFlexible Sampling")
+    assert "--set" not in describe_method("ce")
+    with pytest.raises(UserError, match="unknown method 'flexx'; did you mean 'flex'"):
+        describe_method("flexx")
+
+
+def test_a_plugin_is_listed_with_what_it_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "listed.py"
+    path.write_text(
+        '"""Listed: a plug-in."""\n\nfrom ltbench.methods import Method, register\n\n\n@register("listed")\n'
+        "class Listed(Method):\n    def loss(self, batch, progress):\n        return super().loss(batch, progress)\n"
+    )
+    load_plugin(path)
+    try:
+        assert "Listed: a plug-in." in listing() and hooks_of("listed") == ["loss"]
+    finally:
+        for table in (methods.registry._entries, methods.registry._plugins):
+            table.pop("listed", None)

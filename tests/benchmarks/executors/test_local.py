@@ -1,0 +1,77 @@
+"""How cores are shared among trials, and to whom Ctrl-C is left."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ltbench.benchmarks.executors.local import share_threads
+from ltbench.processes import ctrl_c_ignored
+
+
+@pytest.mark.parametrize(
+    ("trials", "jobs", "cores", "threads"),
+    [
+        (5, 1, 2, [2, 2, 2, 2, 2]),
+        (5, 2, 2, [1, 1, 1, 1, 2]),
+        (4, 2, 2, [1, 1, 1, 1]),
+        (5, 5, 16, [3, 3, 3, 3, 3]),
+        (5, 4, 16, [4, 4, 4, 4, 16]),
+        (6, 4, 16, [4, 4, 4, 4, 8, 8]),
+        (1, 2, 2, [2]),
+        (3, 8, 2, [1, 1, 1]),
+    ],
+)
+def test_a_last_incomplete_round_shares_all_cores(
+    trials: int, jobs: int, cores: int, threads: list[int], make_spec: Any
+) -> None:
+    specs = [make_spec(trial=number) for number in range(trials)]
+    assert [spec.threads for spec in share_threads(specs, jobs, cores)] == threads
+
+
+def test_ctrl_c_is_ignored_only_while_processes_start() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with ctrl_c_ignored():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_stays_as_it_is_in_other_threads() -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    def inside() -> Any:
+        with ctrl_c_ignored():
+            return signal.getsignal(signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(inside).result() is before
+
+
+@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="no server of processes")
+def test_the_server_that_imports_modules_leaves_ctrl_c_to_its_parent(tmp_path: Path) -> None:
+    (tmp_path / "slow_module.py").write_text(
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "Path(__file__).with_name('imported').touch()\n"
+    )
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom ltbench.processes import preload\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "if __name__ == '__main__':\n"
+        "    preload(['slow_module'])\n"
+        "    end = time.monotonic() + 20\n"
+        f"    while not Path({str(tmp_path / 'imported')!r}).exists() and time.monotonic() < end:\n"
+        "        time.sleep(0.05)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "") and (tmp_path / "imported").exists()

@@ -1,0 +1,108 @@
+"""The protocol: presets, ranges, and a digest of every field."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import FrozenInstanceError, fields, replace
+from typing import Any
+
+import pytest
+
+from ltbench.benchmarks.training.protocol import PRESET_SUMMARIES, PRESETS, Protocol, protocol_for
+from ltbench.datasets.images.augmentation import Augmentation
+from ltbench.errors import UserError
+from ltbench.files import json_digest
+
+OTHER: dict[str, Any] = {
+    "preset": "quick",
+    "backbone": "resnet50",
+    "image_size": 225,
+    "batch_size": 255,
+    "lr": 3.0000001e-4,
+    "epochs": 99,
+    "patience": 21,
+    "epoch_length": "steps",
+    "precision": "fp32",
+    "pretrained": True,
+    "optimizer": "sgd",
+    "weight_decay": 1e-9,
+    "selection_metric": "val_top1",
+    "seed": 1,
+    "augmentation": Augmentation(hue=0.0),
+}
+
+
+def test_presets_follow_the_paper() -> None:
+    paper = PRESETS["paper"]
+    assert (paper.backbone, paper.image_size, paper.batch_size, paper.lr) == ("resnet18", 224, 256, 3e-4)
+    assert (paper.optimizer, paper.epochs, paper.patience, paper.pretrained) == ("adam", 100, 20, False)
+    assert PRESETS.keys() == PRESET_SUMMARIES.keys() and all(PRESETS[name].preset == name for name in PRESETS)
+
+
+def test_every_field_is_tried() -> None:
+    assert OTHER.keys() == {field.name for field in fields(Protocol)}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_digest_changes_with_each_field(name: str) -> None:
+    paper = PRESETS["paper"]
+    assert replace(paper, **{name: OTHER[name]}).digest() != paper.digest()
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Augmentation)])
+def test_digest_changes_with_each_field_of_the_augmentation(field: str) -> None:
+    value = getattr(Augmentation(), field)
+    changed = (*value[:-1], value[-1] + 0.01) if isinstance(value, tuple) else value + 0.01
+    paper = PRESETS["paper"]
+    other = replace(paper, augmentation=replace(paper.augmentation, **{field: changed}))
+    assert other.digest() != paper.digest()
+
+
+def test_digest_is_a_hash_of_values() -> None:
+    assert re.fullmatch(r"[0-9a-f]{64}", PRESETS["paper"].digest())
+    assert replace(PRESETS["paper"]).digest() == PRESETS["paper"].digest()
+    assert len({protocol.digest() for protocol in PRESETS.values()}) == len(PRESETS)
+
+
+def test_digest_does_not_depend_on_the_order_of_keys() -> None:
+    assert json_digest({"a": 1, "b": [2]}) == json_digest({"b": [2], "a": 1}) != json_digest({"a": 1, "b": [3]})
+
+
+def test_changes_override_the_preset_and_none_leaves_it() -> None:
+    changed = protocol_for("paper", epochs=3, lr=None, seed=0)
+    assert changed == replace(PRESETS["paper"], epochs=3)
+    assert protocol_for("quick") == PRESETS["quick"]
+
+
+def test_unknown_presets_get_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"unknown preset 'papr'; did you mean 'paper'\?"):
+        protocol_for("papr")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("image_size", 15, "--image-size must be at least 16, got 15"),
+        ("batch_size", 1, "--batch-size must be at least 2, got 1"),
+        ("epochs", 0, "--epochs must be at least 1, got 0"),
+        ("patience", 0, "--patience must be at least 1, got 0"),
+        ("lr", 0.0, "--lr must be a number above 0"),
+        ("lr", -1.0, "--lr must be a number above 0"),
+        ("lr", float("nan"), "--lr must be a number above 0"),
+        ("lr", float("inf"), "--lr must be a number above 0"),
+        ("precision", "bf61", "unknown precision 'bf61'; did you mean 'bf16'"),
+        ("epoch_length", "step", "unknown epoch length 'step'; did you mean 'steps'"),
+    ],
+)
+def test_values_out_of_range(name: str, value: Any, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        protocol_for("paper", **{name: value})
+
+
+def test_the_smallest_allowed() -> None:
+    protocol_for("quick", image_size=16, batch_size=2, epochs=1, patience=1, lr=1e-12, precision="fp32")
+
+
+def test_a_protocol_cannot_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        PRESETS["paper"].lr = 1.0

@@ -1,0 +1,100 @@
+"""A trial that is killed anywhere and started again ends with the numbers of an uninterrupted one, to the bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ltbench
+from ltbench import methods
+from ltbench.benchmarks.analysis import records
+from ltbench.benchmarks.training.trial import run_trial
+
+
+class _Killed(BaseException):
+    """Stands for a process that ends between two writes."""
+
+
+@pytest.fixture
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], None]:
+    """Make the n-th file that is written the last one: killed before it is renamed, or just after."""
+    write = records.write_bytes
+
+    def arrange(number: int, after: bool) -> None:
+        count = 0
+
+        def counted(path: Path, data: bytes, *, durable: bool = False) -> None:
+            nonlocal count
+            count += 1
+            if count == number and not after:
+                path.with_name(f"{path.name}.1.tmp").write_bytes(bytes(data)[: len(data) // 2])
+                raise _Killed
+            write(path, data, durable=durable)
+            if count == number:
+                raise _Killed
+
+        monkeypatch.setattr(records, "write_bytes", counted)
+
+    return arrange
+
+
+@pytest.mark.parametrize("name", methods.available())
+def test_killed_at_any_write(
+    name: str, make_spec: Any, numbers_of: Any, kill_at: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = make_spec(name, out=tmp_path / "reference")
+    run_trial(reference)
+    spec = make_spec(name, out=tmp_path / "killed")
+    kills = 0
+    # Every attempt gets one or a few writes further than the one before, and dies before or after the last of them.
+    for attempt in range(200):
+        kill_at(2 + attempt % 4, attempt % 2 == 0)
+        try:
+            run_trial(spec)
+            break
+        except _Killed:
+            kills += 1
+    monkeypatch.undo()
+    assert run_trial(spec) == "skipped"
+    assert kills >= 5
+    assert numbers_of(spec) == numbers_of(reference)
+
+
+def test_a_shared_stage_gives_the_numbers_of_one_that_is_not(make_spec: Any, numbers_of: Any, tmp_path: Path) -> None:
+    alone = make_spec("flex", out=tmp_path / "alone", query="random")
+    run_trial(alone)
+    for query in ("none", "random"):
+        shared = make_spec("flex", out=tmp_path / "together", query=query)
+        run_trial(shared)
+    stage = records.read_json(shared.folder / "result.json")["cost"]["stages"][0]
+    assert stage["name"] == "pretrain" and stage["cached"] and stage["steps"] > 0 and stage["seconds"] > 0
+    assert numbers_of(shared) == numbers_of(alone)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+def test_the_command_killed_and_run_again(tmp_path: Path) -> None:
+    settings = {"method": "ce", "ratio": 5, "trials": 2, "jobs": 2, "epochs": 12, "image-size": 16, "n-max": 60}
+    settings |= {"val-per-class": 4, "test-per-class": 5, "batch-size": 16, "patience": 50}
+    command = [sys.executable, str(Path(ltbench.__file__).parent / "benchmarks" / "run.py")]
+    command += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    reference, killed = tmp_path / "reference", tmp_path / "killed"
+    subprocess.run([*command, "--out", reference], check=True, capture_output=True, timeout=300)
+    process = subprocess.Popen([*command, "--out", killed], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(killed.glob("*/*/trial0/journal/checkpoint.pt")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    again = subprocess.run([*command, "--out", killed], check=True, capture_output=True, timeout=300, text=True)
+    assert "2 trials, 0 of them done" in again.stdout
+    for path in reference.glob("*/*/trial*/predictions.npz"):
+        other = killed / path.relative_to(reference)
+        one, two = records.read_predictions(path), records.read_predictions(other)
+        assert all((one[key] == two[key]).all() for key in one)

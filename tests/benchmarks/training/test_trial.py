@@ -1,0 +1,279 @@
+"""Whole trials of every registered method on a tiny split."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+
+from ltbench import methods
+from ltbench.benchmarks.analysis.metrics import evaluate
+from ltbench.benchmarks.analysis.records import find_records, read_predictions
+from ltbench.benchmarks.analysis.standings import settings_of
+from ltbench.benchmarks.analysis.tables import TABLES
+from ltbench.benchmarks.training.protocol import Protocol
+from ltbench.benchmarks.training.trial import run_trial
+from ltbench.datasets.loading import SplitDataset
+from ltbench.errors import UserError
+from ltbench.files import plain
+from ltbench.methods.base import Batch, Method, Progress, Run, Stage, StageResult
+
+
+@dataclass(frozen=True)
+class _Empty:
+    """No hyper-parameters."""
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type], None]:
+    """Register a method for one test."""
+
+    def enter(name: str, method: type) -> None:
+        method.name = name
+        monkeypatch.setitem(methods.registry._entries, name, method)
+
+    return enter
+
+
+@pytest.mark.parametrize("name", methods.available())
+def test_every_method_trains_and_records(name: str, make_spec: Any, tiny_dataset: SplitDataset) -> None:
+    spec = make_spec(name)
+    assert run_trial(spec) == "done"
+    (record,) = find_records(spec.folder.parents[2])
+    result, arrays = record.result, record.predictions()
+    assert result["method"] == name and result["split_digest"] == tiny_dataset.manifest.digest
+    assert arrays["test_ids"].tolist() == tiny_dataset.manifest.part("test")[0].tolist()
+    assert arrays["test_logits"].shape == (40, 8) and np.isfinite(arrays["test_logits"]).all()
+    again = evaluate(arrays["test_labels"], arrays["test_logits"], result["groups"], result["class_names"])
+    assert json.loads(json.dumps(plain(again))) == result["test"]
+    cost = result["cost"]
+    assert cost["images_seen"] == sum(stage["images"] for stage in cost["stages"]) > 0
+    assert run_trial(spec) == "skipped"
+    assert not list(spec.folder.glob("**/*.tmp")) and not list((spec.folder / "journal").glob("*.pt"))
+
+
+@pytest.mark.parametrize("name", ["ce", "flex", "oltr"])  # all of them, and killed in between: test_resume.py
+def test_the_same_trial_twice_gives_the_same_numbers(
+    name: str, make_spec: Any, numbers_of: Any, tmp_path: Path
+) -> None:
+    specs = [make_spec(name, out=tmp_path / str(number)) for number in range(2)]
+    for spec in specs:
+        run_trial(spec)
+    assert numbers_of(specs[0]) == numbers_of(specs[1])
+
+
+def test_trials_differ_and_a_further_trial_leaves_the_first_alone(make_spec: Any, numbers_of: Any) -> None:
+    first, second = make_spec(trial=0), make_spec(trial=1)
+    run_trial(first)
+    before = numbers_of(first)
+    run_trial(second)
+    assert numbers_of(first) == before
+    assert numbers_of(second)["predictions"] != before["predictions"]
+
+
+def test_no_epoch_has_more_steps_than_one_pass_over_the_training_set(make_spec: Any) -> None:
+    steps = {}
+    for name in methods.available():
+        for length in ("pass", "steps") if name == "flex" else ("steps",):
+            spec = make_spec(name)
+            protocol = replace(spec.protocol, epoch_length=length, epochs=2)
+            spec = replace(spec, protocol=protocol, folder=spec.folder / length)
+            (spec.folder.parent / "split.csv").write_bytes((spec.folder.parents[1] / "split.csv").read_bytes())
+            run_trial(spec)
+            rows = [json.loads(line) for line in (spec.folder / "metrics.jsonl").read_text().splitlines()]
+            steps[name, length] = [row["steps"] for row in rows if row["stage"] != "pretrain"]
+    bound = -(-sum(spec.setting["class_counts"]) // spec.protocol.batch_size)
+    assert all(max(values) <= bound for values in steps.values())
+    anchors = json.loads((spec.folder / "result.json").read_text())
+    assert steps["flex", "steps"][0] == bound > steps["flex", "pass"][0]
+    assert anchors["protocol"]["epoch_length"] == "steps"
+
+
+def test_selection_is_the_best_validation_epoch_and_test_is_scored_on_it(make_spec: Any, numbers_of: Any) -> None:
+    spec = make_spec("ce")
+    run_trial(spec)
+    numbers = numbers_of(spec)
+    scores = [float(np.mean(row["val_recall"])) for row in numbers["epochs"]]
+    assert numbers["selection"]["epoch"] == int(np.argmax(scores))
+    assert numbers["selection"]["score"] == max(scores) == pytest.approx(numbers["val"]["mean_class_accuracy"])
+
+
+def test_a_loss_that_is_not_finite_names_method_stage_and_epoch(make_spec: Any, registered: Any) -> None:
+    class Broken(Method):
+        def loss(self, batch: Batch, progress: Progress) -> Mapping[str, torch.Tensor]:
+            return {"loss": super().loss(batch, progress)["loss"] * (float("nan") if progress.epoch == 2 else 1)}
+
+    registered("broken", Broken)
+    with pytest.raises(UserError, match=r"broken, stage 'train', epoch 2: loss is not finite"):
+        run_trial(make_spec("broken"))
+
+
+def test_a_method_without_a_selectable_epoch_is_refused(make_spec: Any, registered: Any) -> None:
+    class Hidden(Method):
+        def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
+            yield Stage("train", 1, select=False)
+
+    registered("hidden", Hidden)
+    with pytest.raises(UserError, match="no stage whose epochs may be selected"):
+        run_trial(make_spec("hidden"))
+
+
+def test_a_stage_without_epochs_offers_a_variant_to_selection(make_spec: Any, registered: Any) -> None:
+    class Variants(Method):
+        def build(self) -> None:
+            super().build()
+            self.register_buffer("shift", torch.zeros(8))
+
+        def classify(self, features: torch.Tensor) -> torch.Tensor:
+            return super().classify(features) + self.shift
+
+        def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
+            yield Stage("train", 2, select=False)
+            for number in range(3):
+                self.shift[number] = 1e4
+                yield Stage(f"variant{number}", 0)
+                self.shift[number] = 0
+            yield Stage("plain", 0)
+
+    registered("variants", Variants)
+    spec = make_spec("variants")
+    run_trial(spec)
+    result = json.loads((spec.folder / "result.json").read_text())
+    scores = {row["stage"]: np.mean(row["val_recall"]) for row in map(json.loads, _lines(spec.folder))}
+    assert all(scores[f"variant{number}"] == pytest.approx(1 / 8) for number in range(3))
+    assert result["selection"]["score"] == pytest.approx(max(scores[name] for name in scores if name != "train"))
+    assert [stage["steps"] for stage in result["cost"]["stages"]][1:] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("select", [False, True])
+def test_a_shared_stage_keeps_what_was_selected_before(make_spec: Any, registered: Any, select: bool) -> None:
+    class Late(Method):
+        def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
+            yield Stage("train", 4)
+            with torch.no_grad():
+                self.head.weight.zero_()
+            still = {"produces": ("backbone", "head"), "keep": "best", "lr": 1e-9}
+            yield Stage("shared", 2, recipe={"objective": "still"}, select=select, **still)
+
+    registered("late", Late)
+    for number in range(2):
+        spec = make_spec("late")
+        spec = replace(spec, folder=spec.folder.with_name(f"trial{number}"))
+        run_trial(spec)
+        result = json.loads((spec.folder / "result.json").read_text())
+        rows = [json.loads(line) for line in _lines(spec.folder)]
+        best = max(np.mean(row["val_recall"]) for row in rows if select or row["stage"] == "train")
+        assert result["selection"]["score"] == pytest.approx(best) == result["val"]["mean_class_accuracy"]
+        assert result["selection"]["stage"] == "train"
+        assert result["cost"]["stages"][1]["cached"] is bool(number)
+
+
+def test_frozen_modules_keep_weights_and_batchnorm_statistics(make_spec: Any, registered: Any) -> None:
+    states: list[dict[str, torch.Tensor]] = []
+
+    class TwoStage(Method):
+        def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
+            yield Stage("all", 2, select=False, keep="best")
+            states.append({name: value.clone() for name, value in self.state_dict().items()})
+            self.head.reset_parameters()
+            yield Stage("head", 2, frozen=(self.backbone,))
+            states.append({name: value.clone() for name, value in self.state_dict().items()})
+
+    registered("two_stage", TwoStage)
+    run_trial(make_spec("two_stage"))
+    before, after = states
+    assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("backbone."))
+    assert not torch.equal(before["head.weight"], after["head.weight"])
+
+
+def test_the_run_that_a_method_sees_holds_no_test_data(
+    make_spec: Any, registered: Any, tiny_dataset: SplitDataset
+) -> None:
+    secret_ids = set(tiny_dataset.manifest.part("test")[0].tolist())
+    found: list[str] = []
+
+    def walk(value: Any, path: str, seen: set[int]) -> None:
+        if id(value) in seen or isinstance(value, type | torch.Tensor | str | int | float) or value is None:
+            return
+        seen.add(id(value))
+        if isinstance(value, np.ndarray):
+            if value.dtype.kind == "U" and secret_ids & set(value.ravel().tolist()):
+                found.append(path)
+            return
+        children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for name, child in [*children, *getattr(value, "__dict__", {}).items()]:
+            walk(child, f"{path}.{name}", seen)
+
+    class Curious(Method):
+        def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
+            walk(run, "run", set())
+            walk(self, "method", set())
+            public = [name for name in dir(run) if not name.startswith("_")]
+            assert not [name for name in public if "test" in name]
+            with pytest.raises(IndexError):
+                run.features(np.array([len(run.labels)]))
+            yield Stage("train", 1)
+
+    registered("curious", Curious)
+    run_trial(make_spec("curious"))
+    gc.collect()
+    assert found == []
+
+
+def test_a_busy_trial_is_left_alone(make_spec: Any) -> None:
+    spec = make_spec()
+    with FileLock(spec.folder / "lock"):
+        assert run_trial(spec) == "busy"
+    assert run_trial(spec) == "done"
+
+
+def test_a_folder_of_another_protocol_is_refused(make_spec: Any, tiny_protocol: Protocol) -> None:
+    spec = make_spec()
+    run_trial(spec)
+    (spec.folder / "result.json").unlink()
+    other = replace(spec, protocol=replace(tiny_protocol, lr=0.5))
+    with pytest.raises(UserError, match=r"another run \(other protocol_digest\)"):
+        run_trial(other)
+
+
+def test_a_changed_split_file_is_refused(make_spec: Any) -> None:
+    spec = make_spec()
+    path = spec.folder.parent / "split.csv"
+    path.write_text(path.read_text().replace("train", "test", 1))
+    with pytest.raises(UserError, match=r"split\.csv was changed"):
+        run_trial(spec)
+
+
+def test_a_corrupt_result_is_an_error_that_names_the_file(make_spec: Any) -> None:
+    spec = make_spec()
+    run_trial(spec)
+    (spec.folder / "result.json").write_text("{")
+    with pytest.raises(UserError, match=r"result\.json is not readable"):
+        run_trial(spec)
+
+
+def test_tables_come_from_records_alone(make_spec: Any) -> None:
+    for name in ("ce", "rw"):
+        for trial in range(2):
+            run_trial(make_spec(name, trial=trial))
+    records = list(find_records(make_spec().folder.parents[2]))
+    (table,) = TABLES["overview"](settings_of(records))
+    frame = table.frame.set_index("method")
+    for name in ("ce", "rw"):
+        values = [record.result["test"]["mean_class_accuracy"] for record in records if record.result["method"] == name]
+        assert frame.loc[name, "mean_class_accuracy"] == pytest.approx(np.mean(values))
+        assert frame.loc[name, "mean_class_accuracy_sd"] == pytest.approx(np.std(values, ddof=1))
+        assert frame.loc[name, "n"] == 2
+    assert read_predictions(records[0].folder / "predictions.npz")["val_logits"].shape == (32, 8)
+
+
+def _lines(folder: Path) -> list[str]:
+    return (folder / "metrics.jsonl").read_text().splitlines()

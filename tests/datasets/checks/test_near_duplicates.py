@@ -1,0 +1,66 @@
+"""Near-duplicates are found after harmless changes, and nothing else is."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from ltbench.datasets.checks.near_duplicates import near_pairs, sketch
+
+
+def _saved_again(image: Image.Image) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=30)
+    return Image.open(buffer)
+
+
+CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "saved again": _saved_again,
+    "smaller": lambda image: image.resize((70, 50)),
+    "larger": lambda image: image.resize((450, 300)),
+    "grey": lambda image: image.convert("L"),
+    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.1),
+}
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Image.Image]:
+    rng = np.random.default_rng(2)
+    coarse = rng.integers(40, 200, (30, 5, 7, 3), dtype=np.uint8)
+    return [Image.fromarray(pixels).resize((150, 100), Image.Resampling.BICUBIC) for pixels in coarse]
+
+
+def _pairs(images: list[Image.Image], distance: int = 8) -> list[list[int]]:
+    hashes, thumbs = (np.array(parts) for parts in zip(*map(sketch, images), strict=True))
+    return near_pairs(hashes, thumbs, distance).tolist()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_copy_is_found_and_nothing_else(change: str, pictures: list[Image.Image]) -> None:
+    assert _pairs(pictures) == []
+    assert _pairs([*pictures, CHANGES[change](pictures[4])]) == [[4, 30]]
+
+
+def test_all_pairs_across_blocks_are_those_of_a_plain_search() -> None:
+    rng = np.random.default_rng(3)
+    hashes, thumbs = rng.random((1300, 64)) < 0.5, rng.integers(0, 256, (1300, 16, 16), dtype=np.uint8)
+    copies = rng.permutation(1300)[:80].reshape(40, 2)
+    hashes[copies[:, 1]] = hashes[copies[:, 0]]
+    hashes[copies[:20, 1], 5:9] ^= True
+    hashes[copies[20:, 1], 5:15] ^= True
+    thumbs[copies[:, 1]] = thumbs[copies[:, 0]]
+    found = {tuple(pair) for pair in near_pairs(hashes, thumbs, 8).tolist()}
+    assert found == {tuple(sorted(pair)) for pair in copies[:20].tolist()}
+
+
+def test_the_hash_alone_does_not_decide() -> None:
+    thumbs = np.random.default_rng(4).integers(0, 256, (2, 16, 16), dtype=np.uint8)
+    assert near_pairs(np.zeros((2, 64), dtype=bool), thumbs).tolist() == []
+
+
+def test_images_without_contrast_are_no_pair() -> None:
+    assert _pairs([Image.new("RGB", (20, 20), colour) for colour in ("black", "white", "red")]) == []

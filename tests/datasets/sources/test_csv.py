@@ -1,0 +1,248 @@
+"""A user's own table: what it may hold, and every way in which it may be wrong."""
+
+import hashlib
+import os
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+from real_data import DATA
+
+from ltbench.datasets import load, registry
+from ltbench.datasets.sources.csv import CsvTable
+from ltbench.datasets.sources.ham10000 import METADATA
+from ltbench.datasets.sources.isic2019 import IMAGE_FOLDER
+from ltbench.errors import UserError
+
+FILES = ["a.png", "sub/b.PNG", "sub/größe, 中.png", "d e.png"]
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for index, name in enumerate(FILES):
+        Image.new("RGB", (9, 6), (40 * index, 50, 60)).save(tmp_path / name)
+    return tmp_path
+
+
+def _write(root, *lines, name="mine.csv"):
+    (root / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return CsvTable(root)
+
+
+def _sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_least_that_a_table_holds(root):
+    source = _write(root, "image,label", "a.png,x", "sub/b.PNG,benign, or so".replace(",b", ',"b') + '"', "d e.png,x")
+    assert registry.get("csv") is CsvTable and registry.details("csv")["Licence"] == "yours."
+    assert source.class_names == ("x", "benign, or so") and source.labels.tolist() == [0, 1, 0]
+    assert source.ids.tolist() == ["a.png", "sub/b.PNG", "d e.png"] and source.present.all()
+    assert source.lesions.tolist() == source.ids.tolist() and not source.has_lesion_ids
+    assert source.patients is None and source.parts is None
+    assert (source.default_split, source.default_ratio, source.licence) == ("paper", "natural", "yours")
+    assert "mine.csv" in source.title
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy.read(2, 4).shape == (3, 4, 4) and copy.fingerprints(np.array([0, 1])).all()
+
+
+def test_all_that_a_table_may_hold(root):
+    lines = ["part,group,image,label,sha256,patient,note"]
+    for part, group, name in (("train", "g1", FILES[0]), ("val", "", FILES[1]), ("test", "g1", f'"{FILES[2]}"')):
+        digest = _sha256(root / name.strip('"')).upper() if part != "val" else ""
+        lines.append(f"{part},{group},{name},{'yx'[part == 'val']},{digest},p{len(lines)},")
+    source = _write(root, *lines)
+    assert source.parts.tolist() == ["train", "val", "test"] and source.patients.tolist() == ["p1", "p2", "p3"]
+    assert source.lesions.tolist() == ["g1", "sub/b.PNG", "g1"] and source.has_lesion_ids
+    assert source.default_split == "official"
+    assert all(source.read(position, 4).shape == (3, 4, 4) for position in range(3))
+    assert CsvTable(root, part="").default_split == "lesion"
+    assert CsvTable(root, part="", group="").default_split == "paper"
+
+
+def test_columns_and_folders_may_have_other_names(root):
+    (root / "tables").mkdir()
+    _write(root, "image,label", "a.png,x", "d e.png,y", name="decoy.csv")
+    lines = ["File Name,Diagnosis,Case,Fold,Person", "b.PNG, x ,k,train,p", ".\\größe\\..x,y,k,,", "x"]
+    lines = [lines[0], lines[1], '"größe, 中.png",y,k,,']
+    (root / "tables" / "t.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    source = CsvTable(
+        root,
+        table="tables/t.csv",
+        images="../sub",
+        image="File Name",
+        label="Diagnosis",
+        group="Case",
+        part="Fold",
+        patient="Person",
+        classes="y, x",
+    )
+    assert source.class_names == ("y", "x") and source.labels.tolist() == [1, 0]
+    assert source.lesions.tolist() == ["k", "k"] and source.parts.tolist() == ["train", ""]
+    assert source.patients.tolist() == ["p", ""] and source.present.all()
+    assert CsvTable(None, table=root / "decoy.csv").ids.tolist() == ["a.png", "d e.png"]
+
+
+def test_paths_are_written_in_one_way(root):
+    source = _write(root, "image,label", ".//a.png,x", "sub\\b.PNG,y")
+    assert source.ids.tolist() == ["a.png", "sub/b.PNG"] and source.present.all()
+
+
+def test_classes_are_by_frequency_and_then_by_name(root):
+    source = _write(root, "image,label", "a.png,z", "sub/b.PNG,y", "d e.png,w", "none.png,w")
+    assert source.class_names == ("w", "y", "z")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["image,class", "a.png,x"], r" lacks the column 'label'; it has: image, class; .*label=COLUMN"),
+        (["label", "x"], r" lacks the column 'image'"),
+        (["image;label", "a.png;x"], r" lacks the column 'image'; it has: image;label"),
+        (["image,label"], r" lists no image"),
+        (["image,label", "a.png,x", "d e.png,x"], r" has only the class 'x'"),
+        (["image,label", "a.png,x", "d e.png,y", "./a.png,y"], r", line 4 \(image './a.png'\) repeats an earlier"),
+        (["image,label", "a.png,x", "d e.png,"], r", line 3 \(image 'd e.png'\) has no label"),
+        (["image,label", "a.png,x", ",y"], r", line 3 \(image ''\) has no image"),
+        (["image,label,part", "a.png,x,train", "d e.png,y,left arm"], r", line 3 .* unknown part; .*part="),
+        (["image,label,sha256", "a.png,x,", "d e.png,y,abc"], r", line 3 .* SHA-256 that is not 64 hexadecimal"),
+        (["image,label", "a.png,x", "../a.png,y"], r", line 3 \(image '../a.png'\) is not a path within"),
+        (["image,label", "a.png,x", "sub/../../x.png,y"], r", line 3 .* is not a path within"),
+        (["image,label", "a.png,x", "/etc/passwd,y"], r", line 3 \(image '/etc/passwd'\) is not a path within"),
+        (["image,label", "a.png,x", "C:\\scan.png,y"], r", line 3 .* is not a path within"),
+        (["image,label", "a.png,x", "link.png,y"], r", line 3 \(image 'link.png'\) leads out of .* by a link"),
+        (["image,label", "a.png,x", "away/a.png,y"], r", line 3 \(image 'away/a.png'\) leads out of .* by a link"),
+        (["image,label", "a.png,x", "b\0.png,y"], r".* line 3.* (has characters that are not text|contains NUL)"),
+        (["image,label", "a.png,x", '"b\n.png",y'], r", line 3 .* has characters that are not text"),
+        (["image,label", "a.png,x", 'd e.png,"y\nz"'], r", line 3 .* has a label of several lines"),
+        (["image,label,group", "a.png,x,", 'd e.png,y,"1\n2"'], r", line 3 .* has a group of several lines"),
+        (["image,label,note", 'a.png,x,"1\n2\n3"', "d e.png,,"], r", line 5 \(image 'd e.png'\) has no label"),
+        (["image,label", "a.png,x", "d e.png,y,z"], r" .* line 3 has more fields than the header \(3, not 2\)"),
+        (["image,label, label", "a.png,x,y", "d e.png,y,x"], r" has the column 'label' more than once"),
+        (["image,label,image", "a.png,x,d e.png", "d e.png,y,a.png"], r" has the column 'image' more than once"),
+        ([], r" is not a CSV table"),
+    ],
+)
+def test_a_broken_table_is_refused_with_file_and_line(lines, message, root, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    Image.new("RGB", (5, 5)).save(outside / "a.png")
+    (root / "link.png").symlink_to(outside / "a.png")
+    (root / "away").symlink_to(outside)
+    with pytest.raises(UserError, match=rf"mine\.csv{message}") as error:
+        _write(root, *lines)
+    assert "\n" not in str(error.value)
+
+
+def test_a_link_within_the_folder_is_followed(root):
+    (root / "link.png").symlink_to(root / "a.png")
+    assert _write(root, "image,label", "link.png,x", "d e.png,y").read(0, 4).shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("x", r"mine\.csv, line 3 \(image 'd e\.png'\) has the unknown label 'y'; classes= knows: x"),
+        ("x,y,z", r"mine\.csv has no image of the class 'z'"),
+        ("x,y,x", "classes= repeats 'x'"),
+        ("x,,y", "classes= has a name that is empty"),
+    ],
+)
+def test_classes_that_do_not_fit_are_refused(classes, message, root):
+    _write(root, "image,label", "a.png,x", "d e.png,y")
+    with pytest.raises(UserError, match=message):
+        CsvTable(root, classes=classes)
+    assert CsvTable(root, classes=["y", "x"]).class_names == ("y", "x")
+
+
+def test_folders_and_tables_that_are_not_there_are_named(root):
+    with pytest.raises(UserError, match=r"has no \.csv table; name yours with --dataset-option table=FILE"):
+        CsvTable(root)
+    _write(root, "image,label", "a.png,x", "d e.png,y")
+    (root / ".hidden.csv").touch()
+    CsvTable(root)
+    (root / "other.CSV").touch()
+    with pytest.raises(UserError, match=r"several tables \(mine\.csv, other\.CSV\)"):
+        CsvTable(root)
+    with pytest.raises(UserError, match=r"the table .*absent\.csv does not exist"):
+        CsvTable(root, table="absent.csv")
+    with pytest.raises(UserError, match=r"the image folder .*absent does not exist"):
+        CsvTable(root, table="mine.csv", images="absent")
+    with pytest.raises(UserError, match=r"lacks the column 'Case'.*group=COLUMN"):
+        CsvTable(root, table="mine.csv", group="Case")
+    with pytest.raises(UserError, match="--data-root"):
+        CsvTable()
+    with pytest.raises(UserError, match="absent does not exist"):
+        CsvTable(root / "absent")
+
+
+def test_a_flipped_byte_is_noticed_with_file_and_line(root):
+    digests = [_sha256(root / name) for name in ("a.png", "d e.png")]
+    source = _write(root, "image,label,sha256", f"a.png,x,{digests[0]}", f"d e.png,y,{digests[1]}")
+    before = source.fingerprints(np.array([0, 1]))
+    content = bytearray((root / "d e.png").read_bytes())
+    content[len(content) // 2] ^= 1
+    (root / "d e.png").write_bytes(content)
+    os.utime(root / "d e.png", ns=(0, 1))
+    assert (source.fingerprints(np.array([0, 1])) != before).tolist() == [False, True]
+    assert source.read(0, 4).shape == (3, 4, 4)
+    with pytest.raises(UserError, match=r"d e\.png \(mine\.csv, line 3\) has the SHA-256 [0-9a-f]{64}, not ") as error:
+        source.read(1, 4)
+    assert "\n" not in str(error.value)
+
+
+def test_another_checksum_in_the_table_makes_an_image_be_read_again(root):
+    lines = ["image,label,sha256", "a.png,x,{}", "d e.png,y,"]
+    stamps = [
+        _write(root, *(line.format(digest) for line in lines)).fingerprints(np.arange(2)) for digest in ("", "0" * 64)
+    ]
+    assert (stamps[0] == stamps[1]).tolist() == [False, True]
+
+
+def test_missing_and_corrupt_images_are_named_with_their_line(root):
+    (root / "bad.png").write_bytes(b"no image")
+    (root / "folder.png").mkdir()
+    digest = "0" * 64
+    source = _write(
+        root, "image,label,sha256", "gone.png,x,", "bad.png,y,", f"lost.png,y,{digest}", "folder.png,y,", "a.png,y,"
+    )
+    assert source.present.tolist() == [False, True, False, False, True]
+    first = "(first: gone.png (mine.csv, line 2))"
+    assert source.describe_missing() == f"3 of 5 images missing under {root} {first}"
+    for position, message in (
+        (0, r"gone\.png \(mine\.csv, line 2\) is missing; restore the file"),
+        (1, r"cannot read the image .*bad\.png \(mine\.csv, line 3\): cannot identify"),
+        (2, r"lost\.png \(mine\.csv, line 4\) is missing"),
+        (3, r"folder\.png \(mine\.csv, line 5\) is missing"),
+    ):
+        with pytest.raises(UserError, match=message):
+            source.read(position, 4)
+
+
+@pytest.mark.parametrize("change", ["label", "row", "group"])
+def test_results_of_a_changed_table_never_meet_those_of_the_old_one(change, root):
+    lines = ["image,label,group", "a.png,x,1", "sub/b.PNG,y,2", "d e.png,y,3"]
+    before = _write(root, *lines).variant
+    assert _write(root, *lines).variant == before and before.startswith("mine-")
+    changed = {
+        "label": [lines[0], "a.png,y,1", "sub/b.PNG,x,2", lines[3]],
+        "row": lines[:3],
+        "group": [*lines[:3], "d e.png,y,2"],
+    }
+    assert _write(root, *changed[change]).variant != before
+
+
+@pytest.mark.skipif(not (DATA / "isic2019-ham").is_dir(), reason="the HAM10000 images are not here")
+def test_the_table_of_ham10000_is_a_table_like_any_other(tmp_path):
+    names = {"image": "path", "label": "dx", "group": "lesion_id"}
+    header, *rows = (DATA / "isic2019-ham" / METADATA).read_text().splitlines()
+    rows = [f"{row},{IMAGE_FOLDER}/{row.split(',')[1]}.jpg" for row in rows]
+    (tmp_path / "ham.csv").write_text("\n".join([f"{header},path", *rows]))
+    source = CsvTable(tmp_path, images=DATA / "isic2019-ham", **names)
+    assert source.class_names == ("nv", "mel", "bkl", "bcc", "akiec", "vasc", "df")
+    assert source.present.all() and len(np.unique(source.lesions)) == 7470
+    options = {"images": str(DATA / "isic2019-ham"), **names}
+    split = {"split": "lesion", "ratio": 20, "val_per_class": 10, "test_per_class": 20}
+    dataset = load("csv", root=tmp_path, image_size=16, cache=tmp_path / "cache", options=options, **split)
+    assert dataset.overlap.as_dict()["train/test"]["lesion_images"] == 0
