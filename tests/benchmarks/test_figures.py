@@ -42,7 +42,11 @@ from ltbench.files import json_digest, write_arrays, write_json, write_lines
 
 QUICK = PRESETS["quick"]
 COUNTS = (300, 100, 30, 10)
-MODULES = ["figures", *(f"plot_{name}" for name in ("style", "training", "accuracy", "calibration", "data", "story"))]
+PLOTS = ("style", "training", "accuracy", "calibration", "images", "story")
+MODULES = ["figures", *(f"plots.{name}" for name in PLOTS)]
+    "figures",
+    *(f"plots.{name}" for name in ("style", "training", "accuracy", "calibration", "images", "story")),
+]
 EPOCHS = (
     {"stage": "pretrain", "epoch": 0, "terms": {"loss": 5.0}, "val_recall": None, "val_loss": None},
     {"stage": "train", "epoch": 0, "terms": {"loss": 1.0}, "val_recall": [0.5, 0.25, None, 0.0], "val_loss": 1.5},

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 import ltbench
+from ltbench import files
 from ltbench.benchmarks import leaderboard, run
 from ltbench.benchmarks.analysis import records
 
@@ -227,14 +228,14 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = [*TINY, "--method", "ce", "--trials", "1", "--out", str(tmp_path / "results")]
-    write = records.write_bytes
+    write = files.write_bytes
 
     def full(path: Path, data: bytes, *, durable: bool = False) -> None:
         if path.name == "predictions.npz":
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write(path, data, durable=durable)
 
-    monkeypatch.setattr(records, "write_bytes", full)
+    monkeypatch.setattr(files, "write_bytes", full)
     assert run.main(arguments) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "No space left on device" in errors[0]

@@ -166,7 +166,7 @@ def test_without_the_package_the_schema_is_not_checked_and_that_is_said(
 def test_what_the_schema_refuses_is_not_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep.tracking, "SCORE", 5)
+    monkeypatch.setattr(sweep.wandb_mirror, "SCORE", 5)
     assert sweep.main(["create", *GRID, "--file", str(tmp_path / "sweep.yaml")]) == 2
     assert "W&B would refuse this sweep: 5 is not" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import ltbench
-from ltbench import methods
+from ltbench import files, methods
 from ltbench.benchmarks.analysis import records
 from ltbench.benchmarks.training.trial import run_trial
 
@@ -26,7 +26,7 @@ class _Killed(BaseException):
 @pytest.fixture
 def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], None]:
     """Make the n-th file that is written the last one: killed before it is renamed, or just after."""
-    write = records.write_bytes
+    write = files.write_bytes
 
     def arrange(number: int, after: bool) -> None:
         count = 0
@@ -41,7 +41,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], None]:
             if count == number:
                 raise _Killed
 
-        monkeypatch.setattr(records, "write_bytes", counted)
+        monkeypatch.setattr(files, "write_bytes", counted)
 
     return arrange
 
@@ -74,7 +74,7 @@ def test_a_shared_stage_gives_the_numbers_of_one_that_is_not(make_spec: Any, num
     for query in ("none", "random"):
         shared = make_spec("flex", out=tmp_path / "together", query=query)
         run_trial(shared)
-    stage = records.read_json(shared.folder / "result.json")["cost"]["stages"][0]
+    stage = files.read_json(shared.folder / "result.json")["cost"]["stages"][0]
     assert stage["name"] == "pretrain" and stage["cached"] and stage["steps"] > 0 and stage["seconds"] > 0
     assert numbers_of(shared) == numbers_of(alone)
 

@@ -421,7 +421,7 @@ def _serving(server: _Server) -> Iterator[str]:
 # A process that does for two trials what a trainer does, without its imports: rows, then the result.
 PROGRAM = """
 import json, pathlib, shutil, sys, time, types
-from ltbench.benchmarks import tracking
+from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.cli.command import guarded, leave
 
 source, results, case = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]

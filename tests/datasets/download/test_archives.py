@@ -247,7 +247,7 @@ def test_what_changed_in_an_unpacked_folder_is_told(place):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ltbench.datasets import archives
+from ltbench.datasets.download import archives
 
 write, count = archives._write, 0
 

@@ -53,7 +53,7 @@ def test_a_fingerprint_is_that_of_the_pixels(source: Digits) -> None:
 
 
 def test_scikit_learn_is_imported_only_for_the_images() -> None:
-    code = "import sys; from ltbench.datasets import digits; sys.exit('sklearn' in sys.modules)"
+    code = "import sys; from ltbench.datasets.sources import digits; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
