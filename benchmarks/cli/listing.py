@@ -1,11 +1,10 @@
 """What there is to choose from, read from the files that hold it: methods, datasets, presets.
 
-python benchmarks/listing.py        the README's table of methods
+python -m ltbench.benchmarks.cli.listing        the README's table of methods
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import fields
 from typing import Any
 
@@ -87,5 +86,4 @@ def _text(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
     print(methods_table())

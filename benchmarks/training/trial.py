@@ -88,8 +88,7 @@ def run_trial(spec: TrialSpec, slot: int = 0) -> str:
 
 def _require_same_pixels(spec: TrialSpec) -> None:
     """Refuse to take a finished trial for one of images that have changed since."""
-    then, now = (own.get("pixels") for own in (read_result(spec.folder / "result.json"), spec.setting))
-    if then != now:
+    if read_result(spec.folder / "result.json").get("pixels") != spec.pixels:
         raise UserError(
             f"{spec.folder} was run on other pixels of the same images (files changed, or are decoded otherwise); "
             "use --fresh or another --out"
@@ -122,7 +121,7 @@ def _run(spec: TrialSpec, display: Display) -> None:
     store = ImageStore(spec.store)
     part = partial(_part, manifest, store, device=device)
     train, val = part("train"), part("val")
-    num_classes = len(spec.setting["class_names"])
+    num_classes = len(spec.data["class_names"])
     counts = np.bincount(train.labels, minlength=num_classes)
     seed = protocol.seed + spec.trial
     method = build_method(spec.method, spec.hyperparameters, protocol, num_classes, counts, seed).to(
@@ -192,7 +191,8 @@ def _claim(spec: TrialSpec) -> int:
             reason = f"belongs to another run (other {', '.join(differing) or 'threads'})"
             raise UserError(f"{spec.folder} {reason}; use --fresh or another --out")
         return stored["threads"]
-    write_json(path, {**spec.config(), "threads": spec.threads, "code_version": code_version()})
+    own = {"threads": spec.threads, "code_version": code_version(), "request": spec.request}
+    write_json(path, {**spec.config(), **own})
     return spec.threads
 
 
@@ -216,7 +216,7 @@ def _record(
         logits, details = inference.inspected(part)
         arrays |= {f"{name}_ids": part.ids.astype(str), f"{name}_labels": part.labels, f"{name}_logits": logits}
         arrays |= {f"{name}_{detail}": values for detail, values in details.items()}
-        scores[name] = evaluate(part.labels, logits, spec.setting["groups"], spec.setting["class_names"])
+        scores[name] = evaluate(part.labels, logits, spec.data["groups"], spec.data["class_names"])
         described[name] = {key: by_class(part.labels, values, logits.shape[1]) for key, values in details.items()}
     write_arrays(spec.folder / "predictions.npz", arrays, durable=True)
     write_tensors(spec.folder / "model.pt", method.state_dict(), durable=True)

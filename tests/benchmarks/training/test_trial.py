@@ -90,7 +90,7 @@ def test_no_epoch_has_more_steps_than_one_pass_over_the_training_set(make_spec: 
             run_trial(spec)
             rows = [json.loads(line) for line in (spec.folder / "metrics.jsonl").read_text().splitlines()]
             steps[name, length] = [row["steps"] for row in rows if row["stage"] != "pretrain"]
-    bound = -(-sum(spec.setting["class_counts"]) // spec.protocol.batch_size)
+    bound = -(-sum(spec.data["class_counts"]) // spec.protocol.batch_size)
     assert all(max(values) <= bound for values in steps.values())
     anchors = json.loads((spec.folder / "result.json").read_text())
     assert steps["flex", "steps"][0] == bound > steps["flex", "pass"][0]

@@ -25,7 +25,7 @@ from PIL import Image
 from ltbench.benchmarks import run
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.trial import run_trial
-from ltbench.benchmarks.training.trial_spec import TrialSpec, configure_methods, trial_specs
+from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.errors import UserError
 
 SETTINGS = {"method": "ce", "dataset": "synthetic", "ratio": 5, "epochs": 2, "image-size": 16, "n-max": 30, "jobs": 1}
@@ -118,7 +118,7 @@ def _json(path: Path) -> Any:
 
 def _expected_history(spec: TrialSpec) -> list[dict[str, Any]]:
     """Return what W&B must hold of `metrics.jsonl`, written down here independently of the code under test."""
-    classes, expected = spec.setting["class_names"], []
+    classes, expected = spec.data["class_names"], []
     for number, line in enumerate((spec.folder / "metrics.jsonl").read_text().splitlines()):
         row = json.loads(line)
         wanted = {"epoch": number, "stage": row["stage"], "stage_epoch": row["epoch"]}
@@ -293,12 +293,9 @@ def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture(scope="module")
-def untracked_numbers(tiny_dataset: Any, tiny_protocol: Any, numbers_of: Any, tmp_path_factory: Any) -> Any:
+def untracked_numbers(spec_under: Any, numbers_of: Any, tmp_path_factory: Any) -> Any:
     """Return the numbers of the same trial without W&B."""
-    (configured,) = configure_methods(["ce"], {}, tiny_protocol, [tiny_dataset])
-    (spec,) = trial_specs(tiny_dataset, configured, tiny_protocol, trials=1, out=tmp_path_factory.mktemp("untracked"))
-    spec.folder.mkdir(parents=True)
-    tiny_dataset.manifest.write(spec.folder.parent / "split.csv")
+    spec = spec_under(tmp_path_factory.mktemp("untracked"))
     run_trial(spec)
     return numbers_of(spec)
 
