@@ -21,6 +21,7 @@ import ltbench
 from ltbench import files
 from ltbench.benchmarks import leaderboard, run
 from ltbench.benchmarks.analysis import records
+from ltbench.benchmarks.cli.arguments import assignments
 
 ROOT = Path(ltbench.__file__).parent
 SETTINGS = {"ratio": 5, "epochs": 2, "image-size": 16, "n-max": 30, "val-per-class": 3, "test-per-class": 4}
@@ -97,7 +98,7 @@ def test_bad_input_is_one_line(
 
 
 def test_a_value_said_twice_is_one_value() -> None:
-    assert run.assignments("--set", ["a=1", "b=2", "a=1"]) == {"a": "1", "b": "2"}
+    assert assignments("--set", ["a=1", "b=2", "a=1"]) == {"a": "1", "b": "2"}
 
 
 def test_the_data_folder_of_the_environment(
@@ -348,7 +349,7 @@ def test_interrupted_runs_say_how_to_resume(number: int, code: int, jobs: str, t
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
-    assert "resume with: python benchmarks/run.py" in errors and "Traceback" not in errors
+    assert "resume with: python " in errors and "/benchmarks/run.py " in errors and "Traceback" not in errors
     assert list(out.glob("*/*/trial0/journal/checkpoint.pt"))
 
 
