@@ -44,9 +44,6 @@ QUICK = PRESETS["quick"]
 COUNTS = (300, 100, 30, 10)
 PLOTS = ("style", "training", "accuracy", "calibration", "images", "story")
 MODULES = ["figures", *(f"plots.{name}" for name in PLOTS)]
-    "figures",
-    *(f"plots.{name}" for name in ("style", "training", "accuracy", "calibration", "images", "story")),
-]
 EPOCHS = (
     {"stage": "pretrain", "epoch": 0, "terms": {"loss": 5.0}, "val_recall": None, "val_loss": None},
     {"stage": "train", "epoch": 0, "terms": {"loss": 1.0}, "val_recall": [0.5, 0.25, None, 0.0], "val_loss": 1.5},
