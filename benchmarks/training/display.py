@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Protocol as Interface
 
 from tqdm import tqdm
 
 from ltbench.methods.base import EpochReport
 
 _QUIET_SECONDS = 20.0
+
+
+class Display(Interface):
+    """Where a trial's progress is shown and lines about it are printed."""
+
+    def stage(self, name: str, epochs: int, done: int) -> None:
+        """Announce a stage and how much of it an earlier run has done."""
+
+    def epoch(self, report: EpochReport) -> None:
+        """Show a finished epoch."""
+
+    def line(self, text: str) -> None:
+        """Print a line about the trial."""
 
 
 class TrialDisplay:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
-from typing import Protocol as Interface
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from ltbench.benchmarks.analysis.metrics import class_recall, cross_entropy
 from ltbench.benchmarks.training.device import autocast, compute_dtype
+from ltbench.benchmarks.training.display import Display
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Checkpoint, Journal, Selection, indices_digest
 from ltbench.benchmarks.training.method_run import TrialRun
@@ -28,16 +28,6 @@ from ltbench.datasets.images.part import ImagePart
 from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.errors import UserError
 from ltbench.methods.base import Batch, EpochReport, Method, Pool, Progress, Stage, StageResult
-
-
-class Display(Interface):
-    """Where progress is shown."""
-
-    def stage(self, name: str, epochs: int, done: int) -> None:
-        """Announce a stage."""
-
-    def epoch(self, report: EpochReport) -> None:
-        """Show a finished epoch."""
 
 
 class Trainer:

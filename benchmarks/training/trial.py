@@ -24,13 +24,13 @@ from ltbench.benchmarks.analysis.metrics import by_class, evaluate
 from ltbench.benchmarks.analysis.records import read_result
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.device import compute_dtype, describe_device, prepare_process
-from ltbench.benchmarks.training.display import TrialDisplay
+from ltbench.benchmarks.training.display import Display, TrialDisplay
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Journal, Selection
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stage_cache import StageCache
 from ltbench.benchmarks.training.streams import stream_seed
-from ltbench.benchmarks.training.trainer import Display, Trainer
+from ltbench.benchmarks.training.trainer import Trainer
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.datasets.images.part import ImagePart
 from ltbench.datasets.images.store import ImageStore

@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from typing import Protocol as Interface
 from urllib.parse import urlsplit
 
 from ltbench.benchmarks.cli.command import GIVEN_UP
 from ltbench.errors import UserError
 
 if TYPE_CHECKING:
+    from ltbench.benchmarks.training.display import Display
     from ltbench.benchmarks.training.trial_spec import TrialSpec
     from ltbench.methods.base import EpochReport
 
@@ -56,19 +56,6 @@ _SETTINGS = {
 # Read by wandb once, from the environment alone: it prints which key it found, whatever its settings say, and its own
 # telemetry has held an exiting process for half a minute where the server does not answer.
 _QUIET = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
-
-
-class Display(Interface):
-    """Where a trial's progress is shown and lines about it are printed."""
-
-    def stage(self, name: str, epochs: int, done: int) -> None:
-        """Announce a stage."""
-
-    def epoch(self, report: EpochReport) -> None:
-        """Show a finished epoch."""
-
-    def line(self, text: str) -> None:
-        """Print a line."""
 
 
 def require(mode: str) -> None:
