@@ -320,14 +320,14 @@ def _datasets(options: argparse.Namespace, ratios: Sequence[float | str | None])
 
 
 def _protocol(options: argparse.Namespace, preset: str) -> tuple[Protocol, torch.device]:
+    from ltbench.benchmarks.training.backbones import check_backbone
     from ltbench.benchmarks.training.device import resolve_device, resolve_precision
     from ltbench.benchmarks.training.protocol import Protocol, protocol_for
-    from ltbench.benchmarks.training.trial import check_backbone
 
     names = {field.name for field in fields(Protocol)} & set(vars(options)) - {"preset"}
     protocol = protocol_for(options.preset or preset, **{name: getattr(options, name) for name in names})
     device = resolve_device(options.device)
-    check_backbone(protocol.backbone)
+    protocol = check_backbone(protocol)
     return replace(protocol, precision=resolve_precision(protocol.precision, device)), device
 
 
