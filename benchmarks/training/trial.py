@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import timm
@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 import ltbench
 from ltbench.benchmarks.analysis.metrics import by_class, evaluate
-from ltbench.benchmarks.analysis.records import read_result
+from ltbench.benchmarks.analysis.records import Cost, ProtocolValues, Result, SelectedEpoch, StageCost, read_result
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.device import compute_dtype, describe_device, prepare_process
 from ltbench.benchmarks.training.display import Display, TrialDisplay
@@ -88,8 +88,7 @@ def run_trial(spec: TrialSpec, slot: int = 0) -> str:
 
 def _require_same_pixels(spec: TrialSpec) -> None:
     """Refuse to take a finished trial for one of images that have changed since."""
-    then, now = (own.get("pixels") for own in (read_result(spec.folder / "result.json"), spec.setting))
-    if then != now:
+    if read_result(spec.folder / "result.json").data.pixels != spec.data.pixels:
         raise UserError(
             f"{spec.folder} was run on other pixels of the same images (files changed, or are decoded otherwise); "
             "use --fresh or another --out"
@@ -122,7 +121,7 @@ def _run(spec: TrialSpec, display: Display) -> None:
     store = ImageStore(spec.store)
     part = partial(_part, manifest, store, device=device)
     train, val = part("train"), part("val")
-    num_classes = len(spec.setting["class_names"])
+    num_classes = len(spec.data.class_names)
     counts = np.bincount(train.labels, minlength=num_classes)
     seed = protocol.seed + spec.trial
     method = build_method(spec.method, spec.hyperparameters, protocol, num_classes, counts, seed).to(
@@ -210,67 +209,72 @@ def _record(
     inference = Inference(method, transform, device, protocol.precision, protocol.batch_size)
     arrays: dict[str, np.ndarray] = {}
     scores: dict[str, Any] = {}
-    described: dict[str, Any] = {}
+    inspected: dict[str, Any] = {}
     for name, source in parts.items():
         part: ImagePart = source() if isinstance(source, Callable) else source
         logits, details = inference.inspected(part)
         arrays |= {f"{name}_ids": part.ids.astype(str), f"{name}_labels": part.labels, f"{name}_logits": logits}
         arrays |= {f"{name}_{detail}": values for detail, values in details.items()}
-        scores[name] = evaluate(part.labels, logits, spec.setting["groups"], spec.setting["class_names"])
-        described[name] = {key: by_class(part.labels, values, logits.shape[1]) for key, values in details.items()}
+        scores[name] = evaluate(part.labels, logits, spec.data.groups, spec.data.class_names)
+        inspected[name] = {key: by_class(part.labels, values, logits.shape[1]) for key, values in details.items()}
     write_arrays(spec.folder / "predictions.npz", arrays, durable=True)
     write_tensors(spec.folder / "model.pt", method.state_dict(), durable=True)
-    result = {
-        **spec.config(),
-        "code_version": code_version(),
-        "code_version_at_start": read_json(spec.folder / "config.json").get("code_version"),
-        "versions": library_versions(),
-        "device": describe_device(device),
-        "threads": threads,
-        "selection": {"metric": protocol.selection_metric, **asdict(selection)},
-        **scores,
-        "inspected": described,
-        "cost": cost_of(journal, method, device, len(arrays["val_ids"])),
-        "story": {name: memo["value"] for name, memo in journal.memos().items() if memo["told"]},
-    }
-    del result["selection"]["weights"]
-    write_json(spec.folder / "result.json", result, durable=True)
+    result = Result(
+        data=spec.data,
+        method=spec.method,
+        hyperparameters=spec.hyperparameters,
+        changed=spec.changed,
+        plugin=spec.plugin,
+        trial=spec.trial,
+        seed=protocol.seed + spec.trial,
+        protocol=cast(ProtocolValues, asdict(protocol)),
+        protocol_digest=protocol.digest(),
+        split_digest=spec.split_digest,
+        code_version=code_version(),
+        code_version_at_start=read_json(spec.folder / "config.json").get("code_version"),
+        versions=library_versions(),
+        device=describe_device(device),
+        threads=threads,
+        selection=SelectedEpoch(protocol.selection_metric, selection.score, selection.stage, selection.epoch),
+        val=scores["val"],
+        test=scores["test"],
+        inspected=inspected,
+        cost=cost_of(journal, method, device, len(arrays["val_ids"])),
+        story={name: memo["value"] for name, memo in journal.memos().items() if memo["told"]},
+    )
+    write_json(spec.folder / "result.json", result.to_json(), durable=True)
     journal.drop_all_weights()
 
 
-def cost_of(journal: Journal, method: Method, device: torch.device, val_images: int) -> dict[str, Any]:
-    """Return the full cost of a trial, that of shared stages included.
-
-    `train_seconds` are wall-clock seconds of all stages and of the passes between them; `images_seen` counts training
-    images, every view; `peak_memory_mib` is the device's on a GPU, else the process's, which may have run earlier
-    trials; `forward_images` adds those of validation, and of features and scoring between stages.
-    """
-    stages = []
-    for stage in journal.stages():
-        reports = stage["reports"]
-        stages.append(
-            {
-                "name": stage["name"],
-                "cached": stage["cached"],
-                "epochs": sum(report["steps"] > 0 for report in reports),
-                "steps": sum(report["steps"] for report in reports),
-                "images": sum(report["images"] for report in reports),
-                "validations": sum(report["val_recall"] is not None for report in reports),
-                "seconds": sum(report["seconds"] for report in reports),
-            }
-        )
-    trained = sum(stage["images"] for stage in stages)
-    validated = sum(stage["validations"] for stage in stages) * val_images
+def cost_of(journal: Journal, method: Method, device: torch.device, val_images: int) -> Cost:
+    """Return the full cost of a trial, that of shared stages included."""
+    stages = tuple(_stage_cost(stage) for stage in journal.stages())
+    trained = sum(stage.images for stage in stages)
+    validated = sum(stage.validations for stage in stages) * val_images
     memos = [memo["cost"] for memo in journal.memos().values()]
     on_gpu = device.type == "cuda"
-    return {
-        "train_seconds": sum(stage["seconds"] for stage in stages) + sum(memo["seconds"] for memo in memos),
-        "images_seen": trained,
-        "forward_images": trained + validated + sum(memo["forward_images"] for memo in memos),
-        "parameters": sum(parameter.numel() for parameter in method.parameters()),
-        "peak_memory_mib": torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else _peak_process_memory(),
-        "stages": stages,
-    }
+    return Cost(
+        train_seconds=sum(stage.seconds for stage in stages) + sum(memo["seconds"] for memo in memos),
+        images_seen=trained,
+        forward_images=trained + validated + sum(memo["forward_images"] for memo in memos),
+        parameters=sum(parameter.numel() for parameter in method.parameters()),
+        peak_memory_mib=torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else _peak_process_memory(),
+        stages=stages,
+    )
+
+
+def _stage_cost(stage: Mapping[str, Any]) -> StageCost:
+    """Return what a stage of the journal took."""
+    reports = stage["reports"]
+    return StageCost(
+        name=stage["name"],
+        cached=stage["cached"],
+        epochs=sum(report["steps"] > 0 for report in reports),
+        steps=sum(report["steps"] for report in reports),
+        images=sum(report["images"] for report in reports),
+        validations=sum(report["val_recall"] is not None for report in reports),
+        seconds=sum(report["seconds"] for report in reports),
+    )
 
 
 def _peak_process_memory() -> float | None:
