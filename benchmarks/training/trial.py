@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 import ltbench
 from ltbench.benchmarks.analysis.metrics import by_class, evaluate
-from ltbench.benchmarks.analysis.records import read_result
+from ltbench.benchmarks.analysis.records import ProtocolValues, Result, SelectedEpoch, read_result
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.backbones import Backbones
 from ltbench.benchmarks.training.cost import cost_of
@@ -89,8 +89,7 @@ def run_trial(spec: TrialSpec, slot: int = 0) -> str:
 
 def _require_same_pixels(spec: TrialSpec) -> None:
     """Refuse to take a finished trial for one of images that have changed since."""
-    then, now = (own.get("pixels") for own in (read_result(spec.folder / "result.json"), spec.setting))
-    if then != now:
+    if read_result(spec.folder / "result.json").data.pixels != spec.data.pixels:
         raise UserError(
             f"{spec.folder} was run on other pixels of the same images (files changed, or are decoded otherwise); "
             "use --fresh or another --out"
@@ -123,7 +122,7 @@ def _run(spec: TrialSpec, display: Display) -> None:
     store = ImageStore(spec.store)
     part = partial(_part, manifest, store, device=device)
     train, val = part("train"), part("val")
-    class_names = spec.setting["class_names"]
+    class_names = spec.data.class_names
     counts = np.bincount(train.labels, minlength=len(class_names))
     seed = protocol.seed + spec.trial
     backbones = Backbones(protocol, seed)
@@ -212,31 +211,40 @@ def _record(
     inference = Inference(method, transform, device, protocol.precision, protocol.batch_size)
     arrays: dict[str, np.ndarray] = {}
     scores: dict[str, Any] = {}
-    described: dict[str, Any] = {}
+    inspected: dict[str, Any] = {}
     for name, source in parts.items():
         part: ImagePart = source() if isinstance(source, Callable) else source
         logits, details = inference.inspected(part)
         arrays |= {f"{name}_ids": part.ids.astype(str), f"{name}_labels": part.labels, f"{name}_logits": logits}
         arrays |= {f"{name}_{detail}": values for detail, values in details.items()}
-        scores[name] = evaluate(part.labels, logits, spec.setting["groups"], spec.setting["class_names"])
-        described[name] = {key: by_class(part.labels, values, logits.shape[1]) for key, values in details.items()}
+        scores[name] = evaluate(part.labels, logits, spec.data.groups, spec.data.class_names)
+        inspected[name] = {key: by_class(part.labels, values, logits.shape[1]) for key, values in details.items()}
     write_arrays(spec.folder / "predictions.npz", arrays, durable=True)
     write_tensors(spec.folder / "model.pt", method.state_dict(), durable=True)
-    result = {
-        **spec.config(),
-        "code_version": code_version(),
-        "code_version_at_start": read_json(spec.folder / "config.json").get("code_version"),
-        "versions": library_versions(),
-        "device": describe_device(device),
-        "threads": threads,
-        "selection": {"metric": protocol.selection_metric, **asdict(selection)},
-        **scores,
-        "inspected": described,
-        "cost": cost_of(journal, method, device),
-        "story": {name: memo["value"] for name, memo in journal.memos().items() if memo["told"]},
-    }
-    del result["selection"]["weights"]
-    write_json(spec.folder / "result.json", result, durable=True)
+    result = Result(
+        data=spec.data,
+        method=spec.method,
+        hyperparameters=spec.hyperparameters,
+        changed=spec.changed,
+        plugin=spec.plugin,
+        trial=spec.trial,
+        seed=protocol.seed + spec.trial,
+        protocol=cast(ProtocolValues, asdict(protocol)),
+        protocol_digest=protocol.digest(),
+        split_digest=spec.split_digest,
+        code_version=code_version(),
+        code_version_at_start=read_json(spec.folder / "config.json").get("code_version"),
+        versions=library_versions(),
+        device=describe_device(device),
+        threads=threads,
+        selection=SelectedEpoch(protocol.selection_metric, selection.score, selection.stage, selection.epoch),
+        val=scores["val"],
+        test=scores["test"],
+        inspected=inspected,
+        cost=cost_of(journal, method, device),
+        story={name: memo["value"] for name, memo in journal.memos().items() if memo["told"]},
+    )
+    write_json(spec.folder / "result.json", result.to_json(), durable=True)
     journal.drop_all_weights()
 
 
