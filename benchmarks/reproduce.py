@@ -24,7 +24,7 @@ from ltbench.errors import UserError
 from ltbench.registry import unknown
 
 if TYPE_CHECKING:
-    from ltbench.benchmarks.analysis.records import Record
+    from ltbench.benchmarks.analysis.records import Record, Result
     from ltbench.benchmarks.training.plan import Plan, PlannedRow
 
 _FIGURE_METHODS = ("ce", "rw", "flex")
@@ -184,13 +184,13 @@ class _Rate:
         images = int(row.dataset.class_counts.sum())
         alike = [record for record in self._records if _is_of(record.result, row)]
         if alike:
-            own = [record for record in alike if record.result["ratio"] == row.dataset.ratio]
+            own = [record for record in alike if record.result.data.ratio == row.dataset.ratio]
             each = [_seconds_per_image(record) * images for record in own or alike]
             return sum(each) / len(each), "done trials of this run" if own else "its trials at other ratios, by images"
         full = images * self._planned.protocol.epochs
-        others = [record.result["cost"] for record in self._records]
+        others = [record.result.cost for record in self._records]
         if others:
-            rate = sum(each["train_seconds"] for each in others) / sum(each["images_seen"] for each in others)
+            rate = sum(each.train_seconds for each in others) / sum(each.images_seen for each in others)
             return full * rate, "done trials of other runs, all epochs"
         return full / self._images_per_second(), "a measured step, all epochs of one training"
 
@@ -206,11 +206,11 @@ class _Rate:
 
 
 def _seconds_per_image(record: Record) -> float:
-    return record.result["cost"]["train_seconds"] / sum(record.result["class_counts"])
+    return record.result.cost.train_seconds / sum(record.result.data.class_counts)
 
 
-def _is_of(result: Mapping[str, Any], row: PlannedRow) -> bool:
-    return result["method"] == row.method.name and result["hyperparameters"] == dict(row.method.hyperparameters)
+def _is_of(result: Result, row: PlannedRow) -> bool:
+    return result.method == row.method.name and result.hyperparameters == dict(row.method.hyperparameters)
 
 
 def _duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ltbench.benchmarks.analysis.records import Record, find_records, read_result
+from ltbench.benchmarks.analysis.records import Record, find_records
 from ltbench.errors import UserError
 from ltbench.registry import unknown
 
@@ -44,8 +44,7 @@ class Results:
     @classmethod
     def of_trials(cls, folders: Iterable[Path]) -> Results:
         """Return those of the trials in some folders that are finished."""
-        paths = [folder / "result.json" for folder in folders]
-        return cls(tuple(Record(path.parent, read_result(path)) for path in paths if path.exists()))
+        return cls(tuple(Record.read(folder) for folder in folders if (folder / "result.json").exists()))
 
     def where(self, **wanted: Any) -> Results:
         """Return the trials whose result has the given values, e.g. `where(method="ce", ratio=100, trial=0)`."""
@@ -112,4 +111,5 @@ class Results:
 
 
 def _value(record: Record, name: str) -> Any:
-    return record.result[name]
+    """Return an attribute of a result or of its data."""
+    return getattr(record.result if hasattr(record.result, name) else record.result.data, name)

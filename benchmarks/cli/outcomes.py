@@ -29,12 +29,12 @@ def report_outcomes(outcomes: Iterable[Outcome]) -> int:
 
 
 def _finished(folder: Path) -> str:
-    from ltbench.files import read_json
+    from ltbench.benchmarks.analysis.records import read_result
 
-    result = read_json(folder / "result.json")
-    selected, cost = result["selection"], result["cost"]
+    result = read_result(folder / "result.json")
+    selected, cost = result.selection, result.cost
     return (
-        f"test mean per-class accuracy {100 * result['test']['mean_class_accuracy']:.2f} "
-        f"(stage {selected['stage']}, epoch {selected['epoch'] + 1}, validation {100 * selected['score']:.2f}; "
-        f"{cost['train_seconds']:.0f} s of training)"
+        f"test mean per-class accuracy {100 * result.test['mean_class_accuracy']:.2f} "
+        f"(stage {selected.stage}, epoch {selected.epoch + 1}, validation {100 * selected.score:.2f}; "
+        f"{cost.train_seconds:.0f} s of training)"
     )

@@ -65,13 +65,11 @@ def run(request: Request) -> Results:
 
 def related(planned: Plan) -> tuple[Results, int]:
     """Return the results under the settings of a plan, and how many of the same data and ratios are not among them."""
-    from ltbench.benchmarks.analysis.standings import setting_key
+    from ltbench.benchmarks.analysis.standings import key_of, setting_key
+    from ltbench.benchmarks.training.trial_spec import described
 
     results = Results.load(planned.request.out, folders=dict.fromkeys(row.folder.parent.name for row in planned.rows))
     protocol = planned.protocol.digest()
-    wanted = {
-        (each.source.name, each.source.variant, each.ratio, each.split, each.manifest.digest, protocol)
-        for each in planned.datasets
-    }
-    shared = tuple(record for record in results.records if setting_key(record.result) in wanted)
+    wanted = {setting_key(described(each), each.manifest.digest, protocol) for each in planned.datasets}
+    shared = tuple(record for record in results.records if key_of(record.result) in wanted)
     return Results(shared), len(results.records) - len(shared)

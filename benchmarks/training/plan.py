@@ -104,7 +104,10 @@ class Plan:
         """
         from ltbench.benchmarks.training.trial_spec import TrialSpec, described
 
-        data = {dataset.manifest.digest: described(dataset) for dataset in self.datasets}
+        digests = [dataset.manifest.digest for dataset in self.datasets]
+        data = {
+            digest: described(dataset, pixels[digest]) for digest, dataset in zip(digests, self.datasets, strict=True)
+        }
         request, image_size = self.request, stored_size(self.protocol.image_size)
         return [
             TrialSpec(
@@ -117,7 +120,6 @@ class Plan:
                 trial=trial,
                 folder=row.trial_folder(trial),
                 split_digest=row.dataset.manifest.digest,
-                pixels=pixels[row.dataset.manifest.digest],
                 store=store_folder(row.dataset.source, image_size, row.dataset.cache),
                 cache=request.out / "cache" / "stages",
                 device=str(self.device),
@@ -172,12 +174,11 @@ def plan(request: Request) -> Plan:
     protocol = protocol_for(preset, seed=request.seed, **request.protocol)
     datasets = _datasets(request, name, root, protocol.image_size)
     # Torch is imported from here on: what is wrong with names, numbers and tables has been said by now.
+    from ltbench.benchmarks.training.backbones import check_backbone
     from ltbench.benchmarks.training.device import resolve_device, resolve_precision
-    from ltbench.benchmarks.training.trial import check_backbone
 
     device = resolve_device(request.device)
-    check_backbone(protocol.backbone)
-    protocol = replace(protocol, precision=resolve_precision(protocol.precision, device))
+    protocol = replace(check_backbone(protocol), precision=resolve_precision(protocol.precision, device))
     jobs = _jobs(request, methods, device)
     return Plan(
         request=request,

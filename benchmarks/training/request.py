@@ -22,7 +22,7 @@ MAX_TRIALS = 1000
 PROTOCOL_CHANGES = {
     each.name: str(each.type)
     for each in fields(Protocol)
-    if str(each.type) in ("int", "float", "bool", "str") and each.name not in ("preset", "seed", "selection_metric")
+    if str(each.type) in ("int", "float", "bool", "str") and each.name not in ("preset", "seed")
 }
 """The fields of the protocol that a request may change, with their types."""
 

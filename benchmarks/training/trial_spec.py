@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ltbench.benchmarks.analysis.metrics import frequency_groups
-from ltbench.benchmarks.analysis.records import SCHEMA
+from ltbench.benchmarks.analysis.records import SCHEMA, DataDescription, SharedImages
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.datasets.loading import SplitDataset
 
@@ -19,7 +19,7 @@ class TrialSpec:
 
     Attributes
     ----------
-    data : what records say of the data: `described(dataset)`
+    data : what records say of the data, `described(dataset, pixels)`
     method, hyperparameters : name and all values
     changed : the hyper-parameters that differ from the preset's defaults
     plugin : SHA-256 of the method's file where it is a plug-in
@@ -27,7 +27,6 @@ class TrialSpec:
     trial : number, from 0
     folder : of the trial; its parent holds the split's manifest
     split_digest : SHA-256 of that manifest
-    pixels : SHA-256 of the pixels of the split's images
     store : folder of the image store
     cache : folder of shared stages
     device : name of the device
@@ -37,7 +36,7 @@ class TrialSpec:
     wandb, wandb_artifacts : mode of the W&B mirror, and whether it gets predictions and pictures
     """
 
-    data: Mapping[str, Any]
+    data: DataDescription
     method: str
     hyperparameters: Mapping[str, Any]
     changed: Mapping[str, Any]
@@ -46,7 +45,6 @@ class TrialSpec:
     trial: int
     folder: Path
     split_digest: str
-    pixels: str
     store: Path
     cache: Path
     device: str
@@ -59,14 +57,13 @@ class TrialSpec:
     @property
     def label(self) -> str:
         """Name of the trial in messages."""
-        return f"{self.method} r{self.data['ratio']:g} trial {self.trial}"
+        return f"{self.method} r{self.data.ratio:g} trial {self.trial}"
 
     def config(self) -> dict[str, Any]:
         """Return what `config.json` keeps: all that the numbers depend on but the machine."""
         return {
             "schema": SCHEMA,
-            **self.data,
-            "pixels": self.pixels,
+            **self.data.to_json(),
             "method": self.method,
             "hyperparameters": dict(self.hyperparameters),
             "changed": dict(self.changed),
@@ -79,21 +76,29 @@ class TrialSpec:
         }
 
 
-def described(dataset: SplitDataset) -> dict[str, Any]:
-    """Return what records say of the data: names, split, counts, groups, overlap, notes."""
+def described(dataset: SplitDataset, pixels: str = "") -> DataDescription:
+    """Return what records say of the data.
+
+    Parameters
+    ----------
+    pixels : SHA-256 of the pixels of the split's images; empty where they are not decoded yet
+    """
     source, counts = dataset.source, dataset.class_counts.tolist()
-    return {
-        "dataset": source.name,
-        "variant": source.variant,
-        "title": source.title,
-        "licence": source.licence,
-        "citation": source.citation,
-        "split": dataset.split,
-        "ratio": dataset.ratio,
-        "natural": dataset.natural,
-        "class_names": list(source.class_names),
-        "class_counts": counts,
-        "groups": {name: list(group) for name, group in (source.groups or frequency_groups(counts)).items()},
-        "overlap": dataset.overlap.as_dict(),
-        "notes": list(dataset.notes),
-    }
+    groups = source.groups or frequency_groups(counts)
+    return DataDescription(
+        dataset=source.name,
+        variant=source.variant,
+        title=source.title,
+        licence=source.licence,
+        citation=source.citation,
+        split=dataset.split,
+        ratio=float(dataset.ratio),
+        natural=dataset.natural,
+        class_names=tuple(source.class_names),
+        class_counts=tuple(counts),
+        groups={name: tuple(members) for name, members in groups.items()},
+        overlap={pair: SharedImages(**shared) for pair, shared in dataset.overlap.as_dict().items()},
+        special_classes=tuple(getattr(source, "special_classes", ())),
+        notes=tuple(dataset.notes),
+        pixels=pixels,
+    )

@@ -177,7 +177,7 @@ class Mirror:
     def __init__(self, spec: TrialSpec, tell: Callable[[str], None]) -> None:
         self._spec, self._tell = spec, tell
         self._run: Any = None
-        self._classes: Sequence[str] = spec.data["class_names"]
+        self._classes: Sequence[str] = spec.data.class_names
         self._pictures: dict[str, bytes] = {}
         self._logged = 0
         self._failed, self._telling = False, threading.Lock()
@@ -196,13 +196,12 @@ class Mirror:
         """
         if self._failed or not self._spec.wandb_artifacts:
             return
-        from ltbench.benchmarks.analysis.records import Record, read_result
+        from ltbench.benchmarks.analysis.records import Record
         from ltbench.benchmarks.figures import trial_pictures
         from ltbench.benchmarks.plots.style import png_of
 
         with self._told_if_missing("pictures"):
-            record = Record(self._spec.folder, read_result(self._spec.folder / "result.json"))
-            for picture in trial_pictures(record):
+            for picture in trial_pictures(Record.read(self._spec.folder)):
                 with self._told_if_missing(picture.kind):
                     self._pictures[picture.kind] = png_of(picture.draw())
 
@@ -326,7 +325,7 @@ def run_identity(spec: TrialSpec) -> dict[str, str]:
     setting, method, trial = spec.folder.parts[-3:]
     return {
         "id": hashlib.sha256(f"{setting}/{method}/{trial}".encode()).hexdigest()[:24],
-        "name": f"{spec.method}-r{spec.data['ratio']:g}-s{spec.trial}",
+        "name": f"{spec.method}-r{spec.data.ratio:g}-s{spec.trial}",
         "group": _shortened(f"{setting}/{method}", _GROUP_LENGTH),
         "job_type": "train",
     }
@@ -388,7 +387,7 @@ def _artifact(spec: TrialSpec, run_id: str, pictures: Mapping[str, bytes]) -> An
     for name, png in pictures.items():
         with artifact.new_file(f"pictures/{name}.png", mode="wb") as file:
             file.write(png)
-    classes = spec.data["class_names"]
+    classes = spec.data.class_names
     with np.load(spec.folder / "predictions.npz", allow_pickle=False) as arrays:
         ids, labels, logits = (arrays[f"test_{name}"] for name in ("ids", "labels", "logits"))
     columns = ["id", "label", "predicted", *(f"logit/{name}" for name in classes)]

@@ -118,7 +118,7 @@ def _json(path: Path) -> Any:
 
 def _expected_history(spec: TrialSpec) -> list[dict[str, Any]]:
     """Return what W&B must hold of `metrics.jsonl`, written down here independently of the code under test."""
-    classes, expected = spec.data["class_names"], []
+    classes, expected = spec.data.class_names, []
     for number, line in enumerate((spec.folder / "metrics.jsonl").read_text().splitlines()):
         row = json.loads(line)
         wanted = {"epoch": number, "stage": row["stage"], "stage_epoch": row["epoch"]}
@@ -435,7 +435,7 @@ def trial(number):
     folder.mkdir(parents=True)
     shutil.copy(source / "config.json", folder)
     spec = types.SimpleNamespace(wandb="online", wandb_artifacts=False, folder=folder, method="ce", trial=number,
-        setting=config, split_digest=config["split_digest"], protocol=protocol)
+        data=types.SimpleNamespace(**config), split_digest=config["split_digest"], protocol=protocol)
     with wandb_mirror.tracked(spec, shown) as display:
         for line in (source / "metrics.jsonl").read_text().splitlines(keepends=True):
             with (folder / "metrics.jsonl").open("a") as file:
