@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ltbench.benchmarks import run
-from ltbench.benchmarks.cli.command import Parser, guarded, leave
+from ltbench.benchmarks.cli.command import Parser, guarded
 from ltbench.errors import UserError
 from ltbench.registry import unknown
 
@@ -217,7 +217,7 @@ def _duration(seconds: float) -> str:
 
 def program() -> NoReturn:
     """Run the command of this process and end it."""
-    leave(main())
+    sys.exit(main())
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from ltbench.benchmarks.cli.command import EXIT_BAD_INPUT, Parser, guarded, leave
+from ltbench.benchmarks.cli.command import EXIT_BAD_INPUT, Parser, guarded
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.errors import UserError
 from ltbench.processes import available_cores, preload
@@ -424,7 +424,7 @@ def comparable_records(planned: Plan, results: Path) -> tuple[list[Record], int]
 
 def program() -> NoReturn:
     """Run the command of this process and end it."""
-    leave(main())
+    sys.exit(main())
 
 
 if __name__ == "__main__":

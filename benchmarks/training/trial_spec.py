@@ -37,7 +37,7 @@ class TrialSpec:
     device : name of the device
     threads : CPU threads
     plugins : files to import before the method is known
-    wandb, wandb_artifacts : whether W&B mirrors the trial, a mode of `tracking`, and with its predictions
+    wandb, wandb_artifacts : whether W&B mirrors the trial, a mode of `wandb_mirror`, and with its predictions
     """
 
     data: DataDescription
