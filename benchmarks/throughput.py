@@ -98,7 +98,7 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(Path(folder), backbone, size, batch, device, precision, steps)
         stage = Stage("train", epochs=1)
-        with trainer.optimizing(stage, trainer.hooks_of(stage)) as optimizer:
+        with trainer.optimizing(stage) as optimizer:
             bare, loop = _bare_steps(trainer, optimizer, batch, steps), _loop(trainer, stage, optimizer)
             rates = _alternating({"bare": bare, "loop": loop}, steps * batch, device, repeats)
         scored = np.arange(min(len(trainer.train_part), max(2, steps // 2) * batch))
@@ -113,7 +113,6 @@ def _trainer(
 ) -> Trainer:
     import torch
 
-    from ltbench.benchmarks.training.backbones import ForwardCounter
     from ltbench.benchmarks.training.journal import Journal
     from ltbench.benchmarks.training.protocol import protocol_for
     from ltbench.benchmarks.training.stage_cache import StageCache
@@ -128,10 +127,10 @@ def _trainer(
     store = build(source, np.arange(len(source.ids)), stored_size(size), folder, quiet=True)
     part = ImagePart(store, source.ids, source.labels, device)
     counts = np.bincount(source.labels, minlength=_CLASSES)
-    method = build_method("flex", {}, replace(protocol, preset="quick"), counts, seed=0)
+    method = build_method("flex", {}, replace(protocol, preset="quick"), _CLASSES, counts, seed=0)
     method = method.to(device, memory_format=torch.channels_last)
     journal, cache = Journal(folder), StageCache(folder, "")
-    return Trainer(method, part, part, protocol, device, 0, journal, cache, _Silent(), ForwardCounter())
+    return Trainer(method, part, part, protocol, device, 0, journal, cache, _Silent())
 
 
 def _bare_steps(trainer: Trainer, optimizer: torch.optim.Optimizer, batch: int, steps: int) -> Callable[[], None]:
@@ -156,10 +155,8 @@ def _bare_steps(trainer: Trainer, optimizer: torch.optim.Optimizer, batch: int, 
 
 
 def _loop(trainer: Trainer, stage: Stage, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
-    hooks, rates = trainer.hooks_of(stage), [group["lr"] for group in optimizer.param_groups]
-
     def run() -> None:
-        trainer.train_epoch(stage, 0, hooks, optimizer, rates)
+        trainer.train_epoch(stage, 0, optimizer)
 
     return run
 
@@ -222,9 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(options: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    from ltbench.benchmarks.training.backbones import check_backbone
     from ltbench.benchmarks.training.device import describe_device, prepare_process, resolve_device, resolve_precision
-    from ltbench.benchmarks.training.protocol import protocol_for
+    from ltbench.benchmarks.training.trial import check_backbone
     from ltbench.errors import UserError
     from ltbench.processes import available_cores
 
@@ -232,8 +228,7 @@ def _main(options: argparse.Namespace) -> int:
         low, value = (2 if name == "batch_size" else 1), getattr(options, name)
         if value is not None and value < low:
             raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {value}")
-    for size in options.image_size:
-        check_backbone(protocol_for("paper", backbone=options.backbone, image_size=size))
+    check_backbone(options.backbone)
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
     threads = options.threads or available_cores()

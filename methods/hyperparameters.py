@@ -26,7 +26,6 @@ PROTOCOL_FIELDS = frozenset(
         "precision",
         "preset",
         "pretrained",
-        "schedule",
         "seed",
         "selection_metric",
         "weight_decay",
