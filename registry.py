@@ -18,7 +18,7 @@ from ltbench.errors import UserError
 
 Entry = TypeVar("Entry", bound=type)
 
-_DETAIL = re.compile(r"^(Source|Cost|Status|Licence): (.+)$", re.MULTILINE)
+_DETAIL = re.compile(r"^(Source|Cost|Neutral|Status|Licence): (.+)$", re.MULTILINE)
 _DECORATOR = re.compile(r"^@register\(\s*[\"']([^\"']+)[\"']\s*\)", re.MULTILINE)
 
 

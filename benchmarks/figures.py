@@ -71,7 +71,7 @@ def pictures(kinds: Iterable[str], rows: Sequence[Row], results: Path, shared: S
     from ltbench.benchmarks.plots import images as plot_data
 
     kinds, first = set(kinds), rows[0].records[0]
-    names = first.result["class_names"]
+    names = first.result.data.class_names
     if "per-class" in kinds:
         yield Picture("per-class", partial(plot_accuracy.per_class_accuracy, shared), "per-class")
     if "reliability" in kinds:
@@ -131,7 +131,7 @@ def _with_images(record: Record, results: Path, draw: Callable[..., Figure]) -> 
 def setting_folders(settings: Sequence[Setting]) -> list[str]:
     """Return a folder's name for each setting; digests are added where two would be the same."""
     names = [setting.rows[0].records[0].folder.parents[1].name for setting in settings]
-    digests = [[setting.result[f"{kind}_digest"][:8] for kind in ("split", "protocol")] for setting in settings]
+    digests = [[setting.result.split_digest[:8], setting.result.protocol_digest[:8]] for setting in settings]
     return [
         name if names.count(name) == 1 else "-".join([name, *own]) for name, own in zip(names, digests, strict=True)
     ]
@@ -164,12 +164,12 @@ def _main(options: argparse.Namespace) -> int:
     if not records:
         raise UserError(f"{options.results} holds no finished trial; run benchmarks/run.py first")
     settings = settings_of(records)
-    known = {name for setting in settings for row in setting.rows for name in (row.name, row.result["method"])}
+    known = {name for setting in settings for row in setting.rows for name in (row.name, row.result.method)}
     _check("method", options.method or (), sorted(known))
     wanted = known if options.method is None else set(options.method)
     drawn = 0
     for folder, setting in zip(setting_folders(settings), settings, strict=True):
-        rows = [row for row in setting.rows if {row.name, row.result["method"]} & wanted]
+        rows = [row for row in setting.rows if {row.name, row.result.method} & wanted]
         if not rows:
             continue
         shared = chosen_few(rows)

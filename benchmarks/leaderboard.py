@@ -52,19 +52,21 @@ def selected(records: Sequence[Record], options: argparse.Namespace) -> list[Rec
     from ltbench.registry import unknown
 
     left = list(records)
-    for key, wanted in (("dataset", options.dataset), ("method", options.method)):
-        known = sorted({record.result[key] for record in records})
+    chosen = (
+        ("dataset", options.dataset, lambda record: record.result.data.dataset),
+        ("method", options.method, lambda record: record.result.method),
+    )
+    for kind, wanted, name_of in chosen:
+        known = sorted(set(map(name_of, records)))
         for name in wanted or ():
             if name not in known:
-                raise unknown(key, name, known)
-        left = [record for record in left if wanted is None or record.result[key] in wanted]
+                raise unknown(kind, name, known)
+        left = [record for record in left if wanted is None or name_of(record) in wanted]
     if options.ratio is not None:
         ratios = ratio_values(options.ratio)
         natural = "natural" in ratios
-        left = [
-            each for each in left if each.result["ratio"] in ratios or (natural and each.result.get("natural", False))
-        ]
-    left = [record for record in left if record.result["protocol_digest"].startswith(options.protocol)]
+        left = [each for each in left if each.result.data.ratio in ratios or (natural and each.result.data.natural)]
+    left = [record for record in left if record.result.protocol_digest.startswith(options.protocol)]
     if not left:
         raise UserError(
             f"{options.results} holds no trial that --dataset, --ratio, --method and --protocol leave; "

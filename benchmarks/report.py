@@ -19,16 +19,16 @@ import os
 import re
 import string
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.analysis.rendering import Cell, Table
 from ltbench.benchmarks.cli.command import Parser, guarded
 from ltbench.benchmarks.pages.parts import HEADINGS, Part, overlap_line, setting_parts, short_name, table_html
 
 if TYPE_CHECKING:
-    from ltbench.benchmarks.analysis.records import Record
+    from ltbench.benchmarks.analysis.records import Record, Result
     from ltbench.benchmarks.analysis.standings import Setting
 
 _READING = (
@@ -58,7 +58,7 @@ def report(records: Sequence[Record], results: Path, *, published: bool = False)
         parts = setting_parts(setting, tables, results)
         contents.append(_contents(f"s{number}", setting.result, parts))
         sections.append(_section(f"s{number}", setting, tables["overview"][0], parts))
-    titles = "; ".join(dict.fromkeys(setting.result["title"] for setting in settings))
+    titles = "; ".join(dict.fromkeys(setting.result.data.title for setting in settings))
     return _page(
         title=html.escape(f"Long-tailed classification: {titles}"),
         lead=_lead(records, settings),
@@ -86,11 +86,11 @@ def _lead(records: Sequence[Record], settings: Sequence[Setting]) -> str:
     """Return what the page is made of; the digest tells which state of the folder, as a date would not."""
     numbers = {
         "trial": len(records),
-        "method": len({record.result["method"] for record in records}),
+        "method": len({record.result.method for record in records}),
         "setting": len(settings),
     }
     made = ", ".join(f"<b>{number} {what}{'s' * (number > 1)}</b>" for what, number in numbers.items())
-    results = json.dumps([record.result for record in records], sort_keys=True)
+    results = json.dumps([record.result.to_json() for record in records], sort_keys=True)
     digest = hashlib.sha256(results.encode()).hexdigest()[:12]
     made = f"Made by ltbench from the records of {made}; digest of the results: <code>{digest}</code>."
     return f"<p>{made}</p>\n<p>{html.escape(_READING)}</p>"
@@ -123,12 +123,12 @@ def _all_settings(settings: Sequence[Setting], published: bool) -> str:
 
 
 def _setting_line(setting: Setting) -> list[Cell]:
-    result, protocol, best = setting.result, setting.result["protocol"], setting.rows[0]
+    result, protocol, best = setting.result, setting.result.protocol, setting.rows[0]
     trials, estimate = [len(row.trials) for row in setting.rows], best.accuracy
     texts = [
-        f"{result['title']}, ratio {result['ratio']:g}",
-        f"{result['split']} ({result['split_digest'][:8]})",
-        f"{protocol['backbone']}, {protocol['image_size']} px ({result['protocol_digest'][:8]})",
+        f"{result.data.title}, ratio {result.data.ratio:g}",
+        f"{result.data.split} ({result.split_digest[:8]})",
+        f"{protocol['backbone']}, {protocol['image_size']} px ({result.protocol_digest[:8]})",
         *(str(len(trials)), " to ".join(map(str, sorted({min(trials), max(trials)}))), best.name),
         f"{100 * estimate.value:.2f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]",
     ]
@@ -146,11 +146,11 @@ def _with_tables(settings: Sequence[Setting]) -> Iterator[tuple[Setting, dict[st
         yield setting, tables | {"ablation": TABLES["ablation"]([setting])}
 
 
-def _contents(ident: str, result: Mapping[str, Any], parts: Sequence[Part]) -> str:
-    about = f"{result['title']}; split {result['split']}; protocol {result['protocol_digest'][:8]}"
+def _contents(ident: str, result: Result, parts: Sequence[Part]) -> str:
+    about = f"{result.data.title}; split {result.data.split}; protocol {result.protocol_digest[:8]}"
     links = "\n".join(f'<li><a href="#{ident}-{part.key}">{html.escape(part.heading)}</a></li>' for part in parts)
     return (
-        f'<li><a href="#{ident}">Ratio {result["ratio"]:g}</a> <small>{html.escape(about)}</small>\n'
+        f'<li><a href="#{ident}">Ratio {result.data.ratio:g}</a> <small>{html.escape(about)}</small>\n'
         f'<ul class="parts">\n{links}\n</ul></li>'
     )
 
@@ -163,8 +163,8 @@ def _section(ident: str, setting: Setting, overview: Table, parts: Sequence[Part
 
 def _facts(setting: Setting, overview: Table) -> str:
     """Return in a few lines what was compared and found, and what speaks against it."""
-    result, protocol, frame = setting.result, setting.result["protocol"], overview.frame
-    counts, trials = result["class_counts"], len(setting.by_trials()[0][0].trials)
+    result, protocol, frame = setting.result, setting.result.protocol, overview.frame
+    counts, trials = result.data.class_counts, len(setting.by_trials()[0][0].trials)
     network = f"{protocol['backbone']}, {protocol['image_size']} px, at most {protocol['epochs']} epochs"
     data = f"{len(counts)} classes of {max(counts)} to {min(counts)} training images; {network}."
     best, ties = frame.iloc[0], ", ".join(frame.loc[frame["tie"].astype(bool), "method"])
@@ -172,8 +172,8 @@ def _facts(setting: Setting, overview: Table) -> str:
         f"Best of {len(frame)}, n = {trials}: {best['method']}, {100 * best['mean_class_accuracy']:.2f} % mean "
         f"per-class accuracy. Not told apart from it: {ties or 'none'}."
     )
-    shared = {pair: own for pair, own in (result.get("overlap") or {}).items() if own["images"] or own["lesion_images"]}
-    warnings = [*result["notes"], *(overlap_line(pair, own) for pair, own in shared.items())]
+    shared = {pair: own for pair, own in result.data.overlap.items() if own.images or own.lesion_images}
+    warnings = [*result.data.notes, *(overlap_line(pair, own) for pair, own in shared.items())]
     lines = [f"<p>{html.escape(line)}</p>" for line in (data, found)]
     return "\n".join([*lines, *(f'<p class="warning">{html.escape(line)}</p>' for line in warnings)])
 

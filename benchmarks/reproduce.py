@@ -16,15 +16,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ltbench.benchmarks import run
-from ltbench.benchmarks.cli.command import Parser, guarded, leave
+from ltbench.benchmarks.cli.command import Parser, guarded
 from ltbench.errors import UserError
 from ltbench.registry import unknown
 
 if TYPE_CHECKING:
-    from ltbench.benchmarks.analysis.records import Record
+    from ltbench.benchmarks.analysis.records import Record, Result
     from ltbench.benchmarks.training.trial_spec import TrialSpec
 
 _FIGURE_METHODS = ("ce", "rw", "flex")
@@ -154,7 +154,7 @@ def _listed(plans: Sequence[run.Plan], records: Sequence[Record]) -> str:
         rows: dict[tuple[str, float], list[TrialSpec]] = {}
         for spec in planned.specs:
             label = " ".join([spec.method, *(f"{name}={value}" for name, value in spec.changed.items())])
-            rows.setdefault((label, spec.setting["ratio"]), []).append(spec)
+            rows.setdefault((label, spec.data.ratio), []).append(spec)
         for (label, ratio), specs in rows.items():
             missing = [spec for spec in specs if not is_done(spec.folder)]
             each, basis = rate.seconds(specs[0]) if missing else (0.0, "")
@@ -177,16 +177,16 @@ class _Rate:
 
     def seconds(self, spec: TrialSpec) -> tuple[float, str]:
         """Return seconds of one trial, and from what they are known."""
-        images = sum(spec.setting["class_counts"])
+        images = sum(spec.data.class_counts)
         alike = [record for record in self._records if _is_of(record.result, spec)]
         if alike:
-            own = [record for record in alike if record.result["ratio"] == spec.setting["ratio"]]
+            own = [record for record in alike if record.result.data.ratio == spec.data.ratio]
             each = [_seconds_per_image(record) * images for record in own or alike]
             return sum(each) / len(each), "done trials of this run" if own else "its trials at other ratios, by images"
         full = images * spec.protocol.epochs
-        others = [record.result["cost"] for record in self._records]
+        others = [record.result.cost for record in self._records]
         if others:
-            rate = sum(each["train_seconds"] for each in others) / sum(each["images_seen"] for each in others)
+            rate = sum(each.train_seconds for each in others) / sum(each.images_seen for each in others)
             return full * rate, "done trials of other runs, all epochs"
         return full / self._images_per_second(), "a measured step, all epochs of one training"
 
@@ -202,11 +202,11 @@ class _Rate:
 
 
 def _seconds_per_image(record: Record) -> float:
-    return record.result["cost"]["train_seconds"] / sum(record.result["class_counts"])
+    return record.result.cost.train_seconds / sum(record.result.data.class_counts)
 
 
-def _is_of(result: Mapping[str, Any], spec: TrialSpec) -> bool:
-    return result["method"] == spec.method and result["hyperparameters"] == dict(spec.hyperparameters)
+def _is_of(result: Result, spec: TrialSpec) -> bool:
+    return result.method == spec.method and result.hyperparameters == dict(spec.hyperparameters)
 
 
 def _duration(seconds: float) -> str:
@@ -217,7 +217,7 @@ def _duration(seconds: float) -> str:
 
 def program() -> NoReturn:
     """Run the command of this process and end it."""
-    leave(main())
+    sys.exit(main())
 
 
 if __name__ == "__main__":

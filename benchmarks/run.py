@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from ltbench.benchmarks.cli.command import EXIT_BAD_INPUT, Parser, guarded, leave
+from ltbench.benchmarks.cli.command import EXIT_BAD_INPUT, Parser, guarded
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.errors import UserError
 from ltbench.processes import available_cores, preload
@@ -203,8 +203,7 @@ def plan(options: argparse.Namespace) -> Plan:
 def execute(planned: Plan, options: argparse.Namespace) -> int:
     """Run what is not done of a plan; return the exit code."""
     pixels = _prepare(planned, options)
-    settings = [{**spec.setting, "pixels": pixels[spec.split_digest]} for spec in planned.specs]
-    specs = [replace(spec, setting=setting) for spec, setting in zip(planned.specs, settings, strict=True)]
+    specs = [replace(spec, data=replace(spec.data, pixels=pixels[spec.split_digest])) for spec in planned.specs]
     return _execute(specs, planned.jobs)
 
 
@@ -320,14 +319,14 @@ def _datasets(options: argparse.Namespace, ratios: Sequence[float | str | None])
 
 
 def _protocol(options: argparse.Namespace, preset: str) -> tuple[Protocol, torch.device]:
+    from ltbench.benchmarks.training.backbones import check_backbone
     from ltbench.benchmarks.training.device import resolve_device, resolve_precision
     from ltbench.benchmarks.training.protocol import Protocol, protocol_for
-    from ltbench.benchmarks.training.trial import check_backbone
 
     names = {field.name for field in fields(Protocol)} & set(vars(options)) - {"preset"}
     protocol = protocol_for(options.preset or preset, **{name: getattr(options, name) for name in names})
     device = resolve_device(options.device)
-    check_backbone(protocol.backbone)
+    protocol = check_backbone(protocol)
     return replace(protocol, precision=resolve_precision(protocol.precision, device)), device
 
 
@@ -387,14 +386,14 @@ def _execute(specs: Sequence[TrialSpec], jobs: int) -> int:
 
 
 def _finished(spec: TrialSpec) -> str:
-    from ltbench.files import read_json
+    from ltbench.benchmarks.analysis.records import read_result
 
-    result = read_json(spec.folder / "result.json")
-    selected, cost = result["selection"], result["cost"]
+    result = read_result(spec.folder / "result.json")
+    selected, cost = result.selection, result.cost
     return (
-        f"{spec.label}: test mean per-class accuracy {100 * result['test']['mean_class_accuracy']:.2f} "
-        f"(stage {selected['stage']}, epoch {selected['epoch'] + 1}, validation {100 * selected['score']:.2f}; "
-        f"{cost['train_seconds']:.0f} s of training)"
+        f"{spec.label}: test mean per-class accuracy {100 * result.test['mean_class_accuracy']:.2f} "
+        f"(stage {selected.stage}, epoch {selected.epoch + 1}, validation {100 * selected.score:.2f}; "
+        f"{cost.train_seconds:.0f} s of training)"
     )
 
 
@@ -414,19 +413,18 @@ def _print_leaderboards(planned: Plan, options: argparse.Namespace) -> None:
 def comparable_records(planned: Plan, results: Path) -> tuple[list[Record], int]:
     """Return the records that share a setting with a plan, and how many of the same data and ratios do not."""
     from ltbench.benchmarks.analysis.records import find_records
-    from ltbench.benchmarks.analysis.standings import setting_key
-    from ltbench.files import json_digest, plain
+    from ltbench.benchmarks.analysis.standings import key_of, setting_key
 
-    wanted = {json_digest(plain(setting_key(spec.config()))) for spec in planned.specs}
+    wanted = {setting_key(spec.data, spec.split_digest, spec.protocol.digest()) for spec in planned.specs}
     folders = dict.fromkeys(spec.folder.parent.parent.name for spec in planned.specs)
     near = [record for name in folders for record in find_records(results, f"{name}/*/trial*/result.json")]
-    shared = [record for record in near if json_digest(plain(setting_key(record.result))) in wanted]
+    shared = [record for record in near if key_of(record.result) in wanted]
     return shared, len(near) - len(shared)
 
 
 def program() -> NoReturn:
     """Run the command of this process and end it."""
-    leave(main())
+    sys.exit(main())
 
 
 if __name__ == "__main__":

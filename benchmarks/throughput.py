@@ -98,7 +98,7 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(Path(folder), backbone, size, batch, device, precision, steps)
         stage = Stage("train", epochs=1)
-        with trainer.optimizing(stage) as optimizer:
+        with trainer.optimizing(stage, trainer.hooks_of(stage)) as optimizer:
             bare, loop = _bare_steps(trainer, optimizer, batch, steps), _loop(trainer, stage, optimizer)
             rates = _alternating({"bare": bare, "loop": loop}, steps * batch, device, repeats)
         scored = np.arange(min(len(trainer.train_part), max(2, steps // 2) * batch))
@@ -113,6 +113,7 @@ def _trainer(
 ) -> Trainer:
     import torch
 
+    from ltbench.benchmarks.training.backbones import ForwardCounter
     from ltbench.benchmarks.training.journal import Journal
     from ltbench.benchmarks.training.protocol import protocol_for
     from ltbench.benchmarks.training.stage_cache import StageCache
@@ -127,10 +128,10 @@ def _trainer(
     store = build(source, np.arange(len(source.ids)), stored_size(size), folder, quiet=True)
     part = ImagePart(store, source.ids, source.labels, device)
     counts = np.bincount(source.labels, minlength=_CLASSES)
-    method = build_method("flex", {}, replace(protocol, preset="quick"), _CLASSES, counts, seed=0)
+    method = build_method("flex", {}, replace(protocol, preset="quick"), counts, seed=0)
     method = method.to(device, memory_format=torch.channels_last)
     journal, cache = Journal(folder), StageCache(folder, "")
-    return Trainer(method, part, part, protocol, device, 0, journal, cache, _Silent())
+    return Trainer(method, part, part, protocol, device, 0, journal, cache, _Silent(), ForwardCounter())
 
 
 def _bare_steps(trainer: Trainer, optimizer: torch.optim.Optimizer, batch: int, steps: int) -> Callable[[], None]:
@@ -155,8 +156,10 @@ def _bare_steps(trainer: Trainer, optimizer: torch.optim.Optimizer, batch: int, 
 
 
 def _loop(trainer: Trainer, stage: Stage, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    hooks, rates = trainer.hooks_of(stage), [group["lr"] for group in optimizer.param_groups]
+
     def run() -> None:
-        trainer.train_epoch(stage, 0, optimizer)
+        trainer.train_epoch(stage, 0, hooks, optimizer, rates)
 
     return run
 
@@ -219,8 +222,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(options: argparse.Namespace) -> int:
     from tabulate import tabulate
 
+    from ltbench.benchmarks.training.backbones import check_backbone
     from ltbench.benchmarks.training.device import describe_device, prepare_process, resolve_device, resolve_precision
-    from ltbench.benchmarks.training.trial import check_backbone
+    from ltbench.benchmarks.training.protocol import protocol_for
     from ltbench.errors import UserError
     from ltbench.processes import available_cores
 
@@ -228,7 +232,8 @@ def _main(options: argparse.Namespace) -> int:
         low, value = (2 if name == "batch_size" else 1), getattr(options, name)
         if value is not None and value < low:
             raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {value}")
-    check_backbone(options.backbone)
+    for size in options.image_size:
+        check_backbone(protocol_for("paper", backbone=options.backbone, image_size=size))
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
     threads = options.threads or available_cores()

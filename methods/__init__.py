@@ -37,8 +37,8 @@ __all__ = [
 
 # What a method may override, in the order in which the trainer meets them.
 HOOKS = (
-    *("check", "build", "stages", "sampler", "transform", "features", "classify", "predict", "inspect", "loss"),
-    *("param_groups", "wrap_optimizer", "on_epoch_end"),
+    *("check", "build", "criterion", "stages", "sampler", "transform", "features", "classify", "predict", "inspect"),
+    *("loss", "param_groups", "optimizer", "on_epoch_end"),
 )
 
 registry: Registry = Registry("method", __name__, Path(__file__).parent)

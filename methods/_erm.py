@@ -18,11 +18,13 @@ def erm_stage(method: Method, run: Run, *, select: bool = False) -> Stage:
     """Return the stage that trains `method.backbone` and the linear `method.head`, and nothing else of the method.
 
     Its head must be the first thing that `build` draws (`super().build()`), or the stage starts from other weights
-    and is not shared. The stage ends with its best epoch.
+    and is not shared. The stage ends with its best epoch. It has the name, and so the random streams, of the one stage
+    of other methods: a method whose loss is cross-entropy trains exactly as `ce` does. Sampler, transform and optimizer
+    are the base class's: a method with hooks of its own for them gives them to its later stages (`Stage(sampler=...)`).
 
     Parameters
     ----------
-    select : whether its epochs may be reported: then they are predicted as the method predicts
+    select : whether its epochs may be reported; the method may then override none of the hooks that train or predict
     """
 
     def logits(images: Tensor) -> Tensor:
@@ -32,14 +34,14 @@ def erm_stage(method: Method, run: Run, *, select: bool = False) -> Stage:
         return {"loss": functional.cross_entropy(logits(batch.images), batch.targets)}
 
     return Stage(
-        "erm",
+        "train",
         run.epochs,
         loss=loss,
-        predict=None if select else logits,
+        predict=logits,
         params=[*method.backbone.parameters(), *method.head.parameters()],
         stop=run.early_stopping(),
         keep="best",
         select=select,
-        recipe={"objective": "cross_entropy", "version": 1},
+        recipe={"objective": "cross_entropy", "version": 2},
         produces=("backbone", "head"),
     )

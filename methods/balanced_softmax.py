@@ -9,29 +9,21 @@ is not part of it. Not to be combined with a balanced sampler, which would corre
 
 Source: Ren et al., NeurIPS 2020 (Balanced Meta-Softmax); not in the tables of Ju et al., MICCAI 2022.
 Cost: one training.
+Neutral: none, it has no hyper-parameters
 Status: verified against the original code
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
 from ltbench.losses import BalancedSoftmaxLoss
 from ltbench.methods import register
-from ltbench.methods.base import Batch, Method, Progress
+from ltbench.methods.base import Method
 
 
 @register("balanced_softmax")
 class BalancedSoftmax(Method):
     """Overrides the loss only."""
 
-    def build(self) -> None:
-        """Add the loss to the linear head."""
-        super().build()
-        self.criterion = BalancedSoftmaxLoss(self.task.class_counts)
-
-    def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
+    def criterion(self) -> BalancedSoftmaxLoss:
         """Return the mean cross-entropy of logits plus log counts."""
-        return {"loss": self.criterion(self.classify(self.features(batch.images)), batch.targets)}
+        return BalancedSoftmaxLoss(self.task.class_counts)

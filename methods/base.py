@@ -16,11 +16,21 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ltbench.methods import HOOKS
 from ltbench.methods.hyperparameters import check_config
 from ltbench.samplers import shuffled_stream
+
+ParamGroups = list[dict[str, Any]]
+OptimizerFactory = Callable[[ParamGroups], torch.optim.Optimizer]
+
+
+def _adam(groups: ParamGroups) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups)
+
+
+def _no_backbone() -> nn.Module:
+    raise RuntimeError("this task has no further backbones; give Task(new_backbone=...)")
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,10 @@ class Task:
     num_classes : K
     class_counts : int64 [K], images of the full training set by class id, each at least 1
     image_size : side of the network's input, pixels
+    class_names : by class id; () where they are not known
+    new_backbone : returns a further network like the backbone, with initial weights of its own: those of the first
+        call are the same in every trial of this seed, whatever the method, and so on
+    new_optimizer : returns the protocol's optimizer of some parameter groups, each with its `lr`
 
     Raises
     ------
@@ -41,6 +55,9 @@ class Task:
     num_classes: int
     class_counts: np.ndarray
     image_size: int
+    class_names: tuple[str, ...] = ()
+    new_backbone: Callable[[], nn.Module] = _no_backbone
+    new_optimizer: OptimizerFactory = _adam
 
     def __post_init__(self) -> None:
         counts = np.asarray(self.class_counts)
@@ -63,11 +80,13 @@ class Batch:
     views : one float tensor [B, 3, H, W] for each augmented view that the stage asks for
     targets : int64 [B], or float [B, K] after a transform that mixes labels
     indices : int64 [B] on the CPU, positions in the training set
+    partner : as many images of the stage's second stream, in the same views; None without one
     """
 
     views: tuple[Tensor, ...]
     targets: Tensor
     indices: np.ndarray
+    partner: Batch | None = None
 
     @property
     def images(self) -> Tensor:
@@ -110,6 +129,10 @@ class Pool:
     length: int
 
 
+SELECTION_METRICS = ("mean_class_accuracy", "macro_f1", "top1")
+"""Validation metrics that may select the reported epoch."""
+
+
 @dataclass(frozen=True)
 class EpochReport:
     """One epoch, as `metrics.jsonl` keeps it.
@@ -118,11 +141,14 @@ class EpochReport:
     ----------
     stage, epoch : stage name; epoch in it, 0-based (an evaluation without training is epoch 0 too)
     terms : mean over the epoch's steps of everything that the loss returned
-    steps, images : optimizer steps, training images seen (every view counts)
+    steps, images : optimizer steps, training images seen (every view, and those of the partner stream)
     seconds : wall-clock time of training and validation
-    val_recall : [K] in [0, 1] on validation images, None where the stage does not validate
+    forward_images : images that went through a backbone, in training and validation: every pass of every network
+    val_recall, val_precision, val_f1 : [K] in [0, 1] on validation images, NaN for a class that has none; None where
+        the stage does not validate. Precision is 0 for a class that is never predicted
     val_loss : cross-entropy of the validation logits, nats
     val_top1 : share of validation images that are right
+    metric : of `SELECTION_METRICS`, what `score` is
     """
 
     stage: str
@@ -131,14 +157,23 @@ class EpochReport:
     steps: int
     images: int
     seconds: float
+    forward_images: int = 0
     val_recall: tuple[float, ...] | None = None
+    val_precision: tuple[float, ...] | None = None
+    val_f1: tuple[float, ...] | None = None
     val_loss: float | None = None
     val_top1: float | None = None
+    metric: str = SELECTION_METRICS[0]
 
     @property
     def score(self) -> float:
-        """Validation mean per-class accuracy: what selects epochs, for every method. -inf without validation."""
-        return float(np.nanmean(self.val_recall)) if self.val_recall is not None else -np.inf
+        """The validation metric that selects epochs, the same for every method. -inf without validation."""
+        if self.val_recall is None:
+            return -np.inf
+        if self.metric == "top1":
+            return -np.inf if self.val_top1 is None else self.val_top1
+        by_class = self.val_f1 if self.metric == "macro_f1" else self.val_recall
+        return -np.inf if by_class is None else float(np.nanmean(by_class))
 
 
 StopRule = Callable[[Sequence[EpochReport]], bool]
@@ -179,6 +214,8 @@ LossHook = Callable[[Batch, Progress], Mapping[str, Tensor]]
 SamplerHook = Callable[[Pool, Progress, np.random.Generator], np.ndarray]
 TransformHook = Callable[[Batch, np.random.Generator], Batch]
 PredictHook = Callable[[Tensor], Tensor]
+OptimizerHook = Callable[[ParamGroups, "Stage"], torch.optim.Optimizer]
+Schedule = Callable[[float], float]
 
 
 @dataclass(frozen=True)
@@ -190,7 +227,9 @@ class Stage:
     name : unique in the method; part of every random stream of the stage
     epochs : budget; 0 trains nothing and evaluates once, so that a method can offer variants of itself to selection
     indices : int64, positions in the training set; None: all
-    loss, sampler, transform : hooks of this stage; None: the method's own
+    loss, sampler, transform, optimizer : hooks of this stage; None: the method's own
+    partner : a second stream of positions, as `sampler`, from a random stream of its own: its images are augmented as
+        the first ones and arrive as `Batch.partner`; None: there is none
     predict : how validation images are classified in a preparatory stage; None: the method's own
     modules : further modules that live for this stage only (a projection head, a queue): trained, checkpointed
         inside the stage, dropped after it
@@ -199,12 +238,15 @@ class Stage:
     views : augmented views of each image
     augmentation : fields of the protocol's augmentation that this stage changes
     lr, batch_size : of objectives that the source trains differently, such as pre-training; None: the protocol's
+    schedule : share of the stage that is done, in [0, 1), to the factor on every learning rate; None: the protocol's
     stop : called with the stage's reports after each epoch; None: the whole budget
     keep : weights that the stage ends with: of its last or of its best epoch
     validate : whether to evaluate on validation images after each epoch
     select : whether its epochs may become the reported model
-    recipe : not None: the stage may be computed once for all methods that describe it with the same recipe, on the
-        same data, from the same weights, in the same trial; if it may be selected, it must keep its best epoch
+    recipe : not None: the stage is shared, computed once for all methods that describe it with the same name, recipe
+        and hooks, on the same data, from the same weights, in the same trial. Such a stage must give each hook that
+        the method overrides; `Method.on_epoch_end` is not called in it. If it may be selected, it must keep its best
+        epoch, and the method may override none of the hooks that train
     produces : names of the submodules that a shared stage changes; all else must stay as it was
     """
 
@@ -213,7 +255,9 @@ class Stage:
     indices: np.ndarray | None = None
     loss: LossHook | None = None
     sampler: SamplerHook | None = None
+    partner: SamplerHook | None = None
     transform: TransformHook | None = None
+    optimizer: OptimizerHook | None = None
     predict: PredictHook | None = None
     modules: nn.Module | None = None
     params: Sequence[nn.Parameter] | None = None
@@ -222,6 +266,7 @@ class Stage:
     augmentation: Mapping[str, Any] = field(default_factory=dict)
     lr: float | None = None
     batch_size: int | None = None
+    schedule: Schedule | None = None
     stop: StopRule | None = None
     keep: Literal["last", "best"] = "last"
     validate: bool = True
@@ -234,7 +279,7 @@ class Stage:
             raise ValueError(f"stage {self.name!r} does not validate, so it cannot be selected or keep its best epoch")
         if self.recipe is not None and self.select and self.keep != "best":
             raise ValueError(f"stage {self.name!r} is shared and may be selected, so it needs keep='best'")
-        if self.predict is not None and self.select:
+        if self.predict is not None and self.select and self.recipe is None:
             raise ValueError(f"stage {self.name!r} predicts in its own way, so it is preparatory: select=False")
 
 
@@ -302,6 +347,14 @@ class Run(ABC):
 
         One pass through the backbone in eval mode; then `passes` times `Method.classify` with dropout on. No
         buffer of the method changes.
+        """
+
+    @abstractmethod
+    def validation(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return `Method.predict` of the validation images, float32 [n, K], and their classes, int64 [n].
+
+        Kept in the journal, so that a resumed trial gets the same logits; inside `memo`, whose value is kept, they are
+        not. For temperatures and other choices after training.
         """
 
     @abstractmethod
@@ -383,6 +436,7 @@ class Method(nn.Module):
         self.task = task
         self.backbone = backbone
         self.build()
+        self.loss_function = self.criterion()
 
     @classmethod
     def check(cls, config: Any, class_counts: np.ndarray) -> None:
@@ -396,6 +450,13 @@ class Method(nn.Module):
     def build(self) -> None:
         """Create heads, buffers and losses. Default: a linear head."""
         self.head: nn.Module = nn.Linear(feature_width(self.backbone), self.task.num_classes)
+
+    def criterion(self) -> nn.Module:
+        """Return the loss of logits [B, K] and targets that `loss` uses; called once, after `build`.
+
+        Default: mean cross-entropy. A method that differs in its loss alone overrides this.
+        """
+        return nn.CrossEntropyLoss()
 
     def features(self, images: Tensor) -> Tensor:
         """Return penultimate features: [B, 3, H, W] to [B, D], at least float32."""
@@ -426,19 +487,22 @@ class Method(nn.Module):
         return batch
 
     def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
-        """Return {"loss": scalar to minimise, and further scalars to log}. Default: mean cross-entropy."""
-        return {"loss": functional.cross_entropy(self.classify(self.features(batch.images)), batch.targets)}
+        """Return {"loss": scalar to minimise, and further scalars to log}. Default: `criterion` of the logits."""
+        return {"loss": self.loss_function(self.classify(self.features(batch.images)), batch.targets)}
 
-    def param_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Return the optimizer's parameter groups. Default: one group of all parameters."""
+    def param_groups(self, lr: float) -> ParamGroups:
+        """Return the optimizer's parameter groups, each with `lr`. Default: one group of all parameters."""
         return [{"params": list(self.parameters()), "lr": lr}]
 
-    def wrap_optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        """Return the optimizer to step, called with a closure. Default: as it is."""
-        return optimizer
+    def optimizer(self, groups: ParamGroups, stage: Stage) -> torch.optim.Optimizer:
+        """Return the optimizer of a stage: its `step` gets a closure that computes loss and gradients anew.
+
+        It needs `param_groups`, `state_dict` and `load_state_dict` of all that it keeps. Default: the protocol's.
+        """
+        return self.task.new_optimizer(groups)
 
     def on_epoch_end(self, report: EpochReport) -> None:
-        """See an epoch's report; anything kept must be a buffer, or it is lost on resume."""
+        """See an epoch's report. What is kept must be a buffer, or resume loses it; not for shared stages."""
 
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield the stages of training. Default: one, all images, the protocol's epochs and early stopping."""

@@ -19,21 +19,21 @@ overflows in single precision. 1 - beta ** n is computed with expm1.
 
 Source: Ju et al., MICCAI 2022, Table 1, row CB Loss; Cui et al., CVPR 2019, section 4.
 Cost: one training.
+Neutral: beta=0
 Status: verified against the original code; that the table's row is its softmax form is our reading
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from ltbench.losses import ClassBalancedLoss
 from ltbench.methods import hp, register
-from ltbench.methods.base import Batch, Method, Progress
+from ltbench.methods.base import Method
 
 
 @register("cb")
@@ -51,16 +51,15 @@ class ClassBalanced(Method):
         gamma: float = hp(2.0, low=0.0, sweep=(0.5, 1.0, 2.0), source="Cui 2019, recalled; base=focal only")
 
     def build(self) -> None:
-        """Add the loss to the linear head, and give the head the bias that sigmoids start with."""
+        """Give the linear head the bias that sigmoids start with."""
         super().build()
-        config = self.config
-        self.criterion = ClassBalancedLoss(self.task.class_counts, config.beta, config.base, config.gamma)
-        if config.base != "softmax":
+        if self.config.base != "softmax":
             nn.init.constant_(self.head.bias, -math.log(self.task.num_classes - 1))
 
-    def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
+    def criterion(self) -> ClassBalancedLoss:
         """Return the class-balanced loss."""
-        return {"loss": self.criterion(self.classify(self.features(batch.images)), batch.targets)}
+        config = self.config
+        return ClassBalancedLoss(self.task.class_counts, config.beta, config.base, config.gamma)
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """Return one group; with sigmoids a second one, of the head's bias, without weight decay."""

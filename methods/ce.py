@@ -5,6 +5,7 @@ training is also the first stage of the two-stage methods, and is computed once 
 No hyper-parameters of its own.
 Source: Ju et al., MICCAI 2022 (Flexible Sampling), Table 1, row CE.
 Cost: one training.
+Neutral: none, it is the baseline itself
 Status: from the paper
 """
 

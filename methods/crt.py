@@ -13,6 +13,7 @@ Differs: the original leaves the frozen backbone in training mode, so that its B
 balanced stream; here they stay. Only epochs of the second stage may be reported.
 Source: Kang et al., ICLR 2020 (Decoupling), section 4.2.
 Cost: one training and a fifth of one, head only; the first stage is shared and charged in full.
+Neutral: none, its second stage trains a new head
 Status: verified against the original code; optimizer and budget of the second stage are our reading
 """
 

@@ -29,6 +29,7 @@ their features; distances and densities are computed in float64; the original's 
 depends on, are left out.
 Source: Guo et al., ECCV 2018 (CurriculumNet), section 3; the original's clustering code.
 Cost: two trainings, the first shared and charged in full; one pass for features, n^2 distances a class.
+Neutral: none, it trains in three further stages
 Status: our reading; the clustering is verified against the original code, stage weights and schedule are recalled
 """
 

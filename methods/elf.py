@@ -17,6 +17,7 @@ Differs: neither the paper's full text nor its code could be read, only abstract
 one that follow-up work describes. An exit here saves no time: all are computed.
 Source: Duggal et al., arXiv:2006.11979 (ELF); Ju et al., MICCAI 2022, Table 1, row ELF.
 Cost: one training; a pooled linear head after each stage.
+Neutral: exits=1
 Status: our reading; of the abstract
 """
 

@@ -19,6 +19,7 @@ charged in the cost columns.
 
 Source: Ju et al., MICCAI 2022, sections 2 and 3.2; no complete implementation by its authors exists.
 Cost: one training, pre-training before it (two views, two encoders), one scoring pass over the pool a query.
+Neutral: none, it trains on subsets
 Status: from the paper; our reading where it is silent
 
 Where the text is silent or contradicts itself, this is our reading, and an option where readings differ:
@@ -36,10 +37,11 @@ from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ltbench.methods import hp, register
 from ltbench.methods._contrast import MomentumContrast
-from ltbench.methods.base import EpochReport, Method, Plateau, Run, Stage, StageResult
+from ltbench.methods.base import Batch, EpochReport, Method, Plateau, Progress, Run, Stage, StageResult
 from ltbench.samplers import (
     anchor_counts,
     class_difficulty,
@@ -167,9 +169,7 @@ class FlexibleSampling(Method):
     def _pretrain(self, run: Run) -> Generator[Stage, StageResult, None]:
         config = self.config
         if config.pretrain == "ce":
-            recipe = {"objective": "ce", "version": 1, "dropout": config.dropout}
-            stop = run.early_stopping()
-            yield Stage("pretrain", run.epochs, stop=stop, keep="best", select=False, recipe=recipe)
+            yield self._supervised(run)
         elif config.pretrain == "ssl":
             settings = {
                 "queue_size": max(1, min(config.ssl_queue, len(run.labels) - config.ssl_batch_size)),
@@ -193,6 +193,26 @@ class FlexibleSampling(Method):
                 select=False,
                 recipe={"objective": "momentum_contrast", "version": 3, **settings},
             )
+
+    def _supervised(self, run: Run) -> Stage:
+        """Return plain training with dropout before the head, whatever a subclass makes of the hooks."""
+
+        def logits(images: Tensor) -> Tensor:
+            return FlexibleSampling.classify(self, Method.features(self, images))
+
+        def loss(batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
+            return {"loss": functional.cross_entropy(logits(batch.images), batch.targets)}
+
+        return Stage(
+            "pretrain",
+            run.epochs,
+            loss=loss,
+            predict=logits,
+            stop=run.early_stopping(),
+            keep="best",
+            select=False,
+            recipe={"objective": "ce", "version": 2, "dropout": self.config.dropout},
+        )
 
     def _anchors(self, run: Run) -> Mapping[str, Any]:
         counts = _anchor_counts(self.config, run.class_counts)

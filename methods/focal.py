@@ -12,19 +12,17 @@ log p in the place of p (the script that the paper's authors released, FlexSampl
 
 Source: Ju et al., MICCAI 2022, Table 1, row Focal Loss; Lin et al., ICCV 2017, eq. 4.
 Cost: one training.
+Neutral: gamma=0
 Status: our reading; softmax form with gamma 2, the table's row does not say which form it is
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from ltbench.losses import FocalLoss
 from ltbench.methods import hp, register
-from ltbench.methods.base import Batch, Method, Progress
+from ltbench.methods.base import Method
 
 
 @register("focal")
@@ -38,11 +36,6 @@ class Focal(Method):
         gamma: float = hp(2.0, low=0.0, sweep=(0.5, 1.0, 2.0, 5.0), source="Lin 2017: 2; LDAM-DRW code: 1")
         detach: bool = hp(False, sweep=(False, True), source="LADE and GCL code: true")
 
-    def build(self) -> None:
-        """Add the loss to the linear head."""
-        super().build()
-        self.criterion = FocalLoss(self.config.gamma, detach=self.config.detach)
-
-    def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
+    def criterion(self) -> FocalLoss:
         """Return the mean focal loss."""
-        return {"loss": self.criterion(self.classify(self.features(batch.images)), batch.targets)}
+        return FocalLoss(self.config.gamma, detach=self.config.detach)

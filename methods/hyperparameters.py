@@ -26,6 +26,7 @@ PROTOCOL_FIELDS = frozenset(
         "precision",
         "preset",
         "pretrained",
+        "schedule",
         "seed",
         "selection_metric",
         "weight_decay",

@@ -13,6 +13,7 @@ Defaults: tau by validation, as the paper tunes it; `tau` set to a number is use
 Reported logits are the adjusted ones, so calibration and AUROC are those of the adjusted model.
 Source: Menon et al., ICLR 2021, eq. 9.
 Cost: one training, shared and charged in full; a validation pass for each tau.
+Neutral: tau=0
 Status: from the paper; the grid is our reading
 """
 

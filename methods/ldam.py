@@ -16,6 +16,7 @@ are by class id. Validation is by accuracy without margin, never by the training
 
 Source: Ju et al., MICCAI 2022, Table 1, row LDAM; Cao et al., NeurIPS 2019, sections 3.2 and 3.3.
 Cost: one training.
+Neutral: none, its head has no bias and no free length
 Status: verified against the original code; counting early stopping from the switch is our reading
 """
 
@@ -78,12 +79,15 @@ class LabelDistributionAwareMargin(Method):
             raise TypeError(f"{type(self).__name__} needs a NormedLinear head, got {type(self.head).__name__}")
 
     def build(self) -> None:
-        """Create the normalised head, the loss of the first epochs and the weighted one of the last."""
+        """Create the normalised head, and the weighted loss of the last epochs."""
         counts, config = self.task.class_counts, self.config
         self.head = NormedLinear(feature_width(self.backbone), self.task.num_classes)
-        self.criterion = LDAMLoss(counts, config.max_margin, config.scale)
         weights = effective_number_weights(counts, config.beta)
-        self.deferred_criterion = LDAMLoss(counts, config.max_margin, config.scale, weights)
+        self.deferred_loss = LDAMLoss(counts, config.max_margin, config.scale, weights)
+
+    def criterion(self) -> LDAMLoss:
+        """Return the loss of the first epochs, of cosines."""
+        return LDAMLoss(self.task.class_counts, self.config.max_margin, self.config.scale)
 
     def classify(self, features: Tensor) -> Tensor:
         """Return scale * cosine, without margin: [B, D] to [B, K], at least float32."""
@@ -93,7 +97,7 @@ class LabelDistributionAwareMargin(Method):
         """Return the cross-entropy of the lowered cosines, weighted from the switch on."""
         cosines = super().classify(self.features(batch.images))
         deferred = self.config.drw and progress.epoch >= self._switch(progress.epochs)
-        return {"loss": (self.deferred_criterion if deferred else self.criterion)(cosines, batch.targets)}
+        return {"loss": (self.deferred_loss if deferred else self.loss_function)(cosines, batch.targets)}
 
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield one stage; with deferred weights its early stopping counts from the switch on."""

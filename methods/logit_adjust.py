@@ -9,19 +9,17 @@ method. Not to be combined with a balanced sampler, which would correct twice.
 
 Source: Menon et al., ICLR 2021, section 5; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training.
+Neutral: tau=0
 Status: from the paper; its code was not read, the formula equals VS loss (orparask/VS-Loss 7ade9c99) at gamma 0
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from ltbench.losses import LogitAdjustedLoss
 from ltbench.methods import hp, register
-from ltbench.methods.base import Batch, Method, Progress
+from ltbench.methods.base import Method
 
 
 @register("logit_adjust")
@@ -34,11 +32,6 @@ class LogitAdjustment(Method):
 
         tau: float = hp(1.0, low=0.0, sweep=(0.5, 1.0, 1.5, 2.0), source="Menon 2021: 1")
 
-    def build(self) -> None:
-        """Add the loss to the linear head."""
-        super().build()
-        self.criterion = LogitAdjustedLoss(self.task.class_counts, self.config.tau)
-
-    def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
+    def criterion(self) -> LogitAdjustedLoss:
         """Return the mean cross-entropy of logits plus tau log shares."""
-        return {"loss": self.criterion(self.classify(self.features(batch.images)), batch.targets)}
+        return LogitAdjustedLoss(self.task.class_counts, self.config.tau)

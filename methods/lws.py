@@ -13,6 +13,7 @@ Differs: the bias is scaled too, as in the paper (some re-implementations lose i
 may be reported.
 Source: Kang et al., ICLR 2020 (Decoupling), section 4.2.
 Cost: one training and a fifth of one, K numbers only; the first stage is shared and charged in full.
+Neutral: none, its second stage moves the factors
 Status: verified against the original code; optimizer and budget of the second stage are our reading
 """
 

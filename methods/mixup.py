@@ -9,6 +9,7 @@ Defaults: alpha = 1, one l a batch (original code, facebookresearch/mixup-cifar1
 ImageNet. alpha = 0 mixes nothing.
 Source: Zhang et al., ICLR 2018; Ju et al., MICCAI 2022, Table 1, row MixUp.
 Cost: one training.
+Neutral: alpha=0
 Status: verified against the original code
 """
 

@@ -26,6 +26,7 @@ Pitfalls: gamma is infinite where a feature is a centroid, as for a class of one
 at least 1e-6 here. The repel term is off once the mean squared distance is above its margin.
 Source: Liu et al., CVPR 2019 (OLTR), section 3; Ju et al., MICCAI 2022, Table 1, row OLTR.
 Cost: two trainings, the first shared and charged in full, and a pass over the training set for its class means.
+Neutral: none, its second stage trains further
 Status: verified against the original code; one Adam for all parts, d = num_features and gates beyond 7 x 7 are ours
 """
 

@@ -12,6 +12,7 @@ Variants (`scheme`):
 An epoch has as many steps as any other method's: no sampler buys itself longer epochs.
 Source: Ju et al., MICCAI 2022, Table 1, row RS; Kang et al., ICLR 2020; Shen et al., ECCV 2016.
 Cost: one training.
+Neutral: none, every scheme draws in another order than shuffling
 Status: verified against the original code; which variant is the row RS is our reading
 """
 

@@ -10,6 +10,7 @@ full training counts (`scheme`):
 
 Source: Ju et al., MICCAI 2022, Table 1, row RW; Cui et al., CVPR 2019.
 Cost: one training.
+Neutral: scheme=effective beta=0
 Status: verified against the original code; which scheme is the row RW is our reading
 """
 

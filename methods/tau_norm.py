@@ -12,6 +12,7 @@ Defaults: the paper's range. The original script (facebookresearch/classifier-ba
 any split, test too; here test is never asked. `tau` set to a number is used as it is.
 Source: Kang et al., ICLR 2020 (Decoupling), section 4.3, eq. 3.
 Cost: one training, shared and charged in full; a validation pass for each tau.
+Neutral: none, it leaves out the bias
 Status: verified against the original code
 """
 

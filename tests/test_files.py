@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from damage import DAMAGE
 from filelock import FileLock
 
 from ltbench import files
@@ -32,6 +31,7 @@ from ltbench.files import (
     read_json,
     read_tensors,
     require_room,
+    write_arrays,
     write_at,
     write_bytes,
     write_json,
@@ -152,19 +152,49 @@ def test_tensors_round_trip(tmp_path: Path) -> None:
     assert again["plain"] == value["plain"] and names(tmp_path) == ["model.pt"]
 
 
-WRITERS: dict[str, Callable[[Path], None]] = {
-    "json": lambda path: write_json(path, {"value": list(range(500))}),
-    "tensors": lambda path: write_tensors(path, {"value": torch.randn(500)}),
-}
+def test_arrays_round_trip(tmp_path: Path) -> None:
+    arrays = {
+        "test_ids": np.array(["a", "bcd"]),
+        "test_labels": np.array([1, 0], dtype=np.int64),
+        "test_logits": np.array([[0.1, np.nan], [np.inf, -2]], dtype=np.float32),
+    }
+    write_arrays(tmp_path / "predictions.npz", arrays)
+    with np.load(tmp_path / "predictions.npz", allow_pickle=False) as again:
+        assert set(again) == arrays.keys()
+        for name, array in arrays.items():
+            assert again[name].dtype == array.dtype
+            np.testing.assert_array_equal(again[name], array)
+
+
 READERS: dict[str, Callable[[Path], Any]] = {"json": read_json, "tensors": read_tensors}
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+def damaged(path: Path, kind: str, damage: str) -> None:
+    """Write a file of a kind, then damage it."""
+    if kind == "json":
+        write_json(path, {"value": list(range(500))})
+    else:
+        write_tensors(path, {"value": torch.randn(500)})
+    data = path.read_bytes()
+    changed = bytearray(data)
+    middle = slice(len(data) // 2, len(data) // 2 + 20)
+    changed[middle] = bytes(255 - byte for byte in data[middle])
+    contents = {
+        "empty": b"",
+        "halved": data[: len(data) // 2],
+        "flipped": bytes(changed),
+        "garbage": b"\x93 not what it seems \xff\x00" * 30,
+        "text": b"hello\n",
+        "zeros": bytes(len(data)),
+    }
+    path.write_bytes(contents[damage])
+
+
+@pytest.mark.parametrize("damage", ["empty", "halved", "flipped", "garbage", "text", "zeros"])
 @pytest.mark.parametrize("kind", READERS)
 def test_damaged_files_are_named(tmp_path: Path, kind: str, damage: str) -> None:
     path = tmp_path / "file"
-    WRITERS[kind](path)
-    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    damaged(path, kind, damage)
     with pytest.raises(UserError, match=str(path)):
         READERS[kind](path)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ltbench.benchmarks.analysis.records import Result
 from ltbench.benchmarks.analysis.standings import Row, Setting
 
 
@@ -21,7 +22,7 @@ def apart(settings: Sequence[Setting]) -> list[tuple[Setting, Sequence[Row], lis
 
 
 def _place(setting: Setting) -> tuple[Any, ...]:
-    return setting.result["dataset"], setting.result["ratio"]
+    return setting.result.data.dataset, setting.result.data.ratio
 
 
 def _by_trials(groups: Sequence[Sequence[Row]]) -> list[tuple[Sequence[Row], list[str]]]:
@@ -43,20 +44,23 @@ def families(
     families: dict[tuple[Any, ...], dict[float, tuple[Setting, Sequence[Row]]]] = {}
     for setting in settings:
         result = setting.result
-        key = tuple(result[name] for name in ("dataset", "variant", "split", "protocol_digest"))
+        data = result.data
+        key: tuple[Any, ...] = (data.dataset, data.variant, data.split, result.protocol_digest)
         tested = np.bincount(setting.rows[0].labels).tolist()
-        key += (max(result["class_counts"]), *tested)
+        key += (max(result.data.class_counts), *tested)
         for rows in setting.by_trials():
             copy = 0
-            while result["ratio"] in families.get((key, rows[0].trials, copy), {}):
+            while result.data.ratio in families.get((key, rows[0].trials, copy), {}):
                 copy += 1
-            families.setdefault((key, rows[0].trials, copy), {})[result["ratio"]] = (setting, rows)
+            families.setdefault((key, rows[0].trials, copy), {})[result.data.ratio] = (setting, rows)
     ordered = sorted(families, key=lambda key: (str(key[0]), -len(key[1]), key[1:]))
     firsts = {key: next(iter(families[key].values())) for key in ordered}
     found = []
     for number, key in enumerate(ordered):
         setting, rows = firsts[key]
-        near = [other for other in ordered[:number] if firsts[other][0].result["dataset"] == setting.result["dataset"]]
+        near = [
+            other for other in ordered[:number] if firsts[other][0].result.data.dataset == setting.result.data.dataset
+        ]
         why = []
         if near and near[0][1] != key[1]:
             why.append(_other_trials(rows))
@@ -66,19 +70,24 @@ def families(
     return found
 
 
-def why_apart(result: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+def why_apart(result: Result, other: Result) -> str:
     """Return one line that says in what two results differ that must not be mixed."""
     differing = [
-        f"{name} {result[name] or 'none'}, not {other[name] or 'none'}"
-        for name in ("variant", "split")
-        if result[name] != other[name]
+        f"{name} {mine or 'none'}, not {others or 'none'}"
+        for name, mine, others in (
+            ("variant", result.data.variant, other.data.variant),
+            ("split", result.data.split, other.data.split),
+        )
+        if mine != others
     ]
-    mine, others = (dict(each["protocol"]) for each in (result, other))
-    differing += [f"{name} {mine[name]}, not {others.get(name)}" for name in mine if mine[name] != others.get(name)]
-    if result["split_digest"] != other["split_digest"] and result["ratio"] == other["ratio"]:
-        differing.append(f"images of split {result['split_digest'][:8]}, not {other['split_digest'][:8]}")
-    elif result.get("pixels") != other.get("pixels") and result["ratio"] == other["ratio"]:
+    protocol, another = dict(result.protocol), dict(other.protocol)
+    differing += [
+        f"{name} {value}, not {another.get(name)}" for name, value in protocol.items() if value != another.get(name)
+    ]
+    if result.split_digest != other.split_digest and result.data.ratio == other.data.ratio:
+        differing.append(f"images of split {result.split_digest[:8]}, not {other.split_digest[:8]}")
+    elif result.data.pixels != other.data.pixels and result.data.ratio == other.data.ratio:
         differing.append("other pixels of the same images")
-    if max(result["class_counts"]) != max(other["class_counts"]):
-        differing.append(f"largest class {max(result['class_counts'])}, not {max(other['class_counts'])}")
+    if max(result.data.class_counts) != max(other.data.class_counts):
+        differing.append(f"largest class {max(result.data.class_counts)}, not {max(other.data.class_counts)}")
     return f"Not mixed with an earlier table: {'; '.join(differing) or 'test images differ'}."

@@ -52,6 +52,26 @@ def class_recall(labels: np.ndarray, predicted: np.ndarray, num_classes: int) ->
     return np.divide(right, counts, out=np.full(num_classes, np.nan), where=counts > 0)
 
 
+def class_precision_and_f1(
+    labels: np.ndarray, predicted: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return precision and F1 of each class: float64 [K] each, 0 to 1, NaN for a class without an image.
+
+    Precision is 0 for a class that is never predicted; F1 = 2 right / (images + predictions of the class).
+
+    Parameters
+    ----------
+    labels, predicted : int [n], 0 to K - 1
+    num_classes : K
+    """
+    counts, named = (np.bincount(values, minlength=num_classes) for values in (labels, predicted))
+    right = np.bincount(labels[labels == predicted], minlength=num_classes)
+    present = counts > 0
+    nothing = np.full(num_classes, np.nan)
+    precision = np.divide(right, np.maximum(named, 1), out=nothing.copy(), where=present)
+    return precision, np.divide(2 * right, counts + named, out=nothing.copy(), where=present)
+
+
 def cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
     """Return the mean negative log-likelihood, nats: -Σ_i log softmax(logits_i)[y_i] / n.
 

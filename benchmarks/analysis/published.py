@@ -18,6 +18,7 @@ from scipy.special import ndtri, stdtrit
 
 from ltbench.benchmarks.analysis.families import families
 from ltbench.benchmarks.analysis.metrics import METRICS
+from ltbench.benchmarks.analysis.records import Result
 from ltbench.benchmarks.analysis.rendering import Cell, Table
 from ltbench.benchmarks.analysis.standings import BASELINE, Row, Setting
 from ltbench.benchmarks.analysis.tables import title_of
@@ -75,24 +76,25 @@ def half_width(mean: float, sd: float, trials: int, images: float, confidence: f
     return float(np.hypot(stdtrit(trials - 1, (1 + confidence) / 2) * sd / np.sqrt(trials), over_images))
 
 
-def effective_images(labels: np.ndarray, result: Mapping[str, Any], metric: str) -> float:
+def effective_images(labels: np.ndarray, groups: Mapping[str, Sequence[int]], metric: str) -> float:
     """Return how many images a mean over classes or groups is worth: K² / Σ 1 / n_c.
 
     Parameters
     ----------
     labels : int64 [n], of the test images
-    result : names the groups
+    groups : class ids of head, medium and tail
     metric : `mean_class_accuracy`, a group, or `mean_of_group_means`
     """
-    counts = np.bincount(labels, minlength=len(result["class_names"])).astype(np.float64)
+    classes = 1 + max((class_id for members in groups.values() for class_id in members), default=-1)
+    counts = np.bincount(labels, minlength=classes).astype(np.float64)
 
     def worth(sizes: np.ndarray) -> float:
         return len(sizes) ** 2 / float((1 / sizes).sum())
 
-    groups = {name: worth(counts[list(classes)]) for name, classes in result["groups"].items() if len(classes)}
+    worths = {name: worth(counts[list(members)]) for name, members in groups.items() if len(members)}
     if metric == "mean_of_group_means":
-        return worth(np.array(list(groups.values())))
-    return groups[metric] if metric in groups else worth(counts[counts > 0])
+        return worth(np.array(list(worths.values())))
+    return worths[metric] if metric in worths else worth(counts[counts > 0])
 
 
 def beside(settings: Sequence[Setting]) -> list[Table]:
@@ -119,26 +121,26 @@ def beside(settings: Sequence[Setting]) -> list[Table]:
 
 
 def _same(line: pd.Series, row: Row, ratio: float) -> bool:
-    changed = {name: str(value) for name, value in row.result["changed"].items()}
+    changed = {name: str(value) for name, value in row.result.changed.items()}
     wanted = dict(text.split("=") for text in line["changed"].split())
     if line["ratio"] == NATURAL:
-        same_data = row.result["dataset"] == line["dataset"] and row.result.get("natural", False)
+        same_data = row.result.data.dataset == line["dataset"] and row.result.data.natural
     else:
-        same_data = float(line["ratio"]) == ratio and not row.result.get("natural", False)
-    return same_data and row.result["method"] == line["method"] and changed == wanted
+        same_data = float(line["ratio"]) == ratio and not row.result.data.natural
+    return same_data and row.result.method == line["method"] and changed == wanted
 
 
-def departures(line: pd.Series, result: Mapping[str, Any]) -> list[str]:
+def departures(line: pd.Series, result: Result) -> list[str]:
     """Return in what the making of our numbers is known to differ from that of a printed one, beside the data set."""
     preset, largest = SETUP[line["dataset"]]
-    paper, ours = plain(asdict(PRESETS[preset])), result["protocol"]
-    found = [] if result["split"] in ("paper", "published") else [f"split {result['split']}, not by image"]
+    paper, ours = plain(asdict(PRESETS[preset])), result.protocol
+    found = [] if result.data.split in ("paper", "published") else [f"split {result.data.split}, not by image"]
     found += [
         f"{name} {ours[name]}, not {paper[name]}" for name in paper if name not in _FREE and ours[name] != paper[name]
     ]
-    if result["dataset"] == line["dataset"] and max(result["class_counts"]) != largest:
-        found.append(f"largest class {max(result['class_counts'])}, not {largest}")
-    return [*found, *(note for note in result["notes"] if not note.startswith("lesion unknown"))]
+    if result.data.dataset == line["dataset"] and max(result.data.class_counts) != largest:
+        found.append(f"largest class {max(result.data.class_counts)}, not {largest}")
+    return [*found, *(note for note in result.data.notes if not note.startswith("lesion unknown"))]
 
 
 def _printed(printed: pd.DataFrame) -> Table:
@@ -176,8 +178,8 @@ def _table(number: int, pairs: Sequence[tuple[pd.Series, Row]], why: Sequence[st
     (line, row), *_ = pairs
     headers = ["paper", "method", "ratio", "metric", "published", "here", "difference", "intervals overlap", "n"]
     notes = [*why]
-    if row.result["dataset"] != line["dataset"]:
-        notes.append(f"Ours are of other data ({row.result['dataset']}): the differences say nothing of the method.")
+    if row.result.data.dataset != line["dataset"]:
+        notes.append(f"Ours are of other data ({row.result.data.dataset}): the differences say nothing of the method.")
     others = list(dict.fromkeys(text for line, row in pairs for text in departures(line, row.result)))
     if others:
         notes.append(f"Ours were made in another way: {'; '.join(others)}.")
@@ -194,7 +196,7 @@ def _numbers(line: pd.Series, row: Row) -> dict[str, Any]:
     mean, sd = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else float("nan")
     printed, printed_sd = line["mean"] / 100, line["sd"] / 100
     wide = half_width(printed, printed_sd, TRIALS, line["images"])
-    own = half_width(mean, sd, len(values), effective_images(row.labels, row.result, line["metric"]))
+    own = half_width(mean, sd, len(values), effective_images(row.labels, row.result.data.groups, line["metric"]))
     return {
         **{"table": line["table"], "label": line["label"], "method": row.name, "ratio": line["ratio"]},
         **{"metric": line["metric"], "published": printed, "published_sd": printed_sd},

@@ -1,50 +1,285 @@
-"""Finished trials as they lie in a results folder."""
+"""Finished trials as they lie in a results folder: `result.json` as typed values, and the saved predictions."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from ltbench.errors import UserError
-from ltbench.files import BROKEN, read_json
+from ltbench.files import BROKEN, plain, read_json
 
-SCHEMA = 1
-RESULT_KEYS = ("dataset", "method", "trial", "protocol", "protocol_digest", "split_digest", "test", "cost", "changed")
+SCHEMA = 2
+"""Version of the form of `result.json` and `config.json`."""
+
+_REMEDY = "delete its folder or use --fresh"
 
 
-def read_predictions(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a `predictions.npz`.
+@dataclass(frozen=True)
+class SharedImages:
+    """What two parts of a split share.
 
-    Raises
-    ------
-    UserError : missing or corrupt, naming the file
+    Attributes
+    ----------
+    images : in both
+    lesion_images : of the second that show a lesion of the first; None where lesions are not known
+    total : images of the second
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except BROKEN as error:
-        raise UserError(f"{path} is not readable ({error}); delete its folder or use --fresh") from error
+
+    images: int
+    lesion_images: int | None
+    total: int
+
+
+@dataclass(frozen=True)
+class DataDescription:
+    """What records say of the data of a trial.
+
+    Attributes
+    ----------
+    dataset, variant, title, licence, citation : of the source
+    split : `paper`, `lesion`, `official` or `published`
+    ratio : imbalance ratio; of natural data, that of the training images
+    natural : whether the data are as they are, not thinned to a ratio
+    class_names : by class id
+    class_counts : training images by class id
+    groups : class ids of head, medium and tail
+    overlap : what pairs of parts share, by names like `train/test`
+    special_classes : names of the classes of special interest, whose sensitivity is among the metrics
+    notes : what a reader of the numbers has to know, one line each
+    pixels : digest of the decoded images; empty where they are not decoded yet
+    """
+
+    dataset: str
+    variant: str
+    title: str
+    licence: str
+    citation: str
+    split: str
+    ratio: float
+    natural: bool
+    class_names: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    groups: Mapping[str, tuple[int, ...]]
+    overlap: Mapping[str, SharedImages]
+    special_classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    pixels: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the description as JSON keeps it."""
+        return _as_json(self)
+
+
+@with_config(ConfigDict(extra="allow"))
+class ProtocolValues(TypedDict):
+    """The protocol as recorded: all its fields by name, of which those that tables name are typed."""
+
+    preset: str
+    backbone: str
+    image_size: int
+    epochs: int
+
+
+@with_config(ConfigDict(extra="allow"))
+class Scores(TypedDict):
+    """The metrics of one part as recorded: all that `metrics.evaluate` gives, of which the one that ranks is typed."""
+
+    mean_class_accuracy: float
+
+
+@dataclass(frozen=True)
+class SelectedEpoch:
+    """The epoch that a trial reports.
+
+    Attributes
+    ----------
+    metric, score : the selection metric, and what it reached on validation images
+    stage, epoch : where, epochs from 0
+    """
+
+    metric: str
+    score: float
+    stage: str
+    epoch: int
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What one stage took.
+
+    Attributes
+    ----------
+    name : of the stage
+    cached : whether another trial had computed it
+    epochs, steps, images : of training
+    forward_images : images that went through a backbone, in training and validation
+    seconds : of the clock
+    """
+
+    name: str
+    cached: bool
+    epochs: int
+    steps: int
+    images: int
+    forward_images: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a trial took, shared stages charged in full.
+
+    Attributes
+    ----------
+    train_seconds : of the clock, all stages and the passes between them
+    images_seen : training images, every view, and those of partner streams
+    forward_images : images that went through a backbone: every pass of every network, in training, validation, and
+        features and scoring between stages
+    parameters : of the method
+    peak_memory_mib : of the device on a GPU, else of the process; None where the system does not tell
+    stages : in order
+    """
+
+    train_seconds: float
+    images_seen: int
+    forward_images: int
+    parameters: int
+    peak_memory_mib: float | None
+    stages: tuple[StageCost, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `result.json` holds; in the file, the description of the data lies flat among the rest.
+
+    Attributes
+    ----------
+    data : what was trained and tested on
+    method, hyperparameters, changed : name, all values, and those that differ from the preset's defaults
+    plugin : SHA-256 of the method's file where it is a plug-in
+    trial, seed : number from 0, and the seed that it gave
+    protocol, protocol_digest : what all methods share
+    split_digest : SHA-256 of the split's manifest
+    val, test : metrics
+    selection : the epoch that is reported
+    cost : of the trial
+    code_version, code_version_at_start, versions, device, threads : where it was made
+    inspected : what `Method.inspect` told of each part, by class
+    story : what the method told of its decisions between stages
+    """
+
+    data: DataDescription
+    method: str
+    hyperparameters: Mapping[str, Any]
+    changed: Mapping[str, Any]
+    plugin: str | None
+    trial: int
+    seed: int
+    protocol: ProtocolValues
+    protocol_digest: str
+    split_digest: str
+    val: Scores
+    test: Scores
+    selection: SelectedEpoch
+    cost: Cost
+    code_version: str
+    versions: Mapping[str, str]
+    device: str
+    threads: int
+    code_version_at_start: str | None = None
+    inspected: Mapping[str, Any] = field(default_factory=dict)
+    story: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, value: Any, source: Path) -> Result:
+        """Return the result that a JSON value describes.
+
+        Parameters
+        ----------
+        value : as `to_json` gives it
+        source : file that it is from, for messages
+
+        Raises
+        ------
+        UserError : of another schema, or of a wrong form
+        """
+        if not isinstance(value, dict) or "schema" not in value:
+            raise UserError(f"{source} is no result of a trial; {_REMEDY}")
+        if value["schema"] != SCHEMA:
+            raise UserError(
+                f"{source} is of schema {value['schema']!r}, this version of ltbench reads schema {SCHEMA}; {_REMEDY}"
+            )
+        names = {own.name for own in fields(DataDescription)}
+        nested = {name: own for name, own in value.items() if name not in names}
+        nested["data"] = {name: own for name, own in value.items() if name in names}
+        try:
+            return _adapter().validate_json(json.dumps(nested), strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"] if part != "data")
+            wrong = f"lacks {place}" if first["type"] == "missing" else f"has a wrong {place} ({first['msg']})"
+            raise UserError(f"{source} {wrong}; {_REMEDY}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as `result.json` keeps it."""
+        rest = _as_json(self)
+        return {"schema": SCHEMA, **rest.pop("data"), **rest}
+
+
+@cache
+def _adapter() -> TypeAdapter[Result]:
+    return TypeAdapter(Result)
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value as JSON keeps it, dataclasses as mappings of their fields."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {own.name: _as_json(getattr(value, own.name)) for own in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _as_json(own) for name, own in value.items()}
+    if isinstance(value, tuple):
+        return [_as_json(own) for own in value]
+    return plain(value)
 
 
 @dataclass(frozen=True)
 class Record:
-    """One finished trial as the tables see it.
+    """One finished trial.
 
     Attributes
     ----------
     folder : of the trial
-    result : what `result.json` holds
+    result : what its `result.json` holds
     """
 
     folder: Path
-    result: Mapping[str, Any]
+    result: Result
+
+    @classmethod
+    def read(cls, folder: Path) -> Record:
+        """Return the record of a finished trial's folder.
+
+        Raises
+        ------
+        UserError : its result is missing, corrupt or of another schema
+        """
+        return cls(folder, read_result(folder / "result.json"))
 
     def predictions(self) -> dict[str, np.ndarray]:
-        """Return ids, labels and logits of validation and test images."""
+        """Return ids, labels and logits of validation and test images.
+
+        Raises
+        ------
+        UserError : missing or corrupt, naming the file
+        """
         return read_predictions(self.folder / "predictions.npz")
 
     def test_predictions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -59,21 +294,31 @@ class Record:
             return arrays["test_ids"], arrays["test_labels"], arrays["test_logits"]
         except KeyError as error:
             path = self.folder / "predictions.npz"
-            raise UserError(f"{path} lacks {error}; delete its folder or use --fresh") from error
+            raise UserError(f"{path} lacks {error}; {_REMEDY}") from error
 
 
-def read_result(path: Path) -> dict[str, Any]:
+def read_predictions(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a `predictions.npz`.
+
+    Raises
+    ------
+    UserError : missing or corrupt, naming the file
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except BROKEN as error:
+        raise UserError(f"{path} is not readable ({error}); {_REMEDY}") from error
+
+
+def read_result(path: Path) -> Result:
     """Return a `result.json`.
 
     Raises
     ------
-    UserError : corrupt or of another schema, naming the file
+    UserError : corrupt, of another schema or of a wrong form, naming the file
     """
-    result = read_json(path)
-    complete = isinstance(result, dict) and all(key in result for key in RESULT_KEYS)
-    if not complete or result.get("schema") != SCHEMA:
-        raise UserError(f"{path} is no result of schema {SCHEMA}; delete its folder or use --fresh")
-    return result
+    return Result.from_json(read_json(path), path)
 
 
 def find_records(results: Path, pattern: str = "*/*/trial*/result.json") -> Iterator[Record]:
@@ -90,4 +335,4 @@ def find_records(results: Path, pattern: str = "*/*/trial*/result.json") -> Iter
     if not results.is_dir():
         raise UserError(f"results folder {results} does not exist; run benchmarks/run.py first or give --results")
     for path in sorted(results.glob(pattern)):
-        yield Record(path.parent, read_result(path))
+        yield Record.read(path.parent)

@@ -6,7 +6,7 @@ of hyper-parameters, over all its trials. Every number is computed from the tria
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from ltbench.benchmarks.analysis.intervals import Estimate, holm, image_weights, interval, paired_difference
 from ltbench.benchmarks.analysis.metrics import evaluate, wilson_interval
-from ltbench.benchmarks.analysis.records import Record
+from ltbench.benchmarks.analysis.records import DataDescription, Record, Result
 from ltbench.errors import UserError
 from ltbench.files import json_digest
 
@@ -28,14 +28,18 @@ SIGNIFICANT = 0.05
 ACCURACY, GROUP_MEAN = "mean_class_accuracy", "mean_of_group_means"
 """The metric that ranks, and the paper's "All" on ISIC-Archive-LT."""
 
-_SETTING = ("dataset", "variant", "ratio", "split", "split_digest", "protocol_digest")
 _AGREEMENT = 1e-9
 _UNKNOWN = Estimate(*[float("nan")] * 5)
 
 
-def setting_key(result: Mapping[str, Any]) -> tuple[Any, ...]:
+def setting_key(data: DataDescription, split_digest: str, protocol_digest: str) -> tuple[Any, ...]:
     """Return what two results must share to be compared."""
-    return tuple(result[key] for key in _SETTING)
+    return (data.dataset, data.variant, data.ratio, data.split, split_digest, protocol_digest)
+
+
+def key_of(result: Result) -> tuple[Any, ...]:
+    """Return the `setting_key` of a result."""
+    return setting_key(result.data, result.split_digest, result.protocol_digest)
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,14 @@ class Row:
     records: tuple[Record, ...]
 
     @property
-    def result(self) -> Mapping[str, Any]:
+    def result(self) -> Result:
         """The first trial's result."""
         return self.records[0].result
 
     @property
     def trials(self) -> tuple[int, ...]:
         """Numbers of the trials."""
-        return tuple(record.result["trial"] for record in self.records)
+        return tuple(record.result.trial for record in self.records)
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -93,10 +97,10 @@ class Row:
         ------
         UserError : predictions and result of a trial contradict each other
         """
-        groups, names = self.result["groups"], self.result["class_names"]
+        groups, names = self.result.data.groups, self.result.data.class_names
         found = tuple(evaluate(self.labels, logits, groups, names) for logits in self.logits)
         for record, own in zip(self.records, found, strict=True):
-            stated = record.result["test"]["mean_class_accuracy"]
+            stated = record.result.test["mean_class_accuracy"]
             if abs(stated - own["mean_class_accuracy"]) > _AGREEMENT:
                 raise UserError(
                     f"{record.folder}: predictions.npz gives a mean per-class accuracy of "
@@ -146,7 +150,7 @@ class Row:
 
     def costs(self, name: str) -> np.ndarray:
         """Return a cost of each trial, float64 [T], NaN where the record does not tell."""
-        own = [record.result["cost"].get(name) for record in self.records]
+        own = [getattr(record.result.cost, name) for record in self.records]
         return np.array([np.nan if value is None else value for value in own], dtype=np.float64)
 
 
@@ -168,8 +172,8 @@ class ClassMean:
     @classmethod
     def of(cls, row: Row, metric: str) -> ClassMean | None:
         """Return what a metric is a mean of; None where a class of it has no test image, or a group no class."""
-        tested = np.bincount(row.labels, minlength=len(row.result["class_names"])) > 0
-        groups = {name: list(members) for name, members in row.result["groups"].items() if len(members)}
+        tested = np.bincount(row.labels, minlength=len(row.result.data.class_names)) > 0
+        groups = {name: list(members) for name, members in row.result.data.groups.items() if len(members)}
         weights = np.zeros(len(tested))
         if metric == ACCURACY:
             weights[tested] = 1 / tested.sum()
@@ -223,7 +227,7 @@ class Setting:
     rows: tuple[Row, ...]
 
     @property
-    def result(self) -> Mapping[str, Any]:
+    def result(self) -> Result:
         """A result, for what all of them share."""
         return self.rows[0].result
 
@@ -292,14 +296,14 @@ def settings_of(records: Iterable[Record]) -> list[Setting]:
         version = _version(record.result)
         versions.setdefault(_namesakes(record.result), set()).add(version)
         # Pixels are no part of the key that a plan knows: it is made before the images are decoded.
-        key = (*setting_key(record.result), record.result.get("pixels") or "")
+        key = (*key_of(record.result), record.result.data.pixels)
         apart.setdefault(key, {}).setdefault(version, []).append(record)
 
     def row(own: Sequence[Record]) -> Row:
         name = _name(own[0].result)
         if len(versions[_namesakes(own[0].result)]) > 1:
             name += f" [{_version(own[0].result)[:8]}]"
-        return Row(name, tuple(sorted(own, key=lambda record: record.result["trial"])))
+        return Row(name, tuple(sorted(own, key=lambda record: record.result.trial)))
 
     return [
         Setting(tuple(sorted(map(row, apart[key].values()), key=lambda row: -row.accuracy.value)))
@@ -307,16 +311,17 @@ def settings_of(records: Iterable[Record]) -> list[Setting]:
     ]
 
 
-def _namesakes(result: Mapping[str, Any]) -> tuple[Any, ...]:
+def _namesakes(result: Result) -> tuple[Any, ...]:
     """Return what a row's name must tell it apart in: all ratios of the same data and protocol."""
-    return (_name(result), *(result[key] for key in _SETTING if key not in ("ratio", "split_digest")))
+    data = result.data
+    return (_name(result), data.dataset, data.variant, data.split, result.protocol_digest)
 
 
-def _version(result: Mapping[str, Any]) -> str:
+def _version(result: Result) -> str:
     """Return a digest of what a row is: method, all hyper-parameters, text of a plug-in."""
-    return json_digest([result["method"], result["hyperparameters"], result.get("plugin")])
+    return json_digest([result.method, result.hyperparameters, result.plugin])
 
 
-def _name(result: Mapping[str, Any]) -> str:
-    changed = ", ".join(f"{name}={value}" for name, value in result["changed"].items())
-    return f"{result['method']} ({changed})" if changed else result["method"]
+def _name(result: Result) -> str:
+    changed = ", ".join(f"{name}={value}" for name, value in result.changed.items())
+    return f"{result.method} ({changed})" if changed else result.method

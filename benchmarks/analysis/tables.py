@@ -16,6 +16,7 @@ import pandas as pd
 
 from ltbench.benchmarks.analysis.families import apart, families
 from ltbench.benchmarks.analysis.metrics import HIGHER_IS_BETTER, METRICS, wilson_interval
+from ltbench.benchmarks.analysis.records import Result
 from ltbench.benchmarks.analysis.rendering import Cell, Table
 from ltbench.benchmarks.analysis.standings import (
     ACCURACY,
@@ -52,16 +53,16 @@ _TESTED = (
 _BALANCED = "Balanced test set: micro top-1 equals mean per-class accuracy."
 
 
-def title_of(result: Mapping[str, Any], *, ratio: bool = True) -> str:
+def title_of(result: Result, *, ratio: bool = True) -> str:
     """Return the title of a table: data, split, protocol and, unless its columns are ratios, the ratio."""
-    protocol, split = result["protocol"], f"split {result['split']}"
-    data = f"{result['title']}, {split}"
+    protocol, split = result.protocol, f"split {result.data.split}"
+    data = f"{result.data.title}, {split}"
     if ratio:
-        natural = "natural " if result.get("natural") else ""
-        data = f"{result['title']}, {natural}ratio {result['ratio']:g}, {split} ({result['split_digest'][:8]})"
+        natural = "natural " if result.data.natural else ""
+        data = f"{result.data.title}, {natural}ratio {result.data.ratio:g}, {split} ({result.split_digest[:8]})"
     network = f"{protocol['backbone']} {protocol['image_size']} px, at most {protocol['epochs']} epochs"
-    notes = "".join(f"; {note}" for note in result["notes"]) if ratio else ""
-    return f"{data}; protocol {result['protocol_digest'][:8]}: {network}{notes}"
+    notes = "".join(f"; {note}" for note in result.data.notes) if ratio else ""
+    return f"{data}; protocol {result.protocol_digest[:8]}: {network}{notes}"
 
 
 def overview(setting: Setting, rows: Sequence[Row]) -> Table:
@@ -77,7 +78,7 @@ def overview(setting: Setting, rows: Sequence[Row]) -> Table:
         }
         for rank, (row, best, baseline) in enumerate(compared, 1)
     )
-    balanced = len(set(np.bincount(rows[0].labels, minlength=len(setting.result["class_names"])))) == 1
+    balanced = len(set(np.bincount(rows[0].labels, minlength=len(setting.result.data.class_names)))) == 1
     shown_metrics = shown_metrics[balanced:]
     headers = ["rank", "method", _ACCURACY, "95 % interval", f"Δ {BASELINE}", "95 % of Δ"]
     headers += [*(METRICS[name] for name in shown_metrics), "n", "images seen", "train s"]
@@ -122,7 +123,7 @@ def _ratios(columns: Mapping[float, tuple[Setting, Sequence[Row]]], notes: Seque
     told = [
         f"Ratio {ratio:g}: {line.rstrip('.')}."
         for ratio, (setting, own) in columns.items()
-        for line in (*setting.result["notes"], *_of_baseline(setting, own))
+        for line in (*setting.result.data.notes, *_of_baseline(setting, own))
     ]
     title = title_of(rows[0].result, ratio=False)
     return Table(title, frame, ["method", *headers], cells, [*notes, about, *told, *_caveats(rows, ())])
@@ -151,9 +152,9 @@ def groups(setting: Setting, rows: Sequence[Row]) -> Table:
         ]
         for _, own in frame.iterrows()
     ]
-    names = setting.result["class_names"]
+    names = setting.result.data.class_names
     listed = [
-        f"{name}: {', '.join(names[own] for own in members)}" for name, members in setting.result["groups"].items()
+        f"{name}: {', '.join(names[own] for own in members)}" for name, members in setting.result.data.groups.items()
     ]
     about = f"{_TESTED} {'; '.join(listed)}. The mean of group means is the paper's All; ≈ and Δ are of it."
     headers = ["method", *(METRICS[name] for name in GROUPS), f"Δ {BASELINE}", "95 % of Δ", "n"]
@@ -171,7 +172,7 @@ def ablation(settings: Sequence[Setting]) -> list[Table]:
     for setting, rows, notes in apart(settings):
         others: dict[str, list[Row]] = {}
         for row in rows:
-            if spanned <= set(row.result["hyperparameters"]):
+            if spanned <= set(row.result.hyperparameters):
                 others.setdefault(_beside(row.result, spanned), []).append(row)
         for own in others.values():
             table = _told(_ablation(setting, own), setting, notes)
@@ -179,30 +180,30 @@ def ablation(settings: Sequence[Setting]) -> list[Table]:
     return tables
 
 
-def _beside(result: Mapping[str, Any], spanned: Collection[str]) -> str:
+def _beside(result: Result, spanned: Collection[str]) -> str:
     """Return all that a table of `spanned` hyper-parameters must have in common, as text."""
-    rest = {name: value for name, value in result["hyperparameters"].items() if name not in spanned}
-    return json.dumps([result["method"], rest, result.get("plugin")], sort_keys=True)
+    rest = {name: value for name, value in result.hyperparameters.items() if name not in spanned}
+    return json.dumps([result.method, rest, result.plugin], sort_keys=True)
 
 
 def _variant(rows: Sequence[Row], others: Collection[Sequence[Row]], spanned: Collection[str]) -> str:
     """Return what tells a table from those of other variants: method and changes, and where that is alike, all."""
 
     def named(own: Sequence[Row]) -> str:
-        changed = [f"{name}={value}" for name, value in own[0].result["changed"].items() if name not in spanned]
-        return " ".join([own[0].result["method"], *changed])
+        changed = [f"{name}={value}" for name, value in own[0].result.changed.items() if name not in spanned]
+        return " ".join([own[0].result.method, *changed])
 
     if [named(own) for own in others].count(named(rows)) == 1:
         return named(rows)
-    rest = [f"{name}={value}" for name, value in rows[0].result["hyperparameters"].items() if name not in spanned]
-    text = (rows[0].result.get("plugin") or "")[:8]
-    return " ".join([rows[0].result["method"], *rest, *([f"[{text}]"] if text else [])])
+    rest = [f"{name}={value}" for name, value in rows[0].result.hyperparameters.items() if name not in spanned]
+    text = (rows[0].result.plugin or "")[:8]
+    return " ".join([rows[0].result.method, *rest, *([f"[{text}]"] if text else [])])
 
 
 def _ablation(setting: Setting, rows: Sequence[Row]) -> Table:
     frame = pd.DataFrame(
         {
-            **{name: row.result["hyperparameters"][name] for name in (*ABLATION, ABLATION_COLUMN)},
+            **{name: row.result.hyperparameters[name] for name in (*ABLATION, ABLATION_COLUMN)},
             **{"method": row.name, "n": len(row.trials)},
             **_accuracy(row, best, baseline),
         }
@@ -221,7 +222,7 @@ def _ablation(setting: Setting, rows: Sequence[Row]) -> Table:
 
 def per_class(setting: Setting, rows: Sequence[Row]) -> Table:
     """Return the numbers of the paper's Figure 3: accuracy of each class with its interval."""
-    names, counts = setting.result["class_names"], setting.result["class_counts"]
+    names, counts = setting.result.data.class_names, setting.result.data.class_counts
     by_row = [pd.DataFrame(_class_numbers(row)) for row in rows]
     cells = [
         [
@@ -244,13 +245,13 @@ def _class_numbers(row: Row) -> list[dict[str, Any]]:
     """Return the numbers of each class; `wilson_low` and `wilson_high` are of the mean share, trials not pooled."""
     result, recalls = row.result, row.recalls()
     numbers = []
-    for label, name in enumerate(result["class_names"]):
+    for label, name in enumerate(result.data.class_names):
         tested, estimate = int((row.labels == label).sum()), row.class_estimate(label)
         wilson = wilson_interval(recalls[:, label].mean() * tested if tested else 0, tested)
         numbers.append(
             {
                 **{"method": row.name, "n": len(row.trials), "class": name},
-                **{"training_images": result["class_counts"][label], "test_images": tested},
+                **{"training_images": result.data.class_counts[label], "test_images": tested},
                 **_statistics({"accuracy": recalls[:, label]}),
                 **{"accuracy_low": estimate.low, "accuracy_high": estimate.high},
                 **dict(zip(("wilson_low", "wilson_high"), wilson, strict=True)),
@@ -276,7 +277,7 @@ def cost(setting: Setting, rows: Sequence[Row]) -> Table:
         [Cell(own["method"]), *(Cell(_amount(own, name)) for name in COSTS), Cell(str(own["n"]))]
         for _, own in frame.iterrows()
     ]
-    devices = sorted({str(record.result.get("device", "unknown")) for row in rows for record in row.records})
+    devices = sorted({record.result.device for row in rows for record in row.records})
     about = (
         f"{_SPREAD.capitalize()}; shared stages are charged in full. Device: {'; '.join(devices)}. Seconds are of the "
         "clock, with whatever else ran beside; compare images and passes. On a CPU, memory is the most that the "
@@ -308,8 +309,8 @@ def _each(build: Callable[[Setting, Sequence[Row]], Table]) -> Callable[[Sequenc
 
 def _told(table: Table, setting: Setting, notes: Sequence[str]) -> Table:
     """Return a table with the lines that say why it is apart, and in its numbers what it is of."""
-    names = ("dataset", "split", "ratio")
-    frame = table.frame.assign(**{name: setting.result[name] for name in names})
+    data = setting.result.data
+    frame = table.frame.assign(dataset=data.dataset, split=data.split, ratio=data.ratio)
     return replace(table, frame=frame, notes=[*notes, *table.notes])
 
 
@@ -329,7 +330,7 @@ def _of_baseline(setting: Setting, rows: Sequence[Row]) -> list[str]:
     """Return a line where Δ is not simply the difference of two rows: why it is n/a, or over which trials."""
     baseline = setting.baseline
     if baseline is None:
-        several = any(row.result["method"] == BASELINE for row in setting.rows)
+        several = any(row.result.method == BASELINE for row in setting.rows)
         reason = f"there are several versions of {BASELINE}" if several else f"no trial of {BASELINE} is finished"
         return [f"Δ n/a, {reason}."]
     common = common_trials(rows[0], baseline)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
@@ -15,8 +13,6 @@ from typing import NoReturn
 from ltbench.errors import UserError
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
-GIVEN_UP = "given up"
-"""The name of a daemon thread for which nobody waits any longer."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,19 +51,6 @@ def guarded(body: Callable[[], int], *, hint: str = "") -> int:
     finally:
         signal.signal(signal.SIGTERM, previous)
     return EXIT_BAD_INPUT
-
-
-def leave(code: int) -> NoReturn:
-    """End the process; at once where a thread that was given up still runs.
-
-    The exit of the interpreter would be held by what such a thread has begun, or be aborted by it.
-    """
-    if any(thread.name == GIVEN_UP for thread in threading.enumerate()):
-        for stream in (sys.stdout, sys.stderr):
-            if not stream.closed:
-                stream.flush()
-        os._exit(code)
-    sys.exit(code)
 
 
 def os_error_line(error: OSError) -> str:

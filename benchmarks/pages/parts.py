@@ -17,6 +17,7 @@ from ltbench.benchmarks.figures import FIGURES, Picture, chosen_few, pictures
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ltbench.benchmarks.analysis.records import Result, SharedImages
     from ltbench.benchmarks.analysis.standings import Setting
 
 LARGEST_SVG = 300_000
@@ -62,9 +63,9 @@ class Part:
     body: str
 
 
-def short_name(result: Mapping[str, Any]) -> str:
+def short_name(result: Result) -> str:
     """Return what a setting is called: data, ratio, split."""
-    return f"{result['title']}, ratio {result['ratio']:g}, split {result['split']}"
+    return f"{result.data.title}, ratio {result.data.ratio:g}, split {result.data.split}"
 
 
 def table_html(table: Table, *, level: int = 0, classes: str = "sortable") -> str:
@@ -121,28 +122,28 @@ def setting_parts(setting: Setting, tables: Mapping[str, Sequence[Table]], resul
 # ---- data, protocol, software
 
 
-def overlap_line(pair: str, shared: Mapping[str, int]) -> str:
+def overlap_line(pair: str, shared: SharedImages) -> str:
     """Return a line on what two parts of a split share; `pair` is like `train/test`."""
     first, second = pair.split("/")
-    told = f"{shared['lesion_images']} of {shared['total']} {second} images show a lesion that {first} shows too"
-    if shared["lesion_images"] is None:
+    told = f"{shared.lesion_images} of {shared.total} {second} images show a lesion that {first} shows too"
+    if shared.lesion_images is None:
         told = "lesions are not known"
-    return f"Overlap of {first} and {second}: {shared['images']} images; {told}."
+    return f"Overlap of {first} and {second}: {shared.images} images; {told}."
 
 
 def _data(setting: Setting) -> str:
     result, folder = setting.result, setting.rows[0].records[0].folder
-    title = f"{result['title']} ({result['dataset']})"
+    title = f"{result.data.title} ({result.data.dataset})"
     return _pairs(
         "Data",
         {
-            "data": f"{title}, variant {result['variant']}" if result["variant"] else title,
-            "licence": result.get("licence") or _UNKNOWN,
-            "cite": result.get("citation") or _UNKNOWN,
-            "split": f"{result['split']}, ratio {result['ratio']:g}",
+            "data": f"{title}, variant {result.data.variant}" if result.data.variant else title,
+            "licence": result.data.licence or _UNKNOWN,
+            "cite": result.data.citation or _UNKNOWN,
+            "split": f"{result.data.split}, ratio {result.data.ratio:g}",
             "its manifest": f"{'/'.join(folder.parts[-3:-1])}/split.csv, the same beside each method",
-            "its SHA-256": result["split_digest"],
-            "notes": "; ".join(result["notes"]) or "none",
+            "its SHA-256": result.split_digest,
+            "notes": "; ".join(result.data.notes) or "none",
         },
     )
 
@@ -154,7 +155,7 @@ def _classes(setting: Setting) -> str:
     from ltbench.errors import UserError
 
     result, notes = setting.result, []
-    names = result["class_names"]
+    names = result.data.class_names
     try:
         manifest = manifest_of(setting.rows[0].records[0])
         counts = {part: manifest.class_counts(part, len(names)).tolist() for part in PARTS}
@@ -165,9 +166,9 @@ def _classes(setting: Setting) -> str:
         )
         notes.append(f"Images in all: {sums}.")
     except UserError as error:
-        counts = {"train": result["class_counts"]}
+        counts = {"train": result.data.class_counts}
         notes.append(f"Training images as the record has them; of the other parts nothing is known: {error}.")
-    group_of = {label: name for name, members in result["groups"].items() for label in members}
+    group_of = {label: name for name, members in result.data.groups.items() for label in members}
     rows = [
         [Cell(name), Cell(group_of.get(label, "n/a")), *(Cell(str(own[label])) for own in counts.values())]
         for label, name in enumerate(names)
@@ -179,16 +180,15 @@ def _known(number: int | None) -> str:
     return "n/a" if number is None else str(number)
 
 
-def _overlap(result: Mapping[str, Any]) -> str:
+def _overlap(result: Result) -> str:
     headers = {
         "images": "images in both",
         "lesion_images": "images of the second with a lesion of the first",
         "total": "images of the second",
     }
-    pairs = result.get("overlap") or {}
     rows = [
-        [Cell(pair.replace("/", " and ")), *(Cell(_known(shared.get(name))) for name in headers)]
-        for pair, shared in pairs.items()
+        [Cell(pair.replace("/", " and ")), *(Cell(_known(getattr(shared, name))) for name in headers)]
+        for pair, shared in result.data.overlap.items()
     ]
     if not rows:
         return f"<p class=reason>What the parts of the split share is {_UNKNOWN}.</p>"
@@ -198,10 +198,10 @@ def _overlap(result: Mapping[str, Any]) -> str:
 
 def _protocol(setting: Setting) -> str:
     result = setting.result
-    shared = _pairs("Protocol", {**dict(_flat(result["protocol"])), "its SHA-256": result["protocol_digest"]})
+    shared = _pairs("Protocol", {**dict(_flat(result.protocol)), "its SHA-256": result.protocol_digest})
     rows = [
         [Cell(row.name), Cell(", ".join(f"{name}={value}" for name, value in own) or "none")]
-        for row, own in ((row, _flat(row.result["hyperparameters"])) for row in setting.rows)
+        for row, own in ((row, _flat(row.result.hyperparameters)) for row in setting.rows)
     ]
     own = table_html(Table("Hyper-parameters", None, ["method", "hyper-parameters"], rows), classes="wide")
     return (
@@ -229,9 +229,9 @@ def _software(setting: Setting) -> str:
     """Return which code, libraries and devices the trials saw, and how many trials."""
     seen: dict[str, Counter[str]] = {}
     for result in (record.result for row in setting.rows for record in row.records):
-        code = {"ltbench": result.get("code_version", _UNKNOWN)}
-        machine = {"device": result.get("device", _UNKNOWN), "threads": result.get("threads", _UNKNOWN)}
-        for name, value in (code | result.get("versions", {}) | machine).items():
+        code = {"ltbench": result.code_version}
+        machine = {"device": result.device, "threads": str(result.threads)}
+        for name, value in (code | dict(result.versions) | machine).items():
             seen.setdefault(name, Counter())[str(value)] += 1
     rows = [
         [Cell(name), Cell(value), Cell(str(count))]

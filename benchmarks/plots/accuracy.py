@@ -23,7 +23,7 @@ def class_shares(row: Row) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     The interval is that of `Row.class_estimate`; NaN for a class without a test image.
     """
-    found = [row.class_estimate(label) for label in range(len(row.result["class_names"]))]
+    found = [row.class_estimate(label) for label in range(len(row.result.data.class_names))]
     value, low, high = np.array([[each.value, each.low, each.high] for each in found]).T
     return value, low, high
 
@@ -45,7 +45,7 @@ def per_class_accuracy(rows: Sequence[Row]) -> Figure:
     rows : of one setting, few enough to be told apart
     """
     result = rows[0].result
-    sizes, names = np.asarray(result["class_counts"]), result["class_names"]
+    sizes, names = np.asarray(result.data.class_counts), result.data.class_names
     over = "trials and test images" if len(rows[0].trials) > 1 else "test images (Wilson's)"
     figure = new_figure(WIDTH, 4.0, f"Mean over the trials, and the 95 % interval over {over}")
     axes = figure.subplots()
@@ -106,7 +106,7 @@ def _name_classes(
 @drawing
 def confusion(row: Row) -> Figure:
     """Draw the confusion matrix of a row: per cent of the test images of each true class, over all trials."""
-    names = class_labels(row.result["class_names"])
+    names = class_labels(row.result.data.class_names)
     totals = confusion_counts(row)
     sizes = totals.sum(axis=1, keepdims=True)
     shares = 100 * np.divide(totals, sizes, out=np.full(totals.shape, np.nan), where=sizes > 0)

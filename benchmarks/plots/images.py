@@ -31,7 +31,7 @@ def manifest_of(record: Record) -> Manifest:
     ------
     UserError : missing or changed
     """
-    return Manifest.verify(record.folder.parent / "split.csv", record.result["split_digest"])
+    return Manifest.verify(record.folder.parent / "split.csv", record.result.split_digest)
 
 
 def find_store(record: Record, manifest: Manifest, results: Path) -> ImageStore | str:
@@ -41,10 +41,10 @@ def find_store(record: Record, manifest: Manifest, results: Path) -> ImageStore 
     its side fits and all training images are decoded in it; where two do, their images may differ (another variant
     of a dataset has the same ids), and none is taken.
     """
-    cache, size = results / "cache" / "images", stored_size(record.result["protocol"]["image_size"])
+    cache, size = results / "cache" / "images", stored_size(record.result.protocol["image_size"])
     ids, _ = manifest.part("train")
     found = []
-    for folder in sorted(cache.glob(f"{record.result['dataset']}-{size}px-*")):
+    for folder in sorted(cache.glob(f"{record.result.data.dataset}-{size}px-*")):
         try:
             store = ImageStore(folder)
             stamps = np.fromfile(folder / "stamps.i64", dtype=np.int64)

@@ -45,13 +45,13 @@ class Story:
 
 def has_story(record: Record) -> bool:
     """Return whether a trial chose anchor points, so that there is a story to draw."""
-    anchors = (record.result.get("story") or {}).get("anchors")
+    anchors = record.result.story.get("anchors")
     return isinstance(anchors, dict) and {"counts", "indices", "edges"} <= anchors.keys()
 
 
 def _queries(record: Record) -> dict[str, Mapping[str, Any]]:
     """Return the queries of a trial in order, by the name of the stage that followed."""
-    told = record.result["story"]
+    told = record.result.story
     numbers = sorted(int(name[5:]) for name in told if name.startswith("query") and name[5:].isdigit())
     return {f"query{number}": told[f"query{number}"] for number in numbers}
 
@@ -65,13 +65,13 @@ def read_story(record: Record) -> Story:
     """
     result, queries, curves = record.result, _queries(record), read_curves(record)
     chosen = [stage == "anchors" or stage in queries for stage in curves.stages]
-    anchors = np.asarray(result["story"]["anchors"]["counts"])
+    anchors = np.asarray(result.story["anchors"]["counts"])
     shape = (-1, len(anchors))
 
     def over_queries(key: str) -> np.ndarray:
         return np.array([event[key] for event in queries.values()], dtype=np.float64).reshape(shape)
 
-    pool = np.asarray(result["class_counts"]) - anchors
+    pool = np.asarray(result.data.class_counts) - anchors
     return Story(
         recall=curves.recall[chosen],
         epochs=np.array([event["epoch"] for event in queries.values()], dtype=np.int64),
@@ -95,10 +95,10 @@ def story(record: Record, name: str) -> Figure:
     UserError : `metrics.jsonl` missing or corrupt
     """
     told, result = read_story(record), record.result
-    title = f"{name}, trial {result['trial']}: epochs from the anchors on; a vertical line is a query"
+    title = f"{name}, trial {result.trial}: epochs from the anchors on; a vertical line is a query"
     figure = new_figure(WIDTH, 5.2, title)
     grid = figure.subplots(2, 2, sharex=True)
-    for class_id, label in enumerate(class_labels(result["class_names"])):
+    for class_id, label in enumerate(class_labels(result.data.class_names)):
         _draw_class(grid, told, class_id, label)
     labels = ("validation accuracy (%)", "difficulty p̂ (mean: 1)")
     labels += ("images: anchors, then queried", "images left in the pool")
@@ -153,8 +153,8 @@ def story_groups(record: Record, labels: np.ndarray) -> dict[str, list[np.ndarra
     -------
     For each group K arrays of int64, by class id
     """
-    anchors = record.result["story"]["anchors"]
-    random = record.result["hyperparameters"].get("query") == "random"
+    anchors = record.result.story["anchors"]
+    random = record.result.hyperparameters.get("query") == "random"
     score = "random score" if random else "information"
     groups = {
         "anchors": anchors["indices"],
@@ -175,7 +175,7 @@ def _ranked(record: Record, images: str, scores: str) -> np.ndarray:
 
 def _of_classes(rows: Sequence[int], labels: np.ndarray, record: Record) -> list[np.ndarray]:
     rows = np.asarray(rows, dtype=np.int64)
-    return [rows[labels[rows] == class_id] for class_id in range(len(record.result["class_names"]))]
+    return [rows[labels[rows] == class_id] for class_id in range(len(record.result.data.class_names))]
 
 
 @drawing
@@ -193,8 +193,8 @@ def story_montage(record: Record, name: str, manifest: Manifest, store: ImageSto
     ids, labels = manifest.part("train")
     positions, result = store.rows(ids), record.result
     groups = story_groups(record, labels)
-    title = f"{name}, trial {result['trial']}: at most {_PER_GROUP} images a class"
-    names = class_labels(result["class_names"])
+    title = f"{name}, trial {result.trial}: at most {_PER_GROUP} images a class"
+    names = class_labels(result.data.class_names)
     figure = new_figure(WIDTH, 0.9 + 0.37 * len(names), title, images=True)
     for number, (axes, (heading, rows)) in enumerate(zip(figure.subplots(1, len(groups)), groups.items(), strict=True)):
         image = mosaic(store.pixels, [positions[own] for own in rows], _PER_GROUP)

@@ -58,8 +58,8 @@ def read_curves(record: Record) -> Curves:
     ------
     UserError : missing, empty or corrupt
     """
-    path, num_classes = record.folder / "metrics.jsonl", len(record.result["class_names"])
-    selection = record.result.get("selection") or {}
+    path, num_classes = record.folder / "metrics.jsonl", len(record.result.data.class_names)
+    selection = record.result.selection
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         if not rows:
@@ -67,7 +67,7 @@ def read_curves(record: Record) -> Curves:
         places = [(row["stage"], row["epoch"]) for row in rows]
         recall = [row["val_recall"] or [np.nan] * num_classes for row in rows]
         losses = [(row["val_loss"], row["terms"].get("loss")) for row in rows]
-        reported = (selection.get("stage"), selection.get("epoch"))
+        reported = (selection.stage, selection.epoch)
         return Curves(
             stages=tuple(stage for stage, _ in places),
             recall=np.array(recall, dtype=np.float64).reshape(-1, num_classes),

@@ -25,10 +25,6 @@ class Inference:
     transform : its `evaluate` prepares the images
     precision : of the network
     batch_size : images a pass
-
-    Attributes
-    ----------
-    forward_images : images that went through the backbone so far
     """
 
     def __init__(
@@ -36,7 +32,6 @@ class Inference:
     ) -> None:
         self.method, self.transform, self.device, self.precision = method, transform, device, precision
         self.batch_size = batch_size
-        self.forward_images = 0
 
     def logits(
         self,
@@ -85,7 +80,6 @@ class Inference:
         indices = np.arange(len(part)) if indices is None else np.asarray(indices, dtype=np.int64)
         for start in range(0, len(indices), self.batch_size):
             chunk = indices[start : start + self.batch_size]
-            self.forward_images += len(chunk)
             yield self.transform.evaluate(part.gather(chunk))
 
     @contextmanager

@@ -197,11 +197,11 @@ class Journal:
 
 
 def report_from(row: Mapping[str, Any]) -> EpochReport:
-    """Return the report of a stored row; None among class accuracies stands for NaN."""
-    recall = row["val_recall"]
+    """Return the report of a stored row; None among the values of classes stands for NaN."""
     values = dict(row)
-    if recall is not None:
-        values["val_recall"] = tuple(float("nan") if value is None else value for value in recall)
+    for name in ("val_recall", "val_precision", "val_f1"):
+        if values[name] is not None:
+            values[name] = tuple(float("nan") if value is None else value for value in values[name])
     return EpochReport(**values)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ltbench.benchmarks.analysis.metrics import class_recall
+from ltbench.benchmarks.training.backbones import ForwardCounter
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Journal
 from ltbench.benchmarks.training.protocol import Protocol
@@ -26,16 +27,20 @@ class TrialRun(Run):
         protocol: Protocol,
         seed: int,
         train: ImagePart,
-        val_class_counts: np.ndarray,
+        val: ImagePart,
+        num_classes: int,
         inference: Inference,
         journal: Journal,
+        counter: ForwardCounter,
     ) -> None:
         self.labels = train.labels.copy()
-        self.class_counts = np.bincount(train.labels, minlength=len(val_class_counts))
-        self.val_class_counts = val_class_counts
+        self.class_counts = np.bincount(train.labels, minlength=num_classes)
+        self.val_class_counts = np.bincount(val.labels, minlength=num_classes)
         self.epochs, self.patience = protocol.epochs, protocol.patience
         self.batch_size, self.lr = protocol.batch_size, protocol.lr
-        self._seed, self._train, self._inference, self._journal = seed, train, inference, journal
+        self._seed, self._train, self._val = seed, train, val
+        self._inference, self._journal, self._counter = inference, journal, counter
+        self._validations, self._in_memo = 0, False
 
     def features(self, indices: np.ndarray | None = None) -> np.ndarray:
         """Return features of training images: float32 [n, D]."""
@@ -52,22 +57,35 @@ class TrialRun(Run):
         seed = stream_seed(self._seed, "mc_dropout", stream)
         return self._inference.mc_probabilities(self._train, indices, passes, seed)
 
+    def validation(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return logits, float32 [n, K], and classes, int64 [n], of the validation images."""
+        if self._in_memo:
+            return self._inference.logits(self._val), self._val.labels.copy()
+        self._validations += 1
+        name = f"validation{self._validations}"
+        kept = self.memo(name, lambda: self._inference.logits(self._val), told=False)
+        return np.asarray(kept, dtype=np.float32), self._val.labels.copy()
+
     def rng(self, name: str) -> np.random.Generator:
         """Return the trial's random stream of this name."""
         return numpy_stream(self._seed, "method", name)
 
     def memo(self, name: str, compute: Callable[[], Any], *, told: bool = True) -> Any:
         """Return `compute()`, computed once in the life of the trial."""
-        started, forward_before = time.perf_counter(), self._inference.forward_images
+        started, forward_before = time.perf_counter(), self._counter.images
 
         def cost() -> Mapping[str, float]:
             seconds = time.perf_counter() - started
-            return {"seconds": seconds, "forward_images": self._inference.forward_images - forward_before}
+            return {"seconds": seconds, "forward_images": self._counter.images - forward_before}
 
         def seeded() -> Any:
             # Draws inside leave the generators as a replay, which does not compute, finds them.
             with torch.random.fork_rng([self._inference.device] if self._inference.device.type == "cuda" else []):
                 torch.manual_seed(stream_seed(self._seed, "memo", name))
-                return compute()
+                self._in_memo = True
+                try:
+                    return compute()
+                finally:
+                    self._in_memo = False
 
         return self._journal.memo(name, seeded, cost, told=told)

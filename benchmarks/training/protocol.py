@@ -20,12 +20,15 @@ class Protocol:
     preset : whose defaults the methods' own hyper-parameters take
     backbone, pretrained : timm model, and whether it starts from its published weights
     image_size : pixels, square
-    optimizer, lr, weight_decay, batch_size : of every training stage that does not prepare something else
+    optimizer : of `OPTIMIZERS`: Adam, AdamW, or SGD with momentum 0.9
+    lr, weight_decay, batch_size : of every training stage that does not prepare something else
+    schedule : of `SCHEDULES`, how the learning rate falls over a stage: `constant`, or `cosine` to 0
+    warmup : share of a stage over which the learning rate rises from 0, in [0, 1)
     epochs : budget of training; preparatory stages of a method are extra and charged in its cost
     patience : early stopping, epochs without a rise of the selection metric
     epoch_length : steps of an epoch on n of N images: `pass` ceil(n / batch_size), `steps` ceil(N / batch_size)
-    precision : `bf16` (autocast) or `fp32`
-    selection_metric : the validation metric that selects the reported epoch
+    precision : `bf16` (autocast) or `fp32`; `auto` is bf16 on a GPU that has it, else fp32
+    selection_metric : of `SELECTION_METRICS`, the validation metric that selects the reported epoch
     seed : of the split and, plus the trial's number, of the trials
     """
 
@@ -41,7 +44,9 @@ class Protocol:
     pretrained: bool = False
     optimizer: str = "adam"
     weight_decay: float = 0.0
-    selection_metric: str = "val_mean_class_accuracy"
+    schedule: str = "constant"
+    warmup: float = 0.0
+    selection_metric: str = "mean_class_accuracy"
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -52,7 +57,11 @@ class Protocol:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(self, name)}")
         if not 0 < self.lr < float("inf"):
             raise UserError(f"--lr must be a number above 0, got {self.lr}")
-        for name, allowed in (("precision", PRECISIONS), ("epoch_length", EPOCH_LENGTHS)):
+        if not 0 <= self.weight_decay < float("inf"):
+            raise UserError(f"--weight-decay must be a number of at least 0, got {self.weight_decay}")
+        if not 0 <= self.warmup < 1:
+            raise UserError(f"--warmup must be a share of a stage, at least 0 and below 1, got {self.warmup}")
+        for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise unknown(name.replace("_", " "), getattr(self, name), allowed)
 
@@ -63,6 +72,16 @@ class Protocol:
 
 PRECISIONS = ("auto", "bf16", "fp32")
 EPOCH_LENGTHS = ("pass", "steps")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine")
+SELECTION_METRICS = ("mean_class_accuracy", "macro_f1", "top1")
+_CHOICES = {
+    "precision": PRECISIONS,
+    "epoch_length": EPOCH_LENGTHS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "selection_metric": SELECTION_METRICS,
+}
 
 PRESETS = {
     "paper": Protocol(

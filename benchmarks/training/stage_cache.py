@@ -24,7 +24,7 @@ from ltbench.errors import UserError
 from ltbench.files import json_digest, plain, read_tensors, write_tensors
 from ltbench.methods.base import Stage, StageResult
 
-_VERSION = 1  # raise when training itself changes: results of older code are then computed again
+_VERSION = 2  # raise when training itself changes: results of older code are then computed again
 
 
 class CacheEntry:

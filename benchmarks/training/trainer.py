@@ -11,23 +11,26 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ltbench.benchmarks.analysis.metrics import class_recall, cross_entropy
+from ltbench.benchmarks.analysis.metrics import class_precision_and_f1, class_recall, cross_entropy
+from ltbench.benchmarks.training.backbones import ForwardCounter
 from ltbench.benchmarks.training.device import autocast, compute_dtype
 from ltbench.benchmarks.training.display import Display
+from ltbench.benchmarks.training.epoch_batches import epoch_batches
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Checkpoint, Journal, Selection, indices_digest
 from ltbench.benchmarks.training.method_run import TrialRun
+from ltbench.benchmarks.training.optimizers import schedule_of, set_rates
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stage_cache import StageCache
-from ltbench.benchmarks.training.streams import numpy_stream, stream_seed, torch_stream
+from ltbench.benchmarks.training.stage_hooks import StageHooks, describe_hooks, param_groups
+from ltbench.benchmarks.training.streams import numpy_stream, stream_seed
 from ltbench.datasets.images.part import ImagePart
 from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.errors import UserError
-from ltbench.methods.base import Batch, EpochReport, Method, Pool, Progress, Stage, StageResult
+from ltbench.methods.base import Batch, EpochReport, Method, Progress, Stage, StageResult
 
 
 class Trainer:
@@ -42,6 +45,7 @@ class Trainer:
     journal : where the state is kept
     cache : of stages that several methods share
     display : of progress
+    counter : of the images that go through the trial's backbones
     """
 
     def __init__(
@@ -55,10 +59,12 @@ class Trainer:
         journal: Journal,
         cache: StageCache,
         display: Display,
+        counter: ForwardCounter,
     ) -> None:
         self.method, self.train_part, self.val_part = method, train, val
         self.protocol, self.device, self.seed = protocol, device, seed
-        self.journal, self.cache, self.display = journal, cache, display
+        self.journal, self.cache, self.display, self.counter = journal, cache, display, counter
+        self.schedule = schedule_of(protocol)
         self.num_classes = method.task.num_classes
         transform = BatchTransform(protocol.image_size, protocol.augmentation, compute_dtype(protocol.precision))
         self.inference = Inference(method, transform, device, protocol.precision, protocol.batch_size)
@@ -70,8 +76,8 @@ class Trainer:
         ------
         UserError : a loss that is not finite, a method without any selectable epoch, or a foreign journal
         """
-        counts = np.bincount(self.val_part.labels, minlength=self.num_classes)
-        run = TrialRun(self.protocol, self.seed, self.train_part, counts, self.inference, self.journal)
+        parts = (self.train_part, self.val_part, self.num_classes)
+        run = TrialRun(self.protocol, self.seed, *parts, self.inference, self.journal, self.counter)
         self.journal.rewrite_metrics()
         plan, result, selection, names = self.method.stages(run), None, None, set()
         for position in itertools.count():
@@ -116,6 +122,7 @@ class Trainer:
 
         What was selected before goes through its checkpoints, which would else drop those weights.
         """
+        self.hooks_of(stage)  # refuses a stage that cannot be shared, also where it is in the cache
         before = {name: value.clone() for name, value in _tensors(self.method).items()}
         with self.cache.entry(stage, self._described(stage, before)) as entry:
             produced, result = entry.load(self.device)
@@ -141,18 +148,19 @@ class Trainer:
         return {
             "protocol": self.protocol.digest(),
             "seed": self.seed,
-            "stream": self._stream(stage),
+            "stream": stage.name,
+            "hooks": describe_hooks(self.method, stage),
             "weights": _digest(_of_modules(state, stage.produces) | self._trained(stage)),
             "modules": _digest(_tensors(stage.modules)) if stage.modules is not None else None,
             "device": self.device.type,
             "threads": torch.get_num_threads(),
             "indices": indices_digest(stage),
-            "stop": repr(stage.stop),
         }
 
     def _trained(self, stage: Stage) -> dict[str, Tensor]:
         """Return the parameters of the method that a stage trains, by name."""
-        moved = {parameter for group in self._param_groups(stage) for parameter in group["params"]}
+        groups = param_groups(self.method, stage, self.protocol.lr)
+        moved = {parameter for group in groups for parameter in group["params"]}
         return {name: value.detach() for name, value in self.method.named_parameters() if value in moved}
 
     def fit(self, position: int, stage: Stage, selection: Selection | None) -> tuple[StageResult, Selection | None]:
@@ -161,16 +169,19 @@ class Trainer:
             return self._offer(position, stage, selection)
         reports: list[EpochReport] = []
         kept: str | None = None
-        with self.optimizing(stage) as optimizer:
+        hooks = self.hooks_of(stage)
+        with self.optimizing(stage, hooks) as optimizer:
+            rates = [group["lr"] for group in optimizer.param_groups]
             checkpoint = self.journal.checkpoint(position, self.device)
             if checkpoint is not None:
                 reports, selection, kept = checkpoint.reports, checkpoint.selection, checkpoint.kept
                 self._restore(stage, optimizer, checkpoint.tensors)
             self.display.stage(stage.name, stage.epochs, len(reports))
             while not _over(stage, reports):
-                report = self._epoch(stage, len(reports), optimizer)
+                report = self._epoch(stage, len(reports), hooks, optimizer, rates)
                 selection, kept = self._keep_best(position, stage, report, reports, selection, kept)
-                self.method.on_epoch_end(report)
+                if stage.recipe is None:  # where a shared stage comes from the cache, there are no epochs to see
+                    self.method.on_epoch_end(report)
                 reports.append(report)
                 tensors = self._states(stage, optimizer)
                 self.journal.save_checkpoint(position, Checkpoint(reports, selection, kept, tensors))
@@ -181,36 +192,49 @@ class Trainer:
 
     def _offer(self, position: int, stage: Stage, selection: Selection | None) -> tuple[StageResult, Selection | None]:
         """Evaluate the method as it stands, for selection."""
-        report = self._validated(stage, EpochReport(stage.name, 0, {}, 0, 0, 0.0))
+        before = self.counter.images
+        report = self._validated(
+            stage, EpochReport(stage.name, 0, {}, 0, 0, 0.0, metric=self.protocol.selection_metric)
+        )
+        report = replace(report, forward_images=self.counter.images - before)
         selection, _ = self._keep_best(position, stage, report, [], selection, None)
         return StageResult(stage.name, False, (report,)), selection
 
+    def hooks_of(self, stage: Stage) -> StageHooks:
+        """Return what a stage is trained with.
+
+        Raises
+        ------
+        UserError : a shared stage that leaves a hook to the method which that overrides
+        """
+        return StageHooks.of(self.method, stage, self.schedule)
+
     def train_epoch(
-        self, stage: Stage, epoch: int, optimizer: torch.optim.Optimizer
+        self, stage: Stage, epoch: int, hooks: StageHooks, optimizer: torch.optim.Optimizer, rates: Sequence[float]
     ) -> tuple[dict[str, float], int, int]:
-        """Train one epoch; return the mean of the logged terms, optimizer steps and images seen."""
-        names = (self.seed, self._stream(stage), epoch)
+        """Train one epoch; return the mean of the logged terms, optimizer steps and images seen.
+
+        Parameters
+        ----------
+        rates : learning rate of each of the optimizer's groups, before the schedule
+        """
+        names = (self.seed, stage.name, epoch)
         torch.manual_seed(stream_seed(*names, "network"))
-        rng, draws = numpy_stream(*names, "transform"), torch_stream(*names, "augmentation")
-        augmentation = replace(self.protocol.augmentation, **stage.augmentation)
-        augment = BatchTransform(self.protocol.image_size, augmentation, compute_dtype(self.protocol.precision))
-        loss, transform = stage.loss or self.method.loss, stage.transform or self.method.transform
-        progress = Progress(epoch, stage.epochs)
+        rng, progress = numpy_stream(*names, "transform"), Progress(epoch, stage.epochs)
         self._set_modes(stage)
         totals: dict[str, tuple[Tensor | float, int]] = {}
-        steps = images = 0
-        for indices in self._batches(stage, progress, numpy_stream(*names, "sampler")):
-            pixels = self.train_part.gather(indices)
-            views = tuple(augment.train(pixels, draws) for _ in range(stage.views))
-            batch = transform(Batch(views, self.train_part.targets(indices), indices), rng)
-            terms = self._step(optimizer, loss, batch, progress)
+        images, batches = 0, epoch_batches(self.train_part, self.protocol, stage, hooks, progress, names)
+        for step, batch in enumerate(batches):
+            set_rates(optimizer, rates, hooks.schedule((epoch + step / len(batches)) / stage.epochs))
+            loaded = batch.load()
+            terms = self._step(optimizer, hooks.loss, hooks.transform(loaded, rng), progress)
             for name, value in terms.items():
                 total, count = totals.get(name, (0.0, 0))
                 totals[name] = total + value.detach().float(), count + 1
-            steps, images = steps + 1, images + len(indices) * stage.views
+            images += batch.images
         means = {name: float(total) / count for name, (total, count) in totals.items()}
         self._check_finite(stage, epoch, means.get("loss", 0.0))
-        return means, steps, images
+        return means, len(batches), images
 
     def _step(
         self, optimizer: torch.optim.Optimizer, loss: Any, batch: Batch, progress: Progress
@@ -232,20 +256,25 @@ class Trainer:
         optimizer.step(closure)
         return terms
 
-    def _epoch(self, stage: Stage, epoch: int, optimizer: torch.optim.Optimizer) -> EpochReport:
-        started = time.perf_counter()
-        terms, steps, images = self.train_epoch(stage, epoch, optimizer)
-        report = EpochReport(stage.name, epoch, terms, steps, images, 0.0)
+    def _epoch(
+        self, stage: Stage, epoch: int, hooks: StageHooks, optimizer: torch.optim.Optimizer, rates: Sequence[float]
+    ) -> EpochReport:
+        started, before = time.perf_counter(), self.counter.images
+        terms, steps, images = self.train_epoch(stage, epoch, hooks, optimizer, rates)
+        report = EpochReport(stage.name, epoch, terms, steps, images, 0.0, metric=self.protocol.selection_metric)
         if stage.validate:
             report = self._validated(stage, report)
-        return replace(report, seconds=time.perf_counter() - started)
+        return replace(report, seconds=time.perf_counter() - started, forward_images=self.counter.images - before)
 
     def _validated(self, stage: Stage, report: EpochReport) -> EpochReport:
         labels, logits = self.val_part.labels, self.inference.logits(self.val_part, predict=stage.predict)
         predicted = logits.argmax(axis=1)
+        precision, f1 = class_precision_and_f1(labels, predicted, self.num_classes)
         return replace(
             report,
             val_recall=tuple(class_recall(labels, predicted, self.num_classes).tolist()),
+            val_precision=tuple(precision.tolist()),
+            val_f1=tuple(f1.tolist()),
             val_loss=cross_entropy(labels, logits),
             val_top1=float((predicted == labels).mean()),
         )
@@ -268,52 +297,24 @@ class Trainer:
             kept = self.journal.save_state(f"kept-{tag}", self.method.state_dict())
         return selection, kept
 
-    def _batches(self, stage: Stage, progress: Progress, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Yield positions in the training set, at most ceil(n / batch_size) batches.
-
-        A last batch of one image is dropped: BatchNorm cannot train on it.
-        """
-        labels = self.train_part.labels
-        pool = np.arange(len(labels)) if stage.indices is None else np.asarray(stage.indices, dtype=np.int64)
-        length = len(labels) if self.protocol.epoch_length == "steps" else len(pool)
-        size = self.protocol.batch_size if stage.batch_size is None else stage.batch_size
-        sampler = stage.sampler or self.method.sampler
-        counts = np.bincount(labels[pool], minlength=self.num_classes)
-        stream = np.asarray(sampler(Pool(labels[pool], counts, length), progress, rng))[:length]
-        for start in range(0, len(stream), size):
-            chunk = pool[stream[start : start + size]]
-            if len(chunk) > 1:
-                yield chunk
-
     @contextmanager
-    def optimizing(self, stage: Stage) -> Iterator[torch.optim.Optimizer]:
+    def optimizing(self, stage: Stage, hooks: StageHooks) -> Iterator[torch.optim.Optimizer]:
         """Yield a fresh optimizer of the stage's parameters; inside, only these take gradients."""
-        groups = self._param_groups(stage)
+        if stage.modules is not None:
+            stage.modules.to(self.device, memory_format=torch.channels_last)
+        groups = param_groups(self.method, stage, self.protocol.lr)
         moved = {parameter for group in groups for parameter in group["params"]}
         if not moved:
             raise UserError(f"stage {stage.name!r} of {self.method.name} has no parameter to train")
         required = {parameter: parameter.requires_grad for parameter in self.method.parameters()}
         for parameter in required:
             parameter.requires_grad_(parameter in moved)
-        adam = torch.optim.Adam(groups, weight_decay=self.protocol.weight_decay, fused=True)
         try:
-            yield self.method.wrap_optimizer(adam)
+            yield hooks.optimizer(groups, stage)
         finally:
             for parameter, flag in required.items():
                 parameter.requires_grad_(flag)
                 parameter.grad = None
-
-    def _param_groups(self, stage: Stage) -> list[dict[str, Any]]:
-        lr = self.protocol.lr if stage.lr is None else stage.lr
-        own = stage.params is not None
-        groups = [{"params": list(stage.params), "lr": lr}] if own else self.method.param_groups(lr)
-        if stage.modules is not None:
-            stage.modules.to(self.device, memory_format=torch.channels_last)
-            groups.append({"params": [p for p in stage.modules.parameters() if p.requires_grad], "lr": lr})
-        frozen = {parameter for module in stage.frozen for parameter in module.parameters()}
-        for group in groups:
-            group["params"] = [p for p in group["params"] if p.requires_grad and p not in frozen]
-        return [group for group in groups if group["params"]]
 
     def _set_modes(self, stage: Stage) -> None:
         self.method.train()
@@ -334,10 +335,6 @@ class Trainer:
         if stage.modules is not None:
             stage.modules.load_state_dict(tensors["modules"])
         optimizer.load_state_dict(tensors["optimizer"])
-
-    def _stream(self, stage: Stage) -> str:
-        """Return the name of the stage's random streams; a shared stage's does not depend on who runs it."""
-        return self.cache.recipe_digest(stage) if stage.recipe is not None else stage.name
 
     def _check_finite(self, stage: Stage, epoch: int, loss: float) -> None:
         if not math.isfinite(loss):

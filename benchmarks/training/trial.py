@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib.metadata
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import timm
 import torch
 from filelock import FileLock, Timeout
 
 import ltbench
 from ltbench.benchmarks.analysis.metrics import by_class, evaluate
-from ltbench.benchmarks.analysis.records import read_result
+from ltbench.benchmarks.analysis.records import ProtocolValues, Result, SelectedEpoch, read_result
 from ltbench.benchmarks.training import wandb_mirror
+from ltbench.benchmarks.training.backbones import Backbones
+from ltbench.benchmarks.training.cost import cost_of
 from ltbench.benchmarks.training.device import compute_dtype, describe_device, prepare_process
 from ltbench.benchmarks.training.display import Display, TrialDisplay
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Journal, Selection
+from ltbench.benchmarks.training.optimizers import new_optimizer
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stage_cache import StageCache
 from ltbench.benchmarks.training.streams import stream_seed
@@ -40,7 +41,7 @@ from ltbench.errors import UserError
 from ltbench.files import plain, read_json, write_arrays, write_json, write_tensors
 from ltbench.methods import create
 from ltbench.methods.base import Method, Task
-from ltbench.registry import load_plugin, unknown
+from ltbench.registry import load_plugin
 
 _IDENTITY = (
     *("dataset", "variant", "ratio", "split", "method", "hyperparameters", "plugin"),
@@ -74,12 +75,12 @@ def run_trial(spec: TrialSpec, slot: int = 0) -> str:
         if is_done(spec.folder):
             _require_same_pixels(spec)
             Journal(spec.folder).drop_all_weights()
-            wandb_mirror.repeat_in_sweep(spec, TrialDisplay(spec.label, slot).line)
+            wandb_mirror.repeat_in_sweep(spec, TrialDisplay(spec.label, slot))
             return "skipped"
         for plugin in spec.plugins:
             load_plugin(plugin)
         display = TrialDisplay(spec.label, slot)
-        with contextlib.closing(display), wandb_mirror.tracked(spec, display) as shown:
+        with contextlib.closing(display), wandb_mirror.mirrored(spec, display) as shown:
             _run(spec, shown)
         return "done"
     finally:
@@ -88,8 +89,7 @@ def run_trial(spec: TrialSpec, slot: int = 0) -> str:
 
 def _require_same_pixels(spec: TrialSpec) -> None:
     """Refuse to take a finished trial for one of images that have changed since."""
-    then, now = (own.get("pixels") for own in (read_result(spec.folder / "result.json"), spec.setting))
-    if then != now:
+    if read_result(spec.folder / "result.json").data.pixels != spec.data.pixels:
         raise UserError(
             f"{spec.folder} was run on other pixels of the same images (files changed, or are decoded otherwise); "
             "use --fresh or another --out"
@@ -122,15 +122,16 @@ def _run(spec: TrialSpec, display: Display) -> None:
     store = ImageStore(spec.store)
     part = partial(_part, manifest, store, device=device)
     train, val = part("train"), part("val")
-    num_classes = len(spec.setting["class_names"])
-    counts = np.bincount(train.labels, minlength=num_classes)
+    class_names = spec.data.class_names
+    counts = np.bincount(train.labels, minlength=len(class_names))
     seed = protocol.seed + spec.trial
-    method = build_method(spec.method, spec.hyperparameters, protocol, num_classes, counts, seed).to(
-        device, memory_format=torch.channels_last
-    )
+    backbones = Backbones(protocol, seed)
+    method = build_method(
+        spec.method, spec.hyperparameters, protocol, counts, seed, class_names=class_names, backbones=backbones
+    ).to(device, memory_format=torch.channels_last)
     journal = Journal(spec.folder)
     cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}/{store.digest(train.ids)}")
-    trainer = Trainer(method, train, val, protocol, device, seed, journal, cache, display)
+    trainer = Trainer(method, train, val, protocol, device, seed, journal, cache, display, backbones.counter)
     selection = trainer.run()
     trainer.load_selected(selection)
     _record(spec, method, journal, selection, {"val": val, "test": lambda: part("test")}, threads)
@@ -140,37 +141,37 @@ def build_method(
     name: str,
     hyperparameters: Mapping[str, Any],
     protocol: Protocol,
-    num_classes: int,
     class_counts: np.ndarray,
     seed: int,
+    *,
+    class_names: Sequence[str] = (),
+    backbones: Backbones | None = None,
 ) -> Method:
     """Return a method at its initial weights: the backbone's are the same for every method of a trial.
 
+    Parameters
+    ----------
+    class_counts : int64 [K], of the training images
+    seed : of the trial
+    class_names : [K]
+    backbones : of the trial; None: of this method alone
+
     Raises
     ------
-    UserError : an unknown backbone, or published weights that cannot be had
+    UserError : published weights that cannot be had, or a backbone that the method cannot use
     """
-    torch.manual_seed(stream_seed(seed, "init", "backbone"))
-    try:
-        backbone = timm.create_model(protocol.backbone, pretrained=protocol.pretrained, num_classes=0)
-    except (RuntimeError, OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"backbone {protocol.backbone} (pretrained={protocol.pretrained}): {reason}") from error
+    backbones = backbones or Backbones(protocol, seed)
+    backbone = backbones.new()
     torch.manual_seed(stream_seed(seed, "init", "method"))
-    task = Task(num_classes, class_counts, protocol.image_size)
+    task = Task(
+        len(class_counts),
+        class_counts,
+        protocol.image_size,
+        tuple(class_names),
+        new_backbone=backbones.new,
+        new_optimizer=partial(new_optimizer, protocol),
+    )
     return create(name, task, backbone, preset=protocol.preset, **hyperparameters)
-
-
-def check_backbone(name: str) -> None:
-    """Refuse a backbone that timm does not know.
-
-    Raises
-    ------
-    UserError : with the nearest known ones
-    """
-    if not timm.is_model(name.partition(".")[0]):
-        near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
-        raise unknown("backbone", name, near or ["resnet18", "resnet50", "and the others that timm lists"])
 
 
 def _part(manifest: Manifest, store: ImageStore, name: str, device: torch.device) -> ImagePart:
@@ -210,76 +211,41 @@ def _record(
     inference = Inference(method, transform, device, protocol.precision, protocol.batch_size)
     arrays: dict[str, np.ndarray] = {}
     scores: dict[str, Any] = {}
-    described: dict[str, Any] = {}
+    inspected: dict[str, Any] = {}
     for name, source in parts.items():
         part: ImagePart = source() if isinstance(source, Callable) else source
         logits, details = inference.inspected(part)
         arrays |= {f"{name}_ids": part.ids.astype(str), f"{name}_labels": part.labels, f"{name}_logits": logits}
         arrays |= {f"{name}_{detail}": values for detail, values in details.items()}
-        scores[name] = evaluate(part.labels, logits, spec.setting["groups"], spec.setting["class_names"])
-        described[name] = {key: by_class(part.labels, values, logits.shape[1]) for key, values in details.items()}
+        scores[name] = evaluate(part.labels, logits, spec.data.groups, spec.data.class_names)
+        inspected[name] = {key: by_class(part.labels, values, logits.shape[1]) for key, values in details.items()}
     write_arrays(spec.folder / "predictions.npz", arrays, durable=True)
     write_tensors(spec.folder / "model.pt", method.state_dict(), durable=True)
-    result = {
-        **spec.config(),
-        "code_version": code_version(),
-        "code_version_at_start": read_json(spec.folder / "config.json").get("code_version"),
-        "versions": library_versions(),
-        "device": describe_device(device),
-        "threads": threads,
-        "selection": {"metric": protocol.selection_metric, **asdict(selection)},
-        **scores,
-        "inspected": described,
-        "cost": cost_of(journal, method, device, len(arrays["val_ids"])),
-        "story": {name: memo["value"] for name, memo in journal.memos().items() if memo["told"]},
-    }
-    del result["selection"]["weights"]
-    write_json(spec.folder / "result.json", result, durable=True)
+    result = Result(
+        data=spec.data,
+        method=spec.method,
+        hyperparameters=spec.hyperparameters,
+        changed=spec.changed,
+        plugin=spec.plugin,
+        trial=spec.trial,
+        seed=protocol.seed + spec.trial,
+        protocol=cast(ProtocolValues, asdict(protocol)),
+        protocol_digest=protocol.digest(),
+        split_digest=spec.split_digest,
+        code_version=code_version(),
+        code_version_at_start=read_json(spec.folder / "config.json").get("code_version"),
+        versions=library_versions(),
+        device=describe_device(device),
+        threads=threads,
+        selection=SelectedEpoch(protocol.selection_metric, selection.score, selection.stage, selection.epoch),
+        val=scores["val"],
+        test=scores["test"],
+        inspected=inspected,
+        cost=cost_of(journal, method, device),
+        story={name: memo["value"] for name, memo in journal.memos().items() if memo["told"]},
+    )
+    write_json(spec.folder / "result.json", result.to_json(), durable=True)
     journal.drop_all_weights()
-
-
-def cost_of(journal: Journal, method: Method, device: torch.device, val_images: int) -> dict[str, Any]:
-    """Return the full cost of a trial, that of shared stages included.
-
-    `train_seconds` are wall-clock seconds of all stages and of the passes between them; `images_seen` counts training
-    images, every view; `peak_memory_mib` is the device's on a GPU, else the process's, which may have run earlier
-    trials; `forward_images` adds those of validation, and of features and scoring between stages.
-    """
-    stages = []
-    for stage in journal.stages():
-        reports = stage["reports"]
-        stages.append(
-            {
-                "name": stage["name"],
-                "cached": stage["cached"],
-                "epochs": sum(report["steps"] > 0 for report in reports),
-                "steps": sum(report["steps"] for report in reports),
-                "images": sum(report["images"] for report in reports),
-                "validations": sum(report["val_recall"] is not None for report in reports),
-                "seconds": sum(report["seconds"] for report in reports),
-            }
-        )
-    trained = sum(stage["images"] for stage in stages)
-    validated = sum(stage["validations"] for stage in stages) * val_images
-    memos = [memo["cost"] for memo in journal.memos().values()]
-    on_gpu = device.type == "cuda"
-    return {
-        "train_seconds": sum(stage["seconds"] for stage in stages) + sum(memo["seconds"] for memo in memos),
-        "images_seen": trained,
-        "forward_images": trained + validated + sum(memo["forward_images"] for memo in memos),
-        "parameters": sum(parameter.numel() for parameter in method.parameters()),
-        "peak_memory_mib": torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else _peak_process_memory(),
-        "stages": stages,
-    }
-
-
-def _peak_process_memory() -> float | None:
-    """Return the most memory that this process has held, MiB; None where the system does not tell."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def code_version() -> str:

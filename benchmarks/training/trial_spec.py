@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ltbench.benchmarks.analysis.metrics import frequency_groups
-from ltbench.benchmarks.analysis.records import SCHEMA
+from ltbench.benchmarks.analysis.records import SCHEMA, DataDescription, SharedImages
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.datasets.images.augmentation import stored_size
 from ltbench.datasets.images.store import store_folder
@@ -24,7 +24,7 @@ class TrialSpec:
 
     Attributes
     ----------
-    setting : dataset, title, ratio, split, notes and groups, and a digest of the pixels, as the record keeps them
+    data : what records say of the data: dataset, title, ratio, split, notes, groups, and a digest of the pixels
     method, hyperparameters : name and all values
     changed : the hyper-parameters that differ from the preset's defaults
     plugin : SHA-256 of the method's file where it is a plug-in
@@ -37,10 +37,10 @@ class TrialSpec:
     device : name of the device
     threads : CPU threads
     plugins : files to import before the method is known
-    wandb, wandb_artifacts : whether W&B mirrors the trial, a mode of `tracking`, and with its predictions
+    wandb, wandb_artifacts : whether W&B mirrors the trial, a mode of `wandb_mirror`, and with its predictions
     """
 
-    setting: Mapping[str, Any]
+    data: DataDescription
     method: str
     hyperparameters: Mapping[str, Any]
     changed: Mapping[str, Any]
@@ -60,13 +60,13 @@ class TrialSpec:
     @property
     def label(self) -> str:
         """Name of the trial in messages."""
-        return f"{self.method} r{self.setting['ratio']:g} trial {self.trial}"
+        return f"{self.method} r{self.data.ratio:g} trial {self.trial}"
 
     def config(self) -> dict[str, Any]:
         """Return what `config.json` keeps: all that the numbers depend on but the machine."""
         return {
             "schema": SCHEMA,
-            **self.setting,
+            **self.data.to_json(),
             "method": self.method,
             "hyperparameters": dict(self.hyperparameters),
             "changed": dict(self.changed),
@@ -157,7 +157,7 @@ def trial_specs(
     folder = out / setting / f"{method.name}-{json_digest(identity)[:8]}"
     return [
         TrialSpec(
-            setting=described(dataset),
+            data=described(dataset),
             method=method.name,
             hyperparameters=method.hyperparameters,
             changed=method.changed,
@@ -178,21 +178,23 @@ def trial_specs(
     ]
 
 
-def described(dataset: SplitDataset) -> dict[str, Any]:
-    """Return what records say of the data: names, split, counts, groups, overlap, notes."""
+def described(dataset: SplitDataset) -> DataDescription:
+    """Return what records say of the data, but for the pixels, which are not known before they are decoded."""
     source, counts = dataset.source, dataset.class_counts.tolist()
-    return {
-        "dataset": source.name,
-        "variant": source.variant,
-        "title": source.title,
-        "licence": source.licence,
-        "citation": source.citation,
-        "split": dataset.split,
-        "ratio": dataset.ratio,
-        "natural": dataset.natural,
-        "class_names": list(source.class_names),
-        "class_counts": counts,
-        "groups": {name: list(group) for name, group in (source.groups or frequency_groups(counts)).items()},
-        "overlap": dataset.overlap.as_dict(),
-        "notes": list(dataset.notes),
-    }
+    groups = source.groups or frequency_groups(counts)
+    return DataDescription(
+        dataset=source.name,
+        variant=source.variant,
+        title=source.title,
+        licence=source.licence,
+        citation=source.citation,
+        split=dataset.split,
+        ratio=float(dataset.ratio),
+        natural=dataset.natural,
+        class_names=tuple(source.class_names),
+        class_counts=tuple(counts),
+        groups={name: tuple(members) for name, members in groups.items()},
+        overlap={pair: SharedImages(**shared) for pair, shared in dataset.overlap.as_dict().items()},
+        special_classes=tuple(getattr(source, "special_classes", ())),
+        notes=tuple(dataset.notes),
+    )

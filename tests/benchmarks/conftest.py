@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,16 @@ from ltbench.files import json_digest, write_arrays, write_json
 RecordWriter = Callable[..., dict[str, Any]]
 
 
-_SETTING = {
+_RESULT = {
     **{"schema": SCHEMA, "dataset": "toy", "variant": "", "title": "Toy lesions", "split": "paper", "ratio": 30.0},
-    **{"notes": [], "split_digest": "5" * 64, "device": "a device"},
+    **{"licence": "", "citation": "", "natural": False, "special_classes": [], "overlap": {}, "notes": []},
+    **{"pixels": "", "plugin": None, "split_digest": "5" * 64, "device": "a device", "threads": 1},
+    **{"code_version": "0", "versions": {}, "code_version_at_start": "0", "inspected": {}, "story": {}},
+    "selection": {"metric": "val_mean_class_accuracy", "score": 0.5, "stage": "train", "epoch": 1},
+}
+_COST = {
+    **{"train_seconds": 10.0, "images_seen": 5000, "forward_images": 6000, "parameters": 77},
+    **{"peak_memory_mib": None, "stages": []},
 }
 
 
@@ -55,6 +62,7 @@ def add_record() -> RecordWriter:
         class_counts: Sequence[int] = (300, 100, 30, 10),
         test_counts: Sequence[int] = (20, 20, 20, 20),
         class_names: Sequence[str] | None = None,
+        cost: Mapping[str, Any] | None = None,
         **setting: Any,
     ) -> dict[str, Any]:
         groups = frequency_groups(class_counts)
@@ -62,12 +70,12 @@ def add_record() -> RecordWriter:
         names = list(class_names or "abcdefghijklmnopqrst"[: len(class_counts)])
         measured = evaluate(labels, logits, groups, names)
         result = {
-            **_SETTING,
+            **_RESULT,
             **{"class_names": names, "class_counts": list(class_counts), "groups": groups},
             **{"method": method, "hyperparameters": hyperparameters or changed or {}, "changed": changed or {}},
             **{"trial": trial, "seed": trial, "protocol": asdict(protocol), "protocol_digest": protocol.digest()},
             **{"test": measured, "val": measured},
-            "cost": {"train_seconds": 10.0 + trial, "images_seen": 5000, "forward_images": 6000, "parameters": 77},
+            "cost": {**_COST, "train_seconds": 10.0 + trial, **(cost or {})},
             **setting,
         }
         tag = json_digest([changed, hyperparameters, protocol.digest(), *map(str, setting.items())])[:8]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import os
 import re
 import subprocess
@@ -44,9 +43,6 @@ QUICK = PRESETS["quick"]
 COUNTS = (300, 100, 30, 10)
 PLOTS = ("style", "training", "accuracy", "calibration", "images", "story")
 MODULES = ["figures", *(f"plots.{name}" for name in PLOTS)]
-    "figures",
-    *(f"plots.{name}" for name in ("style", "training", "accuracy", "calibration", "images", "story")),
-]
 EPOCHS = (
     {"stage": "pretrain", "epoch": 0, "terms": {"loss": 5.0}, "val_recall": None, "val_loss": None},
     {"stage": "train", "epoch": 0, "terms": {"loss": 1.0}, "val_recall": [0.5, 0.25, None, 0.0], "val_loss": 1.5},
@@ -89,8 +85,15 @@ def add(
         **{"class_names": names or [f"class {label}" for label in range(len(counts))], "class_counts": counts},
         **{"groups": groups, "method": method, "hyperparameters": {}, "changed": {}, "trial": trial, "seed": trial},
         **{"protocol": asdict(protocol), "protocol_digest": protocol.digest(), "split_digest": manifest.digest},
-        **{"selection": {"stage": "train", "epoch": 1}, "test": evaluate(labels, logits, groups)},
-        **{"cost": {"train_seconds": 1.0, "images_seen": 10}, "story": {}, **others},
+        **{"licence": "", "citation": "", "natural": False, "special_classes": [], "overlap": {}, "pixels": ""},
+        **{"code_version": "0", "versions": {}, "device": "cpu", "threads": 1, "plugin": None},
+        "selection": {"metric": "val_mean_class_accuracy", "score": 0.5, "stage": "train", "epoch": 1},
+        **dict.fromkeys(("val", "test"), evaluate(labels, logits, groups)),
+        "cost": {
+            **{"train_seconds": 1.0, "images_seen": 10, "forward_images": 10, "parameters": 1},
+            **{"peak_memory_mib": None, "stages": []},
+        },
+        **{"story": {}, **others},
     }
     tag = json_digest([result["changed"], protocol.digest()])[:8]
     folder = results / "toy-paper-r30" / f"{method}-{tag}" / f"trial{trial}"
@@ -98,7 +101,7 @@ def add(
     write_lines(folder / "metrics.jsonl", epochs)
     manifest.write(folder.parent / "split.csv")
     write_json(folder / "result.json", result)
-    return Record(folder, json.loads((folder / "result.json").read_text()))
+    return Record.read(folder)
 
 
 def rows_of(results: Path) -> tuple[Row, ...]:
@@ -177,7 +180,7 @@ def test_mean_and_range_of_trials_of_different_length() -> None:
 
 def test_training_curves_draw_mean_reported_epochs_and_stages(tmp_path: Path) -> None:
     add(tmp_path, trial=0)
-    add(tmp_path, trial=1, epochs=EPOCHS[1:], selection={"stage": "train", "epoch": 0})
+    add(tmp_path, trial=1, epochs=EPOCHS[1:], selection={"metric": "", "score": 0.5, "stage": "train", "epoch": 0})
     add(tmp_path, "rs")
     row = row_of(tmp_path)
     assert stage_starts([read_curves(record) for record in row.records]) == {"pretrain": 1.0, "train": 1.5}
@@ -243,7 +246,7 @@ def test_reliability_bins_by_hand(tmp_path: Path) -> None:
 
 def test_class_counts_are_those_of_the_split(tmp_path: Path) -> None:
     record = add(tmp_path, counts=(10, 300, 30, 0), test_counts=(20, 0, 20, 20))
-    axes = class_counts(record.result["class_names"], manifest_of(record)).axes[0]
+    axes = class_counts(record.result.data.class_names, manifest_of(record)).axes[0]
     heights = [[bar.get_height() for bar in container.patches] for container in axes.containers]
     assert heights == [[300, 30, 10, 0], [2] * 4, [0, 20, 20, 20]]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["class 1", "class 2", "class 0", "class 3"]
@@ -283,7 +286,7 @@ def test_a_story_without_queries(tmp_path: Path) -> None:
     assert told.accuracy.shape == (0, 4) and told.quotas.shape == told.pool.shape == (1, 4)
 
 
-@pytest.mark.parametrize("story", [{}, None, {"anchors": [1]}, {"anchors": {"other": 1}}], ids=str)
+@pytest.mark.parametrize("story", [{}, {"anchors": [1]}, {"anchors": {"other": 1}}], ids=str)
 def test_other_methods_have_no_story(tmp_path: Path, story: Any) -> None:
     assert not has_story(add(tmp_path, "mine", story=story))
 
@@ -359,7 +362,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def draw(results: Path) -> dict[str, Figure]:
     """Draw all pictures that need no image store, by name; of those that each row has, flex's alone."""
     rows = rows_of(results)
-    flex = [row for row in rows if row.result["method"] == "flex"]
+    flex = [row for row in rows if row.result.method == "flex"]
     found = [
         *pictures(("per-class", "reliability", "counts"), rows, results, chosen_few(rows)),
         *pictures(("curves", "confusion", "story", "samples"), flex, results, flex),
@@ -389,7 +392,7 @@ def test_files_are_valid_and_the_same_whenever_they_are_drawn(results: Path, tmp
 
 @pytest.mark.parametrize(("method", "told"), [("flex", {"story"}), ("ce", set())])
 def test_pictures_of_one_trial(results: Path, method: str, told: set[str]) -> None:
-    record = next(row.records[-1] for row in rows_of(results) if row.result["method"] == method)
+    record = next(row.records[-1] for row in rows_of(results) if row.result.method == method)
     drawn = {picture.kind: picture.draw() for picture in trial_pictures(record)}
     assert drawn.keys() == {"curves", "confusion", "reliability"} | told
     assert all(isinstance(figure, Figure) for figure in drawn.values())

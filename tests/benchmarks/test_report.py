@@ -198,7 +198,7 @@ def test_data_protocol_and_software_are_told(page: bytes, results: Path) -> None
     pairs = [tuple(row) for table in tables for row in table]
     assert ("torch", "2.4 & later", "7") in pairs and ("device", "a device", "7") in pairs
     result = next(iter(find_records(results))).result
-    for name, value in (("its SHA-256", split().digest), ("its SHA-256", result["protocol_digest"]), ("epochs", "20")):
+    for name, value in (("its SHA-256", split().digest), ("its SHA-256", result.protocol_digest), ("epochs", "20")):
         assert (name, value) in pairs
     assert ("augmentation.crop_scale", "0.5, 1") in pairs
 

@@ -97,20 +97,20 @@ def test_every_dataset_trains(name: str, make: Callable[[Path], list[str]], clas
     options = make(root)
     where = [] if name == "digits" else ["--data-root", str(root)]
     (record,) = _train(tmp_path / "results", "--dataset", name, *where, *options)
-    assert record.result["dataset"] == name and len(record.result["class_names"]) == classes
+    assert record.result.data.dataset == name and len(record.result.data.class_names) == classes
     split = Manifest.read(record.folder.parent / "split.csv")
-    assert split.class_counts("train", classes).tolist() == record.result["class_counts"]
+    assert split.class_counts("train", classes).tolist() == list(record.result.data.class_counts)
     assert len(record.predictions()["test_labels"]) == len(split.part("test")[0]) > 0
 
 
 def test_a_common_test_set_over_ratios(tmp_path: Path) -> None:
     common = ["--dataset", "digits", "--common-test", "--n-max", "auto", "--ratio", "2", "10"]
-    first, second = sorted(_train(tmp_path, *common), key=lambda record: record.result["ratio"])
+    first, second = sorted(_train(tmp_path, *common), key=lambda record: record.result.data.ratio)
     splits = [Manifest.read(record.folder.parent / "split.csv") for record in (first, second)]
     for part in ("val", "test"):
         np.testing.assert_array_equal(*(split.part(part)[0] for split in splits))
     train = [set(split.part("train")[0].tolist()) for split in splits]
-    assert train[1] < train[0] and max(first.result["class_counts"]) == max(second.result["class_counts"])
+    assert train[1] < train[0] and max(first.result.data.class_counts) == max(second.result.data.class_counts)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def test_other_pixels_are_another_result(tmp_path: Path, capsys: pytest.CaptureF
     printed = capsys.readouterr().out
     assert "other pixels of the same images" in printed and printed.count("### ") == 2
     assert run.main([*command, "--fresh"]) == 0
-    (after,) = [record for record in find_records(out) if record.result["method"] == "ce"]
-    assert after.result["pixels"] != before.result["pixels"]
+    (after,) = [record for record in find_records(out) if record.result.method == "ce"]
+    assert after.result.data.pixels != before.result.data.pixels
 
 
 def test_a_file_that_is_touched_is_no_other_result(tmp_path: Path) -> None:

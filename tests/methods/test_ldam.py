@@ -92,7 +92,7 @@ def test_computes_in_single_precision_under_autocast(batch: Batch) -> None:
         logits = method.classify(features)
     assert logits.dtype == loss.dtype == torch.float32
     assert torch.equal(logits, method.classify(features))
-    assert torch.equal(loss, method.criterion(method.head(features), batch.targets))
+    assert torch.equal(loss, method.loss_function(method.head(features), batch.targets))
 
 
 @pytest.mark.parametrize(
@@ -159,4 +159,4 @@ def test_a_head_of_a_subclass_is_taken() -> None:
 
 def test_margins_and_weights_are_part_of_the_checkpoint() -> None:
     state: dict[str, Any] = method_of().state_dict()
-    assert {"criterion.margins", "deferred_criterion.margins", "deferred_criterion.weight"} <= state.keys()
+    assert {"criterion.margins", "deferred_loss.margins", "deferred_loss.weight"} <= state.keys()

@@ -1,18 +1,89 @@
-"""Files of a trial: whole or not there, and refused by name when they are damaged."""
+"""Records of finished trials: typed, and refused in one line when they are damaged or of another form."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from damage import DAMAGE
 
-from ltbench.benchmarks.analysis.records import RESULT_KEYS, SCHEMA, find_records, read_predictions
+from ltbench.benchmarks.analysis.records import SCHEMA, Record, find_records, read_predictions, read_result
 from ltbench.errors import UserError
-from ltbench.files import write_arrays, write_bytes, write_json
+from ltbench.files import write_bytes, write_json
+
+Add = Callable[..., dict[str, Any]]
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path: Path, add_record: Add) -> None:
+    stages = [
+        {"name": "train", "cached": True, "epochs": 2, "steps": 9, "images": 99, "forward_images": 120, "seconds": 1.5}
+    ]
+    overlap = {"train/test": {"images": 0, "lesion_images": None, "total": 80}}
+    add_record(tmp_path, "ce", 3, 0.6, changed={"scale": [1, 0.5]}, cost={"stages": stages}, overlap=overlap)
+    (record,) = find_records(tmp_path)
+    result, path = record.result, record.folder / "result.json"
+    assert (result.data.class_names, result.data.class_counts) == (("a", "b", "c", "d"), (300, 100, 30, 10))
+    assert (result.data.groups["tail"], result.data.overlap["train/test"].lesion_images) == ((2, 3), None)
+    assert (result.trial, result.changed, result.cost.stages[0].images) == (3, {"scale": [1, 0.5]}, 99)
+    assert result.to_json() == json.loads(path.read_text())
+    write_json(path, result.to_json())
+    assert Record.read(record.folder) == record
+
+
+def test_records_are_found_in_order(tmp_path: Path, add_record: Add) -> None:
+    for ratio, trial in ((50.0, 1), (50.0, 0), (100.0, 0)):
+        add_record(tmp_path, "ce", trial, 0.6, ratio=ratio)
+    write_json(tmp_path / "cache/result.json", {})
+    records = list(find_records(tmp_path))
+    assert [(record.result.data.ratio, record.result.trial) for record in records] == [(100, 0), (50, 0), (50, 1)]
+    assert all(record.folder.name == f"trial{record.result.trial}" for record in records)
+
+
+def test_find_records_needs_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        list(find_records(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", f'{{"schema": {SCHEMA}', '{"schema": 1}', '{"schema": null}'])
+def test_what_is_no_result_of_this_schema_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a" / "ce-1" / "trial0" / "result.json"
+    write_bytes(path, content.encode())
+    with pytest.raises(UserError, match=rf"{path} .*use --fresh$"):
+        list(find_records(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "reason"),
+    [
+        (["ratio"], None, "lacks ratio"),
+        (["test", "mean_class_accuracy"], None, "lacks test.mean_class_accuracy"),
+        (["ratio"], "30", "wrong ratio .*number"),
+        (["class_counts", 1], 2.5, "wrong class_counts.1 .*integer"),
+        (["cost", "parameters"], True, "wrong cost.parameters .*integer"),
+        (["protocol", "image_size"], [64], "wrong protocol.image_size .*integer"),
+        (["selection"], 5, "wrong selection"),
+    ],
+)
+def test_a_wrong_form_is_one_line_that_names_file_and_place(
+    tmp_path: Path, add_record: Add, place: list[Any], value: Any, reason: str
+) -> None:
+    add_record(tmp_path, "ce", 0, 0.6)
+    (path,) = tmp_path.rglob("result.json")
+    changed = json.loads(path.read_text())
+    *outer, last = place
+    inside = changed
+    for name in outer:
+        inside = inside[name]
+    inside[last] = value
+    if value is None:
+        del inside[last]
+    write_json(path, changed)
+    with pytest.raises(UserError, match=f"^{path} (has a )?{reason}.*; delete its folder or use --fresh$") as raised:
+        read_result(path)
+    assert "\n" not in str(raised.value)
 
 
 class Exploit:
@@ -25,35 +96,7 @@ class Exploit:
         return Path.touch, (self.target,)
 
 
-def test_arrays_round_trip(tmp_path: Path) -> None:
-    arrays = {
-        "test_ids": np.array(["a", "bcd"]),
-        "test_labels": np.array([1, 0], dtype=np.int64),
-        "test_logits": np.array([[0.1, np.nan], [np.inf, -2]], dtype=np.float32),
-    }
-    write_arrays(tmp_path / "predictions.npz", arrays)
-    again = read_predictions(tmp_path / "predictions.npz")
-    assert again.keys() == arrays.keys()
-    for name, array in arrays.items():
-        assert again[name].dtype == array.dtype
-        np.testing.assert_array_equal(again[name], array)
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_predictions_are_named(tmp_path: Path, damage: str) -> None:
-    path = tmp_path / "predictions.npz"
-    write_arrays(path, {"value": np.random.default_rng(0).normal(size=500)})
-    path.write_bytes(DAMAGE[damage](path.read_bytes()))
-    with pytest.raises(UserError, match=str(path)):
-        read_predictions(path)
-
-
-def test_missing_predictions_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=str(tmp_path / "file")):
-        read_predictions(tmp_path / "file")
-
-
-def test_arrays_with_code_are_refused(tmp_path: Path) -> None:
+def test_predictions_with_code_are_refused_and_it_does_not_run(tmp_path: Path) -> None:
     path, trace = tmp_path / "predictions.npz", tmp_path / "trace"
     np.savez(path, test_ids=np.array([Exploit(trace)], dtype=object))
     with pytest.raises(UserError, match=str(path)):
@@ -61,24 +104,11 @@ def test_arrays_with_code_are_refused(tmp_path: Path) -> None:
     assert not trace.exists()
 
 
-def test_find_records_yields_finished_trials_in_order(tmp_path: Path) -> None:
-    for name in ("b/ce-1/trial1", "b/ce-1/trial0", "a/ce-1/trial0"):
-        write_json(tmp_path / name / "result.json", {"schema": SCHEMA, "name": name, **dict.fromkeys(RESULT_KEYS, 0)})
-    (tmp_path / "a/ce-1/trial1").mkdir()
-    write_json(tmp_path / "cache/result.json", {})
-    records = list(find_records(tmp_path))
-    assert [record.result["name"] for record in records] == ["a/ce-1/trial0", "b/ce-1/trial0", "b/ce-1/trial1"]
-    assert records[0].folder == tmp_path / "a/ce-1/trial0"
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 0}', '{"schema": 1}', '{"schema": 1', "null"])
-def test_find_records_names_a_result_that_is_none(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "a" / "ce-1" / "trial0" / "result.json"
-    write_bytes(path, content.encode())
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"hello\n"])
+def test_damaged_predictions_are_named(tmp_path: Path, add_record: Add, damage: Callable[[bytes], bytes]) -> None:
+    add_record(tmp_path, "ce", 0, 0.6)
+    (record,) = find_records(tmp_path)
+    path = record.folder / "predictions.npz"
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=str(path)):
-        list(find_records(tmp_path))
-
-
-def test_find_records_needs_its_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not exist"):
-        list(find_records(tmp_path / "nowhere"))
+        record.test_predictions()

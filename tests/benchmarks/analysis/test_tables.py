@@ -52,12 +52,12 @@ def test_numbers_are_those_of_the_trials(results: Path) -> None:
     (overview,), (metrics,), (cost,) = (tables(results, kind) for kind in ("overview", "metrics", "cost"))
     records = list(find_records(results))
     for method in ("my_best", "ce"):
-        trials = [record.result for record in records if record.result["method"] == method]
+        trials = [record.result for record in records if record.result.method == method]
         for table in (overview, metrics):
             row = table.frame.set_index("method").loc[method]
             assert row["n"] == 3
             for name in METRICS:
-                values = [np.nan if trial["test"][name] is None else trial["test"][name] for trial in trials]
+                values = [np.nan if trial.test[name] is None else trial.test[name] for trial in trials]
                 assert row[name] == pytest.approx(np.mean(values), rel=1e-12, nan_ok=True)
                 assert row[f"{name}_sd"] == pytest.approx(np.std(values, ddof=1), rel=1e-9, abs=1e-12, nan_ok=True)
         row = cost.frame.set_index("method").loc[method]
@@ -228,7 +228,7 @@ def test_groups_are_means_of_their_classes(results: Path) -> None:
     best = next(row for row in setting.rows if row.name == "my_best")
     recalls = best.recalls()
     row = table.frame.set_index("method").loc["my_best"]
-    means = {name: recalls[:, list(own)].mean() for name, own in setting.result["groups"].items()}
+    means = {name: recalls[:, list(own)].mean() for name, own in setting.result.data.groups.items()}
     assert {name: row[name] for name in means} == pytest.approx(means)
     assert row["mean_of_group_means"] == pytest.approx(np.mean(list(means.values())))
     assert row["delta"] == pytest.approx(
@@ -261,10 +261,10 @@ def test_groups_have_intervals_and_tests(results: Path, add_record: Add) -> None
         add_record(results, "cb", trial, 0.62)
     (table,) = tables(results, "groups")
     frame, rows = table.frame.set_index("method"), {row.name: row for row in settings_of(find_records(results))[0].rows}
-    groups = rows["ce"].result["groups"]
+    groups = rows["ce"].result.data.groups
     weights = np.zeros(4)
     for members in groups.values():
-        weights[members] += 1 / (len(groups) * len(members))
+        weights[list(members)] += 1 / (len(groups) * len(members))
     assert len({*weights}) > 1  # not the mean over classes
     for name, row in rows.items():
         tail = np.isin(row.labels, groups["tail"])

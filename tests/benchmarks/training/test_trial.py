@@ -49,13 +49,12 @@ def test_every_method_trains_and_records(name: str, make_spec: Any, tiny_dataset
     assert run_trial(spec) == "done"
     (record,) = find_records(spec.folder.parents[2])
     result, arrays = record.result, record.predictions()
-    assert result["method"] == name and result["split_digest"] == tiny_dataset.manifest.digest
+    assert result.method == name and result.split_digest == tiny_dataset.manifest.digest
     assert arrays["test_ids"].tolist() == tiny_dataset.manifest.part("test")[0].tolist()
     assert arrays["test_logits"].shape == (40, 8) and np.isfinite(arrays["test_logits"]).all()
-    again = evaluate(arrays["test_labels"], arrays["test_logits"], result["groups"], result["class_names"])
-    assert json.loads(json.dumps(plain(again))) == result["test"]
-    cost = result["cost"]
-    assert cost["images_seen"] == sum(stage["images"] for stage in cost["stages"]) > 0
+    again = evaluate(arrays["test_labels"], arrays["test_logits"], result.data.groups, result.data.class_names)
+    assert json.loads(json.dumps(plain(again))) == result.test
+    assert result.cost.images_seen == sum(stage.images for stage in result.cost.stages) > 0
     assert run_trial(spec) == "skipped"
     assert not list(spec.folder.glob("**/*.tmp")) and not list((spec.folder / "journal").glob("*.pt"))
 
@@ -90,7 +89,7 @@ def test_no_epoch_has_more_steps_than_one_pass_over_the_training_set(make_spec: 
             run_trial(spec)
             rows = [json.loads(line) for line in (spec.folder / "metrics.jsonl").read_text().splitlines()]
             steps[name, length] = [row["steps"] for row in rows if row["stage"] != "pretrain"]
-    bound = -(-sum(spec.setting["class_counts"]) // spec.protocol.batch_size)
+    bound = -(-sum(spec.data.class_counts) // spec.protocol.batch_size)
     assert all(max(values) <= bound for values in steps.values())
     anchors = json.loads((spec.folder / "result.json").read_text())
     assert steps["flex", "steps"][0] == bound > steps["flex", "pass"][0]
@@ -268,7 +267,7 @@ def test_tables_come_from_records_alone(make_spec: Any) -> None:
     (table,) = TABLES["overview"](settings_of(records))
     frame = table.frame.set_index("method")
     for name in ("ce", "rw"):
-        values = [record.result["test"]["mean_class_accuracy"] for record in records if record.result["method"] == name]
+        values = [record.result.test["mean_class_accuracy"] for record in records if record.result.method == name]
         assert frame.loc[name, "mean_class_accuracy"] == pytest.approx(np.mean(values))
         assert frame.loc[name, "mean_class_accuracy_sd"] == pytest.approx(np.std(values, ddof=1))
         assert frame.loc[name, "n"] == 2

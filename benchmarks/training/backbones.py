@@ -1,0 +1,112 @@
+"""A trial's networks: timm models that take the image size, weights from named streams, every pass counted."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from ltbench.benchmarks.training.protocol import Protocol
+from ltbench.benchmarks.training.streams import stream_seed
+from ltbench.errors import UserError
+from ltbench.registry import unknown
+
+
+class ForwardCounter:
+    """Counts the images that go through networks, by whatever way: also a second pass, and copies of a network.
+
+    Attributes
+    ----------
+    images : so far
+    """
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def watch(self, network: nn.Module) -> None:
+        """Count what enters the network's first layer with weights, which every pass of it goes through once."""
+        leaves = (module for module in network.modules() if not list(module.children()))
+        first = next((module for module in leaves if list(module.parameters(recurse=False))), network)
+
+        def count(module: nn.Module, given: tuple[Any, ...]) -> None:
+            if given and isinstance(given[0], Tensor):
+                self.images += len(given[0])
+
+        first.register_forward_pre_hook(count)  # a function, which copies of the network share
+
+
+class Backbones:
+    """The networks of one trial: the method's backbone, and further ones for methods of several.
+
+    Parameters
+    ----------
+    protocol : which network, and its starting weights
+    seed : of the trial; the weights of the first network, of the second, and so on are the same for every method
+
+    Attributes
+    ----------
+    counter : of all passes of all of them
+    """
+
+    def __init__(self, protocol: Protocol, seed: int) -> None:
+        self.counter = ForwardCounter()
+        self._protocol, self._seed, self._made = protocol, seed, 0
+
+    def new(self) -> nn.Module:
+        """Return the next network: images [B, 3, H, W] to features; the global random stream stays where it is.
+
+        Raises
+        ------
+        UserError : published weights that cannot be had
+        """
+        names = ("backbone",) if self._made == 0 else ("backbone", self._made)
+        self._made += 1
+        with torch.random.fork_rng([]):
+            torch.manual_seed(stream_seed(self._seed, "init", *names))
+            network = _create(self._protocol)
+        self.counter.watch(network)
+        return network
+
+
+def check_backbone(protocol: Protocol) -> Protocol:
+    """Return the protocol with the normalisation of its starting weights; refuse a network that cannot be used.
+
+    Raises
+    ------
+    UserError : a network that timm does not know (with the nearest known ones), or one that does not take the image
+        size
+    """
+    name, size = protocol.backbone, protocol.image_size
+    if not timm.is_model(name.partition(".")[0]):
+        near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
+        raise unknown("backbone", name, near or ["resnet18", "resnet50", "and the others that timm lists"])
+    with torch.random.fork_rng([]), torch.no_grad():
+        try:
+            _create(replace(protocol, pretrained=False)).eval()(torch.zeros(1, 3, size, size))
+        except (AssertionError, RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            advice = "choose another --image-size or --backbone"
+            raise UserError(f"backbone {name} takes no images of {size} pixels ({reason}); {advice}") from error
+    published = timm.get_pretrained_cfg(name)
+    if not protocol.pretrained or published is None:
+        return protocol
+    mean, std = (tuple(map(float, values)) for values in (published.mean, published.std))
+    return replace(protocol, augmentation=replace(protocol.augmentation, mean=mean, std=std))
+
+
+def _create(protocol: Protocol) -> nn.Module:
+    published = timm.get_pretrained_cfg(protocol.backbone)
+    fixed = {"img_size": protocol.image_size} if published is not None and published.fixed_input_size else {}
+    try:
+        return timm.create_model(protocol.backbone, pretrained=protocol.pretrained, num_classes=0, **fixed)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        return timm.create_model(protocol.backbone, pretrained=protocol.pretrained, num_classes=0)
+    except (RuntimeError, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"backbone {protocol.backbone} (pretrained={protocol.pretrained}): {reason}") from error

@@ -1,0 +1,196 @@
+"""What a stage is trained with: each hook its own or the method's; and what a shared stage must say of them.
+
+A shared stage is computed once for all methods that describe it alike, so its numbers may depend on nothing that its
+description leaves out. A hook that the stage gives is described by its code and by what it was built with; a hook that
+it leaves to the method must be the base class's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from ltbench.errors import UserError
+from ltbench.methods.base import (
+    LossHook,
+    Method,
+    OptimizerHook,
+    ParamGroups,
+    PredictHook,
+    SamplerHook,
+    Schedule,
+    Stage,
+    TransformHook,
+)
+
+_OWN = "ltbench."
+_DESCRIBED = ("loss", "sampler", "partner", "transform", "optimizer", "predict", "schedule", "stop")
+_NEEDS: Mapping[str, tuple[str, ...]] = {  # hooks of the method that stand in for a field of the stage
+    "loss": ("loss", "criterion", "features", "classify"),
+    "sampler": ("sampler",),
+    "transform": ("transform",),
+    "optimizer": ("optimizer",),
+    "params": ("param_groups",),
+    "predict": ("predict", "features", "classify"),
+}
+_TRAINING = (*dict.fromkeys(hook for hooks in _NEEDS.values() for hook in hooks), "on_epoch_end")
+
+
+@dataclass(frozen=True)
+class StageHooks:
+    """What a stage is trained with."""
+
+    loss: LossHook
+    sampler: SamplerHook
+    partner: SamplerHook | None
+    transform: TransformHook
+    optimizer: OptimizerHook
+    schedule: Schedule
+    predict: PredictHook
+
+    @classmethod
+    def of(cls, method: Method, stage: Stage, schedule: Schedule) -> StageHooks:
+        """Return the stage's own hooks, and the method's where it has none.
+
+        Parameters
+        ----------
+        schedule : the protocol's
+
+        Raises
+        ------
+        UserError : a shared stage that leaves a hook to the method which that overrides
+        """
+        if stage.recipe is not None:
+            _require_shareable(method, stage)
+        return cls(
+            stage.loss or method.loss,
+            stage.sampler or method.sampler,
+            stage.partner,
+            stage.transform or method.transform,
+            stage.optimizer or method.optimizer,
+            stage.schedule or schedule,
+            stage.predict or method.predict,
+        )
+
+
+def param_groups(method: Method, stage: Stage, lr: float) -> ParamGroups:
+    """Return the parameters that a stage trains: its own or the method's, and those of its modules; frozen ones not.
+
+    Parameters
+    ----------
+    lr : the protocol's
+    """
+    rate = lr if stage.lr is None else stage.lr
+    own = stage.params is not None
+    groups = [{"params": list(stage.params or ()), "lr": rate}] if own else method.param_groups(rate)
+    if stage.modules is not None:
+        groups.append({"params": [p for p in stage.modules.parameters() if p.requires_grad], "lr": rate})
+    frozen = {parameter for module in stage.frozen for parameter in module.parameters()}
+    for group in groups:
+        group["params"] = [p for p in group["params"] if p.requires_grad and p not in frozen]
+    return [group for group in groups if group["params"]]
+
+
+def _require_shareable(method: Method, stage: Stage) -> None:
+    """Refuse a shared stage whose numbers would depend on hooks that its description does not hold."""
+    left = [name for name in _NEEDS if getattr(stage, name) is None and (name != "predict" or stage.validate)]
+    hooks = _TRAINING if stage.select else tuple(dict.fromkeys(hook for name in left for hook in _NEEDS[name]))
+    overridden = [hook for hook in hooks if _overrides(method, hook)]
+    if not overridden:
+        return
+    named = ", ".join(overridden)
+    if stage.select:
+        reason = f"is reported as it is shared, and {method.name} overrides {named}, which it would not use"
+        raise UserError(f"shared stage {stage.name!r} {reason}; yield a stage without a recipe, or drop the hook")
+    raise UserError(
+        f"shared stage {stage.name!r} would use {named} of {method.name}, which its recipe does not hold; "
+        f"give the stage its own (Stage({overridden[0]}=...)) or yield it without a recipe"
+    )
+
+
+def _overrides(method: Method, hook: str) -> bool:
+    return hook in vars(method) or getattr(type(method), hook) is not getattr(Method, hook)
+
+
+def describe_hooks(method: Method, stage: Stage) -> dict[str, Any]:
+    """Return a JSON value that changes when a hook that the stage gives is another one."""
+    given = {name: describe(getattr(stage, name)) for name in _DESCRIBED}
+    structure = {name: repr(method.get_submodule(name)) for name in stage.produces}
+    names = {module: name for name, module in method.named_modules()}
+    frozen = [names.get(module, type(module).__qualname__) for module in stage.frozen]
+    modules = None if stage.modules is None else [type(stage.modules).__qualname__, repr(stage.modules)]
+    return {"given": given, "structure": structure, "frozen": frozen, "modules": modules}
+
+
+def describe(value: Any) -> Any:
+    """Return a JSON value of what a hook is: its code, what it closes over, what it is bound to.
+
+    A function of this package that closes over a method stands for itself: its recipe says what it takes from it.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    if isinstance(value, MethodType):
+        return [describe(value.__func__), _described_object(value.__self__)]
+    if isinstance(value, FunctionType):
+        return _described_function(value)
+    if isinstance(value, functools.partial):
+        return [describe(value.func), describe(value.args), describe(value.keywords)]
+    if isinstance(value, list | tuple):
+        return [describe(each) for each in value]
+    if isinstance(value, Mapping):
+        return {str(name): describe(each) for name, each in value.items()}
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+    return _described_object(value)
+
+
+def _described_function(function: FunctionType) -> Any:
+    own = function.__module__.startswith(_OWN)
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    closed = ["method" if own and isinstance(cell, Method) else describe(cell) for cell in cells]
+    name = f"{function.__module__}.{function.__qualname__}"
+    return [name, _code(function.__code__), _source(function.__module__), closed, describe(function.__defaults__)]
+
+
+def _described_object(value: Any) -> Any:
+    kind = value if isinstance(value, type) else type(value)
+    described: list[Any] = [f"{kind.__module__}.{kind.__qualname__}", _source(kind.__module__)]
+    if isinstance(value, Method):
+        return [*described, repr(value.config)]
+    if isinstance(value, nn.Module):
+        return [*described, repr(value), {name: describe(each) for name, each in value.state_dict().items()}]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [*described, {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}]
+    return described
+
+
+def _code(code: CodeType) -> str:
+    """Return a digest of compiled code, nested functions included, without the lines that it stands on."""
+    constants = [_constant(each) for each in code.co_consts]
+    return hashlib.sha256(repr((code.co_code.hex(), constants, code.co_names)).encode()).hexdigest()
+
+
+def _constant(value: Any) -> Any:
+    if isinstance(value, CodeType):
+        return _code(value)
+    return sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value)
+
+
+def _source(module: str) -> str | None:
+    """Return a digest of a module's file; None for modules of this package, whose version is in every key."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if module.startswith(_OWN) or file is None or not Path(file).is_file():
+        return None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
