@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -10,12 +11,13 @@ import pickle
 import shutil
 import sys
 import time
+import uuid
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -26,32 +28,63 @@ from ltbench.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-_QUIET_SECONDS = 20.0
 BROKEN = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 """What reading a damaged file raises."""
 
+_BLOCK = 1 << 20
 
-class ByteProgress:
-    """Bytes done of a total: a bar on a terminal, plain lines elsewhere, at most one every 20 seconds.
+
+class Pace:
+    """Says when the next plain line about something that takes its time is due.
+
+    Parameters
+    ----------
+    seconds : the least time between two lines
+    """
+
+    def __init__(self, seconds: float = 20.0) -> None:
+        self._seconds = seconds
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from now: a line was just printed."""
+        self._since = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether the time since the last line is over."""
+        return time.monotonic() - self._since >= self._seconds
+
+
+class Progress:
+    """How much is done of a total: a bar on a terminal, plain lines elsewhere, at most one every 20 seconds.
 
     Parameters
     ----------
     label : what is done, e.g. `fetching a.zip`
-    total : bytes, None where unknown
-    done : bytes that an earlier run has done
+    total : None where unknown
+    done : what an earlier run has done
+    unit : of `total`; bytes (`B`) are shown as MiB
     quiet : show nothing
     """
 
-    def __init__(self, label: str, total: int | None, *, done: int = 0, quiet: bool = False) -> None:
-        self._label, self._total, self._done, self._quiet = label, total, done, quiet
-        terminal = sys.stderr.isatty()
+    def __init__(self, label: str, total: int | None, *, done: int = 0, unit: str = "B", quiet: bool = False) -> None:
+        self._label, self._total, self._done, self._unit = label, total, done, unit
+        terminal, in_bytes = sys.stderr.isatty(), unit == "B"
         self._bar = tqdm(
-            total=total, initial=done, desc=label, unit="B", unit_scale=True, disable=quiet or not terminal, leave=False
+            total=total,
+            initial=done,
+            desc=label,
+            unit=unit,
+            unit_scale=in_bytes,
+            disable=quiet or not terminal,
+            leave=False,
         )
+        self._shown = amount if in_bytes else str
         self._lines = not quiet and not terminal
-        self._shown = time.monotonic()
+        self._pace = Pace()
 
-    def __enter__(self) -> ByteProgress:
+    def __enter__(self) -> Progress:
         if self._lines:
             self._line()
         return self
@@ -59,17 +92,18 @@ class ByteProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def update(self, count: int) -> None:
-        """Count bytes that were done just now."""
+    def update(self, count: int = 1) -> None:
+        """Count what was done just now."""
         self._done += count
         self._bar.update(count)
-        if self._lines and time.monotonic() - self._shown >= _QUIET_SECONDS:
+        if self._lines and self._pace.due:
             self._line()
 
     def _line(self) -> None:
-        self._shown = time.monotonic()
-        total = f" of {amount(self._total)}" if self._total is not None else ""
-        print(f"{self._label}: {amount(self._done)}{total}", file=sys.stderr)
+        self._pace.restart()
+        total = f" of {self._shown(self._total)}" if self._total is not None else ""
+        unit = "" if self._unit == "B" else f" {self._unit}"
+        print(f"{self._label}: {self._shown(self._done)}{total}{unit}", file=sys.stderr, flush=True)
 
 
 def amount(count: int) -> str:
@@ -112,24 +146,58 @@ def locked(path: Path, what: str) -> Iterator[None]:
         lock.release()
 
 
-def write_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
-    """Write a file that is either the old or the new one, whole, whenever the process ends.
+@contextmanager
+def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes the place of `path`, by one rename, when it is whole.
+
+    Whenever the process ends, `path` is the old file or the new one; a failure leaves nothing else behind.
 
     Parameters
     ----------
     durable : also wait until the disk has it, for the files that mean "done"
+
+    Raises
+    ------
+    OSError : the folder is missing or not writable, or the disk is full
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
+        with temporary.open("xb") as file:
+            yield file
             if durable:
-                file.flush()
-                os.fsync(file.fileno())
+                synchronize(file)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def synchronize(file: IO[bytes]) -> None:
+    """Wait until the disk has what was written to a file."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def write_at(file: IO[bytes], offset: int, data: bytes) -> None:
+    """Write bytes at a place in a file: all of them, also where the file is unbuffered and takes them in pieces.
+
+    Raises
+    ------
+    OSError : the disk is full
+    """
+    file.seek(offset)
+    left = memoryview(data)
+    while left:
+        written = file.write(left)
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(getattr(file, "name", "")))
+        left = left[written:]
+
+
+def write_bytes(path: Path, data: bytes | memoryview, *, durable: bool = False) -> None:
+    """Write a file, and its folder where that is missing; see `replacing`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, durable=durable) as file:
+        file.write(data)
 
 
 def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
@@ -215,10 +283,36 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, durable: bool = False) -> None:
     """Write arrays as a compressed npz file."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **dict(arrays))
     write_bytes(path, buffer.getbuffer(), durable=durable)
 
 
 def json_digest(value: Any) -> str:
     """Return the SHA-256 of a JSON value's canonical text, hex."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def file_hash(path: Path, kind: str = "sha256", *, progress: Progress | None = None) -> str:
+    """Return the hash of a file's bytes in hexadecimal digits, read as a stream.
+
+    Parameters
+    ----------
+    kind : `sha256` or `md5`, or another that `hashlib` knows
+    progress : counts the bytes that were read
+
+    Raises
+    ------
+    OSError : the file is missing or cannot be read
+    """
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            if progress is not None:
+                progress.update(len(block))
+    return digest.hexdigest()
+
+
+def fingerprint(content: bytes) -> int:
+    """Return a number of 64 bits, signed and never 0, that another content has only by chance (BLAKE2b)."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True) or 1

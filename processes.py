@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any, TypeVar
 
-from tqdm import tqdm
+from ltbench.files import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -118,23 +118,26 @@ def _exit_after(sentinel: int) -> None:
 
 
 def in_threads(
-    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, label: str, quiet: bool = False
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    label: str,
+    unit: str,
+    quiet: bool = False,
 ) -> Iterator[Result]:
     """Yield what a function returns for each item, in the items' order.
 
     Parameters
     ----------
     workers : threads; 1: none but the caller's
-    label : what is done, e.g. `hashing files`; shown with a bar on a terminal, as one line elsewhere
+    label : what is done, e.g. `hashing`; shown as `Progress` shows it
+    unit : what an item is, in the plural
     quiet : show nothing
     """
-    terminal = sys.stderr.isatty()
-    if not quiet and not terminal:
-        print(f"{label}: {len(items)}", file=sys.stderr, flush=True)
-    bar = tqdm(total=len(items), desc=label, disable=quiet or not terminal, leave=False)
-    with bar:
+    with Progress(label, len(items), unit=unit, quiet=quiet) as progress:
         for result in map(function, items) if workers <= 1 else _ordered(function, items, workers):
-            bar.update()
+            progress.update()
             yield result
 
 

@@ -15,7 +15,6 @@ import math
 import os
 import shlex
 import sys
-import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -31,7 +30,6 @@ from ltbench.errors import UserError
 from ltbench.registry import load_plugin, unknown
 
 SEARCHES = ("grid", "random", "bayes")
-_REGISTER_SECONDS = 60.0
 _SET = "set."
 
 
@@ -356,29 +354,10 @@ def _checked(definition: Mapping[str, Any]) -> str:
 
 
 def _register(definition: Mapping[str, Any]) -> str:
-    """Register a sweep; return the line that starts an agent. Waits a bounded time."""
+    """Register a sweep; return the line that starts an agent."""
     project = _project()
-    wandb_mirror.set_defaults()
-    answers: list[Any] = []
-
-    def ask() -> None:
-        # Whatever wandb raises becomes one line.
-        try:
-            import wandb
-
-            answers.append(wandb.sweep(dict(definition), project=project))
-        except (Exception, SystemExit) as error:
-            answers.append(error)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_REGISTER_SECONDS)
-    answer = answers[0] if answers else TimeoutError(f"no answer within {_REGISTER_SECONDS:g} s")
-    if not isinstance(answer, str):
-        wandb_mirror.end_service()
-        reason = str(answer).strip().partition("\n")[0]
-        raise UserError(f"W&B did not register the sweep ({type(answer).__name__}: {reason}); its file is written")
-    return f"wandb agent {answer if '/' in answer else f'{project}/{answer}'}"
+    sweep = wandb_mirror.register_sweep(definition, project)
+    return f"wandb agent {sweep if '/' in sweep else f'{project}/{sweep}'}"
 
 
 if __name__ == "__main__":

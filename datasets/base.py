@@ -38,6 +38,8 @@ class Source(ABC):
     parts : str [N], `train`, `val`, `test` or "" of each image, where the dataset itself is divided; None: it is not
     tables : files that say what the images are; None: the tables and archives that lie right in the data folder
     groups : head, medium and tail as class ids, where the field has fixed them; None: thirds by frequency
+    special_classes : names of the classes that a reader looks at first, e.g. melanoma; metrics report them one by one
+    needs_folder : whether the images come from a folder (`--data-root`)
     default_ratio : imbalance ratio of `--ratio` by default; `natural` takes the data as they are
     default_split : name of `--split` by default
     default_n_max : training images of the largest class at a ratio by default, or `auto`
@@ -63,6 +65,8 @@ class Source(ABC):
     website: ClassVar[str] = ""
     downloads: ClassVar[tuple[Remote, ...]] = ()
     archive_folder: ClassVar[str] = ""
+    needs_folder: ClassVar[bool] = True
+    special_classes: tuple[str, ...] = ()
     groups: Mapping[str, tuple[int, ...]] | None = None
 
     variant: str = ""

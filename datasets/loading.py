@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
     from ltbench.datasets.images.part import ImagePart
 
-_AUTO = "isic2019"
-_EMBEDDED = "synthetic"
-_WITHOUT_FOLDER = (_EMBEDDED, "digits")
+AUTO = "isic2019"
+"""What the name `auto` means where its folder is found."""
+EMBEDDED = "synthetic"
+"""What it means elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -112,18 +113,18 @@ def resolve(name: str, root: Path | None) -> tuple[str, Path | None]:
         raise unknown("dataset", name, ["auto", *registry.available()])
     if root is not None and not root.is_dir():
         raise UserError(f"--data-root {root} is not a folder")
-    if name in _WITHOUT_FOLDER:
+    if name != "auto" and not registry.get(name).needs_folder:
         return name, None
     candidate = root or _usual_folder()
     if name != "auto":
         if not candidate.is_dir():
             raise UserError(f"dataset {name} needs its folder: give --data-root or set LTBENCH_DATA")
         return name, candidate
-    if registry.get(_AUTO).found_at(candidate):
-        return _AUTO, candidate
+    if registry.get(AUTO).found_at(candidate):
+        return AUTO, candidate
     if root is not None:
         raise UserError(f"--data-root {root} holds no dataset that is known; name it with --dataset")
-    return _EMBEDDED, None
+    return EMBEDDED, None
 
 
 def _usual_folder() -> Path:

@@ -1,24 +1,38 @@
-"""Files: written whole or not at all, and refused by name when they are damaged."""
+"""Files: whole or not there, refused by name when they are damaged, hashed, locked, with progress."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import pickle
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
+from ltbench import files
 from ltbench.errors import UserError
 from ltbench.files import (
+    Pace,
+    Progress,
     append_line,
+    file_hash,
+    fingerprint,
+    locked,
     plain,
     read_json,
     read_tensors,
+    require_room,
     write_arrays,
+    write_at,
     write_bytes,
     write_json,
     write_lines,
@@ -212,3 +226,91 @@ def test_tensors_with_code_are_named(tmp_path: Path, save: Callable[[Any, Path],
     save({"value": Exploit(tmp_path / "trace")}, tmp_path / "model.pt")
     with pytest.raises(UserError, match=str(tmp_path / "model.pt")):
         read_tensors(tmp_path / "model.pt")
+
+
+class Slow(io.BytesIO):
+    """A file that takes three bytes at a time, as an unbuffered one may, and none beyond its `room`."""
+
+    room = 8
+
+    def write(self, data: Any) -> int:
+        return super().write(data[: min(3, self.room - self.tell())])
+
+
+def test_a_place_in_a_file_is_written_in_full_or_an_error() -> None:
+    file = Slow(bytes(10))
+    write_at(file, 1, b"abcdefg")
+    assert file.getvalue() == b"\0abcdefg\0\0"
+    with pytest.raises(OSError, match="No space left"):
+        write_at(file, 2, b"1234567")
+
+
+def test_a_hash_is_that_of_the_whole_file(tmp_path: Path) -> None:
+    path, content = tmp_path / "large", bytes(range(256)) * 10_000
+    path.write_bytes(content)
+    assert file_hash(path) == hashlib.sha256(content).hexdigest()
+    assert file_hash(path, "md5") == hashlib.md5(content).hexdigest()
+
+
+def test_fingerprints_are_those_of_earlier_versions() -> None:
+    assert [fingerprint(b""), fingerprint(b"12 34")] == [-5426141060434712860, 4553695716537345936]
+    assert -(2**63) <= fingerprint(b"x") < 2**63
+
+
+def test_who_waits_for_a_lock_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with locked(tmp_path / "lock", "building it"):
+        pass
+    assert capsys.readouterr().err == ""
+    held = threading.Event()
+
+    def other() -> None:
+        with FileLock(tmp_path / "lock"):
+            held.set()
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert held.wait(5)
+    with locked(tmp_path / "lock", "building it"):
+        thread.join(5)
+    assert capsys.readouterr().err == "another process is building it; waiting for it\n"
+
+
+def test_a_disk_without_room_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2**20))
+    require_room(tmp_path, 2**20, "the store")
+    with pytest.raises(UserError, match=rf"^the store needs 2.0 MiB in {tmp_path} and 1.0 MiB are free; .*another fol"):
+        require_room(tmp_path, 2**21, "the store")
+
+
+def test_progress_is_a_line_at_the_start_and_one_every_20_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(files.time, "monotonic", lambda: now[0])
+    with (
+        Progress("fetching", 3 * 2**20, done=2**20) as fetching,
+        Progress("hashing", 60, unit="files") as hashing,
+        Progress("nothing", 5, quiet=True) as nothing,
+    ):
+        for now[0] in (10.0, 20.0, 30.0, 45.0):
+            fetching.update(2**18)
+            hashing.update()
+            nothing.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("hashing")] == [
+        f"hashing: {done} of 60 files" for done in (0, 2, 4)
+    ]
+    assert (
+        lines[0] == "fetching: 1.0 MiB of 3.0 MiB" and lines[-2] == "fetching: 2.0 MiB of 3.0 MiB" and len(lines) == 6
+    )
+
+
+def test_a_pace_counts_from_the_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(files.time, "monotonic", lambda: now[0])
+    pace = Pace(2.0)
+    now[0] = 2.0
+    assert pace.due and pace.due
+    pace.restart()
+    assert not pace.due

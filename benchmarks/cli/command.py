@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import shlex
 import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -17,8 +15,6 @@ from typing import NoReturn
 from ltbench.errors import UserError, os_error_line
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
-GIVEN_UP = "given up"
-"""The name of a daemon thread for which nobody waits any longer."""
 
 
 COMMANDS = {
@@ -73,19 +69,6 @@ def guarded(body: Callable[[], int], *, hint: str = "") -> int:
     return EXIT_BAD_INPUT
 
 
-def leave(code: int) -> NoReturn:
-    """End the process; at once where a thread that was given up still runs.
-
-    The exit of the interpreter would be held by what such a thread has begun, or be aborted by it.
-    """
-    if any(thread.name == GIVEN_UP for thread in threading.enumerate()):
-        for stream in (sys.stdout, sys.stderr):
-            if not stream.closed:
-                stream.flush()
-        os._exit(code)
-    sys.exit(code)
-
-
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
@@ -124,10 +107,10 @@ def invocation(name: str) -> str:
 
 def program() -> NoReturn:
     """Run the command line of this process and end it."""
-    leave(main())
+    sys.exit(main())
 
 
 def script(file: str) -> NoReturn:
     """Run the command that a file of `benchmarks/` holds, and end the process."""
     sys.path.pop(0)  # the folder of the file, whose module names are not meant to be top-level ones
-    leave(main([Path(file).stem, *sys.argv[1:]]))
+    sys.exit(main([Path(file).stem, *sys.argv[1:]]))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Protocol as Interface
 
 from tqdm import tqdm
 
+from ltbench.files import Pace
 from ltbench.methods.base import EpochReport
-
-_QUIET_SECONDS = 20.0
 
 
 class Display(Interface):
@@ -39,7 +37,7 @@ class TrialDisplay:
         self._label, self._slot = label, slot
         self._bar: tqdm | None = None
         self._epochs = 0
-        self._shown = time.monotonic()
+        self._pace = Pace()
 
     def stage(self, name: str, epochs: int, done: int) -> None:
         """Announce a stage and how much of it an earlier run has done."""
@@ -59,12 +57,12 @@ class TrialDisplay:
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update()
-        elif time.monotonic() - self._shown >= _QUIET_SECONDS:
+        elif self._pace.due:
             self.line(f"{report.stage} epoch {report.epoch + 1}/{self._epochs}: {text}")
 
     def line(self, text: str) -> None:
         """Print a line about the trial."""
-        self._shown = time.monotonic()
+        self._pace.restart()
         tqdm.write(f"{self._label}: {text}", file=sys.stderr)
 
     def close(self) -> None:

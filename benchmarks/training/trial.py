@@ -75,12 +75,12 @@ def run_trial(spec: TrialSpec, slot: int = 0) -> str:
         if is_done(spec.folder):
             _require_same_pixels(spec)
             Journal(spec.folder).drop_all_weights()
-            wandb_mirror.repeat_in_sweep(spec, TrialDisplay(spec.label, slot).line)
+            wandb_mirror.repeat_in_sweep(spec, TrialDisplay(spec.label, slot))
             return "skipped"
         for plugin in spec.plugins:
             load_plugin(plugin)
         display = TrialDisplay(spec.label, slot)
-        with contextlib.closing(display), wandb_mirror.tracked(spec, display) as shown:
+        with contextlib.closing(display), wandb_mirror.mirrored(spec, display) as shown:
             _run(spec, shown)
         return "done"
     finally:

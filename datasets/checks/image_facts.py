@@ -66,16 +66,15 @@ def examine(source: Source, positions: np.ndarray, *, workers: int = 1, quiet: b
     positions : int64 [n] of present images, ascending
     workers : threads
     """
-
     filed = isinstance(source, FileSource)
 
     def look(position: int) -> _Fact:
-        return _filed(source.path(position)) if filed else _packed(source, position)
+        return _filed(source.path(position)) if isinstance(source, FileSource) else _packed(source, position)
 
-    label = f"examining the images of {source.name}"
+    threads, label = workers if filed else 1, f"examining {source.name}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an image can be read or it cannot
-        facts = list(in_threads(look, positions.tolist(), workers=workers if filed else 1, label=label, quiet=quiet))
+        facts = list(in_threads(look, positions.tolist(), workers=threads, label=label, unit="images", quiet=quiet))
     blank, dark = np.zeros(64, dtype=bool), np.zeros((THUMB, THUMB), dtype=np.uint8)
     return ImageFacts(
         positions=positions,

@@ -10,13 +10,13 @@ folder.
 from __future__ import annotations
 
 import csv
-import hashlib
+import io
 import os
 import re
-import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,13 +25,16 @@ from ltbench.datasets.sources._image_files import SUFFIXES, FileSource
 from ltbench.datasets.sources._own_images import OwnImages
 from ltbench.datasets.splits.manifest import read_table
 from ltbench.errors import UserError
+from ltbench.files import file_hash, replacing
 from ltbench.processes import in_threads
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 MANIFEST = "ltbench-manifest.csv"
 COLUMNS = ("id", "label", "group", "part", "file", "size", "sha256")
 
 _TABLES = (".csv", ".tsv", ".json", ".npz", ".npy")
-_BLOCK = 1 << 20
 _SIZE, _SHA256 = re.compile(r"[0-9]{1,15}"), re.compile(r"[0-9a-f]{64}")
 
 
@@ -67,7 +70,7 @@ def write_manifest(source: Source, root: Path, path: Path, *, workers: int = 1, 
     files = image_files(source, root)
     tables = _tables(source, root, path, set(files))
     names = [name for name in (*files, *tables) if name]
-    measured = in_threads(lambda name: _measure(root / name), names, **_shown(workers, quiet))
+    measured = _in_threads(lambda name: _measure(root / name), names, workers, quiet)
     sums = dict(zip(names, measured, strict=True))
     if isinstance(source, OwnImages):
         for position, file in enumerate(files):
@@ -99,7 +102,7 @@ def problems(
     yield from (f"{_place(manifest, row)} {what}" for row, what in wrong)
     unusable = {row.line for row, _ in wrong}
     filed = [row for row in rows if row.file and row.line not in unusable]
-    compared = in_threads(lambda row: _compare(root / row.file, row), filed, **_shown(workers, quiet))
+    compared = _in_threads(lambda row: _compare(root / row.file, row), filed, workers, quiet)
     yield from (f"{_place(manifest, row)}: {what}" for row, what in zip(filed, compared, strict=True) if what)
     if source is not None:
         yield from _against_tables(rows, unusable, root, manifest, source)
@@ -163,31 +166,23 @@ def _listed(source: Source) -> dict[str, list[str]]:
     }
 
 
-def _shown(workers: int, quiet: bool) -> Mapping[str, object]:
-    return {"workers": workers, "label": "hashing files", "quiet": quiet}
+def _in_threads(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, quiet: bool
+) -> Iterator[Result]:
+    return in_threads(function, items, workers=workers, label="hashing", unit="files", quiet=quiet)
 
 
 def _measure(path: Path) -> tuple[str, str]:
     """Return size and SHA-256 of a file as text."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            size += len(block)
-    return str(size), digest.hexdigest()
+    return str(path.stat().st_size), file_hash(path)
 
 
 def _write(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
     try:
-        try:
-            with temporary.open("x", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(COLUMNS)
-                writer.writerows(rows)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as file:
+            file.write(text.getvalue().encode())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; give another place with --manifest") from error
 
@@ -243,7 +238,7 @@ def _compare(path: Path, row: _Row) -> str:
         size = path.stat().st_size
         if size != int(row.size):
             return f"the file {path} has {size} bytes, not {row.size}"
-        found = _measure(path)[1]
+        found = file_hash(path)
     except OSError as error:
         return f"the file {path} cannot be read: {error.strerror}"
     return "" if found == row.sha256 else f"the file {path} has other bytes: SHA-256 {found}, not {row.sha256}"

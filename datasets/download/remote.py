@@ -26,7 +26,7 @@ from tqdm import tqdm
 import ltbench
 from ltbench.datasets.download import archives
 from ltbench.errors import UserError
-from ltbench.files import ByteProgress, amount, locked, require_room
+from ltbench.files import Progress, amount, locked, require_room
 
 _TIMEOUT = (15.0, 60.0)  # seconds to connect, and between two packets
 _TRIES = 5  # in a row without progress
@@ -115,7 +115,7 @@ def mismatch(remote: Remote, path: Path, *, quiet: bool = False) -> str:
     found = {kind: hashlib.new(kind, usedforsecurity=False) for kind in expected}
     with (
         path.open("rb") as file,
-        ByteProgress(f"checking {remote.name}", size, quiet=quiet or not expected) as progress,
+        Progress(f"checking {remote.name}", size, quiet=quiet or not expected) as progress,
     ):
         while expected and (block := file.read(_BLOCK)):
             for digest in found.values():
@@ -309,7 +309,7 @@ class _Transfer:
         have = offset
         with (
             self._part.open("ab") as part,
-            ByteProgress(label, size, done=offset, quiet=self._quiet) as progress,
+            Progress(label, size, done=offset, quiet=self._quiet) as progress,
         ):
             for chunk in response.iter_content(_CHUNK):
                 part.write(chunk)

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from ltbench.datasets.base import Source
 from ltbench.errors import UserError
-from ltbench.files import locked, require_room
+from ltbench.files import Progress, fingerprint, locked, replacing, require_room, synchronize, write_at
 from ltbench.processes import prepare_worker, worker_context
 
 _VERSION = 2
@@ -89,12 +86,12 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "lock", f"building {folder.name}"):
         _create(folder, source, size)
-        stamps = np.memmap(folder / "stamps.i64", dtype=np.int64, mode="r+", shape=(len(source.ids),))
+        stamps = np.fromfile(folder / "stamps.i64", dtype="<i8", count=len(source.ids))
         fingerprints = source.fingerprints(positions)
         stale = stamps[positions] != fingerprints
         if stale.any():
             require_room(folder, int(stale.sum()) * 3 * size * size, "the image store", "give another --out")
-            _fill(folder, source, positions[stale], fingerprints[stale], stamps, size, workers, quiet)
+            _fill(folder, source, positions[stale], fingerprints[stale], size, workers, quiet)
     return ImageStore(folder)
 
 
@@ -120,9 +117,8 @@ def _create(folder: Path, source: Source, size: int) -> None:
         file.truncate(len(source.ids) * 3 * size * size)
     for name in ("stamps.i64", "digests.u64"):
         (folder / name).write_bytes(bytes(8 * len(source.ids)))
-    temporary = folder / "index.json.tmp"
-    temporary.write_text(json.dumps({"size": size, "ids": source.ids.tolist()}), encoding="utf-8")
-    temporary.replace(folder / "index.json")
+    with replacing(folder / "index.json", durable=True) as file:
+        file.write(json.dumps({"size": size, "ids": source.ids.tolist()}).encode())
 
 
 def _fill(
@@ -130,39 +126,38 @@ def _fill(
     source: Source,
     positions: np.ndarray,
     fingerprints: np.ndarray,
-    stamps: np.ndarray,
     size: int,
     workers: int,
     quiet: bool,
 ) -> None:
-    """Decode and write; a row's stamp is set after its pixels and their digest, so a killed build leaves no false row.
+    """Decode and write; a row is stamped once the disk has its pixels and digest: a killed build leaves no false row.
 
-    Pixels are written, not mapped: writing to a full disk is then an error, not a bus fault.
+    Everything is written, not mapped: writing to a full disk is then an error, not a bus fault.
     """
     expected = dict(zip(positions.tolist(), fingerprints.tolist(), strict=True))
     row_bytes = 3 * size * size
-    label = f"decoding {source.name} at {size} px"
-    if not quiet and not sys.stderr.isatty():
-        print(f"{label}: {len(positions)} images", file=sys.stderr)
     chunks = [positions[start : start + _CHUNK] for start in range(0, len(positions), _CHUNK)]
     with (
-        (folder / "pixels.u8").open("r+b", buffering=0) as file,
+        (folder / "pixels.u8").open("r+b", buffering=0) as rows,
         (folder / "digests.u64").open("r+b", buffering=0) as digests,
-        tqdm(total=len(positions), desc=label, unit="img", disable=quiet or not sys.stderr.isatty()) as bar,
+        (folder / "stamps.i64").open("r+b", buffering=0) as stamps,
+        Progress(f"decoding {source.name} at {size} px", len(positions), unit="images", quiet=quiet) as progress,
     ):
         for chunk, images in _decoded(source, chunks, size, min(workers, len(chunks))):
             for position, image in zip(chunk.tolist(), images, strict=True):
                 pixels = image.tobytes()
-                file.seek(position * row_bytes)
-                file.write(pixels)
-                digests.seek(8 * position)
-                digests.write(hashlib.blake2b(pixels, digest_size=8).digest())
-            os.fsync(file.fileno())
-            os.fsync(digests.fileno())
+                write_at(rows, position * row_bytes, pixels)
+                write_at(digests, 8 * position, _eight_bytes(fingerprint(pixels)))
+            synchronize(rows)
+            synchronize(digests)
             for position in chunk.tolist():
-                stamps[position] = expected[position]
-            bar.update(len(chunk))
-    stamps.flush()
+                write_at(stamps, 8 * position, _eight_bytes(expected[position]))
+            progress.update(len(chunk))
+        synchronize(stamps)
+
+
+def _eight_bytes(number: int) -> bytes:
+    return number.to_bytes(8, "little", signed=True)
 
 
 def _decoded(

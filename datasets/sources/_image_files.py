@@ -15,7 +15,6 @@ other programs is ever asked. An image of more than 179 million pixels is refuse
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import struct
@@ -31,6 +30,7 @@ from PIL import Image
 from ltbench.datasets.base import Source
 from ltbench.datasets.splits.manifest import read_table
 from ltbench.errors import UserError
+from ltbench.files import fingerprint
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
@@ -116,7 +116,7 @@ class FileSource(Source):
         except OSError as error:
             raise self._unreadable(position, error) from error
         text = f"{status.st_size} {status.st_mtime_ns}{self._stamp(position)}".encode()
-        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True) or 1
+        return fingerprint(text)
 
     def _unreadable(self, position: int, error: BaseException) -> UserError:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

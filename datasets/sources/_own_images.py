@@ -13,6 +13,8 @@ import numpy as np
 from ltbench.datasets.sources._image_files import FileSource
 from ltbench.errors import UserError
 
+_SPECIAL = ("mel", "melanoma")
+
 
 class OwnImages(FileSource):
     """Images of which nothing is known but what the user says.
@@ -58,6 +60,7 @@ class OwnImages(FileSource):
         self.class_names = tuple(classes or sorted(counts, key=lambda name: (-counts[name], name)))
         if len(self.class_names) < 2:
             raise UserError(f"{where} has only the class {self.class_names[0]!r}; a classifier needs two")
+        self.special_classes = tuple(name for name in self.class_names if name.strip().lower() in _SPECIAL)[:1]
         position = {name: label for label, name in enumerate(self.class_names)}
         self.labels = np.array([position[name] for name in names], dtype=np.int64)
 

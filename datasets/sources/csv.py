@@ -25,7 +25,6 @@ classes in order, separated by commas (a name with a comma in double quotes); `i
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -41,6 +40,7 @@ from ltbench.datasets.sources._own_images import Confined, OwnImages
 from ltbench.datasets.splits.longtail import PARTS
 from ltbench.datasets.splits.manifest import read_table
 from ltbench.errors import UserError
+from ltbench.files import file_hash
 
 _OPTIONAL = ("group", "patient", "part", "sha256")
 _REMEDY = "leave it out"
@@ -106,7 +106,7 @@ class CsvTable(OwnImages):
         if self.checksum(position):
             self._require(position)
             try:
-                found = hashlib.sha256(self.path(position).read_bytes()).hexdigest()
+                found = file_hash(self.path(position))
             except OSError as error:
                 raise self._unreadable(position, error) from error
             self.require_checksum(position, found)

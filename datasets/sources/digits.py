@@ -9,7 +9,6 @@ not known here, so no split can keep the writers apart. Good for a quick look at
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,6 +17,7 @@ from PIL import Image
 
 from ltbench.datasets import register
 from ltbench.datasets.base import Source
+from ltbench.files import fingerprint
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
@@ -42,6 +42,7 @@ class Digits(Source):
     default_n_max = "auto"
     default_val_per_class = 15
     default_test_per_class = 30
+    needs_folder = False
     revision = 1  # raise when any pixel changes
     expected_counts = MappingProxyType(dict(zip(CLASSES, _COUNTS, strict=True)))
     class_names = CLASSES
@@ -64,6 +65,4 @@ class Digits(Source):
 
     def fingerprints(self, positions: np.ndarray) -> np.ndarray:
         """Return int64 [n], non-zero, from the pixels of each image."""
-        digests = [hashlib.blake2b(self._images[position].tobytes(), digest_size=8).digest() for position in positions]
-        numbers = np.array([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=np.int64)
-        return np.where(numbers == 0, 1, numbers)
+        return np.array([fingerprint(self._images[position].tobytes()) for position in positions], dtype=np.int64)

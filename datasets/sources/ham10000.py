@@ -75,6 +75,7 @@ class Ham10000(FileSource):
     default_val_per_class = None
     default_test_per_class = None
     class_names = CLASSES
+    special_classes = ("MEL",)
     expected_counts = MappingProxyType(dict(zip(CLASSES, (6705, 1113, 1099, 514, 327, 142, 115), strict=True)))
     downloads = DOWNLOADS
     remedy = f"fetch it again from {WEBSITE}"

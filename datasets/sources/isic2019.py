@@ -61,6 +61,7 @@ class Isic2019(FileSource):
     has_lesion_ids = True
     default_n_max = 5000
     class_names = CLASSES
+    special_classes = ("MEL",)
     expected_counts = MappingProxyType(dict(zip(CLASSES, (12875, 4522, 3323, 2624, 867, 628, 253, 239), strict=True)))
     downloads = DOWNLOADS
     remedy = REMEDY

@@ -117,6 +117,7 @@ class IsicArchive(FileSource):
     default_val_per_class = None
     default_test_per_class = None
     class_names = CLASSES
+    special_classes = ("MEL",)
     expected_counts = MappingProxyType(dict(zip(CLASSES, _COUNTS, strict=True)))
     groups = MappingProxyType({"head": (0, 1, 2, 3), "medium": (4, 5, 6, 7), "tail": (8, 9, 10, 11, 12, 13)})
     downloads = DOWNLOADS

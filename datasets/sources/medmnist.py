@@ -17,7 +17,6 @@ Files may be larger than memory (pathmnist at 224 pixels: 16 GB), so large ones 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import math
 import tokenize
@@ -37,6 +36,7 @@ from ltbench.datasets import register
 from ltbench.datasets.base import Source
 from ltbench.datasets.splits.longtail import PARTS
 from ltbench.errors import UserError
+from ltbench.files import fingerprint
 from ltbench.registry import unknown
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ class MedMnist(Source):
         self._streamed: _Array | None = None
 
         self.class_names = facts.classes
+        self.special_classes = tuple(name for name in facts.classes if name == "melanoma")
         self.licence = facts.licence
         self.citation = f"{type(self).citation}; {facts.source}"
         self.variant = f"{facts.name}-{size}"
@@ -222,9 +223,8 @@ class MedMnist(Source):
 
     def fingerprints(self, positions: np.ndarray) -> np.ndarray:
         """Return int64 [n], non-zero, from the checksum of the images of each part, as the file states it."""
-        texts = [f"{array.checksum} {array.shape}".encode() for array in self._images]
-        digests = [hashlib.blake2b(text, digest_size=8).digest() for text in texts]
-        marks = np.array([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=np.int64)
+        texts = [f"{array.checksum} {array.shape}" for array in self._images]
+        marks = np.array([fingerprint(text.encode()) for text in texts], dtype=np.int64)
         numbers = marks[np.searchsorted(self._starts, positions, side="right") - 1] + np.asarray(positions)
         return np.where(numbers == 0, 1, numbers)
 

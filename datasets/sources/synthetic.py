@@ -145,6 +145,7 @@ class Synthetic(Source):
     citation = "ltbench"
     preset = "quick"
     default_n_max = 800
+    needs_folder = False
     revision = _VERSION
 
     def __init__(self, root: Path | None = None, difficulty: str = _DEFAULT_DIFFICULTY) -> None:

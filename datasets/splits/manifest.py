@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
-import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +16,7 @@ import pandas as pd
 from ltbench.datasets.base import Source
 from ltbench.datasets.splits.longtail import PARTS
 from ltbench.errors import UserError
+from ltbench.files import file_hash, replacing
 from ltbench.registry import unknown
 
 COLUMNS = ("id", "label", "class", "lesion", "part")
@@ -94,7 +93,7 @@ class Manifest:
         UserError : as `read`, or the file was changed since it was written
         """
         try:
-            found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            found = file_hash(Path(path))
         except OSError as error:
             raise UserError(f"cannot read the split {path}: {error.strerror}") from error
         if found != digest:
@@ -122,17 +121,9 @@ class Manifest:
         ------
         UserError : the folder is missing or not writable, or the disk is full
         """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
-            try:
-                with temporary.open("xb") as file:
-                    file.write(self.csv)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with replacing(Path(path), durable=True) as file:
+                file.write(self.csv)
         except OSError as error:
             raise UserError(f"cannot write the split {path}: {error.strerror}") from error
 

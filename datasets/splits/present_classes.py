@@ -30,6 +30,7 @@ def without_absent_classes(source: Source) -> Source:
     numbers[kept] = np.arange(len(kept))
     reduced.labels = numbers[source.labels]
     reduced.class_names = tuple(source.class_names[label] for label in kept)
+    reduced.special_classes = tuple(name for name in source.special_classes if name in reduced.class_names)
     if source.groups is not None:
         reduced.groups = {
             group: tuple(int(numbers[label]) for label in labels if numbers[label] >= 0)

@@ -55,6 +55,8 @@ BAD = {
     "--split official": "--test-per-class and --val-per-class would have no effect at --split official",
     "--ratio 1e9": "ratio",
     "--trials 0": "--trials must be from 1",
+    "--trial -1": "--trial must be from 0",
+    "--trial 1 --trials 2": "not allowed with",
     "--trials two": "--trials",
     "--jobs 0": "--jobs must be",
     "--seed -1": "--seed must be",
@@ -366,3 +368,12 @@ def test_two_processes_share_a_results_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "results").glob("*/*/trial*/result.json"):
         assert json.loads(path.read_text())["schema"] == records.SCHEMA
     shutil.rmtree(tmp_path / "results")
+
+
+def test_only_the_trials_that_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "available_cores", lambda: 1)  # no processes for decoding
+    assert (
+        run.main([*TINY, "--method", "ce", "--trial", "2", "0", "--epochs", "1", "--out", str(tmp_path / "results")])
+        == 0
+    )
+    assert sorted(path.parent.name for path in tmp_path.rglob("result.json")) == ["trial0", "trial2"]

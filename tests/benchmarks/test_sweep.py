@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from wandb_server import WandbServer, serving
 
 import ltbench
 from ltbench.benchmarks import run, sweep
@@ -248,23 +249,18 @@ def test_bad_input_is_one_line(
 def test_registering_tells_how_to_start_an_agent(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import wandb
-
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     arguments = ["create", *GRID, "--register", "--file", str(tmp_path / "sweep.yaml")]
-    for name in ("WANDB_SILENT", "WANDB_ERROR_REPORTING"):  # set by what is tested, and gone after it
-        monkeypatch.setenv(name, "true")
-    monkeypatch.setattr(wandb, "sweep", lambda definition, project: f"of-a-{definition['method']}")
-    assert sweep.main(arguments) == 0
-    assert "wandb agent ltbench/of-a-grid" in capsys.readouterr().out
-
-    def broken(definition: Any, project: str) -> str:
-        raise wandb.Error("no network")
-
-    monkeypatch.setattr(wandb, "sweep", broken)
-    assert sweep.main(arguments) == 2
-    assert "did not register the sweep (Error: no network)" in capsys.readouterr().err
+    with serving(WandbServer()) as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        assert sweep.main(arguments) == 0
+    assert "wandb agent ltbench/abc" in capsys.readouterr().out
+    with serving(WandbServer(code=401)) as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        assert sweep.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: W&B did not register the sweep (")
 
 
 def test_help_answers_without_heavy_imports() -> None:
