@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 _MARK = re.compile(r"^<!-- generated: (\w+)(?: (\S+))? -->$", re.MULTILINE)
-_DETAIL = re.compile(r"^(?:Source|Cost|Status|Licence): .+\n?", re.MULTILINE)
 _TOPIC = re.compile(r"^((?:Defaults|Differs|Options|Avoided here)[^:]*:)")
 _ITEM = re.compile(r"(?:\d+\.|-) ")
 _SECTIONS = ("Attributes", "Parameters", "Raises", "Examples", "Returns", "Yields", "Notes")
@@ -78,7 +77,7 @@ def method_page(name: str) -> str:
             _idea(registry.summary(name)),
             _table(["", ""], facts.items()),
             "## Description",
-            _body(registry.docstring(name)),
+            _body(registry.docstring(name), registry.details(name)),
             "## Hyper-parameters",
             _table(HYPERPARAMETER_HEADERS, rows, code=(0,)) if rows else "None.",
             f"```sh\npython benchmarks/run.py --method {name} --ratio 100\n```",
@@ -107,7 +106,7 @@ def dataset_page(name: str) -> str:
             f"# {name}",
             _idea(registry.summary(name)),
             _table(["", ""], [(key, text) for key, text in facts.items() if text]),
-            _body(registry.docstring(name)),
+            _body(registry.docstring(name), registry.details(name)),
             *(["## Options", _table(["--dataset-option", "meaning"], options)] if options else []),
             "## Defaults",
             _table(["", ""], default.items()),
@@ -242,9 +241,11 @@ def _registered(section: str) -> list[str]:
     return importlib.import_module(f"ltbench.{section}").registry.available()
 
 
-def _body(docstring: str) -> str:
+def _body(docstring: str, facts: Iterable[str]) -> str:
     """Return a docstring without its first line and its lines of facts."""
-    return to_markdown(_DETAIL.sub("", docstring.partition("\n")[2])).strip("\n")
+    _, *lines = docstring.splitlines()
+    kept = [line for line in lines if line.partition(": ")[0] not in facts]
+    return to_markdown("\n".join(kept)).strip("\n")
 
 
 def _idea(summary: str) -> str:

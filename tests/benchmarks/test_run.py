@@ -1,4 +1,4 @@
-"""The command line: bad input is one line and code 2; the README's plug-in runs; signals; two processes at once."""
+"""The command line: bad input is one line and code 2; signals; two processes at once."""
 
 from __future__ import annotations
 
