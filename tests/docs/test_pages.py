@@ -18,7 +18,8 @@ from ltbench.benchmarks import run
 
 ROOT = Path(ltbench.__file__).parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-TINY = ["--ratio", "20", "--image-size", "16", "--epochs", "1", "--trials", "1", "--n-max", "60", "--jobs", "1"]
+TINY = ["--ratio", "20", "--image-size", "16", "--epochs", "1", "--trials", "1", "--jobs", "1"]
+TINY += ["--n-max", "60", "--val-per-class", "4", "--test-per-class", "5", "--device", "cpu"]
 _PASSES_ON = ("sweep", "reproduce")  # commands whose further options are those of run
 
 
@@ -100,16 +101,17 @@ def test_marks_are_replaced(page: Path, generated: ModuleType) -> None:
     assert "<!-- generated" not in generated.filled(page.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["margin", "brier"])
-def test_plugins_of_the_pages_train(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = ROOT / "docs" / "extending.md"
-    (code,) = (block for block in blocks(page, "python") if f'@register("{name}")' in block)
-    (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
-    (arguments,) = (line[1:] for line in command_lines(page) if f"{name}.py" in line)
-    arguments[arguments.index(f"{name}.py")] = str(tmp_path / f"{name}.py")
+def test_plugins_of_the_pages_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, names = ROOT / "docs" / "extending.md", ("margin", "brier")
+    arguments = ["--method", *names, "--set", "brier.scale=2", *TINY, "--out", str(tmp_path / "results")]
+    for name in names:
+        (code,) = (block for block in blocks(page, "python") if f'@register("{name}")' in block)
+        (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
+        arguments += ["--plugin", str(tmp_path / f"{name}.py")]
     try:
-        assert run.main([*arguments, *TINY, "--out", str(tmp_path / "results")]) == 0
+        assert run.main(arguments) == 0
     finally:
         for module in [key for key in sys.modules if key.startswith("ltbench_plugin_")]:
             del sys.modules[module]
-    assert f"\n| {name}" in capsys.readouterr().out.replace("**", "")
+    printed = capsys.readouterr().out
+    assert "| margin " in printed and "| brier (scale=2.0) " in printed
