@@ -1,10 +1,9 @@
-"""The command line: bad input is one line and code 2; the README's plug-in runs; signals; two processes at once."""
+"""The command line: bad input is one line and code 2; signals; two processes at once."""
 
 from __future__ import annotations
 
 import errno
 import json
-import re
 import shutil
 import signal
 import subprocess
@@ -305,18 +304,6 @@ def test_other_protocols_are_not_mixed_in(tmp_path: Path, capsys: pytest.Capture
     for style in ("github", "latex", "csv"):
         assert leaderboard.main(["--results", str(tmp_path / "results"), "--format", style]) == 0
         assert capsys.readouterr().out.count("protocol") == 2
-
-
-def test_readme_plugin_runs_and_shows_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = (ROOT / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    plugin = tmp_path / "brier.py"
-    plugin.write_text(code)
-    arguments = ["--method", "ce", "brier", "--plugin", str(plugin), "--set", "scale=2", "--trials", "1"]
-    command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), *TINY, *arguments, "--jobs", "2"]
-    done = subprocess.run([*command, "--out", str(tmp_path / "results")], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "brier (scale=2.0)" in done.stdout
 
 
 def test_help_and_list_import_nothing_heavy() -> None:
