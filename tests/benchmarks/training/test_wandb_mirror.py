@@ -203,8 +203,9 @@ sys.exit(guarded(trial))
 """
 CASES = {  # where the server stops to answer, or with what it answers; what is told
     "answers": (WandbServer(), None),
-    "broken": (WandbServer(code=500), " does not answer; `wandb sync "),
-    "refused": (WandbServer(code=401), "`wandb sync "),
+    "recovers": (WandbServer(codes=(500, 200)), None),
+    "broken": (WandbServer(codes=(500,)), " does not answer; `wandb sync "),
+    "refused": (WandbServer(codes=(401,)), "`wandb sync "),
     "agent": (WandbServer(hangs_at=""), "`wandb sync "),
     "end": (WandbServer(hangs_at='"exitcode"'), "TimeoutError: Timed out finishing run.; `wandb sync "),
     "late": (WandbServer(hangs_at="file_stream"), "no answer within 1 s; "),
@@ -238,7 +239,8 @@ def test_real_wandb_failing_anywhere_costs_a_line_and_leaves_no_process(make_spe
         lines = errors[case][:1] if case == "SIGTERM" else errors[case]
         assert len(lines) == (told is not None), case
         assert all(line.startswith("W&B: ") and told in line and "the records are kept in " in line for line in lines)
-    assert [_ours(row) for row in CASES["answers"][0].history()] == _expected_history(spec)
+    for case in ("answers", "recovers"):
+        assert [_ours(row) for row in CASES[case][0].history()] == _expected_history(spec)
 
 
 def _runs(mirror: int) -> bool:
