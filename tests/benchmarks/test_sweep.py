@@ -256,7 +256,7 @@ def test_registering_tells_how_to_start_an_agent(
         monkeypatch.setenv("WANDB_BASE_URL", address)
         assert sweep.main(arguments) == 0
     assert "wandb agent ltbench/abc" in capsys.readouterr().out
-    with serving(WandbServer(code=401)) as address:
+    with serving(WandbServer(codes=(401,))) as address:
         monkeypatch.setenv("WANDB_BASE_URL", address)
         assert sweep.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
