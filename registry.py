@@ -84,7 +84,7 @@ class Registry(Generic[Entry]):
                 if foreign or name in self._builtin() or self._loaded_plugins().get(name, path) != path:
                     raise UserError(f"plug-in {path} registers the taken {self.kind} name {name!r}; rename it")
                 self._plugins[name] = path
-            entry.name = name
+            entry.name = name  # type: ignore[attr-defined]  # declared by the base class of each kind
             self._entries[name] = entry
             return entry
 
