@@ -1,6 +1,6 @@
 """One HTML page that holds all of a results folder: tables, pictures, data, protocol. It needs no other file.
 
-    python benchmarks/report.py --results results --out report.html
+    ltbench report --results results --out report.html
 
 Its tables are the leaderboard's, sorted by a click on a header; without scripts only that is lost. The same records
 give the same page to the byte. Text that stands in records is escaped, and the page's own policy lets a browser load
@@ -18,13 +18,12 @@ import json
 import os
 import re
 import string
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.analysis.rendering import Cell, Table
-from ltbench.benchmarks.cli.command import Parser, guarded
+from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
 from ltbench.benchmarks.pages.parts import HEADINGS, Part, overlap_line, setting_parts, short_name, table_html
 
 if TYPE_CHECKING:
@@ -183,7 +182,7 @@ def _facts(setting: Setting, overview: Table) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parsed = Parser(prog="report.py", description="Write one HTML page with all of a results folder.")
+    parsed = Parser(prog=invocation("report"), description="Write one HTML page with all of a results folder.")
     parsed.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     parsed.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the results folder")
     parsed.add_argument("--published", action="store_true", help="also set the paper's numbers beside these")
@@ -203,7 +202,7 @@ def _main(options: argparse.Namespace) -> int:
     out = options.out or options.results / "report.html"
     records = list(find_records(options.results))
     if not records:
-        raise UserError(f"{options.results} holds no finished trial; run benchmarks/run.py first")
+        raise UserError(f"{options.results} holds no finished trial; run `ltbench run` first")
     _check_writable(out)
     write_bytes(out, report(records, options.results, published=options.published))
     print(out)
@@ -222,5 +221,4 @@ def _check_writable(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
-    sys.exit(main())
+    script(__file__)

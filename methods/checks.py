@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,15 @@ from torch import Tensor, nn
 
 from ltbench.benchmarks.analysis.records import read_predictions
 from ltbench.benchmarks.training.backbones import Backbones
+from ltbench.benchmarks.training.plan import plan, prepare
 from ltbench.benchmarks.training.protocol import Protocol, protocol_for
+from ltbench.benchmarks.training.request import Request
 from ltbench.benchmarks.training.trial import build_method, run_trial
-from ltbench.benchmarks.training.trial_spec import TrialSpec, configure_methods, trial_specs
-from ltbench.datasets.loading import SplitDataset, load
 from ltbench.methods.base import Batch, EpochReport, Method, Progress
 
 _COUNTS = np.array([3, 41, 1, 12, 20, 5, 7])  # not in order of frequency, a class of one image; no width is 7
 _BATCH = 14
+_SHORT: dict[str, Any] = {"epochs": 3, "patience": 3, "batch_size": 16, "precision": "fp32"}
 
 
 class _Killed(BaseException):
@@ -76,9 +78,7 @@ def check_method(
     AssertionError : what does not hold, in one line
     UserError : what the method refuses by itself
     """
-    protocol = protocol_for(
-        "quick", backbone=backbone, image_size=image_size, epochs=3, patience=3, batch_size=16, precision="fp32", seed=5
-    )
+    protocol = protocol_for("quick", backbone=backbone, image_size=image_size, **_SHORT)
     _check_predictions(_built(method, protocol, _COUNTS, hyperparameters))
     _check_losses(_built(method, protocol, _COUNTS, hyperparameters))
     _check_permutation(method, protocol, hyperparameters)
@@ -182,18 +182,23 @@ def _moved(values: Tensor, place: Tensor) -> Tensor:
 
 
 def _check_trials(method: type[Method], protocol: Protocol, hyperparameters: dict[str, Any], folder: Path) -> None:
-    dataset = load(
-        "synthetic",
-        ratio=60,
-        image_size=protocol.image_size,
+    changes = {name: getattr(protocol, name) for name in ("backbone", "image_size", *_SHORT)}
+    request = Request(
+        [method.name],
+        ratios=[60],
+        trials=[0],
+        hyperparameters=hyperparameters,
+        dataset="synthetic",
+        preset=protocol.preset,
+        protocol=changes,
         n_max=60,
         val_per_class=4,
         test_per_class=5,
-        seed=3,
-        cache=folder / "images",
+        device="cpu",
+        out=folder,
     )
-    dataset.store()
-    whole, killed = (_spec(method, dataset, protocol, hyperparameters, folder / name) for name in ("whole", "killed"))
+    (whole,) = prepare(plan(request))
+    killed = replace(whole, folder=whole.folder.with_name("killed"), cache=whole.cache.with_name("killed"))
     run_trial(whole)
     for _ in range(1000):
         try:
@@ -206,16 +211,6 @@ def _check_trials(method: type[Method], protocol: Protocol, hyperparameters: dic
         if one[name].tobytes() != other[name].tobytes():
             reason = f"a trial that was killed after every epoch ends with other {name}"
             raise AssertionError(f"{method.name}: {reason}; all that it keeps must be in its state")
-
-
-def _spec(
-    method: type[Method], dataset: SplitDataset, protocol: Protocol, hyperparameters: dict[str, Any], out: Path
-) -> TrialSpec:
-    (configured,) = configure_methods([method.name], hyperparameters, protocol, [dataset])
-    (spec,) = trial_specs(dataset, configured, protocol, trials=1, out=out)
-    spec.folder.mkdir(parents=True, exist_ok=True)
-    dataset.manifest.write(spec.folder.parent / "split.csv")
-    return spec
 
 
 def neutral_setting(name: str) -> dict[str, str] | None:
