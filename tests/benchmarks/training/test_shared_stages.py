@@ -56,7 +56,7 @@ HOOKS: dict[str, Callable[..., Any]] = {
     "on_epoch_end": forget,
 }
 LEFT = ("sampler", "transform", "optimizer")  # what the shared plain training leaves to the base class
-FIELDS = {name: HOOKS[name] for name in ("sampler", "transform", "optimizer", "loss", "predict")} | {"partner": in_order}
+FIELDS = {
     **{name: HOOKS[name] for name in ("sampler", "transform", "optimizer", "loss", "predict")},
     "partner": in_order,
 }
