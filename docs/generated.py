@@ -317,7 +317,7 @@ def _subparsers(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, subparser in action.choices.items():
-                yield f"{Path(parser.prog).stem} {name}", subparser
+                yield f"{Path(parser.prog.split()[-1]).stem} {name}", subparser
 
 
 def _paragraphs(text: str) -> list[str]:
