@@ -13,7 +13,22 @@ import pytest
 import ltbench
 
 ROOT = Path(ltbench.__file__).parent
-TINY = "--image-size 16 --n-max 30 --val-per-class 3 --test-per-class 4 --batch-size 16 --jobs 1 --device cpu".split()
+TINY = [
+    "--image-size",
+    "16",
+    "--n-max",
+    "30",
+    "--val-per-class",
+    "3",
+    "--test-per-class",
+    "4",
+    "--batch-size",
+    "16",
+    "--jobs",
+    "1",
+    "--device",
+    "cpu",
+]
 
 
 def _pip(*arguments: str) -> None:
