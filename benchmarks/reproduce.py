@@ -122,14 +122,15 @@ def _print_table(target: Target, plans: Sequence[run.Plan], options: argparse.Na
     from ltbench.benchmarks.analysis.records import Record, read_result
     from ltbench.benchmarks.analysis.rendering import render
     from ltbench.benchmarks.analysis.standings import settings_of
-    from ltbench.benchmarks.analysis.tables import TABLES
+    from ltbench.benchmarks.analysis.tables import tables_of
+    from ltbench.benchmarks.training.protocol import PRESETS
 
     paths = [spec.folder / "result.json" for planned in plans for spec in planned.specs]
     settings = settings_of(Record(path.parent, read_result(path)) for path in paths if path.exists())
-    tables = TABLES[target.kind](settings)
+    tables = tables_of(target.kind, settings)
     if tables:
         print("\n" + render(tables, options.format))
-    printed = [table for table in beside(settings) if target.table in set(table.frame["table"])]
+    printed = [table for table in beside(settings, PRESETS) if target.table in set(table.frame["table"])]
     if printed and options.format != "csv":
         print("\n" + render(printed, options.format))
 

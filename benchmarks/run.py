@@ -399,7 +399,7 @@ def _finished(spec: TrialSpec) -> str:
 
 def _print_leaderboards(planned: Plan, options: argparse.Namespace) -> None:
     """Print the tables of all records that share a setting with the plan: one of ratios where there are several."""
-    from ltbench.benchmarks.leaderboard import render_all
+    from ltbench.benchmarks.analysis.tables import render_all
 
     shared, others = comparable_records(planned, options.out)
     if shared:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ltbench.benchmarks.analysis.standings import Row
+    from ltbench.benchmarks.analysis.rows import Row
 
 _COLUMNS = 4
 

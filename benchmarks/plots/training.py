@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ltbench.benchmarks.analysis.records import Record
-    from ltbench.benchmarks.analysis.standings import Row
+    from ltbench.benchmarks.analysis.rows import Row
 
 _LABEL_GAP = 0.035
 """Share of the axis below which the names of two stages would overlap."""

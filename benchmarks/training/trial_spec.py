@@ -195,6 +195,6 @@ def described(dataset: SplitDataset) -> DataDescription:
         class_counts=tuple(counts),
         groups={name: tuple(members) for name, members in groups.items()},
         overlap={pair: SharedImages(**shared) for pair, shared in dataset.overlap.as_dict().items()},
-        special_classes=tuple(getattr(source, "special_classes", ())),
+        special_classes=source.special_classes,
         notes=tuple(dataset.notes),
     )
