@@ -234,7 +234,7 @@ def evaluate(
     All of `metric_labels`: micro top-1, mean per-class accuracy (over the classes with images), accuracy of each group
     (mean over its classes), the mean of the group means (the paper's "All" on ISIC-Archive-LT), macro-F1 (over the
     classes with images), macro one-vs-rest AUROC and AUPRC (average precision), expected and class-wise calibration
-    error (15 bins), cross-entropy, and of each special class the sensitivity at 90 and 95 % specificity, one against the rest.
+    error (15 bins), cross-entropy, and of each special class the sensitivity at 90 and 95 % specificity.
     Further `per_class_accuracy` [K] with Wilson's 95 % `per_class_interval` [K][2] and `per_class_count` [K],
     `confusion` [K][K] (rows: true class), and `undefined`: for each metric that is NaN, in whole or for a class, why.
 
