@@ -1,4 +1,8 @@
-"""The one exception that means: the user can mend this."""
+"""What is wrong with input or environment, in one line: the exception of the whole suite, and errors of the system."""
+
+from __future__ import annotations
+
+import errno
 
 
 class UserError(ValueError):
@@ -7,3 +11,10 @@ class UserError(ValueError):
     The command line prints the message on one line of stderr and exits with code 2; a program that uses
     ltbench as a library catches it as a `ValueError`.
     """
+
+
+def os_error_line(error: OSError) -> str:
+    """Return what the operating system refused, on which file, and what to do."""
+    where = f": {error.filename}" if error.filename else ""
+    advice = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend it"
+    return f"{error.strerror or error}{where}; {advice} and run the same command again, what is done is kept"

@@ -6,10 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ltbench.benchmarks.analysis.rendering import Cell
 from ltbench.benchmarks.analysis.rows import ACCURACY, Row
 from ltbench.benchmarks.analysis.standings import Comparison
+
+
+def lines_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the lines of a table of numbers, by the names of its columns."""
+    return [{str(name): value for name, value in line.items()} for line in frame.to_dict("records")]
 
 
 def accuracy_numbers(row: Row, best: Comparison, baseline: Comparison) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ltbench.benchmarks.analysis.cells import (
     amount,
     delta_cell,
     difference_numbers,
+    lines_of,
     mean_sd,
     percent,
     percent_interval,
@@ -109,7 +110,7 @@ def overview(panel: Panel) -> Table:
             *(Cell(percent(own, name)) for name in shown_metrics),
             *(Cell(f"{own[name]:.0f}") for name in ("n", "images_seen", "train_seconds")),
         ]
-        for _, own in frame.iterrows()
+        for own in lines_of(frame)
     ]
     about = f"{_TESTED} {_BALANCED}" if balanced else _TESTED
     notes = [about, *_of_baseline(panel), *_caveats(rows, shown_metrics)]
@@ -123,7 +124,7 @@ def ratios(family: Family) -> Table:
         for ratio, panel in family.panels.items()
         for row, best, baseline in zip(panel.rows, *_comparisons(panel), strict=True)
     )
-    places = {(own["method"], own["ratio"]): own for _, own in frame.iterrows()}
+    places = {(own["method"], own["ratio"]): own for own in lines_of(frame)}
     # Methods that have all ratios come first: means over other ratios say nothing of each other.
     order = frame.groupby("method")[ACCURACY].agg(["count", "mean"])
     cells = []
@@ -168,7 +169,7 @@ def groups(panel: Panel) -> Table:
             Cell(percent_interval(own, GROUP_MEAN) + " ≈" * bool(own["tie"]), own[GROUP_MEAN] == best[GROUP_MEAN]),
             *(delta_cell(own), Cell(range_text(own["delta_low"], own["delta_high"])), Cell(str(own["n"]))),
         ]
-        for _, own in frame.iterrows()
+        for own in lines_of(frame)
     ]
     names = setting.data.class_names
     listed = [f"{name}: {', '.join(names[own] for own in members)}" for name, members in setting.data.groups.items()]
@@ -225,7 +226,7 @@ def _ablation(panel: Panel) -> Table:
         for row, best, baseline in zip(panel.rows, *_comparisons(panel), strict=True)
     )
     columns = sorted(frame[ABLATION_COLUMN].unique(), key=lambda name: (name != "none", name != "random", name))
-    places = {tuple(own[name] for name in (*ABLATION, ABLATION_COLUMN)): own for _, own in frame.iterrows()}
+    places = {tuple(own[name] for name in (*ABLATION, ABLATION_COLUMN)): own for own in lines_of(frame)}
     cells = []
     for place in sorted({place[:-1] for place in places}):
         found = [places.get((*place, column)) for column in columns]
@@ -244,7 +245,7 @@ def per_class(panel: Panel) -> Table:
     cells = [
         [
             Cell(row.name),
-            *(Cell(percent_interval(own, "accuracy")) for _, own in numbers.iterrows()),
+            *(Cell(percent_interval(own, "accuracy")) for own in lines_of(numbers)),
             Cell(str(len(row.trials))),
         ]
         for row, numbers in zip(rows, by_row, strict=True)
@@ -287,7 +288,7 @@ def cost(panel: Panel) -> Table:
     )
     cells = [
         [Cell(own["method"]), *(Cell(amount(own, name)) for name in COSTS), Cell(str(own["n"]))]
-        for _, own in frame.iterrows()
+        for own in lines_of(frame)
     ]
     devices = sorted({record.result.device for row in panel.rows for record in row.records})
     about = (
@@ -391,7 +392,7 @@ def _metric_cells(frame: pd.DataFrame, names: Sequence[str]) -> list[list[Cell]]
             ),
             Cell(str(own["n"])),
         ]
-        for _, own in frame.iterrows()
+        for own in lines_of(frame)
     ]
 
 

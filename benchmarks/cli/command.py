@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from ltbench.errors import UserError
+from ltbench.errors import UserError, os_error_line
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
@@ -51,13 +50,6 @@ def guarded(body: Callable[[], int], *, hint: str = "") -> int:
     finally:
         signal.signal(signal.SIGTERM, previous)
     return EXIT_BAD_INPUT
-
-
-def os_error_line(error: OSError) -> str:
-    """Return what the operating system refused, on which file, and what to do."""
-    where = f": {error.filename}" if error.filename else ""
-    advice = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend it"
-    return f"{error.strerror or error}{where}; {advice} and run the same command again, what is done is kept"
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -15,10 +15,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ltbench.benchmarks.cli.command import os_error_line
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.benchmarks.training.trial_spec import TrialSpec
-from ltbench.errors import UserError
+from ltbench.errors import UserError, os_error_line
 from ltbench.processes import ctrl_c_ignored, prepare_worker, worker_context
 
 _RETRY_SECONDS = 1.0

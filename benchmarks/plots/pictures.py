@@ -88,8 +88,7 @@ def _pictures_of_row(kinds: set[str], row: Row, reference: Row | None, results: 
         drawn["confusion"] = partial(accuracy.confusion, row)
     if "story" in kinds and story.has_story(first):
         drawn["story"] = partial(story.story, first, row.name)
-        draw = partial(story.story_montage, first, row.name)
-        drawn["story-images"] = partial(_with_images, first, results, draw)
+        drawn["story-images"] = partial(_with_images, first, results, partial(story.story_montage, first, row.name))
     for kind, draw in drawn.items():
         yield Picture(f"{kind}-{stem}", draw, kind, row)
 
