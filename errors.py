@@ -1,4 +1,4 @@
-"""What is wrong with input or environment, in one line: the exception of the whole suite, and errors of the system."""
+"""The one exception that means: the user can mend this; and the line for what the operating system refused."""
 
 from __future__ import annotations
 

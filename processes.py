@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
-from typing import TypeVar
+from multiprocessing.process import BaseProcess
+from types import ModuleType
+from typing import Any, TypeVar
 
 from ltbench.files import Progress
 
@@ -29,18 +32,52 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+_START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+_Context: Any = type(multiprocessing.get_context(_START_METHOD))
+
+
+class _Worker(_Context.Process):
+    """A process that does not import the user's main program again.
+
+    A script without `if __name__ == "__main__"` would otherwise begin anew in each of its workers.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> Any:
+        with _starting, _main_program_hidden():
+            return _Context.Process._Popen(process_obj)
+
+
+class _WorkerContext(_Context):
+    Process = _Worker
+
+
+_starting = threading.Lock()
+
+
+@contextmanager
+def _main_program_hidden() -> Iterator[None]:
+    """Let `multiprocessing` find an empty main program, of which it then imports nothing."""
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
+
+
 def worker_context() -> BaseContext:
     """Return the way in which worker processes are started: a server that forks them, where there is one.
 
-    The server imports heavy modules once; see `preload`. Where the system cannot fork, each worker starts anew.
+    The server imports heavy modules once; see `preload`. Where the system cannot fork, each worker starts anew. No
+    worker imports the main program: what is sent to it must be defined elsewhere.
     """
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    return multiprocessing.get_context(method)
+    return _WorkerContext()
 
 
 def preload(modules: Sequence[str]) -> None:
     """Let the server of worker processes import modules now, beside what this process does meanwhile."""
-    if worker_context().get_start_method() == "forkserver":
+    if _START_METHOD == "forkserver":
         from multiprocessing.forkserver import ensure_running, set_forkserver_preload
 
         set_forkserver_preload(list(modules))

@@ -1,6 +1,6 @@
 """Simulate how often the intervals hold the truth, and how often the paired test sees what is not there.
 
-    python benchmarks/coverage.py --replicates 1000
+    ltbench coverage --replicates 1000
 
 Beside the intervals of `comparison.py` stand the percentile bootstrap over trials and images, which draws both with
 replacement, images within their class, and Student's t over the trials' means alone, which takes the images as given.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +22,7 @@ import numpy as np
 from scipy.special import expit, logit, stdtrit
 
 from ltbench.benchmarks.analysis.intervals import image_weights, interval, paired_difference
-from ltbench.benchmarks.cli.command import Parser, guarded
+from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
 
 SIZES = {
     "8 x 100": (100,) * 8,
@@ -180,7 +179,7 @@ def _quadrature() -> tuple[np.ndarray, np.ndarray]:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parsed = Parser(prog="coverage.py", description=__doc__.partition("\n")[0])
+    parsed = Parser(prog=invocation("coverage"), description=__doc__.partition("\n")[0])
     parsed.add_argument("--replicates", type=int, default=1000, metavar="N", help="data sets a regime; default: 1000")
     parsed.add_argument("--trials", type=int, nargs="+", default=TRIALS, metavar="T", help="default: 1 2 3 5 10")
     parsed.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="test sets; default: all")
@@ -214,5 +213,4 @@ def _main(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
-    sys.exit(main())
+    script(__file__)

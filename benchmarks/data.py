@@ -1,10 +1,10 @@
 """Datasets: what there is, how to get it, whether it is whole, and what its splits leak.
 
-    python benchmarks/data.py list
-    python benchmarks/data.py info isic2019 --data-root DIR
-    python benchmarks/data.py download medmnist --data-root DIR --accept-licence
-    python benchmarks/data.py verify isic2019 --data-root DIR [--create]
-    python benchmarks/data.py audit isic2019 --data-root DIR --split lesion --ratio 100
+    ltbench data list
+    ltbench data info isic2019 --data-root DIR
+    ltbench data download medmnist --data-root DIR --accept-licence
+    ltbench data verify isic2019 --data-root DIR [--create]
+    ltbench data audit isic2019 --data-root DIR --split lesion --ratio 100
 
 `audit` needs labels and metadata alone: it draws the split from all images that the tables list, with `--allow-missing`
 from those that are there, and looks into those images that are there.
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltbench.benchmarks.cli.command import EXIT_BAD_INPUT, Parser, guarded
+from ltbench.benchmarks.cli.command import EXIT_BAD_INPUT, Parser, guarded, invocation, script
 from ltbench.errors import UserError
 from ltbench.processes import available_cores
 
@@ -34,7 +34,7 @@ EXIT_LEAKS = 1
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parsed = Parser(prog="data.py", description=__doc__.partition("\n")[0])
+    parsed = Parser(prog=invocation("data"), description=__doc__.partition("\n")[0])
     commands = parsed.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="all datasets")
     _add_command(commands, "info", "everything about one dataset, with class counts where it is on disk")
@@ -249,11 +249,11 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _split(source: Source, options: argparse.Namespace) -> tuple[Manifest, dict[str, Any]]:
     """Return the split that the options mean, and its name, ratio and seed."""
-    from ltbench.benchmarks.run import n_max_value, ratio_values
+    from ltbench.benchmarks.training.request import n_max_value, ratio_values
     from ltbench.datasets.checks.audit import declared_split
     from ltbench.datasets.loading import split_request
 
-    (asked,) = ratio_values(None if options.ratio is None else [options.ratio])
+    asked = ratio_values(options.ratio)[0] if options.ratio is not None else None
     n_max, held_out = n_max_value(options.n_max), (options.val_per_class, options.test_per_class)
     request = split_request(source, options.split, options.split_dir, asked, n_max, *held_out)
     manifest = declared_split(source, **request, seed=options.seed, allow_missing=options.allow_missing)
@@ -271,7 +271,7 @@ def _source(options: argparse.Namespace) -> Source:
 
 
 def _assigned(options: argparse.Namespace) -> dict[str, str]:
-    from ltbench.benchmarks.run import assignments
+    from ltbench.benchmarks.cli.arguments import assignments
 
     return assignments("--dataset-option", options.dataset_option)
 
@@ -283,5 +283,4 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
-    sys.exit(main())
+    script(__file__)

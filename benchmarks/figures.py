@@ -1,6 +1,6 @@
 """Figures: pictures made from the records of finished trials alone, PNG and SVG.
 
-python benchmarks/figures.py --results results --method ce flex --figure all --out figures
+ltbench figures --results results --method ce flex --figure all --out figures
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ltbench.benchmarks.cli.command import Parser, guarded
+from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
 from ltbench.benchmarks.plots.pictures import FIGURES, few_rows, pictures, save_pictures, setting_folders
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parsed = Parser(prog="figures.py", description="Draw the pictures of a results folder, PNG and SVG.")
+    parsed = Parser(prog=invocation("figures"), description="Draw the pictures of a results folder, PNG and SVG.")
     parsed.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     parsed.add_argument("--method", nargs="+", metavar="NAME", help="methods to draw; default: all")
     kinds = f"{', '.join(FIGURES)}, or all; default: all"
@@ -39,7 +39,7 @@ def _main(options: argparse.Namespace) -> int:
     kinds = FIGURES if "all" in options.figure else options.figure
     records = list(find_records(options.results))
     if not records:
-        raise UserError(f"{options.results} holds no finished trial; run benchmarks/run.py first")
+        raise UserError(f"{options.results} holds no finished trial; run `ltbench run` first")
     settings = settings_of(records)
     known = {name for setting in settings for row in setting.rows for name in (row.name, row.result.method)}
     _check("method", options.method or (), sorted(known))
@@ -77,5 +77,4 @@ def _check(kind: str, names: Iterable[str], known: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
-    sys.exit(main())
+    script(__file__)

@@ -1,8 +1,8 @@
 """Leaderboards: tables made from the records of finished trials alone.
 
-    python benchmarks/leaderboard.py --results results --table ratios --format latex
-    python benchmarks/leaderboard.py --method ce flex --ratio 100 --table metrics
-    python benchmarks/leaderboard.py --published
+    ltbench leaderboard --results results --table ratios --format latex
+    ltbench leaderboard --method ce flex --ratio 100 --table metrics
+    ltbench leaderboard --published
 
 Every number is computed anew from the trials' saved predictions. Only trials of the same data, split and protocol
 share a table; what is kept apart is told.
@@ -11,13 +11,12 @@ share a table; what is kept apart is told.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.analysis.rendering import FORMATS, KINDS, render
-from ltbench.benchmarks.cli.command import Parser, guarded
+from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.analysis.records import Record
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parsed = Parser(prog="leaderboard.py", description="Print tables of a results folder.")
+    parsed = Parser(prog=invocation("leaderboard"), description="Print tables of a results folder.")
     parsed.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     parsed.add_argument(
         "--table", default="overview", metavar="NAME", help=f"{', '.join(KINDS)}; default: overview, of each ratio"
@@ -57,12 +56,12 @@ def _main(options: argparse.Namespace) -> int:
     there = options.results.is_dir() or not options.published
     records = list(find_records(options.results)) if there else []
     if not records and not options.published:
-        raise UserError(f"{options.results} holds no finished trial; run benchmarks/run.py first")
+        raise UserError(f"{options.results} holds no finished trial; run `ltbench run` first")
     if records:
         records = _selected(records, options)
     text = _published(records, options.format) if options.published else _tables(records, options)
     if not text:
-        raise UserError(f"{options.results} holds no trial for this table; see benchmarks/reproduce.py")
+        raise UserError(f"{options.results} holds no trial for this table; see `ltbench reproduce`")
     print(text)
     return 0
 
@@ -70,7 +69,7 @@ def _main(options: argparse.Namespace) -> int:
 def _selected(records: Sequence[Record], options: argparse.Namespace) -> list[Record]:
     """Return the records that `--dataset`, `--ratio`, `--method` and `--protocol` leave."""
     from ltbench.benchmarks.analysis.records import select
-    from ltbench.benchmarks.run import ratio_values
+    from ltbench.benchmarks.training.request import ratio_values
     from ltbench.errors import UserError
 
     ratios = None if options.ratio is None else ratio_values(options.ratio)
@@ -98,5 +97,4 @@ def _published(records: Sequence[Record], style: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
-    sys.exit(main())
+    script(__file__)

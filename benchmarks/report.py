@@ -1,22 +1,21 @@
 """One HTML page that holds all of a results folder: tables, pictures, data, protocol. It needs no other file.
 
-python benchmarks/report.py --results results --out report.html
+ltbench report --results results --out report.html
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltbench.benchmarks.cli.command import Parser, guarded
+from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parsed = Parser(prog="report.py", description="Write one HTML page with all of a results folder.")
+    parsed = Parser(prog=invocation("report"), description="Write one HTML page with all of a results folder.")
     parsed.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     parsed.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the results folder")
     parsed.add_argument("--published", action="store_true", help="also set the paper's numbers beside these")
@@ -38,7 +37,7 @@ def _main(options: argparse.Namespace) -> int:
     out = options.out or options.results / "report.html"
     records = list(find_records(options.results))
     if not records:
-        raise UserError(f"{options.results} holds no finished trial; run benchmarks/run.py first")
+        raise UserError(f"{options.results} holds no finished trial; run `ltbench run` first")
     _check_writable(out)
     write_bytes(out, report(records, options.results, presets=PRESETS if options.published else None))
     print(out)
@@ -57,5 +56,4 @@ def _check_writable(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
-    sys.exit(main())
+    script(__file__)

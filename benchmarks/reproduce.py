@@ -1,11 +1,11 @@
 """Run what a table of the paper needs and is not done yet, then print that table.
 
-    python benchmarks/reproduce.py table1 --dry-run
-    python benchmarks/reproduce.py table3 --data-root PATH
-    python benchmarks/reproduce.py table1 --dataset synthetic --trials 2
+    ltbench reproduce table1 --dry-run
+    ltbench reproduce table3 --data-root PATH
+    ltbench reproduce table1 --dataset synthetic --trials 2
 
 table1: methods at three ratios; table2: groups of ISIC-Archive-LT; table3: ablation of Flexible Sampling; figure3:
-accuracy of each class. Further options are run.py's. --dry-run lists the runs: done, missing, estimated time.
+accuracy of each class. --dry-run lists the runs: done, missing, estimated time.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from ltbench.benchmarks import run
-from ltbench.benchmarks.cli.command import Parser, guarded
+from ltbench.benchmarks.cli.arguments import add_output, add_request, assignments, check_format, request_from
+from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
+from ltbench.benchmarks.training.request import Request
 from ltbench.errors import UserError
 from ltbench.registry import unknown
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.analysis.records import Record, Result
-    from ltbench.benchmarks.training.trial_spec import TrialSpec
+    from ltbench.benchmarks.training.plan import Plan, PlannedRow
 
 _FIGURE_METHODS = ("ce", "rw", "flex")
 
@@ -38,20 +38,20 @@ class Target:
     ----------
     table : number of the paper's table, from whose rows the runs follow; None: `methods`
     kind : the table of leaderboard.py that shows it
-    defaults : options of run.py that the user's own come after
+    defaults : fields of the request that options come after
     """
 
     table: int | None
     kind: str
-    defaults: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     methods: tuple[str, ...] = ()
 
 
-_ARCHIVE = ("--dataset", "isic_archive", "--ratio", "natural")
+_ARCHIVE = {"dataset": "isic_archive", "ratios": ("natural",)}
 TARGETS: Mapping[str, Target] = {
-    "table1": Target(1, "ratios", ("--ratio", "100", "200", "500")),
+    "table1": Target(1, "ratios", {"ratios": (100, 200, 500)}),
     "table2": Target(2, "groups", _ARCHIVE),
-    "table3": Target(3, "ablation", ("--ratio", "100")),
+    "table3": Target(3, "ablation", {"ratios": (100,)}),
     "figure3": Target(None, "per-class", _ARCHIVE, _FIGURE_METHODS),
 }
 
@@ -70,10 +70,10 @@ def variants(target: Target) -> list[tuple[list[str], list[str]]]:
     return [(list(dict.fromkeys(methods)), changed.split()) for changed, methods in needed.items()]
 
 
-def commands(target: Target, others: Sequence[str]) -> list[list[str]]:
-    """Return the arguments of run.py that a target needs, one list for each choice of hyper-parameters."""
+def requests(target: Target, options: argparse.Namespace) -> list[Request]:
+    """Return the requests that a target needs, one for each choice of hyper-parameters."""
     return [
-        [*target.defaults, *others, "--method", *methods, *(["--set", *changed] if changed else [])]
+        request_from(options, {**target.defaults, "methods": methods, "hyperparameters": assignments("--set", changed)})
         for methods, changed in variants(target)
     ]
 
@@ -81,69 +81,75 @@ def commands(target: Target, others: Sequence[str]) -> list[list[str]]:
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parsed = Parser(
-        prog="reproduce.py",
+        prog=invocation("reproduce"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parsed.add_argument("target", metavar="|".join(TARGETS), help="what to reproduce")
+    add_request(parsed)
+    add_output(parsed)
     return parsed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is missing and print the table; return the exit code, as run.py does."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    again = f"python benchmarks/reproduce.py {shlex.join(arguments)}"
-    return guarded(lambda: _main(*parser().parse_known_args(arguments)), hint=f"; resume with: {again}")
+    """Run what is missing and print the table; return the exit code, as `ltbench run` does."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    again = f"{invocation('reproduce')} {shlex.join(arguments)}"
+    return guarded(lambda: _main(parser().parse_args(arguments)), hint=f"; resume with: {again}")
 
 
-def _main(named: argparse.Namespace, others: list[str]) -> int:
-    if named.target not in TARGETS:
-        raise unknown("target", named.target, TARGETS)
-    target = TARGETS[named.target]
-    chosen = {word.partition("=")[0] for word in others} & {"--method", "--set", "--list"}
+def _main(options: argparse.Namespace) -> int:
+    if options.target not in TARGETS:
+        raise unknown("target", options.target, TARGETS)
+    chosen = [option for option, name in (("--method", "methods"), ("--set", "set")) if name in options]
     if chosen:
-        raise UserError(f"reproduce.py chooses {' and '.join(sorted(chosen))} itself; use run.py")
-    requests = [run.parser().parse_args(arguments) for arguments in commands(target, others)]
-    plans = [run.plan(options) for options in requests]
-    print(f"{named.target}, data: {plans[0].datasets[0].source.title}", flush=True)
-    print(_listed(plans, _known(plans, requests[0].out)), flush=True)
-    if requests[0].dry_run:
+        raise UserError(f"reproduce chooses {' and '.join(chosen)} itself; use {invocation('run')}")
+    check_format(options.format)
+    from ltbench.benchmarks.cli.outcomes import report_outcomes
+    from ltbench.benchmarks.executors.execution import execute
+    from ltbench.benchmarks.training.plan import plan
+
+    target = TARGETS[options.target]
+    plans = [plan(request) for request in requests(target, options)]
+    print(f"{options.target}, data: {plans[0].datasets[0].source.title}", flush=True)
+    print(_listed(plans, _known(plans)), flush=True)
+    if options.dry_run:
         return 0
-    worst = 0
-    for planned, options in zip(plans, requests, strict=True):
-        worst = run.execute(planned, options) or worst
-    _print_table(target, plans, requests[0])
-    return worst
+    codes = [report_outcomes(execute(planned)) for planned in plans]
+    _print_table(target, plans, options.format)
+    return next((code for code in reversed(codes) if code), 0)
 
 
-def _print_table(target: Target, plans: Sequence[run.Plan], options: argparse.Namespace) -> None:
+def _print_table(target: Target, plans: Sequence[Plan], style: str) -> None:
     from ltbench.benchmarks.analysis.published import beside
-    from ltbench.benchmarks.analysis.records import Record, read_result
     from ltbench.benchmarks.analysis.rendering import render
+    from ltbench.benchmarks.analysis.results import Results
     from ltbench.benchmarks.analysis.standings import settings_of
     from ltbench.benchmarks.analysis.tables import tables_of
     from ltbench.benchmarks.training.protocol import PRESETS
 
-    paths = [spec.folder / "result.json" for planned in plans for spec in planned.specs]
-    settings = settings_of(Record(path.parent, read_result(path)) for path in paths if path.exists())
+    done = Results.of_trials(folder for planned in plans for folder in planned.trial_folders())
+    settings = settings_of(done.records)
     tables = tables_of(target.kind, settings)
     if tables:
-        print("\n" + render(tables, options.format))
+        print("\n" + render(tables, style))
     printed = [table for table in beside(settings, PRESETS) if target.table in set(table.frame["table"])]
-    if printed and options.format != "csv":
-        print("\n" + render(printed, options.format))
+    if printed and style != "csv":
+        print("\n" + render(printed, style))
 
 
-def _known(plans: Sequence[run.Plan], results: Path) -> list[Record]:
+def _known(plans: Sequence[Plan]) -> list[Record]:
     """Return the records under the settings of some plans."""
-    if not results.is_dir():
+    from ltbench.benchmarks.executors.execution import related
+
+    if not plans[0].request.out.is_dir():
         return []
-    found = [record for planned in plans for record in run.comparable_records(planned, results)[0]]
+    found = [record for planned in plans for record in related(planned)[0].records]
     return list({record.folder: record for record in found}.values())
 
 
-def _listed(plans: Sequence[run.Plan], records: Sequence[Record]) -> str:
+def _listed(plans: Sequence[Plan], records: Sequence[Record]) -> str:
     """Return the list of runs: how many trials are done and missing, and the time that the missing ones may take."""
     from tabulate import tabulate
 
@@ -152,16 +158,14 @@ def _listed(plans: Sequence[run.Plan], records: Sequence[Record]) -> str:
     lines, left = [], 0.0
     rate = _Rate(plans[0], records)
     for planned in plans:
-        rows: dict[tuple[str, float], list[TrialSpec]] = {}
-        for spec in planned.specs:
-            label = " ".join([spec.method, *(f"{name}={value}" for name, value in spec.changed.items())])
-            rows.setdefault((label, spec.data.ratio), []).append(spec)
-        for (label, ratio), specs in rows.items():
-            missing = [spec for spec in specs if not is_done(spec.folder)]
-            each, basis = rate.seconds(specs[0]) if missing else (0.0, "")
-            left += each * len(missing) / planned.jobs
+        numbers = planned.request.trial_numbers
+        for row in planned.rows:
+            label = " ".join([row.method.name, *(f"{name}={value}" for name, value in row.method.changed.items())])
+            missing = sum(not is_done(row.trial_folder(trial)) for trial in numbers)
+            each, basis = rate.seconds(row) if missing else (0.0, "")
+            left += each * missing / planned.jobs
             shown = _duration(each) if missing else ""
-            lines.append([label, f"{ratio:g}", len(specs) - len(missing), len(missing), shown, basis])
+            lines.append([label, f"{row.dataset.ratio:g}", len(numbers) - missing, missing, shown, basis])
     headers = ["run", "ratio", "done", "missing", "a trial", "estimated from"]
     table = tabulate(lines, headers, tablefmt="github", disable_numparse=True)
     missing = sum(line[3] for line in lines)
@@ -172,19 +176,19 @@ def _listed(plans: Sequence[run.Plan], records: Sequence[Record]) -> str:
 class _Rate:
     """Estimates the seconds of a trial: from its own kind, else from others of its protocol, else by measuring."""
 
-    def __init__(self, planned: run.Plan, records: Sequence[Record]) -> None:
+    def __init__(self, planned: Plan, records: Sequence[Record]) -> None:
         self._planned, self._records = planned, records
         self._measured: float | None = None
 
-    def seconds(self, spec: TrialSpec) -> tuple[float, str]:
+    def seconds(self, row: PlannedRow) -> tuple[float, str]:
         """Return seconds of one trial, and from what they are known."""
-        images = sum(spec.data.class_counts)
-        alike = [record for record in self._records if _is_of(record.result, spec)]
+        images = int(row.dataset.class_counts.sum())
+        alike = [record for record in self._records if _is_of(record.result, row)]
         if alike:
-            own = [record for record in alike if record.result.data.ratio == spec.data.ratio]
+            own = [record for record in alike if record.result.data.ratio == row.dataset.ratio]
             each = [_seconds_per_image(record) * images for record in own or alike]
             return sum(each) / len(each), "done trials of this run" if own else "its trials at other ratios, by images"
-        full = images * spec.protocol.epochs
+        full = images * self._planned.protocol.epochs
         others = [record.result.cost for record in self._records]
         if others:
             rate = sum(each.train_seconds for each in others) / sum(each.images_seen for each in others)
@@ -206,8 +210,8 @@ def _seconds_per_image(record: Record) -> float:
     return record.result.cost.train_seconds / sum(record.result.data.class_counts)
 
 
-def _is_of(result: Result, spec: TrialSpec) -> bool:
-    return result.method == spec.method and result.hyperparameters == dict(spec.hyperparameters)
+def _is_of(result: Result, row: PlannedRow) -> bool:
+    return result.method == row.method.name and result.hyperparameters == dict(row.method.hyperparameters)
 
 
 def _duration(seconds: float) -> str:
@@ -216,11 +220,5 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def program() -> NoReturn:
-    """Run the command of this process and end it."""
-    sys.exit(main())
-
-
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
-    program()
+    script(__file__)

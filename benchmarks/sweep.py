@@ -1,10 +1,10 @@
-"""Write a grid or a search as a W&B sweep whose jobs are calls of run.py, or run the grid without W&B.
+"""Write a grid or a search as a W&B sweep whose jobs are runs of one trial, or run the grid without W&B.
 
-    python benchmarks/sweep.py create --method ce flex --ratio 100 500 --trials 5
-    python benchmarks/sweep.py create --method ldam focal --search bayes --budget 20 --register
-    python benchmarks/sweep.py run --method ce flex --ratio 100 500 --trials 5
+    ltbench sweep create --method ce flex --ratio 100 500 --trials 5
+    ltbench sweep create --method ldam focal --search bayes --budget 20 --register
+    ltbench sweep run --method ce flex --ratio 100 500 --trials 5
 
-Options that are not listed here are run.py's and go to every job.
+Options that are not listed here are those of `ltbench run` and go to every job.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ltbench.benchmarks import run
-from ltbench.benchmarks.cli.command import Parser, guarded
+from ltbench.benchmarks.cli.arguments import request_from
+from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
 from ltbench.benchmarks.training import wandb_mirror
+from ltbench.benchmarks.training.request import MAX_TRIALS, Ratio, Request, ratio_values
 from ltbench.errors import UserError
 from ltbench.registry import load_plugin, unknown
 
 SEARCHES = ("grid", "random", "bayes")
 _SET = "set."
-
-Ratio = float | str | None
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,42 @@ class Job:
     """
 
     method: str
-    ratio: Ratio
+    ratio: Ratio | None
     trial: int
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-def manifest(
+def grid_jobs(
     methods: Sequence[str], ratios: Sequence[Ratio], trials: int, choices: Mapping[str, Sequence[Any]]
 ) -> list[Job]:
     """Return the jobs of a grid.
 
     Parameters
     ----------
+    ratios : none stands for the dataset's own
     choices : values of hyper-parameters, by name
     """
-    settings = [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
-    return [Job(*job) for job in itertools.product(methods, ratios, range(trials), settings)]
+    return [Job(*job) for job in itertools.product(methods, ratios or (None,), range(trials), _combined(choices))]
+
+
+def grid_requests(
+    base: Request, methods: Sequence[str], ratios: Sequence[Ratio], trials: int, choices: Mapping[str, Sequence[Any]]
+) -> list[Request]:
+    """Return the requests that run the jobs of a grid, one for each combination of hyper-parameters.
+
+    Parameters
+    ----------
+    base : what all jobs share
+    """
+    own = {"methods": methods, "ratios": ratios, "trials": trials}
+    return [
+        replace(base, **own, hyperparameters={**base.hyperparameters, **combination})
+        for combination in _combined(choices)
+    ]
+
+
+def _combined(choices: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
 
 
 def grid_definition(
@@ -69,10 +89,10 @@ def grid_definition(
     choices: Mapping[str, Sequence[Any]],
     fixed: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the W&B sweep whose runs are the manifest's jobs; `fixed` are options of run.py for all of them."""
+    """Return the W&B sweep whose runs are the jobs of `grid_jobs`; `fixed` are options of `ltbench run` for all."""
     parameters = {
         "method": {"values": list(methods)},
-        **({} if None in ratios else {"ratio": {"values": list(ratios)}}),
+        **({"ratio": {"values": list(map(_whole, ratios))}} if ratios else {}),
         "trial": {"values": list(range(trials))},
         **{_SET + name: {"values": list(values)} for name, values in choices.items()},
     }
@@ -80,17 +100,17 @@ def grid_definition(
 
 
 def search_definition(
-    method: str, space: Mapping[str, Any], ratio: Ratio, search: str, budget: int, fixed: Sequence[str]
+    method: str, space: Mapping[str, Any], ratio: Ratio | None, search: str, budget: int, fixed: Sequence[str]
 ) -> dict[str, Any]:
     """Return the W&B sweep that searches a method's hyper-parameters with `budget` runs of trial 0."""
     parameters = {
         "method": {"value": method},
-        **({} if ratio is None else {"ratio": {"value": ratio}}),
+        **({} if ratio is None else {"ratio": {"value": _whole(ratio)}}),
         "trial": {"value": 0},
         **{_SET + name: dict(choice) for name, choice in space.items()},
     }
     # A search never ends by itself; a grid does, and a cap would count the attempts that were lost with a machine.
-    name = f"{search} search of {method}" + ("" if ratio is None else f", ratio {ratio}")
+    name = f"{search} search of {method}" + ("" if ratio is None else f", ratio {_whole(ratio)}")
     return _definition(search, name, parameters, fixed) | {"run_cap": budget}
 
 
@@ -98,8 +118,8 @@ def _definition(search: str, name: str, parameters: Mapping[str, Any], fixed: Se
     wandb = [] if any(word.partition("=")[0] == "--wandb" for word in fixed) else ["--wandb", "online"]
     return {
         "name": name,
-        "program": "benchmarks/sweep.py",
-        "command": ["${env}", "${interpreter}", "${program}", "job", *fixed, *wandb, "${args}"],
+        "program": "ltbench",  # run as a module, wherever it is installed
+        "command": ["${env}", "${interpreter}", "-m", "${program}", "sweep", "job", *fixed, *wandb, "${args}"],
         "method": search,
         "metric": {"name": wandb_mirror.SCORE, "goal": "maximize"},
         "parameters": dict(parameters),
@@ -125,30 +145,17 @@ def search_space(method: str) -> dict[str, dict[str, Any]]:
 
 
 def job_arguments(words: Sequence[str]) -> list[str]:
-    """Return the arguments for run.py of a job's line: `--set.NAME=VALUE`, as W&B writes it, becomes `--set`."""
+    """Return the arguments of `ltbench run` for a job's line: `--set.NAME=VALUE`, as W&B writes it, becomes `--set`."""
     prefix = f"--{_SET}"
     assigned = [word.removeprefix(prefix) for word in words if word.startswith(prefix)]
     others = [word for word in words if not word.startswith(prefix)]
     return [*others, "--set", *assigned] if assigned else others
 
 
-def grid_arguments(jobs: Sequence[Job]) -> Iterator[list[str]]:
-    """Yield the arguments for run.py that run a manifest: one call for each setting of the hyper-parameters."""
-    by_setting: dict[tuple[tuple[str, Any], ...], list[Job]] = {}
-    for job in jobs:
-        by_setting.setdefault(tuple(job.hyperparameters.items()), []).append(job)
-    for setting, own in by_setting.items():
-        arguments = ["--method", *dict.fromkeys(job.method for job in own)]
-        ratios = dict.fromkeys(str(job.ratio) for job in own if job.ratio is not None)
-        arguments += ["--ratio", *ratios] if ratios else []
-        arguments += ["--trial", *dict.fromkeys(str(job.trial) for job in own)]
-        yield [*arguments, "--set", *(f"{name}={value}" for name, value in setting)] if setting else arguments
-
-
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parsed = Parser(
-        prog="sweep.py",
+        prog=invocation("sweep"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -167,38 +174,46 @@ def parser() -> argparse.ArgumentParser:
     )
     parsed.add_argument("--search", default="grid", metavar="KIND", help="grid (default), or random or bayes")
     parsed.add_argument("--budget", type=int, metavar="N", help="runs of each method's search; default: 20")
-    parsed.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE.py", help="own methods")
     parsed.add_argument("--file", type=Path, default=Path("sweep.yaml"), metavar="FILE", help="default: sweep.yaml")
     parsed.add_argument("--register", action="store_true", help="also register the sweep with W&B; needs a key")
     return parsed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit code, as run.py does."""
+    """Run the command; return the exit code, as `ltbench run` does."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] == ["job"]:
         return run.main(job_arguments(arguments[1:]))
-    again = f"python benchmarks/sweep.py {shlex.join(arguments)}"
+    again = f"{invocation('sweep')} {shlex.join(arguments)}"
     return guarded(lambda: _main(*parser().parse_known_args(arguments)), hint=f"; resume with: {again}")
 
 
-def _main(options: argparse.Namespace, others: list[str]) -> int:
+def _main(options: argparse.Namespace, fixed: list[str]) -> int:
     if options.action not in ("create", "run"):
         raise unknown("action", options.action, ["create", "run"])
     if options.search not in SEARCHES:
         raise unknown("search", options.search, SEARCHES)
-    fixed = [*others, *(word for path in options.plugin for word in ("--plugin", str(path)))]
-    _refuse_unfit(run.parser().parse_args(fixed), options)
-    for plugin in options.plugin:
+    shared = run.parser().parse_args(fixed)
+    if "trials" in shared or shared.list is not None or shared.save_config is not None:
+        raise UserError("sweep takes no --trial, --list and --save-config; give --trials, or use run")
+    base = request_from(shared)
+    for plugin in base.plugins:
         load_plugin(plugin)
-    methods, ratios = run.method_names(options.method), _whole(run.ratio_values(options.ratio))
-    if options.search == "grid":
-        choices = _choices(options.set, methods)
-        if options.action == "run":
-            return _run_grid(manifest(methods, ratios, options.trials or 5, choices), fixed)
-        definitions = {options.file: grid_definition(methods, ratios, options.trials or 5, choices, fixed)}
-    else:
-        definitions = _searches(options, methods, ratios, fixed)
+    ratios = ratio_values(options.ratio)
+    _refuse_unfit(base, shared, options, ratios)
+    from ltbench.benchmarks.training.plan import method_names
+
+    methods, trials = method_names(options.method), options.trials or 5
+    if options.search != "grid":
+        return _create(options, _searches(options, methods, ratios, fixed))
+    choices = _choices(options.set, methods)
+    if options.action == "run":
+        return _run_grid(grid_requests(base, methods, ratios, trials, choices), shared)
+    return _create(options, {options.file: grid_definition(methods, ratios, trials, choices, fixed)})
+
+
+def _create(options: argparse.Namespace, definitions: Mapping[Path, Mapping[str, Any]]) -> int:
+    """Write sweeps, register them where that is asked for, and print how they are started."""
     if options.register:
         wandb_mirror.require("online")
     checked = {path: _checked(definition) for path, definition in definitions.items()}
@@ -208,39 +223,37 @@ def _main(options: argparse.Namespace, others: list[str]) -> int:
     for path, definition in definitions.items():
         by_hand = f"wandb sweep --project {_project()} {shlex.quote(str(path))}, then the wandb agent that it names"
         start = _register(definition) if options.register else by_hand
-        print(f"start on any machine, in this repository's root: {start}")
+        print(f"start on any machine where ltbench is installed: {start}")
     return 0
 
 
-def _refuse_unfit(fixed: argparse.Namespace, options: argparse.Namespace) -> None:
+def _refuse_unfit(
+    base: Request, shared: argparse.Namespace, options: argparse.Namespace, ratios: Sequence[Ratio]
+) -> None:
     """Refuse now what would fail in every job, as far as no data are needed to know it."""
-    from ltbench.benchmarks.training.protocol import Protocol, protocol_for
+    from ltbench.benchmarks.training.protocol import protocol_for
     from ltbench.datasets import registry
 
-    run.check_ranges(fixed)
-    if fixed.dataset != "auto":
-        registry.get(fixed.dataset)
-    names = {each.name for each in fields(Protocol)} & set(vars(fixed)) - {"preset"}
-    protocol_for(fixed.preset or "paper", **{name: getattr(fixed, name) for name in names})
-    if fixed.trial or fixed.list is not None:
-        raise UserError("sweep.py takes no --trial and no --list; give --trials, or use run.py")
-    if options.trials is not None and not 1 <= options.trials <= 1000:
-        raise UserError(f"--trials must be from 1 to 1000, got {options.trials}")
+    if base.dataset != "auto":
+        registry.get(base.dataset)
+    protocol_for(base.preset or "paper", **base.protocol)
+    if options.trials is not None and not 1 <= options.trials <= MAX_TRIALS:
+        raise UserError(f"--trials must be from 1 to {MAX_TRIALS}, got {options.trials}")
     if options.budget is not None and not 1 <= options.budget <= 10_000:
         raise UserError(f"--budget must be from 1 to 10000, got {options.budget}")
-    if options.action == "create" and (fixed.fresh or fixed.dry_run):
+    if options.action == "create" and (base.fresh or shared.dry_run):
         raise UserError("--fresh and --dry-run would go to every job, which would never be done; leave them out")
-    n_max = fixed.n_max
-    if n_max is None and fixed.dataset != "auto":
-        n_max = registry.get(fixed.dataset).default_n_max
-    if options.action == "create" and fixed.common_test and n_max == "auto" and len(options.ratio or ()) > 1:
+    n_max = base.n_max
+    if n_max is None and base.dataset != "auto":
+        n_max = registry.get(base.dataset).default_n_max
+    if options.action == "create" and base.common_test and n_max == "auto" and len(ratios) > 1:
         raise UserError("a job knows one ratio, so --common-test needs a number for --n-max here, not auto")
     if options.search == "grid" and options.budget is not None:
         raise UserError("--budget is for --search random or bayes; a grid runs all its jobs")
-    if options.search != "grid" and (options.set or (options.trials or 1) > 1 or len(options.ratio or ()) > 1):
+    if options.search != "grid" and (options.set or (options.trials or 1) > 1 or len(ratios) > 1):
         raise UserError(f"--search {options.search} takes one --ratio, trains trial 0, and chooses --set itself")
     if options.action == "run" and (options.search != "grid" or options.register):
-        raise UserError("sweep.py run runs grids; a search and --register need W&B: use sweep.py create")
+        raise UserError("sweep run runs grids; a search and --register need W&B: use sweep create")
 
 
 def _searches(
@@ -255,7 +268,7 @@ def _searches(
         print(f"left out, without a hyper-parameter to search: {bare}")
     return {
         options.file.with_stem(f"{options.file.stem}-{name}"): search_definition(
-            name, space, ratios[0], options.search, options.budget or 20, fixed
+            name, space, ratios[0] if ratios else None, options.search, options.budget or 20, fixed
         )
         for name, space in spaces.items()
         if space
@@ -271,8 +284,9 @@ def _project() -> str:
     return os.environ.get("WANDB_PROJECT", wandb_mirror.PROJECT)
 
 
-def _whole(ratios: Sequence[Ratio]) -> list[Ratio]:
-    return [int(ratio) if isinstance(ratio, float) and ratio.is_integer() else ratio for ratio in ratios]
+def _whole(ratio: Ratio) -> Ratio:
+    """Return a whole number as an `int`, as a sweep's file is to show it."""
+    return int(ratio) if isinstance(ratio, float) and ratio.is_integer() else ratio
 
 
 def _choices(texts: Sequence[str], methods: Sequence[str]) -> dict[str, list[Any]]:
@@ -302,15 +316,14 @@ def _choices(texts: Sequence[str], methods: Sequence[str]) -> dict[str, list[Any
     return choices
 
 
-def _run_grid(jobs: Sequence[Job], fixed: Sequence[str]) -> int:
-    """Run a manifest through run.py; return the first code that is not 0. An interrupt ends it."""
-    worst = 0
-    for arguments in grid_arguments(jobs):
-        code = run.main([*fixed, *arguments])
-        worst = worst or code
-        if code > 128:
-            return code
-    return worst
+def _run_grid(requests: Sequence[Request], shared: argparse.Namespace) -> int:
+    """Run requests one after the other, as `ltbench run` does; return the first code that is not 0."""
+    from ltbench.benchmarks.executors.execution import plan_ahead
+    from ltbench.benchmarks.training.plan import plan
+
+    plans = [(plan if shared.dry_run else plan_ahead)(request) for request in requests]
+    codes = [run.carry_out(planned, dry_run=shared.dry_run, style=shared.format) for planned in plans]
+    return next((code for code in codes if code), 0)
 
 
 def _write(path: Path, definition: Mapping[str, Any]) -> None:
@@ -347,11 +360,5 @@ def _register(definition: Mapping[str, Any]) -> str:
     return f"wandb agent {sweep if '/' in sweep else f'{project}/{sweep}'}"
 
 
-def program() -> NoReturn:
-    """Run the command of this process and end it."""
-    sys.exit(main())
-
-
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
-    program()
+    script(__file__)

@@ -1,6 +1,6 @@
 """Measure on this machine: a bare training step, the real training loop, and MC-dropout scoring.
 
-    python benchmarks/throughput.py --backbone resnet18 --image-size 64 224 --batch-size 64
+    ltbench throughput --backbone resnet18 --image-size 64 224 --batch-size 64
 
 All figures of a size are taken in turn inside one process, several times, and the medians are printed, because
 separate processes on a shared machine differ by more than what is to be seen. The store is filled with random
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltbench.benchmarks.cli.command import Parser, guarded
+from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
 from ltbench.datasets.base import Source
 
 if TYPE_CHECKING:
@@ -202,7 +201,7 @@ def _alternating(
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parsed = Parser(prog="throughput.py", description=__doc__.partition("\n")[0])
+    parsed = Parser(prog=invocation("throughput"), description=__doc__.partition("\n")[0])
     parsed.add_argument("--backbone", default="resnet18", metavar="NAME", help="a timm model; default: resnet18")
     parsed.add_argument("--image-size", type=int, nargs="+", default=[64, 224], metavar="N", help="default: 64 224")
     parsed.add_argument("--batch-size", type=int, default=64, metavar="N", help="default: 64")
@@ -250,5 +249,4 @@ def _main(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
-    sys.exit(main())
+    script(__file__)

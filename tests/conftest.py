@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from ltbench.benchmarks.training.plan import Plan, configure_methods
 from ltbench.benchmarks.training.protocol import Protocol, protocol_for
-from ltbench.benchmarks.training.trial_spec import TrialSpec, configure_methods, trial_specs
+from ltbench.benchmarks.training.request import Request
+from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.datasets.loading import SplitDataset, load
 
 SpecMaker = Callable[..., TrialSpec]
@@ -42,24 +44,37 @@ def tiny_protocol() -> Protocol:
     return protocol_for("quick", image_size=16, epochs=6, patience=4, batch_size=16, precision="fp32", seed=5)
 
 
-@pytest.fixture
-def make_spec(tiny_dataset: SplitDataset, tiny_protocol: Protocol, tmp_path: Path) -> SpecMaker:
-    """Return a function that lays out one trial of a method: name, hyper-parameters, folder of the results."""
+@pytest.fixture(scope="session")
+def spec_under(tiny_dataset: SplitDataset, tiny_protocol: Protocol) -> SpecMaker:
+    """Return a function that lays out one trial of a method: folder of the results, name, hyper-parameters."""
 
     def make(
+        out: Path,
         method: str = "ce",
         *,
-        out: Path = tmp_path / "results",
         trial: int = 0,
         protocol: Protocol = tiny_protocol,
         plugins: Sequence[Path] = (),
         **hyperparameters: Any,
     ) -> TrialSpec:
-        (configured,) = configure_methods([method], hyperparameters, protocol, [tiny_dataset])
-        spec = trial_specs(tiny_dataset, configured, protocol, trials=trial + 1, out=out, plugins=plugins)[trial]
+        request = Request([method], trials=[trial], hyperparameters=hyperparameters, out=out, plugins=plugins)
+        configured = configure_methods(request.methods, hyperparameters, protocol, [tiny_dataset])
+        planned = Plan(request, [tiny_dataset], configured, protocol, torch.device("cpu"), jobs=1, threads=1)
+        manifest = tiny_dataset.manifest
+        (spec,) = planned.specs({manifest.digest: tiny_dataset.store().digest(manifest.ids)})
         spec.folder.mkdir(parents=True, exist_ok=True)
-        tiny_dataset.manifest.write(spec.folder.parent / "split.csv")
+        manifest.write(spec.folder.parent / "split.csv")
         return spec
+
+    return make
+
+
+@pytest.fixture
+def make_spec(spec_under: SpecMaker, tmp_path: Path) -> SpecMaker:
+    """Return a function that lays out one trial of a method: name, hyper-parameters, folder of the results."""
+
+    def make(method: str = "ce", *, out: Path = tmp_path / "results", **others: Any) -> TrialSpec:
+        return spec_under(out, method, **others)
 
     return make
 

@@ -335,7 +335,7 @@ def find_records(results: Path, pattern: str = "*/*/trial*/result.json") -> Iter
     UserError : the folder is missing, or a result is corrupt or of another schema
     """
     if not results.is_dir():
-        raise UserError(f"results folder {results} does not exist; run benchmarks/run.py first or give --results")
+        raise UserError(f"results folder {results} does not exist; run `ltbench run` first or give --results")
     for path in sorted(results.glob(pattern)):
         yield Record.read(path.parent)
 

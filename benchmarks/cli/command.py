@@ -1,17 +1,34 @@
-"""What the command-line programs share: one line for what the user can mend, exit codes, signals."""
+"""The command line of all programs, `ltbench COMMAND ...`: one line for what the user can mend, exit codes, signals."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from ltbench.errors import UserError, os_error_line
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
+
+
+COMMANDS = {
+    "run": "train methods on a long-tailed dataset, then print the leaderboard",
+    "leaderboard": "tables of finished trials",
+    "report": "one HTML page with all tables and pictures of a results folder",
+    "figures": "pictures of finished trials as PNG and SVG",
+    "reproduce": "run what a table of the paper needs, then print that table",
+    "sweep": "a grid or a search of hyper-parameters, as a W&B sweep or here",
+    "data": "datasets: list, info, download, verify, audit",
+    "throughput": "speed of this machine",
+    "coverage": "a simulation of the error bars",
+}
+"""Every command, a module of `ltbench.benchmarks`, and what it does."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,3 +71,46 @@ def guarded(body: Callable[[], int], *, hint: str = "") -> int:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the first argument names; return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    return guarded(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str]) -> int:
+    import ltbench
+    from ltbench.registry import unknown
+
+    name, *others = arguments or ["--help"]
+    if name in ("-h", "--help"):
+        lines = [f"  {command:<13}{what}" for command, what in COMMANDS.items()]
+        called = invocation("").rstrip()
+        print("\n".join([f"usage: {called} COMMAND ...", "", f"{called} COMMAND --help explains a command:", *lines]))
+        return 0
+    if name == "--version":
+        print(f"ltbench {ltbench.__version__}")
+        return 0
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    return importlib.import_module(f"ltbench.benchmarks.{name}").main(others)
+
+
+def invocation(name: str) -> str:
+    """Return how a command is called from where this process was started: by its file, as a module, or by name."""
+    started = Path(sys.argv[0])
+    if started.suffix == ".py" and started.parent.name == "benchmarks":
+        return f"python {shlex.quote(str(started.with_name(f'{name}.py')))}"
+    return f"python -m ltbench {name}" if started.name == "__main__.py" else f"ltbench {name}"
+
+
+def program() -> NoReturn:
+    """Run the command line of this process and end it."""
+    sys.exit(main())
+
+
+def script(file: str) -> NoReturn:
+    """Run the command that a file of `benchmarks/` holds, and end the process."""
+    sys.path.pop(0)  # the folder of the file, whose module names are not meant to be top-level ones
+    sys.exit(main([Path(file).stem, *sys.argv[1:]]))

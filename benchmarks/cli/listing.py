@@ -1,16 +1,14 @@
-"""What there is to choose from, read from the files that hold it: methods, datasets, presets.
-
-python benchmarks/listing.py        the README's table of methods
-"""
+"""What there is to choose from, read from the files that hold it: methods, datasets, presets."""
 
 from __future__ import annotations
 
-import sys
+import re
 from dataclasses import fields
 from typing import Any
 
 from tabulate import tabulate
 
+HYPERPARAMETER_HEADERS = ("--set", "default", "range", "values to try", "source")
 STATUSES = ("verified against the original code", "from the paper", "our reading")
 
 
@@ -34,20 +32,6 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def methods_table() -> str:
-    """Return the methods as a Markdown table: name, idea, source, hooks, cost, status."""
-    from ltbench.methods import registry
-
-    rows = [["name", "idea", "source", "hooks", "cost", "status"], ["---"] * 6]
-    for name in registry.available():
-        details = registry.details(name)
-        idea = registry.summary(name).partition(": ")[2].rstrip(".")
-        source, cost, status = (details.get(key, "").rstrip(".") for key in ("Source", "Cost", "Status"))
-        hooks = ", ".join(f"`{hook}`" for hook in hooks_of(name)) or "none"
-        rows.append([f"`{name}`", idea, source, hooks, cost, status])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
 def hooks_of(name: str) -> list[str]:
     """Return the hooks of the trainer that a method overrides, as its file has them."""
     from ltbench.methods import HOOKS, registry
@@ -65,10 +49,21 @@ def describe_method(name: str) -> str:
     """
     from ltbench.methods import registry
 
-    declared = [_row(field) for field in fields(registry.get(name).Config)]
-    headers = ["--set", "default", "range", "values to try", "source"]
-    table = tabulate(declared, headers=headers, tablefmt="github", disable_numparse=True) if declared else ""
+    rows = hyperparameter_rows(name)
+    table = tabulate(rows, headers=HYPERPARAMETER_HEADERS, tablefmt="github", disable_numparse=True) if rows else ""
     return f"{name}\n{'=' * len(name)}\n{registry.docstring(name)}" + (f"\n\n{table}" if table else "")
+
+
+def hyperparameter_rows(name: str) -> list[list[str]]:
+    """Return a method's hyper-parameters, a row each, in the columns of `HYPERPARAMETER_HEADERS`.
+
+    Raises
+    ------
+    UserError : unknown method
+    """
+    from ltbench.methods import registry
+
+    return [_row(field) for field in fields(registry.get(name).Config)]
 
 
 def _row(field: Any) -> list[str]:
@@ -77,15 +72,11 @@ def _row(field: Any) -> list[str]:
     default += "".join(f" ({preset}: {_text(value)})" for preset, value in metadata.get("presets", {}).items())
     low, high = metadata.get("low"), metadata.get("high")
     bounds = f"{'' if low is None else f'{low:g}'} .. {'' if high is None else f'{high:g}'}".strip()
-    allowed = bounds if low is not None or high is not None else str(field.type)
+    choices = ", ".join(re.findall(r"[\"']([^\"']+)[\"']", str(field.type)))  # of Literal["a", "b"]
+    allowed = bounds if low is not None or high is not None else choices or str(field.type)
     tried = ", ".join(map(_text, metadata.get("sweep") or ()))
-    return [f"{field.name}=", default, allowed.replace("Literal", ""), tried, metadata.get("source", "")]
+    return [f"{field.name}=", default, allowed, tried, metadata.get("source", "")]
 
 
 def _text(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
-if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this file, whose module names are not meant to be top-level ones
-    print(methods_table())

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -40,19 +40,6 @@ class Outcome:
     message: str = ""
     details: str = ""
     fatal: bool = False
-
-
-def share_threads(specs: Sequence[TrialSpec], jobs: int, cores: int) -> list[TrialSpec]:
-    """Return the trials with their CPU threads: the cores divided among those that run at the same time.
-
-    The trials of a last, incomplete round share all cores. Depends on the request alone, not on what is done already:
-    the number of threads decides the last digits.
-    """
-    whole = len(specs) - len(specs) % jobs
-    return [
-        replace(spec, threads=max(1, cores // (jobs if number < whole else len(specs) - whole)))
-        for number, spec in enumerate(specs)
-    ]
 
 
 def run_trials(specs: Sequence[TrialSpec], jobs: int) -> Iterator[Outcome]:

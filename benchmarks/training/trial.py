@@ -193,7 +193,8 @@ def _claim(spec: TrialSpec) -> int:
             reason = f"belongs to another run (other {', '.join(differing) or 'threads'})"
             raise UserError(f"{spec.folder} {reason}; use --fresh or another --out")
         return stored["threads"]
-    write_json(path, {**spec.config(), "threads": spec.threads, "code_version": code_version()})
+    own = {"threads": spec.threads, "code_version": code_version(), "request": spec.request}
+    write_json(path, {**spec.config(), **own})
     return spec.threads
 
 

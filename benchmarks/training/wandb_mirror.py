@@ -31,10 +31,9 @@ MODES = ("online", "offline", "disabled")
 PROJECT = "ltbench"
 SCORE = "val/score"
 
-END_SECONDS = 60.0
-"""How long a trial waits for W&B at its end, at most."""
+END_SECONDS, UNFINISHED_SECONDS = 60.0, 5.0
+"""How long a trial waits for W&B, at most: at its end, and where it is interrupted or fails."""
 
-_INTERRUPTED_SECONDS = 5.0
 _PROGRAM = "ltbench.benchmarks.training.wandb_run"
 _SETTINGS = {
     "WANDB_CONSOLE": "off",
@@ -95,13 +94,10 @@ def mirrored(spec: TrialSpec, display: Display) -> Iterator[Display]:
         display.line(f"W&B: no process for it ({error})")
         yield display
         return
-    patience = _INTERRUPTED_SECONDS
+    patience = UNFINISHED_SECONDS
     try:
         yield _WakingDisplay(display, mirror)
         patience = END_SECONDS
-    except Exception:
-        patience = END_SECONDS
-        raise
     finally:
         _, complaint = mirror.end(patience)
         if complaint:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from ltbench.benchmarks.training.wandb_mirror import END_SECONDS, PROJECT, SCORE
+from ltbench.benchmarks.training.wandb_mirror import END_SECONDS, PROJECT, SCORE, UNFINISHED_SECONDS
 from ltbench.errors import UserError
 
 _ANSWER_SECONDS, _SYNC_SECONDS = 3.0, 20.0
@@ -38,17 +38,16 @@ def main(action: str, *words: str) -> int:
 
             print(wandb.sweep(json.loads(words[1]), project=words[0]))
     except (Exception, SystemExit) as error:  # whatever wandb raises becomes one line of the process that waits
-        print(_reason(error))
-        return 1
-    finally:
+        print(_reason(error), flush=True)
         _end_within(END_SECONDS)
+        return 1
     return 0
 
 
 def _end_within(seconds: float) -> None:
     """Let the system end this process, whatever wandb does, also where nobody waits for it any longer."""
     if hasattr(signal, "alarm"):
-        signal.alarm(int(seconds))
+        signal.alarm(int(seconds) + 1)  # whoever waits as long is the first to stop waiting
 
 
 def _reason(error: BaseException) -> str:
@@ -64,8 +63,8 @@ def _follow(folder: Path, mode: str, artifact: bool) -> str:
         if run is None:
             run, why_offline = _begin(folder, mode)
         logged += _log_rows(run, folder, logged)
-    _end_within(END_SECONDS)
     done = (folder / "result.json").exists()
+    _end_within(END_SECONDS if done else UNFINISHED_SECONDS)
     if run is None and not done:
         return ""
     if run is None:
@@ -272,8 +271,9 @@ def _synced(files: Path) -> bool:
     if not _answers(wandb.setup().settings.base_url):
         return False
     wandb.teardown()  # until it has ended, its files are not whole
+    command = [sys.executable, "-m", "wandb", "sync", str(files)]
     try:
-        subprocess.run([sys.executable, "-m", "wandb", "sync", str(files)], timeout=_SYNC_SECONDS, capture_output=True)
+        subprocess.run(command, cwd=files.parents[1], timeout=_SYNC_SECONDS, capture_output=True)
     except subprocess.TimeoutExpired:
         return False
     return any(files.glob("*.synced"))  # the exit code is 0 in any case

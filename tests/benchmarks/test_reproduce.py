@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ltbench.benchmarks import reproduce, run
+from ltbench.benchmarks.training.request import Request
 from ltbench.methods import available
 
 SETTINGS = {"dataset": "synthetic", "epochs": 1, "image-size": 16, "n-max": 60, "val-per-class": 3, "jobs": 1}
@@ -14,18 +15,21 @@ SETTINGS |= {"test-per-class": 4, "batch-size": 16, "precision": "fp32", "trials
 TINY = [word for name, value in SETTINGS.items() for word in (f"--{name}", str(value))]
 
 
+def _requests(target: str) -> list[Request]:
+    return reproduce.requests(reproduce.TARGETS[target], reproduce.parser().parse_args([target]))
+
+
 def test_the_runs_are_those_of_the_paper() -> None:
-    (table1,) = reproduce.commands(reproduce.TARGETS["table1"], [])
-    options = run.parser().parse_args(table1)
-    assert len(options.method) == 11 and set(options.method) <= set(available()) and options.set == []
-    assert options.ratio == ["100", "200", "500"] and options.trials == 5
-    (table2,) = reproduce.commands(reproduce.TARGETS["table2"], [])
-    assert run.parser().parse_args(table2).method == ["ce", "rs", "rw", "cb", "elf", "flex"]
-    table3 = [run.parser().parse_args(words) for words in reproduce.commands(reproduce.TARGETS["table3"], [])]
-    assert len(table3) == 10 and all(options.method == ["flex"] for options in table3)
-    assert sorted(" ".join(options.set) for options in table3)[0] == ""
-    assert ["pretrain=ce", "query=none"] in [options.set for options in table3]
-    assert reproduce.variants(reproduce.TARGETS["figure3"]) == [(["ce", "rw", "flex"], [])]
+    (table1,) = _requests("table1")
+    assert len(table1.methods) == 11 and set(table1.methods) <= set(available()) and not table1.hyperparameters
+    assert table1.ratios == (100, 200, 500) and table1.trials == 5
+    (table2,) = _requests("table2")
+    assert table2.methods == ("ce", "rs", "rw", "cb", "elf", "flex") and table2.dataset == "isic_archive"
+    table3 = _requests("table3")
+    assert len(table3) == 10 and all(request.methods == ("flex",) for request in table3)
+    assert {"pretrain": "ce", "query": "none"} in [request.hyperparameters for request in table3]
+    assert {} in [request.hyperparameters for request in table3]
+    assert [request.methods for request in _requests("figure3")] == [("ce", "rw", "flex")]
 
 
 def test_a_dry_run_tells_what_is_missing_and_writes_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ from PIL import Image
 
 from ltbench.benchmarks import run
 from ltbench.benchmarks.analysis.records import Record, find_records
+from ltbench.benchmarks.training.plan import plan
+from ltbench.benchmarks.training.request import Request
 from ltbench.datasets.splits.manifest import Manifest
+from ltbench.errors import UserError
 
 SHORT = "--method ce --trials 1 --epochs 1 --batch-size 16 --jobs 1 --precision fp32 --preset quick --image-size 16"
 CLASSES_2019 = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
@@ -118,24 +122,21 @@ def test_a_common_test_set_over_ratios(tmp_path: Path) -> None:
 )  # 14 and 28 images of the largest class, alone
 def test_auto_is_common_to_ratios_also_where_it_is_the_default(ratios: tuple[str, ...], tmp_path: Path) -> None:
     _folders(tmp_path)
-    common = [*SHORT.split(), "--dataset", "imagefolder", "--data-root", str(tmp_path), "--common-test", "--ratio"]
-    datasets = run.plan(run.parser().parse_args([*common, *ratios])).datasets
-    typed = run.plan(run.parser().parse_args([*common, *ratios[-2:], "--n-max", "auto"])).datasets
+    request = Request(ratios=ratios, dataset="imagefolder", data_root=tmp_path, common_test=True, preset="quick")
+    datasets = plan(replace(request, methods="ce")).datasets
+    typed = plan(replace(request, methods="ce", ratios=ratios[-2:], n_max="auto")).datasets
     assert [each.manifest.digest for each in datasets[-2:]] == [each.manifest.digest for each in typed]
     assert [each.natural for each in datasets] == [ratio == "natural" for ratio in ratios]
 
 
-def test_a_folder_of_one_split_is_recorded_with_the_ratio_that_it_has(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_of_one_split_is_recorded_with_the_ratio_that_it_has(tmp_path: Path) -> None:
     _ham10000(tmp_path)
     for part, numbers in {"train": [*range(43), 49], "val": range(43, 49), "test": range(50, 70)}.items():
         np.save(tmp_path / f"{part}.npy", [f"ISIC_{number:07d}.jpg" for number in numbers])
-    options = ["--dataset", "ham10000", "--data-root", str(tmp_path), "--split-dir", str(tmp_path)]
-    arguments = [*SHORT.split(), *options]
-    assert run.main([*arguments, "--ratio", "100", "500", "--dry-run"]) == 2
-    assert "use --ratio natural, not 100" in capsys.readouterr().err
-    (dataset,) = run.plan(run.parser().parse_args(arguments)).datasets
+    request = Request(["ce"], dataset="ham10000", data_root=tmp_path, split_dir=tmp_path, preset="quick")
+    with pytest.raises(UserError, match="use --ratio natural, not 100"):
+        plan(replace(request, ratios=[100, 500]))
+    (dataset,) = plan(request).datasets
     assert (dataset.split, dataset.natural, dataset.ratio) == ("published", True, 1.33)  # 8 to 6
 
 

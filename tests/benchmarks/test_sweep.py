@@ -1,4 +1,4 @@
-"""Sweeps: the definition that W&B gets means exactly the manifest's jobs, each of which run.py accepts."""
+"""Sweeps: the definition that W&B gets means exactly the grid's jobs, each of which `run` accepts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from wandb_server import WandbServer, serving
 
 import ltbench
 from ltbench.benchmarks import run, sweep
+from ltbench.benchmarks.cli.arguments import request_from
+from ltbench.benchmarks.training.request import Request
 from ltbench.methods import available, configure, registry
 
 ROOT = Path(ltbench.__file__).parent
@@ -41,21 +43,24 @@ def _command(definition: dict[str, Any], values: dict[str, Any]) -> list[str]:
 
 
 def _line(definition: dict[str, Any], values: dict[str, Any]) -> list[str]:
-    """Return what a job's command gives to `sweep.py job`."""
-    start, line = _command(definition, values)[:4], _command(definition, values)[4:]
-    assert start == ["/usr/bin/env", sys.executable, "benchmarks/sweep.py", "job"]
+    """Return what a job's command gives to `sweep job`."""
+    start, line = _command(definition, values)[:6], _command(definition, values)[6:]
+    assert start == ["/usr/bin/env", sys.executable, "-m", "ltbench", "sweep", "job"]
     return line
 
 
+def _request(line: list[str]) -> Request:
+    return request_from(run.parser().parse_args(sweep.job_arguments(line)))
+
+
 def _job(line: list[str]) -> sweep.Job:
-    options = run.parser().parse_args(sweep.job_arguments(line))
-    (method,), (ratio,), (trial,) = run.method_names(options.method), run.ratio_values(options.ratio), options.trial
-    return sweep.Job(method, ratio, trial, dict(text.split("=", 1) for text in options.set))
+    request = _request(line)
+    (method,), (trial,), ratios = request.methods, request.trial_numbers, request.ratios or (None,)
+    return sweep.Job(method, *ratios, trial, request.hyperparameters)
 
 
 def _key(job: sweep.Job) -> tuple[Any, ...]:
-    ratio = float(job.ratio) if isinstance(job.ratio, int) else job.ratio
-    return job.method, ratio, job.trial, *((name, str(value)) for name, value in job.hyperparameters.items())
+    return job.method, job.ratio, job.trial, *((name, str(value)) for name, value in job.hyperparameters.items())
 
 
 def _enumerated(definition: dict[str, Any]) -> list[dict[str, Any]]:
@@ -79,7 +84,7 @@ def _violations(definition: dict[str, Any]) -> list[str]:
     return schema_violations_from_proposed_config(definition)
 
 
-def test_a_grid_passes_the_schema_and_enumerates_to_the_manifest(
+def test_a_grid_passes_the_schema_and_enumerates_to_the_jobs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (definition,) = _created([*GRID, *FIXED], tmp_path).values()
@@ -87,34 +92,34 @@ def test_a_grid_passes_the_schema_and_enumerates_to_the_manifest(
     assert _violations(definition) == [] and "run_cap" not in definition
     assert definition["metric"] == {"name": "val/score", "goal": "maximize"}
     lines = [_line(definition, values) for values in _enumerated(definition)]
-    jobs = sweep.manifest(["ce", "rs"], [5, 10.5], 3, {})
+    jobs = sweep.grid_jobs(["ce", "rs"], [5, 10.5], 3, {})
     assert len(jobs) == 12 and sorted(map(_key, map(_job, lines))) == sorted(map(_key, jobs))
-    options = run.parser().parse_args(sweep.job_arguments(lines[0]))
-    assert (options.wandb, options.dataset, options.epochs) == ("online", "synthetic", 1)
+    request = _request(lines[0])
+    assert (request.wandb, request.dataset, request.protocol) == ("online", "synthetic", {"epochs": 1})
 
 
-@pytest.mark.parametrize(("given", "ratios"), [([], [None]), (["--ratio", "natural"], ["natural"])])
+@pytest.mark.parametrize(("given", "ratios"), [([], []), (["--ratio", "natural"], ["natural"])])
 def test_a_grid_without_a_number_for_the_ratio(given: list[str], ratios: list[Any], tmp_path: Path) -> None:
     (definition,) = _created(["--method", "ce", "--trials", "2", *given, *FIXED], tmp_path).values()
-    jobs = sweep.manifest(["ce"], ratios, 2, {})
+    jobs = sweep.grid_jobs(["ce"], ratios, 2, {})
     assert [_key(_job(_line(definition, values))) for values in _enumerated(definition)] == list(map(_key, jobs))
-    assert [run.parser().parse_args(call).ratio for call in sweep.grid_arguments(jobs)] == [given[1:] or None]
 
 
 def test_hyper_parameters_in_a_grid(tmp_path: Path) -> None:
     grid = ["--method", "ldam", "--ratio", "5", "--trials", "2", "--set", "drw=true,false", "max_margin=0.3,0.5"]
     (definition,) = _created([*grid, *FIXED], tmp_path).values()
     assert definition["parameters"]["set.drw"] == {"values": [True, False]}
-    jobs = sweep.manifest(["ldam"], [5], 2, {"drw": [True, False], "max_margin": [0.3, 0.5]})
+    choices = {"drw": [True, False], "max_margin": [0.3, 0.5]}
+    jobs = sweep.grid_jobs(["ldam"], [5], 2, choices)
     lines = [_line(definition, values) for values in _enumerated(definition)]
     assert _violations(definition) == [] and len(lines) == 8
     assert sorted(map(_key, map(_job, lines))) == sorted(map(_key, jobs))
     for line in lines:
         configure("ldam", registry.get("ldam").Config, "paper", dict(_job(line).hyperparameters))
-    calls = [run.parser().parse_args(arguments) for arguments in sweep.grid_arguments(jobs)]
-    assert [call.trial for call in calls] == [[0, 1]] * 4
-    assert [call.set for call in calls] == [
-        [f"drw={drw}", f"max_margin={margin}"] for drw in (True, False) for margin in (0.3, 0.5)
+    requests = sweep.grid_requests(Request(dataset="synthetic"), ["ldam"], [5], 2, choices)
+    assert [request.trial_numbers for request in requests] == [(0, 1)] * 4
+    assert [tuple(request.hyperparameters.values()) for request in requests] == [
+        (drw, margin) for drw in (True, False) for margin in (0.3, 0.5)
     ]
 
 
@@ -122,8 +127,7 @@ def test_a_repeated_dataset_option_reaches_every_job(tmp_path: Path) -> None:
     options = ["--dataset-option", "table=a.csv", "--dataset-option", "label=b"]
     (definition,) = _created(["--method", "ce", "--dataset", "csv", *options], tmp_path).values()
     for values in _enumerated(definition):
-        parsed = run.parser().parse_args(sweep.job_arguments(_line(definition, values)))
-        assert parsed.dataset_option == ["table=a.csv", "label=b"]
+        assert _request(_line(definition, values)).dataset_options == {"table": "a.csv", "label": "b"}
 
 
 @pytest.mark.parametrize("search", ["random", "bayes"])
@@ -176,7 +180,7 @@ def test_what_the_schema_refuses_is_not_written(
 def test_run_trains_the_grid_whose_jobs_an_agent_then_finds_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "available_cores", lambda: 1)  # no processes for decoding
+    monkeypatch.setattr("ltbench.benchmarks.training.plan.available_cores", lambda: 1)  # no processes for decoding
     out = ["--out", str(tmp_path / "results")]
     grid = ["--method", "rs", "--ratio", "5", "--trials", "2", "--set", "power=0,0.5", *TINY, *out]
     assert sweep.main(["run", *grid]) == 0
@@ -188,7 +192,7 @@ def test_run_trains_the_grid_whose_jobs_an_agent_then_finds_done(
     (definition,) = _created([*grid, "--wandb", "disabled"], tmp_path).values()
     command = _command(definition, _enumerated(definition)[-1])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment).stdout
+    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment).stdout
     assert "1 trials, 1 of them done" in told
     assert [path.stat().st_mtime_ns for path in results] == stamps
 
@@ -252,7 +256,7 @@ def test_registering_tells_how_to_start_an_agent(
         monkeypatch.setenv("WANDB_BASE_URL", address)
         assert sweep.main(arguments) == 0
     assert "wandb agent ltbench/abc" in capsys.readouterr().out
-    with serving(WandbServer(code=401)) as address:
+    with serving(WandbServer(codes=(401,))) as address:
         monkeypatch.setenv("WANDB_BASE_URL", address)
         assert sweep.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()

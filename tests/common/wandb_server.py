@@ -18,12 +18,12 @@ class WandbServer:
     Attributes
     ----------
     hangs_at : part of the first request, of path or body, that gets no answer
-    code : of every answer
+    codes : of the answers in turn, the last for all that follow
     requests : paths and bodies, as they came
     """
 
     hangs_at: str | None = None
-    code: int = 200
+    codes: tuple[int, ...] = (200,)
     requests: list[tuple[str, str]] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -56,7 +56,7 @@ def serving(server: WandbServer) -> Iterator[str]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             data = json.dumps(server.answer(self.path, body.decode(errors="replace"))).encode()
             with contextlib.suppress(OSError):  # the client may have gone
-                self.send_response(server.code)
+                self.send_response(server.codes[min(len(server.requests), len(server.codes)) - 1])
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)

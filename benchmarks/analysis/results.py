@@ -1,0 +1,116 @@
+"""Finished trials for Python programs: tables, predictions and stories as pandas and plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ltbench.benchmarks.analysis.records import Record, find_records
+from ltbench.benchmarks.analysis.rendering import KINDS
+from ltbench.errors import UserError
+from ltbench.registry import unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Results:
+    """Finished trials.
+
+    Attributes
+    ----------
+    records : one a trial
+    """
+
+    records: tuple[Record, ...]
+
+    @classmethod
+    def load(cls, folder: Path | str, *, folders: Iterable[str] = ("*",)) -> Results:
+        """Return all finished trials under a results folder.
+
+        Parameters
+        ----------
+        folders : names of folders in it, one a dataset, split and ratio, to look at
+
+        Raises
+        ------
+        UserError : the folder is missing, or a result is corrupt
+        """
+        results = Path(folder)
+        return cls(tuple(each for name in folders for each in find_records(results, f"{name}/*/trial*/result.json")))
+
+    @classmethod
+    def of_trials(cls, folders: Iterable[Path]) -> Results:
+        """Return those of the trials in some folders that are finished."""
+        return cls(tuple(Record.read(folder) for folder in folders if (folder / "result.json").exists()))
+
+    def where(self, **wanted: Any) -> Results:
+        """Return the trials whose result has the given values, e.g. `where(method="ce", ratio=100, trial=0)`."""
+        return Results(
+            tuple(each for each in self.records if all(_value(each, name) == value for name, value in wanted.items()))
+        )
+
+    def table(self, kind: str = "overview") -> pd.DataFrame:
+        """Return the numbers of a table, unrounded; those of several settings stand below each other.
+
+        Parameters
+        ----------
+        kind : of `KINDS`: `overview`, `ratios`, `groups`, `ablation`, `per-class`, `cost`, `metrics`
+
+        Raises
+        ------
+        UserError : an unknown kind, or there is no such table of these trials
+        """
+        import pandas as pd
+
+        from ltbench.benchmarks.analysis.standings import settings_of
+        from ltbench.benchmarks.analysis.tables import tables_of
+
+        if kind not in KINDS:
+            raise unknown("table", kind, KINDS)
+        tables = tables_of(kind, settings_of(self.records))
+        if not tables:
+            raise UserError(f"these {len(self.records)} trials give no table {kind!r}")
+        frames = [table.frame for table in tables]
+        if len(frames) == 1:
+            return frames[0].reset_index(drop=True)
+        return pd.concat([frame.assign(table=table.title) for frame, table in zip(frames, tables, strict=True)])
+
+    def predictions(self, part: Literal["val", "test"] = "test") -> pd.DataFrame:
+        """Return one row an image and trial: its label, the class predicted, and the logit of each class by its name.
+
+        Raises
+        ------
+        UserError : saved predictions are missing or corrupt
+        """
+        import pandas as pd
+
+        frames = []
+        for record in self.records:
+            arrays, names = record.predictions(), list(_value(record, "class_names"))
+            logits = arrays[f"{part}_logits"]
+            told = {name: _value(record, name) for name in ("dataset", "ratio", "method", "trial")}
+            labels = {"label": arrays[f"{part}_labels"], "predicted": logits.argmax(axis=1)}
+            named = {name: [names[index] for index in indices.tolist()] for name, indices in labels.items()}
+            by_class = dict(zip(names, logits.T, strict=True))
+            frames.append(pd.DataFrame({**told, "id": arrays[f"{part}_ids"], **named, **by_class}))
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    def story(self) -> Mapping[str, Any]:
+        """Return what the method of a single trial told of its course, by name: of `flex`, for example, its queries.
+
+        Raises
+        ------
+        UserError : there is not exactly one trial; choose it by `where`
+        """
+        if len(self.records) != 1:
+            raise UserError(f"a story is of one trial, and these are {len(self.records)}; choose one by where(...)")
+        return _value(self.records[0], "story")
+
+
+def _value(record: Record, name: str) -> Any:
+    """Return an attribute of a result or of its data."""
+    return getattr(record.result if hasattr(record.result, name) else record.result.data, name)

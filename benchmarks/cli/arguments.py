@@ -1,0 +1,153 @@
+"""What several commands parse: the options of a request, and how they become one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ltbench.benchmarks.analysis.rendering import FORMATS
+from ltbench.benchmarks.training.request import PROTOCOL_CHANGES, Request, read_request
+from ltbench.errors import UserError
+from ltbench.registry import unknown
+
+_PROTOCOL_HELP = {
+    "backbone": "a timm model",
+    "pretrained": "start from its published weights",
+    "patience": "of early stopping, epochs",
+    "epoch_length": "on a subset: pass, or steps of the full set",
+    "precision": "auto, bf16 or fp32",
+    "optimizer": "adam, adamw or sgd",
+    "schedule": "of the learning rate: constant or cosine",
+    "selection_metric": "that selects the epoch: mean_class_accuracy, macro_f1 or top1",
+    "weight_decay": "of the optimizer",
+    "warmup": "share of a stage's epochs in which the learning rate rises, below 1",
+}
+_METAVARS = {"int": "N", "float": "X", "str": "NAME"}
+
+
+def add_request(parser: argparse.ArgumentParser) -> None:
+    """Add all options of a request; only those that are given become attributes, as `request_from` reads them."""
+    _add_what(parser.add_argument_group("what to run"))
+    _add_data(parser.add_argument_group("data"))
+    _add_protocol(parser.add_argument_group("protocol, the same for every method"))
+    _add_how(parser.add_argument_group("how to run"))
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add what a command shows: `--dry-run` and `--format`."""
+    shown = parser.add_argument_group("what to show")
+    shown.add_argument("--dry-run", action="store_true", help="show what would be run; writes nothing")
+    about = f"of the tables: {', '.join(FORMATS)}; default: github"
+    shown.add_argument("--format", default="github", metavar="NAME", help=about)
+
+
+def check_format(name: str) -> None:
+    """Refuse an unknown format of tables.
+
+    Raises
+    ------
+    UserError : with the nearest known one
+    """
+    if name not in FORMATS:
+        raise unknown("format", name, FORMATS)
+
+
+def add_dataset_option(group: Any) -> None:
+    """Add `--dataset-option`."""
+    _add(group, "--dataset-option", nargs="+", action="extend", metavar="NAME=VALUE", help="of the dataset")
+
+
+def request_from(options: argparse.Namespace, defaults: Mapping[str, Any] | None = None) -> Request:
+    """Return the request that options mean: what is given, else what `--config` says, else the defaults.
+
+    Raises
+    ------
+    UserError : a value that is of the wrong kind or out of range, or a file that is not readable
+    """
+    given = dict(vars(options))
+    said = {**(defaults or {}), **(read_request(given["config"]) if "config" in given else {})}
+    said |= {each.name: given[each.name] for each in fields(Request) if each.name in given}
+    said["protocol"] = dict(said.get("protocol") or {}) | {
+        name: given[f"protocol.{name}"] for name in PROTOCOL_CHANGES if f"protocol.{name}" in given
+    }
+    for name, option in (("hyperparameters", "set"), ("dataset_options", "dataset_option")):
+        if option in given:
+            said[name] = {**(said.get(name) or {}), **assignments(f"--{option.replace('_', '-')}", given[option])}
+    return Request(**said)
+
+
+def assignments(option: str, texts: Sequence[str]) -> dict[str, str]:
+    """Return the values that texts `NAME=VALUE` give to names.
+
+    Raises
+    ------
+    UserError : a text of another form, or two values for a name
+    """
+    assigned: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UserError(f"{option} takes NAME=VALUE, got {text!r}")
+        if assigned.setdefault(name, value) != value:
+            raise UserError(f"{option} gives {name} two values, {assigned[name]!r} and {value!r}; give one")
+    return assigned
+
+
+def _add(group: Any, option: str, **settings: Any) -> None:
+    group.add_argument(option, default=argparse.SUPPRESS, **settings)
+
+
+def _add_what(what: argparse._ArgumentGroup) -> None:
+    _add(what, "--method", dest="methods", nargs="+", metavar="NAME", help="names, or all; default: flex")
+    about_ratios = "imbalance ratios, or natural; default: the dataset's, mostly 100"
+    _add(what, "--ratio", dest="ratios", nargs="+", metavar="R", help=about_ratios)
+    which = what.add_mutually_exclusive_group()
+    _add(which, "--trials", type=int, metavar="N", help="trials of each method; default: 5")
+    about_trial = "only these, from 0; instead of --trials"
+    _add(which, "--trial", dest="trials", nargs="+", type=int, metavar="K", help=about_trial)
+    _add(what, "--set", nargs="+", action="extend", metavar="NAME=VALUE", help="hyper-parameters")
+    about_plugin = "methods and datasets of your own"
+    _add(what, "--plugin", dest="plugins", type=Path, action="append", metavar="FILE.py", help=about_plugin)
+    about_config = "a request as YAML or JSON, or a trial's config.json; other options come after it"
+    _add(what, "--config", type=Path, metavar="FILE", help=about_config)
+
+
+def _add_data(data: argparse._ArgumentGroup) -> None:
+    _add(data, "--dataset", metavar="NAME", help="default: auto, ISIC-2019-LT or synthetic")
+    _add(data, "--data-root", type=Path, metavar="DIR", help="default: $LTBENCH_DATA, else ./data")
+    add_dataset_option(data)
+    about = "paper (by image), lesion (no lesion in two parts), official (the dataset's own); default: the dataset's"
+    _add(data, "--split", metavar="NAME", help=about)
+    _add(data, "--split-dir", type=Path, metavar="DIR", help="published split files (*.npy) to use instead")
+    _add(data, "--n-max", metavar="N", help="training images of the largest class, or auto")
+    _add(data, "--common-test", action="store_true", help="nothing but the ratio differs between ratios")
+    _add(data, "--val-per-class", type=int, metavar="N", help="default: the dataset's, mostly 50")
+    _add(data, "--test-per-class", type=int, metavar="N", help="default: the dataset's, mostly 100")
+    _add(data, "--allow-missing", action="store_true", help="use the images that are there")
+
+
+def _add_protocol(shared: argparse._ArgumentGroup) -> None:
+    """Add one option for every field of the protocol that a request may change."""
+    _add(shared, "--preset", metavar="NAME", help="default: the dataset's")
+    for name, kind in PROTOCOL_CHANGES.items():
+        option, about = f"--{name.replace('_', '-')}", {"dest": f"protocol.{name}", "help": _PROTOCOL_HELP.get(name)}
+        if kind == "bool":
+            _add(shared, option, action="store_true", **about)
+        else:
+            value = {"int": int, "float": float, "str": str}[kind]
+            _add(shared, option, type=value, metavar=_METAVARS[kind], **about)
+    _add(shared, "--seed", type=int, metavar="N", help="default: 0")
+
+
+def _add_how(how: argparse._ArgumentGroup) -> None:
+    _add(how, "--device", metavar="NAME", help="auto, cpu, cuda, cuda:N")
+    _add(how, "--jobs", type=int, metavar="N", help="trials side by side; default: one a CPU core, 1 on a GPU")
+    _add(how, "--threads", type=int, metavar="N", help="CPU threads of a trial; default: 1, on a GPU the cores by jobs")
+    _add(how, "--out", type=Path, metavar="DIR", help="default: results")
+    _add(how, "--fresh", action="store_true", help="discard earlier results of these trials")
+    about_wandb = "online, offline or disabled (default); not for done trials"
+    _add(how, "--wandb", metavar="MODE", help=about_wandb)
+    _add(how, "--wandb-artifacts", action="store_true", help="also send predictions and pictures")

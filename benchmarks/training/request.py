@@ -1,0 +1,255 @@
+"""What a user asks for, as one frozen value: the command line, files of it and Python programs all make a `Request`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from ltbench.benchmarks.training.protocol import Protocol
+from ltbench.benchmarks.training.wandb_mirror import MODES
+from ltbench.datasets.base import NATURAL
+from ltbench.errors import UserError
+from ltbench.registry import unknown
+
+Ratio = float | Literal["natural"]
+
+MAX_TRIALS = 1000
+
+PROTOCOL_CHANGES = {
+    each.name: str(each.type)
+    for each in fields(Protocol)
+    if str(each.type) in ("int", "float", "bool", "str") and each.name not in ("preset", "seed")
+}
+"""The fields of the protocol that a request may change, with their types."""
+
+_BOUNDS: Mapping[str, tuple[int, int | None]] = {
+    **{"val_per_class": (1, None), "test_per_class": (1, None)},
+    **{"seed": (0, 2**31), "jobs": (1, 1024), "threads": (1, 1024)},
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """Methods on a dataset under one protocol. Text is accepted for paths and numbers, one value for a sequence.
+
+    Attributes
+    ----------
+    methods : registered names, or `all`
+    ratios : imbalance ratios, or `natural`, the data as they are; none: the dataset's own
+    trials : how many of each method, or their numbers, from 0
+    hyperparameters : values by `name`, for every method that has it, or by `method.name`
+    plugins : files with further methods and datasets
+    dataset, data_root, dataset_options : registered name or `auto`, its folder, values of its own options
+    split, split_dir : `paper`, `lesion` or `official`; or the folder of published split files
+    n_max : training images of the largest class, or `auto`; None: the dataset's
+    common_test : nothing but the ratio may differ between ratios
+    val_per_class, test_per_class : None: the dataset's
+    allow_missing : use the images that are there
+    preset, protocol : preset, None: the dataset's; and values of protocol fields (`PROTOCOL_CHANGES`) that differ
+    seed : of the split and, plus the trial's number, of the trials
+    device : `auto`, `cpu`, `cuda` or `cuda:N`
+    jobs : trials side by side; None: one a CPU core, 1 on a GPU
+    threads : CPU threads of a trial; None: 1 on the CPU, the cores divided by `jobs` on a GPU
+    out : results folder
+    fresh : discard earlier results of these trials
+    wandb, wandb_artifacts : mode of the W&B mirror, and whether it gets predictions and pictures
+
+    Raises
+    ------
+    UserError : a value that is of the wrong kind or out of range, whatever the data are
+    """
+
+    methods: Sequence[str] = ("flex",)
+    ratios: Sequence[Ratio] = ()
+    trials: int | Sequence[int] = 5
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    plugins: Sequence[Path] = ()
+    dataset: str = "auto"
+    data_root: Path | None = None
+    dataset_options: Mapping[str, Any] = field(default_factory=dict)
+    split: str | None = None
+    split_dir: Path | None = None
+    n_max: int | Literal["auto"] | None = None
+    common_test: bool = False
+    val_per_class: int | None = None
+    test_per_class: int | None = None
+    allow_missing: bool = False
+    preset: str | None = None
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    device: str = "auto"
+    jobs: int | None = None
+    threads: int | None = None
+    out: Path = Path("results")
+    fresh: bool = False
+    wandb: str = "disabled"
+    wandb_artifacts: bool = False
+
+    def __post_init__(self) -> None:
+        normal: dict[str, Any] = {
+            "methods": tuple(dict.fromkeys(_several(self.methods))),
+            "ratios": ratio_values(self.ratios),
+            "trials": _trials(self.trials),
+            "plugins": tuple(map(Path, _several(self.plugins))),
+            "n_max": n_max_value(self.n_max),
+            "protocol": _protocol_changes(self.protocol),
+            "out": Path(self.out),
+        }
+        normal |= {name: dict(getattr(self, name) or {}) for name in ("hyperparameters", "dataset_options")}
+        for name in ("data_root", "split_dir"):
+            value = getattr(self, name)
+            normal[name] = None if value is None else Path(value)
+        for name, (low, high) in _BOUNDS.items():
+            value = getattr(self, name)
+            normal[name] = None if value is None else _whole_number(f"--{name.replace('_', '-')}", value, low, high)
+        for name, value in normal.items():
+            object.__setattr__(self, name, value)
+        if not self.methods:
+            raise UserError("a request names at least one method")
+        if self.wandb not in MODES:
+            raise unknown("--wandb mode", self.wandb, MODES)
+        if self.wandb_artifacts and self.wandb == "disabled":
+            raise UserError("--wandb-artifacts needs --wandb online or offline")
+
+    @property
+    def trial_numbers(self) -> tuple[int, ...]:
+        """Numbers of the trials."""
+        return tuple(range(self.trials)) if isinstance(self.trials, int) else tuple(self.trials)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all fields as JSON and YAML keep them: `Request(**request.as_dict())` is the same request."""
+        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+
+
+def ratio_values(ratios: Any) -> tuple[Ratio, ...]:
+    """Return imbalance ratios as numbers or `natural`, each once; None means none.
+
+    Raises
+    ------
+    UserError : a ratio that is no number of at least 1
+    """
+    values: list[Ratio] = []
+    for each in _several(ratios):
+        if each == NATURAL:
+            values.append("natural")
+            continue
+        try:
+            ratio = float(each)
+        except (TypeError, ValueError):
+            raise UserError(f"--ratio must be a number or natural, got {each!r}") from None
+        if not 1 <= ratio < math.inf:
+            raise UserError(f"--ratio must be at least 1 and finite, got {each}")
+        values.append(ratio)
+    return tuple(dict.fromkeys(values))
+
+
+def n_max_value(value: Any) -> int | Literal["auto"] | None:
+    """Return what a size of the largest class means: a number, `auto`, or None for the dataset's.
+
+    Raises
+    ------
+    UserError : anything else
+    """
+    if value is None or value == "auto":
+        return value
+    if not str(value).isdecimal() or int(value) < 1:
+        raise UserError(f"--n-max must be a whole number of at least 1 or auto, got {value!r}")
+    return int(value)
+
+
+def read_request(path: Path) -> dict[str, Any]:
+    """Return the fields of a request that a YAML or JSON file holds; of a trial's `config.json`, those of that trial.
+
+    Raises
+    ------
+    UserError : the file is missing or not readable, or has a key that no request has
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path} is not readable ({error})") from error
+    import yaml
+
+    try:
+        read = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"--config {path} is neither YAML nor JSON ({error})") from error
+    if isinstance(read, dict) and isinstance(read.get("request"), dict):
+        read = read["request"]
+    if not isinstance(read, dict):
+        raise UserError(f"--config {path} must hold names with values, as --save-config writes them")
+    known = [each.name for each in fields(Request)]
+    for key in read:
+        if key not in known:
+            raise unknown(f"key in {path}", str(key), known)
+    return read
+
+
+def write_request(path: Path, request: Request) -> None:
+    """Write a request as JSON, where the file is called so, else as YAML."""
+    import yaml
+
+    from ltbench.files import write_bytes
+
+    held = request.as_dict()
+    text = json.dumps(held, indent=1) + "\n" if path.suffix == ".json" else yaml.safe_dump(held, sort_keys=False)
+    write_bytes(path, text.encode())
+
+
+def _several(value: Any) -> Sequence[Any]:
+    """Return one value as a sequence, several as they are, None as none."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str | bytes) else (value,)
+
+
+def _trials(value: Any) -> int | tuple[int, ...]:
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        numbers = {_whole_number("--trial", each, 0, MAX_TRIALS - 1) for each in value}
+        if not numbers:
+            raise UserError("--trial needs at least one number")
+        return tuple(sorted(numbers))
+    return _whole_number("--trials", value, 1, MAX_TRIALS)
+
+
+def _whole_number(option: str, value: Any, low: int, high: int | None) -> int:
+    allowed = f"at least {low}" if high is None else f"from {low} to {high}"
+    try:
+        number = int(value)
+        right = not isinstance(value, bool) and float(value) == number and low <= number
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"{option} must be a whole number, {allowed}, got {value!r}") from None
+    if not right or (high is not None and number > high):
+        raise UserError(f"{option} must be {allowed}, got {value}")
+    return number
+
+
+def _protocol_changes(changes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return changes of the protocol in the types of its fields; YAML, for example, reads 3e-4 as text."""
+    kinds = {"int": int, "float": float, "str": str}
+    typed: dict[str, Any] = {}
+    for name, value in (changes or {}).items():
+        if name not in PROTOCOL_CHANGES:
+            raise unknown("field of the protocol", name, PROTOCOL_CHANGES)
+        kind, option = PROTOCOL_CHANGES[name], f"--{name.replace('_', '-')}"
+        if value is None or (kind == "bool" and isinstance(value, bool)):
+            typed[name] = value
+            continue
+        try:
+            typed[name] = kinds[kind](value)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            what = {"int": "a whole number", "float": "a number", "bool": "true or false"}[kind]
+            raise UserError(f"{option} must be {what}, got {value!r}") from None
+    return {name: value for name, value in typed.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
