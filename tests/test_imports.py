@@ -22,6 +22,9 @@ PACKAGES = {
 }
 """Packages, and which others each may import; all may import the files beside them, which import none of them."""
 
+DOORS = {"ltbench", "ltbench.__main__"}
+"""Where programs come in: they name what lies inside, and import it when it is asked for."""
+
 ROOMS = ("commands", "cli", "executors", "training", "pages", "plots", "analysis")
 """Of `benchmarks`, each of which may import those behind it."""
 
@@ -49,7 +52,7 @@ def import_nodes(node: ast.AST, facade: bool) -> Iterator[ast.Import | ast.Impor
 
 @cache
 def graph() -> dict[str, set[str]]:
-    """Return which modules of the package each of them imports."""
+    """Return which modules of the package each of them imports, but for the doors."""
     known, found = modules(), {}
     for module, path in known.items():
         names: set[str] = set()
@@ -61,8 +64,8 @@ def graph() -> dict[str, set[str]]:
             submodules = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
             names |= {name if name in known else node.module for name in submodules.values()}
         assert not {name.partition(".")[0] for name in names} & PACKAGES.keys(), f"{path}: an import without ltbench"
-        found[module] = (names & known.keys()) - {module}
-    return found
+        found[module] = (names & known.keys()) - {module} - DOORS
+    return {module: names for module, names in found.items() if module not in DOORS}
 
 
 def package_of(module: str) -> str:

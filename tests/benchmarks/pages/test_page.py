@@ -247,7 +247,7 @@ def test_page_goes_to_the_results_folder_by_default(add_record: Any, tmp_path: P
         (["--results", "empty"], "empty holds no finished trial"),
         (["--out", "empty"], "--out empty is a folder"),
         (["--out", "file/page.html"], "file is no folder that is writable"),
-        (["--format", "pdf"], "unrecognized arguments: --format pdf; see report.py --help"),
+        (["--format", "pdf"], "unrecognized arguments: --format pdf; see ltbench report --help"),
         (["--out"], "expected one argument"),
     ],
     ids=str,
