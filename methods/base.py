@@ -143,12 +143,12 @@ class EpochReport:
     terms : mean over the epoch's steps of everything that the loss returned
     steps, images : optimizer steps, training images seen (every view, and those of the partner stream)
     seconds : wall-clock time of training and validation
-    forward_images : images that went through a backbone, in training and validation: every pass of every network
     val_recall, val_precision, val_f1 : [K] in [0, 1] on validation images, NaN for a class that has none; None where
         the stage does not validate. Precision is 0 for a class that is never predicted
     val_loss : cross-entropy of the validation logits, nats
     val_top1 : share of validation images that are right
     metric : of `SELECTION_METRICS`, what `score` is
+    forward_images : images that went through a backbone, in training and validation: every pass of every network
     """
 
     stage: str
@@ -157,13 +157,13 @@ class EpochReport:
     steps: int
     images: int
     seconds: float
-    forward_images: int = 0
     val_recall: tuple[float, ...] | None = None
     val_precision: tuple[float, ...] | None = None
     val_f1: tuple[float, ...] | None = None
     val_loss: float | None = None
     val_top1: float | None = None
     metric: str = SELECTION_METRICS[0]
+    forward_images: int = 0
 
     @property
     def score(self) -> float:

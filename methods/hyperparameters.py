@@ -21,6 +21,7 @@ PROTOCOL_FIELDS = frozenset(
         "epochs",
         "image_size",
         "lr",
+        "lr_warmup",
         "optimizer",
         "patience",
         "precision",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from ltbench import methods
 from ltbench.benchmarks.training.plan import Plan, configure_methods
 from ltbench.benchmarks.training.protocol import Protocol, protocol_for
 from ltbench.benchmarks.training.request import Request
@@ -97,3 +98,14 @@ def numbers_of() -> Callable[[TrialSpec], Mapping[str, Any]]:
         }
 
     return read
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type], None]:
+    """Register a method for one test."""
+
+    def enter(name: str, method: type) -> None:
+        method.name = name
+        monkeypatch.setitem(methods.registry._entries, name, method)
+
+    return enter

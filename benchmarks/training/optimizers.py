@@ -31,15 +31,15 @@ def schedule_of(protocol: Protocol) -> Schedule:
     """Return the protocol's schedule: share of a stage that is done, in [0, 1), to a factor in [0, 1].
 
     `constant` is 1, `cosine` falls from 1 to 0 as (1 + cos(pi x)) / 2; before either the factor rises linearly from 0
-    to 1 over the first `warmup` of the stage, and x is the share of what follows.
+    to 1 over the first `lr_warmup` of the stage, and x is the share of what follows.
     """
 
     def factor(done: float) -> float:
-        if done < protocol.warmup:
-            return done / protocol.warmup
+        if done < protocol.lr_warmup:
+            return done / protocol.lr_warmup
         if protocol.schedule == "constant":
             return 1.0
-        return (1 + math.cos(math.pi * (done - protocol.warmup) / (1 - protocol.warmup))) / 2
+        return (1 + math.cos(math.pi * (done - protocol.lr_warmup) / (1 - protocol.lr_warmup))) / 2
 
     return factor
 

@@ -23,7 +23,7 @@ class Protocol:
     optimizer : of `OPTIMIZERS`: Adam, AdamW, or SGD with momentum 0.9
     lr, weight_decay, batch_size : of every training stage that does not prepare something else
     schedule : of `SCHEDULES`, how the learning rate falls over a stage: `constant`, or `cosine` to 0
-    warmup : share of a stage over which the learning rate rises from 0, in [0, 1)
+    lr_warmup : share of a stage over which the learning rate rises from 0, in [0, 1)
     epochs : budget of training; preparatory stages of a method are extra and charged in its cost
     patience : early stopping, epochs without a rise of the selection metric
     epoch_length : steps of an epoch on n of N images: `pass` ceil(n / batch_size), `steps` ceil(N / batch_size)
@@ -45,7 +45,7 @@ class Protocol:
     optimizer: str = "adam"
     weight_decay: float = 0.0
     schedule: str = "constant"
-    warmup: float = 0.0
+    lr_warmup: float = 0.0
     selection_metric: str = "mean_class_accuracy"
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -59,8 +59,8 @@ class Protocol:
             raise UserError(f"--lr must be a number above 0, got {self.lr}")
         if not 0 <= self.weight_decay < float("inf"):
             raise UserError(f"--weight-decay must be a number of at least 0, got {self.weight_decay}")
-        if not 0 <= self.warmup < 1:
-            raise UserError(f"--warmup must be a share of a stage, at least 0 and below 1, got {self.warmup}")
+        if not 0 <= self.lr_warmup < 1:
+            raise UserError(f"--lr-warmup must be a share of a stage, at least 0 and below 1, got {self.lr_warmup}")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise unknown(name.replace("_", " "), getattr(self, name), allowed)

@@ -58,8 +58,13 @@ def is_done(folder: Path) -> bool:
     return True
 
 
-def run_trial(spec: TrialSpec, slot: int = 0) -> str:
+def run_trial(spec: TrialSpec, slot: int = 0, display: Display | None = None) -> str:
     """Run a trial; return `done`, `skipped` (it was done before) or `busy` (another process has it).
+
+    Parameters
+    ----------
+    slot : line on the terminal
+    display : of its progress; None: a bar in that line, or plain lines
 
     Raises
     ------
@@ -71,16 +76,16 @@ def run_trial(spec: TrialSpec, slot: int = 0) -> str:
         lock.acquire(timeout=0)
     except Timeout:
         return "busy"
+    bar = TrialDisplay(spec.label, slot)
     try:
         if is_done(spec.folder):
             _require_same_pixels(spec)
             Journal(spec.folder).drop_all_weights()
-            wandb_mirror.repeat_in_sweep(spec, TrialDisplay(spec.label, slot))
+            wandb_mirror.repeat_in_sweep(spec, bar)
             return "skipped"
         for plugin in spec.plugins:
             load_plugin(plugin)
-        display = TrialDisplay(spec.label, slot)
-        with contextlib.closing(display), wandb_mirror.mirrored(spec, display) as shown:
+        with contextlib.closing(bar), wandb_mirror.mirrored(spec, display or bar) as shown:
             _run(spec, shown)
         return "done"
     finally:

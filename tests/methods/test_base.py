@@ -10,36 +10,14 @@ import numpy as np
 import pytest
 import timm
 import torch
+from fake_run import FakeRun
 from mean_colour import MeanColour
 from torch import nn
 
 from ltbench.methods import HOOKS, Batch, EpochReport, Method, Plateau, Progress, Stage, StageResult, Task, create
-from ltbench.methods.base import Pool, Run
+from ltbench.methods.base import Pool
 
 COUNTS = np.array([40, 10, 5], dtype=np.int64)
-
-
-class Fixed(Run):
-    """A run of a known protocol; nothing may be computed."""
-
-    labels = np.repeat(np.arange(3), COUNTS)
-    class_counts = val_class_counts = COUNTS
-    epochs, patience, batch_size, lr = 12, 5, 16, 1e-3
-
-    def features(self, indices: np.ndarray | None = None) -> np.ndarray:
-        raise NotImplementedError
-
-    def accuracy(self, indices: np.ndarray | None = None) -> np.ndarray:
-        raise NotImplementedError
-
-    def mc_probabilities(self, indices: np.ndarray, passes: int, stream: str) -> np.ndarray:
-        raise NotImplementedError
-
-    def rng(self, name: str) -> np.random.Generator:
-        raise NotImplementedError
-
-    def memo(self, name: str, compute: Any, *, told: bool = True) -> Any:
-        raise NotImplementedError
 
 
 def reports(*scores: float) -> list[EpochReport]:
@@ -99,8 +77,8 @@ def test_an_epoch_without_validation_never_rises() -> None:
 
 
 def test_early_stopping_is_the_protocols() -> None:
-    assert Fixed().early_stopping() == Plateau(5)
-    assert Fixed().early_stopping(after=2, best=0.3) == Plateau(5, 2, 0.3)
+    assert FakeRun(np.repeat(np.arange(3), COUNTS), epochs=12).early_stopping() == Plateau(5)
+    assert FakeRun(np.repeat(np.arange(3), COUNTS), epochs=12).early_stopping(after=2, best=0.3) == Plateau(5, 2, 0.3)
 
 
 def test_progress_is_a_share_of_the_stage() -> None:
@@ -213,8 +191,8 @@ def test_a_task_keeps_counts_as_an_array(kind: Any) -> None:
 
 def test_default_hooks_change_nothing(method: Method, batch: Batch) -> None:
     assert method.transform(batch, np.random.default_rng(0)) is batch
-    optimizer = torch.optim.Adam(method.parameters())
-    assert method.wrap_optimizer(optimizer) is optimizer
+    optimizer = method.optimizer(method.param_groups(3e-4), Stage("train", 1))
+    assert isinstance(optimizer, torch.optim.Adam) and optimizer.param_groups[0]["lr"] == 3e-4
 
 
 def test_nothing_else_is_kept_of_an_image(method: Method, batch: Batch) -> None:
@@ -228,7 +206,7 @@ def test_hooks_are_all_that_a_method_may_override() -> None:
 
 
 def test_default_training_is_one_stage(method: Method) -> None:
-    stages = list(method.stages(Fixed()))
+    stages = list(method.stages(FakeRun(np.repeat(np.arange(3), COUNTS), epochs=12)))
     assert len(stages) == 1
     assert (stages[0].epochs, stages[0].stop, stages[0].select) == (12, Plateau(5), True)
 

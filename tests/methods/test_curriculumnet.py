@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fake_run import FakeRun, walk
 from torch import nn
 from torch.nn import functional
 
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.errors import UserError
-from ltbench.methods import Batch, Plateau, Progress, Stage, StageResult, Task, create
-from ltbench.methods.base import Run
+from ltbench.methods import Batch, Plateau, Progress, Stage, Task, create
 from ltbench.samplers import curriculum_subsets
 
 COUNTS = np.array([40, 12, 5], dtype=np.int64)
@@ -40,50 +39,9 @@ class Tiny(nn.Module):
         return self.layer(self.norm(images).mean((2, 3)))
 
 
-class Made(Run):
-    """A run of made-up features; the memo keeps what JSON keeps."""
-
-    labels, class_counts, val_class_counts = LABELS, COUNTS, COUNTS
-    patience, batch_size, lr = 5, 16, 1e-3
-
-    def __init__(self, epochs: int = 20) -> None:
-        self.epochs, self.memos, self.reads = epochs, {}, 0
-
-    def features(self, indices: np.ndarray | None = None) -> np.ndarray:
-        self.reads += 1
-        return FEATURES
-
-    def accuracy(self, indices: np.ndarray | None = None) -> np.ndarray:
-        raise NotImplementedError
-
-    def mc_probabilities(self, indices: np.ndarray, passes: int, stream: str) -> np.ndarray:
-        raise NotImplementedError
-
-    def rng(self, name: str) -> np.random.Generator:
-        raise NotImplementedError
-
-    def memo(self, name: str, compute: Callable[[], Any], *, told: bool = True) -> Any:
-        if name not in self.memos:
-            self.memos[name] = json.dumps(compute(), default=lambda value: value.tolist())
-        return json.loads(self.memos[name])
-
-
 def make(**options: Any) -> Any:
     torch.manual_seed(0)
     return create("curriculumnet", Task(3, COUNTS, 8), Tiny(), **options)
-
-
-def walk(method: Any, run: Run, between: Callable[[Stage], None] = lambda stage: None) -> list[Stage]:
-    """Return the stages of a run in which nothing is trained; `between` is called while each is current."""
-    stages, plan = [], method.stages(run)
-    stage = next(plan)
-    while True:
-        stages.append(stage)
-        between(stage)
-        try:
-            stage = plan.send(StageResult(stage.name, False, ()))
-        except StopIteration:
-            return stages
 
 
 def batch_of(indices: np.ndarray) -> Batch:
@@ -92,8 +50,8 @@ def batch_of(indices: np.ndarray) -> Batch:
 
 
 def test_plain_training_then_nested_subsets() -> None:
-    erm, *curriculum = walk(make(), Made())
-    assert (erm.name, erm.keep, erm.select) == ("erm", "best", False) and erm.recipe is not None
+    erm, *curriculum = walk(make(), FakeRun(LABELS, FEATURES))
+    assert (erm.name, erm.keep, erm.select) == ("train", "best", False) and erm.recipe is not None
     assert [stage.name for stage in curriculum] == ["dense", "middle", "all"]
     assert [stage.select for stage in curriculum] == [False, False, True]
     assert [stage.stop for stage in curriculum] == [None, None, Plateau(5)]
@@ -118,7 +76,7 @@ def test_plain_training_then_nested_subsets() -> None:
     ],
 )
 def test_the_budget_is_split(epochs: int, expected: list[int]) -> None:
-    erm, *curriculum = walk(make(), Made(epochs))
+    erm, *curriculum = walk(make(), FakeRun(LABELS, FEATURES, epochs=epochs))
     assert erm.epochs == epochs and [stage.epochs for stage in curriculum] == expected
     assert curriculum[-1].name == "all" and len(curriculum[-1].indices) == 57
 
@@ -138,7 +96,7 @@ def test_shares_that_leave_nothing_are_refused(make_spec: Any) -> None:
 
 
 def test_subsets_are_computed_once_and_told() -> None:
-    run = Made()
+    run = FakeRun(LABELS, FEATURES)
     first = walk(make(), run)
     again = walk(make(), run)
     assert run.reads == 1
@@ -161,7 +119,7 @@ def test_the_curriculum_starts_from_the_initial_weights_and_carries_them_over() 
             for value in method.state_dict().values():
                 value.add_(1)
 
-    walk(method, Made(), disturb)
+    walk(method, FakeRun(LABELS, FEATURES), disturb)
     for number, state in enumerate(seen):
         carried = max(0, number - 1)
         for name, value in state.items():
@@ -173,7 +131,7 @@ def test_loss_is_the_mean_by_image_weight() -> None:
     batch = batch_of(np.random.default_rng(4).permutation(57)[:24])
     each = functional.cross_entropy(method.predict(batch.images), batch.targets, reduction="none")
     torch.testing.assert_close(method.loss(batch, Progress(0, 1))["loss"], each.mean())
-    walk(method, Made())
+    walk(method, FakeRun(LABELS, FEATURES))
     assert "image_weights" not in method.state_dict()
     by_hand = [{0: 1.0, 1: 0.5, 2: 0.25}[subset] for subset in SUBSETS[batch.indices].tolist()]
     assert len(set(by_hand)) == 3
@@ -185,13 +143,13 @@ def test_loss_is_the_mean_by_image_weight() -> None:
 
 def test_weights_are_exact_in_float64() -> None:
     method = make(middle_weight=0.7, sparse_weight=0.1).double().eval()
-    walk(method, Made())
+    walk(method, FakeRun(LABELS, FEATURES))
     assert set(method.image_weights.tolist()) == {1.0, 0.7, 0.1}
 
 
 def test_permuting_the_classes_permutes_nothing_else() -> None:
     order = torch.tensor([2, 0, 1])
-    place, run, renamed = order.argsort().numpy(), Made(), Made()
+    place, run, renamed = order.argsort().numpy(), FakeRun(LABELS, FEATURES), FakeRun(LABELS, FEATURES)
     renamed.labels, renamed.class_counts = place[LABELS], COUNTS[order]
     one, other = make(), create("curriculumnet", Task(3, COUNTS[order], 8), make().backbone)
     for mine, yours in zip(walk(one, run), walk(other, renamed), strict=True):
@@ -207,7 +165,7 @@ def test_permuting_the_classes_permutes_nothing_else() -> None:
 
 def test_equal_weights_are_cross_entropy() -> None:
     method = make(middle_weight=1.0, sparse_weight=1.0)
-    walk(method, Made())
+    walk(method, FakeRun(LABELS, FEATURES))
     batch = batch_of(np.arange(30))
     expected = functional.cross_entropy(method.predict(batch.images), batch.targets)
     loss = method.loss(batch, Progress(0, 1))["loss"]
@@ -224,6 +182,6 @@ def test_story_of_a_trial(epochs: int, curriculum: list[str], make_spec: Any, ti
     run_trial(spec)
     result = json.loads((spec.folder / "result.json").read_text())
     assert np.sum(result["story"]["curriculum"]["sizes"], axis=0).tolist() == result["class_counts"]
-    assert [stage["name"] for stage in result["cost"]["stages"]] == ["erm", *curriculum]
+    assert [stage["name"] for stage in result["cost"]["stages"]] == ["train", *curriculum]
     assert result["selection"]["stage"] == "all"
     assert sum(stage["epochs"] for stage in result["cost"]["stages"][1:]) <= epochs

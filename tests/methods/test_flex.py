@@ -18,7 +18,7 @@ from ltbench.datasets import pareto_class_counts
 from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
-from ltbench.methods.base import EpochReport, Plateau, Run
+from ltbench.methods.base import EpochReport, Method, Plateau, Run, Stage
 from ltbench.methods.flex import FlexibleSampling, QueryRule
 from ltbench.samplers import anchor_counts, class_difficulty, class_prototypes, query_quotas
 
@@ -147,12 +147,15 @@ def test_every_stage_starts_with_a_fresh_optimizer_at_the_protocols_rate(
     started: list[tuple[int, float]] = []
     finished: list[torch.optim.Optimizer] = []
 
-    def recorded(method: FlexibleSampling, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    plain = Method.optimizer
+
+    def recorded(method: Method, groups: Any, stage: Stage) -> torch.optim.Optimizer:
+        optimizer = plain(method, groups, stage)
         started.append((len(optimizer.state), optimizer.param_groups[0]["lr"]))
         finished.append(optimizer)
         return optimizer
 
-    monkeypatch.setattr(FlexibleSampling, "wrap_optimizer", recorded)
+    monkeypatch.setattr(Method, "optimizer", recorded)
     result = _run(spec := make_spec("flex", protocol=stuck, **EAGER))
     assert len(started) == len(result["cost"]["stages"]) > 2
     assert all(moments == 0 for moments, _ in started)

@@ -159,4 +159,4 @@ def test_a_head_of_a_subclass_is_taken() -> None:
 
 def test_margins_and_weights_are_part_of_the_checkpoint() -> None:
     state: dict[str, Any] = method_of().state_dict()
-    assert {"criterion.margins", "deferred_loss.margins", "deferred_loss.weight"} <= state.keys()
+    assert {"loss_function.margins", "deferred_loss.margins", "deferred_loss.weight"} <= state.keys()

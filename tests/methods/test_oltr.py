@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
+from fake_run import FakeRun
 from torch import Tensor, nn
 
 from ltbench.errors import UserError
 from ltbench.methods import Batch, Method, Progress, StageResult, Task, create
-from ltbench.methods.base import Plateau, Pool, Run
+from ltbench.methods.base import Plateau, Pool
 from ltbench.methods.oltr import CosNorm, MetaEmbedding, ModulatedAttention
 
 COUNTS = np.array([9, 5, 3, 1], dtype=np.int64)
@@ -233,33 +233,15 @@ def images(count: int, seed: int = 3, size: int = 40) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-class Fake(Run):
-    """A run on random images that keeps its memo."""
+def fake_run(method: Method) -> FakeRun:
+    """Return a run on random images, of 12 epochs."""
 
-    labels, class_counts, val_class_counts = LABELS, COUNTS, COUNTS
-    epochs, patience, batch_size, lr = 12, 5, 16, 1e-3
-
-    def __init__(self, method: Method) -> None:
-        self.method, self.memos = method, {}
-
-    def features(self, indices: np.ndarray | None = None) -> np.ndarray:
-        self.method.eval()
+    def features() -> np.ndarray:
+        method.eval()
         with torch.no_grad():
-            return self.method.features(images(len(LABELS))).numpy()
+            return method.features(images(len(LABELS))).numpy()
 
-    def memo(self, name: str, compute: Callable[[], Any], *, told: bool = True) -> Any:
-        if name not in self.memos:
-            self.memos[name] = np.asarray(compute()).tolist()
-        return self.memos[name]
-
-    def accuracy(self, indices: np.ndarray | None = None) -> np.ndarray:
-        raise NotImplementedError
-
-    def mc_probabilities(self, indices: np.ndarray, passes: int, stream: str) -> np.ndarray:
-        raise NotImplementedError
-
-    def rng(self, name: str) -> np.random.Generator:
-        raise NotImplementedError
+    return FakeRun(LABELS, features, epochs=12)
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
@@ -343,8 +325,8 @@ def test_backbones_without_maps_are_refused(backbone: Any, size: int, message: s
 
 def test_the_first_stage_trains_backbone_and_linear_head_only() -> None:
     method = method_on()
-    stage = next(method.stages(Fake(method)))
-    assert (stage.name, stage.select, stage.keep) == ("erm", False, "best")
+    stage = next(method.stages(fake_run(method)))
+    assert (stage.name, stage.select, stage.keep) == ("train", False, "best")
     before = snapshot(method)
     optimizer = torch.optim.Adam(stage.params, 1e-3)
     batch = Batch((images(8),), torch.from_numpy(LABELS[:8]), np.arange(8))
@@ -355,15 +337,15 @@ def test_the_first_stage_trains_backbone_and_linear_head_only() -> None:
     assert all(parameter.grad is None for parameter in rest)
 
 
-def second_stage(method: Method, run: Fake) -> Any:
+def second_stage(method: Method, run: FakeRun) -> Any:
     plan = method.stages(run)
     next(plan)
-    return plan.send(StageResult("erm", False, ()))
+    return plan.send(StageResult("train", False, ()))
 
 
 def test_the_second_stage_starts_from_the_first() -> None:
     method = method_on()
-    run = Fake(method)
+    run = fake_run(method)
     before = snapshot(method)
     stage = second_stage(method, run)
     assert changed(before, method) == {"memory", "centroids"}
@@ -379,7 +361,7 @@ def test_the_second_stage_starts_from_the_first() -> None:
 
 def test_a_replay_takes_the_centroids_that_were_computed() -> None:
     method = method_on()
-    run = Fake(method)
+    run = fake_run(method)
     second_stage(method, run)
     centroids = method.centroids.detach().clone()
     for parameter in method.backbone.parameters():
@@ -390,7 +372,7 @@ def test_a_replay_takes_the_centroids_that_were_computed() -> None:
 
 def test_the_second_stage_trains_all_but_the_first_head() -> None:
     method = method_on()
-    stage = second_stage(method, Fake(method))
+    stage = second_stage(method, fake_run(method))
     assert stage.params is None
     groups = method.param_groups(1e-3)
     moved = [id(parameter) for group in groups for parameter in group["params"]]
@@ -411,7 +393,7 @@ def test_the_second_stage_trains_all_but_the_first_head() -> None:
 
 def test_the_loss_and_its_terms() -> None:
     method = method_on(feature_weight=0.5, repel_weight=0.2, repel_margin=50.0)
-    second_stage(method, Fake(method))
+    second_stage(method, fake_run(method))
     method.eval()
     batch = Batch((images(8),), torch.from_numpy(LABELS[:8]), np.arange(8))
     terms = method.loss(batch, Progress(0, 1))
@@ -434,7 +416,7 @@ def test_defaults_are_the_released_codes() -> None:
 
 def test_the_second_stages_batches_are_class_aware() -> None:
     method = method_on()
-    stage = second_stage(method, Fake(method))
+    stage = second_stage(method, fake_run(method))
     stream = stage.sampler(Pool(LABELS, COUNTS, 16), Progress(0, 1), np.random.default_rng(0))
     assert np.bincount(LABELS[stream]).tolist() == [4, 4, 4, 4]
     assert all(len(set(turn)) == 1 for turn in LABELS[stream].reshape(4, 4).tolist())
@@ -442,7 +424,7 @@ def test_the_second_stages_batches_are_class_aware() -> None:
 
 def test_logits_are_single_precision_under_autocast() -> None:
     method = method_on()
-    second_stage(method, Fake(method))
+    second_stage(method, fake_run(method))
     method.eval()
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         features, logits = method.features(images(4)), method.predict(images(4))

@@ -39,12 +39,12 @@ def rows_of(spec: Any) -> list[dict[str, Any]]:
 def test_plain_training_is_done_once_and_charged_to_all(make_spec: Any) -> None:
     plain = make_spec("ce")
     run_trial(plain)
-    first = [{**row, "stage": "erm"} for row in rows_of(plain)]
+    first = [{**row, "stage": "train"} for row in rows_of(plain)]
     cost = result_of(plain)["cost"]["stages"][0]
     for name in BEGIN_PLAIN:
         spec = make_spec(name)
         run_trial(spec)
-        assert [row for row in rows_of(spec) if row["stage"] == "erm"] == first
+        assert [row for row in rows_of(spec) if row["stage"] == "train"] == first
         stage = result_of(spec)["cost"]["stages"][0]
         assert stage == {**cost, "cached": True}
         assert result_of(spec)["cost"]["train_seconds"] >= cost["seconds"]
@@ -135,7 +135,7 @@ def test_the_strength_is_chosen_on_validation(
     monkeypatch.setattr(Inference, "logits", logits)
     spec = make_spec(name, protocol=replace(tiny_protocol, epochs=1))
     run_trial(spec)
-    scores = {row["stage"]: float(np.mean(row["val_recall"])) for row in rows_of(spec) if row["stage"] != "erm"}
+    scores = {row["stage"]: float(np.mean(row["val_recall"])) for row in rows_of(spec) if row["stage"] != "train"}
     assert len(scores) == count and f"tau={highest:g}" in scores and next(iter(scores)) == "tau=0"
     assert scores.pop(f"tau={best:g}") == 1.0 and set(scores.values()) == {7 / 8}
     selection = result_of(spec)["selection"]
@@ -147,7 +147,7 @@ def test_the_strength_is_chosen_on_validation(
 def test_a_strength_that_is_given_is_used(name: str, make_spec: Any) -> None:
     spec = make_spec(name, tau=0.3)
     run_trial(spec)
-    assert [row["stage"] for row in rows_of(spec) if row["stage"] != "erm"] == ["tau=0.3"]
+    assert [row["stage"] for row in rows_of(spec) if row["stage"] != "train"] == ["tau=0.3"]
     assert read_tensors(spec.folder / "model.pt")["tau"].item() == pytest.approx(0.3)
 
 

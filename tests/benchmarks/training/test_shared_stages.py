@@ -1,0 +1,176 @@
+"""Shared stages: whatever a method overrides, no other method gets its numbers, and it gets nobody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ltbench.benchmarks.training.stage_hooks import describe
+from ltbench.benchmarks.training.trial import run_trial
+from ltbench.errors import UserError
+from ltbench.methods import Method, Stage
+from ltbench.methods._erm import erm_stage
+
+
+def in_order(self: Any, pool: Any, progress: Any, rng: np.random.Generator) -> np.ndarray:
+    return np.arange(pool.length) % len(pool.labels)
+
+
+def negative(self: Any, batch: Any, rng: np.random.Generator) -> Any:
+    return replace(batch, views=tuple(-view for view in batch.views))
+
+
+def fast_sgd(self: Any, groups: Any, stage: Stage) -> torch.optim.Optimizer:
+    return torch.optim.SGD([{**group, "lr": 100 * group["lr"]} for group in groups])
+
+
+def flat_loss(self: Any, batch: Any, progress: Any) -> Any:
+    return {"loss": 0.1 * self.loss_function(self.predict(batch.images), batch.targets)}
+
+
+def last_class(self: Any, images: torch.Tensor) -> torch.Tensor:
+    return Method.classify(self, Method.features(self, images)).flip(1)
+
+
+def forget(self: Any, report: Any) -> None:
+    nn.init.zeros_(self.head.weight)
+
+
+HOOKS: dict[str, Callable[..., Any]] = {
+    "sampler": in_order,
+    "transform": negative,
+    "optimizer": fast_sgd,
+    "criterion": lambda self: nn.CrossEntropyLoss(label_smoothing=0.5),
+    "loss": flat_loss,
+    "features": lambda self, images: 3 * Method.features(self, images),
+    "classify": lambda self, features: Method.classify(self, features).flip(1),
+    "predict": last_class,
+    "param_groups": lambda self, lr: [{"params": list(self.parameters()), "lr": 10 * lr}],
+    "on_epoch_end": forget,
+}
+LEFT = ("sampler", "transform", "optimizer")  # what the shared plain training leaves to the base class
+FIELDS = {
+    **{name: HOOKS[name] for name in ("sampler", "transform", "optimizer", "loss", "predict")},
+    "partner": in_order,
+}
+
+
+def method_of(change: Callable[[Any, Stage], Stage], select: bool = False, **hooks: Any) -> type[Method]:
+    """Return a method that begins with the shared plain training, changed, and offers what comes of it."""
+
+    def stages(self: Any, run: Any) -> Iterator[Stage]:
+        yield change(self, erm_stage(self, run, select=select))
+        if not select:
+            yield Stage("offer", 0)
+
+    return type("Plugged", (Method,), {**hooks, "stages": stages})
+
+
+def as_it_is(method: Any, stage: Stage) -> Stage:
+    return stage
+
+
+@pytest.fixture
+def trial(make_spec: Any, tiny_protocol: Any, numbers_of: Any) -> Callable[[str, Path], Any]:
+    """Return a function that runs a trial of a method in a folder and returns its numbers."""
+
+    def run(name: str, out: Path) -> Any:
+        spec = make_spec(name, out=out, protocol=replace(tiny_protocol, epochs=2))
+        run_trial(spec)
+        return numbers_of(spec)
+
+    return run
+
+
+@pytest.fixture
+def in_both_orders(trial: Any, tmp_path: Path) -> Callable[[], None]:
+    """Return a function that checks that `ce` and `plugged` have the same numbers alone, first and second."""
+
+    def check() -> None:
+        alone = {name: trial(name, tmp_path / f"{name}-alone") for name in ("ce", "plugged")}
+        for order in (("plugged", "ce"), ("ce", "plugged")):
+            for name in order:
+                assert trial(name, tmp_path / "-".join(order)) == alone[name]
+
+    return check
+
+
+@pytest.mark.parametrize("hook", LEFT)
+def test_a_hook_that_the_stage_leaves_to_a_method_that_overrides_it_is_refused(
+    hook: str, registered: Any, trial: Any, tmp_path: Path
+) -> None:
+    registered("plugged", method_of(as_it_is, **{hook: HOOKS[hook]}))
+    with pytest.raises(UserError, match=rf"shared stage 'train' would use {hook} of plugged.*Stage\({hook}="):
+        trial("plugged", tmp_path)
+    before = trial("ce", tmp_path)
+    with pytest.raises(UserError, match=hook):  # also where the stage is there
+        trial("plugged", tmp_path)
+    assert trial("ce", tmp_path / "alone") == before
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_shared_stage_that_is_reported_goes_with_no_hook(
+    hook: str, registered: Any, trial: Any, tmp_path: Path
+) -> None:
+    registered("plugged", method_of(as_it_is, select=True, **{hook: HOOKS[hook]}))
+    with pytest.raises(
+        UserError, match=rf"shared stage 'train' is reported as it is shared, and plugged overrides {hook}"
+    ):
+        trial("plugged", tmp_path)
+
+
+@pytest.mark.parametrize("hook", [name for name in HOOKS if name not in LEFT])
+def test_hooks_that_the_stage_gives_itself_do_not_reach_it(hook: str, registered: Any, in_both_orders: Any) -> None:
+    registered("plugged", method_of(as_it_is, **{hook: HOOKS[hook]}))
+    in_both_orders()
+
+
+@pytest.mark.parametrize("field", [*FIELDS, "schedule", "stop", "frozen"])
+def test_a_shared_stage_that_was_changed_is_another_one(field: str, registered: Any, in_both_orders: Any) -> None:
+    def change(method: Any, stage: Stage) -> Stage:
+        if field == "schedule":
+            return replace(stage, schedule=lambda done: 0.1)
+        if field == "stop":
+            return replace(stage, stop=lambda reports: True)
+        if field == "frozen":
+            return replace(stage, frozen=(method.backbone,))
+        return replace(stage, **{field: FIELDS[field].__get__(method)})
+
+    registered("plugged", method_of(change))
+    in_both_orders()
+
+
+def test_another_activation_is_another_network(registered: Any, in_both_orders: Any) -> None:
+    class Plugged(method_of(as_it_is)):  # type: ignore[misc]
+        def build(self) -> None:
+            super().build()
+            self.backbone.layer1[0].act2 = nn.Tanh()
+
+    registered("plugged", Plugged)
+    in_both_orders()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda: lambda x: x + 1, lambda: lambda x: x + 2),
+        (lambda: _adding(1), lambda: _adding(2)),
+        (lambda: _adding(np.zeros(2)), lambda: _adding(np.ones(2))),
+        (lambda: nn.Linear(2, 2).forward, lambda: nn.Linear(2, 2).forward),
+    ],
+    ids=["code", "closure", "array", "weights"],
+)
+def test_descriptions_see_code_and_values(one: Callable[[], Any], other: Callable[[], Any]) -> None:
+    first, second = one(), other()
+    assert describe(first) == describe(first) != describe(second)
+
+
+def _adding(value: Any) -> Callable[[Any], Any]:
+    return lambda x: x + value

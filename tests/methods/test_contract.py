@@ -1,0 +1,55 @@
+"""Every registered method against the contract, and at its neutral setting against plain cross-entropy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ltbench import methods
+from ltbench.benchmarks.analysis.records import read_predictions
+from ltbench.benchmarks.training.trial import run_trial
+from ltbench.errors import UserError
+from ltbench.methods.checks import check_method, neutral_setting
+
+BUILTIN = methods.available()
+NEUTRAL = [name for name in BUILTIN if neutral_setting(name) is not None]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all trials of this file are, so that images are drawn once."""
+    return tmp_path_factory.mktemp("contract")
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_every_method_holds_to_the_contract(name: str, folder: Path) -> None:
+    check_method(methods.registry.get(name), folder=folder)
+
+
+@pytest.fixture(scope="module")
+def plain_logits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return {"out": tmp_path_factory.mktemp("plain")}
+
+
+@pytest.mark.parametrize("name", NEUTRAL)
+def test_a_neutral_method_is_plain_cross_entropy_to_the_bit(name: str, make_spec: Any, plain_logits: Any) -> None:
+    if "logits" not in plain_logits:
+        spec = make_spec("ce", out=plain_logits["out"])
+        run_trial(spec)
+        plain_logits["logits"] = read_predictions(spec.folder / "predictions.npz")["test_logits"].tobytes()
+    spec = make_spec(name, **(neutral_setting(name) or {}))
+    run_trial(spec)
+    assert read_predictions(spec.folder / "predictions.npz")["test_logits"].tobytes() == plain_logits["logits"]
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "test_convnext"])
+def test_transformers_and_convnexts_train(backbone: str, folder: Path) -> None:
+    check_method(methods.registry.get("ce"), backbone=backbone, image_size=32, folder=folder)
+
+
+@pytest.mark.parametrize("name", ["elf", "oltr"])
+def test_methods_that_look_into_stages_refuse_a_transformer_in_one_line(name: str) -> None:
+    with pytest.raises(UserError, match=f"{name}.*backbone"):
+        check_method(methods.registry.get(name), backbone="test_vit", image_size=32)
