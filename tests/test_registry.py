@@ -228,29 +228,6 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-FORBIDDEN = {
-    "losses": ("methods", "benchmarks", "datasets", "samplers"),
-    "samplers": ("methods", "benchmarks", "datasets", "losses"),
-    "methods": ("benchmarks", "datasets"),
-    "datasets": ("benchmarks", "methods", "losses", "samplers"),
-    "": ("benchmarks", "methods", "losses", "samplers", "datasets"),
-    "benchmarks": (),
-}
-
-
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_imports_point_one_way(package: str) -> None:
-    wrong = []
-    # The package itself and its __main__ are doors to all rooms.
-    for path in (ROOT / package).rglob("*.py") if package else ROOT.glob("[!_]*.py"):
-        for name in imported(ast.parse(path.read_text(encoding="utf-8"))):
-            head, _, rest = name.partition(".")
-            assert head not in FORBIDDEN or not head, f"{path}: {name} is imported without ltbench"
-            if head == "ltbench" and rest.partition(".")[0] in FORBIDDEN[package]:
-                wrong.append(f"{path.relative_to(ROOT)}: {name}")
-    assert not wrong
-
-
 @every_source
 def test_nothing_runs_what_it_reads(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ltbench.benchmarks.analysis.records import Record, find_records
+from ltbench.benchmarks.analysis.rendering import KINDS
 from ltbench.errors import UserError
 from ltbench.registry import unknown
 
@@ -59,7 +60,7 @@ class Results:
 
         Parameters
         ----------
-        kind : of `TABLES`: `overview`, `ratios`, `groups`, `ablation`, `per-class`, `cost`, `metrics`
+        kind : of `KINDS`: `overview`, `ratios`, `groups`, `ablation`, `per-class`, `cost`, `metrics`
 
         Raises
         ------
@@ -68,10 +69,10 @@ class Results:
         import pandas as pd
 
         from ltbench.benchmarks.analysis.standings import settings_of
-        from ltbench.benchmarks.analysis.tables import TABLES
+        from ltbench.benchmarks.analysis.tables import tables_of
 
-        if kind not in TABLES:
-            raise unknown("table", kind, TABLES)
+        if kind not in KINDS:
+            raise unknown("table", kind, KINDS)
         # A table of ratios spans settings; any other is of one, whose ratio becomes a column too.
         told: dict[tuple[Any, ...], list[Setting]] = {}
         for setting in settings_of(self.records):
@@ -81,7 +82,7 @@ class Results:
         frames = [
             table.frame.assign(**dict(zip(names, values, strict=False)))
             for values, settings in told.items()
-            for table in TABLES[kind](settings)
+            for table in tables_of(kind, settings)
         ]
         if not frames:
             raise UserError(f"these {len(self.records)} trials give no table {kind!r}")

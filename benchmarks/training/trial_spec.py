@@ -101,7 +101,7 @@ def described(dataset: SplitDataset, pixels: str = "") -> DataDescription:
             f"{pair.first}/{pair.second}": SharedImages(pair.images, pair.lesion_images, pair.total)
             for pair in dataset.overlap.pairs
         },
-        special_classes=tuple(source.special_classes),
+        special_classes=source.special_classes,
         notes=tuple(dataset.notes),
         pixels=pixels,
     )
