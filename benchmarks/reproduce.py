@@ -126,14 +126,15 @@ def _print_table(target: Target, plans: Sequence[Plan], style: str) -> None:
     from ltbench.benchmarks.analysis.rendering import render
     from ltbench.benchmarks.analysis.results import Results
     from ltbench.benchmarks.analysis.standings import settings_of
-    from ltbench.benchmarks.analysis.tables import TABLES
+    from ltbench.benchmarks.analysis.tables import tables_of
+    from ltbench.benchmarks.training.protocol import PRESETS
 
     done = Results.of_trials(folder for planned in plans for folder in planned.trial_folders())
     settings = settings_of(done.records)
-    tables = TABLES[target.kind](settings)
+    tables = tables_of(target.kind, settings)
     if tables:
         print("\n" + render(tables, style))
-    printed = [table for table in beside(settings) if target.table in set(table.frame["table"])]
+    printed = [table for table in beside(settings, PRESETS) if target.table in set(table.frame["table"])]
     if printed and style != "csv":
         print("\n" + render(printed, style))
 

@@ -108,8 +108,8 @@ def _described(planned: Plan) -> str:
 
 def _print_leaderboards(planned: Plan, style: str) -> None:
     """Print the tables of all records that share a setting with the plan: one of ratios where there are several."""
+    from ltbench.benchmarks.analysis.tables import render_all
     from ltbench.benchmarks.executors.execution import related
-    from ltbench.benchmarks.leaderboard import render_all
 
     shared, others = related(planned)
     if shared.records:

@@ -26,6 +26,7 @@ ROOT = DOCS.parent
 _MARK = re.compile(r"^<!-- generated: (\w+)(?: (\S+))? -->$", re.MULTILINE)
 _TOPIC = re.compile(r"^((?:Defaults|Differs|Options|Avoided here)[^:]*:)")
 _ITEM = re.compile(r"(?:\d+\.|-) ")
+_WIDTH = 82  # characters of a line of code that fit on a page
 _SECTIONS = ("Attributes", "Parameters", "Raises", "Examples", "Returns", "Yields", "Notes")
 
 
@@ -155,16 +156,20 @@ def presets() -> str:
 
 def commands() -> str:
     """Return the help text of every command and of its subcommands."""
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = str(_WIDTH)
     parts = []
     for path in sorted((ROOT / "benchmarks").glob("*.py")):
-        if path.stem.startswith("_"):
-            continue
         module = importlib.import_module(f"ltbench.benchmarks.{path.stem}")
         if hasattr(module, "parser"):
-            parts.append(f"## {path.stem}\n\n```text\n{module.parser().format_help()}```")
-            parts += [f"### {name}\n\n```text\n{each.format_help()}```" for name, each in _subparsers(module.parser())]
+            parser = module.parser()
+            parts.append(f"## {path.stem}\n\n{_help(parser, path.stem)}")
+            parts += [f"### {name}\n\n{_help(each, name)}" for name, each in _subparsers(parser, path.stem)]
     return "\n\n".join(parts)
+
+
+def _help(parser: argparse.ArgumentParser, name: str) -> str:
+    parser.prog = f"ltbench {name}"
+    return f"```text\n{parser.format_help()}```"
 
 
 def hooks() -> str:
@@ -274,16 +279,26 @@ def _described(title: str, found: Any) -> str:
 def _signature(found: Any) -> str:
     """Return parameters and defaults, in one line or, where they are many, one a line."""
     signature = inspect.signature(found)
-    if inspect.isclass(found):
-        signature = signature.replace(return_annotation=inspect.Signature.empty)
-    parameters = [each for each in signature.parameters.values() if each.name != "self"]
-    signature = signature.replace(parameters=parameters)
-    text = str(signature).replace("'", "")
-    if len(text) <= 90:
+    parameters = [_parameter(each) for each in signature.parameters.values() if each.name not in ("self", "cls")]
+    named = signature.return_annotation
+    returns = "" if inspect.isclass(found) or named is inspect.Signature.empty else f" -> {_annotation(named)}"
+    text = f"({', '.join(parameters)}){returns}"
+    return text if len(text) <= _WIDTH else "(\n" + "".join(f"    {each},\n" for each in parameters) + f"){returns}"
+
+
+def _parameter(parameter: inspect.Parameter) -> str:
+    prefix = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    text = f"{prefix}{parameter.name}"
+    if parameter.annotation is not inspect.Parameter.empty:
+        text += f": {_annotation(parameter.annotation)}"
+    if parameter.default is inspect.Parameter.empty:
         return text
-    listed = "".join(f"    {each},\n" for each in map(str, parameters)).replace("'", "")
-    returns = signature.return_annotation
-    return f"(\n{listed})" + ("" if returns is inspect.Signature.empty else f" -> {returns}")
+    made = dataclasses.is_dataclass(parameter.default) or "factory" in repr(parameter.default)
+    return f"{text} = {'...' if made else re.sub(r'(Posix|Windows)Path', 'Path', repr(parameter.default))}"
+
+
+def _annotation(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
 def _prose(doc: str) -> Iterator[str]:
@@ -313,11 +328,11 @@ def _object(target: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _subparsers(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+def _subparsers(parser: argparse.ArgumentParser, name: str) -> Iterator[tuple[str, argparse.ArgumentParser]]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for name, subparser in action.choices.items():
-                yield f"{Path(parser.prog).stem} {name}", subparser
+            for choice, subparser in action.choices.items():
+                yield f"{name} {choice}", subparser
 
 
 def _paragraphs(text: str) -> list[str]:

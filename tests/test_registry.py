@@ -29,17 +29,6 @@ class Plugged(Method):
 '''
 
 
-@pytest.fixture(autouse=True)
-def _registry_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Take plug-ins out again that a test has entered."""
-    known = methods.available()
-    yield
-    for name in set(methods.available()) - set(known):
-        for table in vars(methods.registry).values():
-            if isinstance(table, dict):
-                table.pop(name, None)
-
-
 def plugin(folder: Path, name: str, text: str = PLUGIN, file: str = "mine.py") -> Path:
     path = folder / file
     path.write_text(text.format(name=name, summary=f"{name}: a plug-in."))
@@ -182,30 +171,6 @@ def imported(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-FORBIDDEN = {
-    "losses": ("methods", "benchmarks", "datasets", "samplers"),
-    "samplers": ("methods", "benchmarks", "datasets", "losses"),
-    "methods": ("benchmarks", "datasets"),
-    "datasets": ("benchmarks", "methods", "losses", "samplers"),
-    "": ("benchmarks", "methods", "losses", "samplers", "datasets"),
-    "benchmarks": (),
-}
-
-
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_imports_point_one_way(package: str) -> None:
-    wrong = []
-    for path in (ROOT / package).rglob("*.py") if package else ROOT.glob("*.py"):
-        if path == ROOT / "methods" / "checks.py":  # which stands above the suite, and which nothing imports
-            continue
-        for name in imported(ast.parse(path.read_text(encoding="utf-8"))):
-            head, _, rest = name.partition(".")
-            assert head not in FORBIDDEN or not head, f"{path}: {name} is imported without ltbench"
-            if head == "ltbench" and rest.partition(".")[0] in FORBIDDEN[package]:
-                wrong.append(f"{path.relative_to(ROOT)}: {name}")
-    assert not wrong
 
 
 @every_source

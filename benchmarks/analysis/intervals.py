@@ -172,21 +172,20 @@ def paired_difference(
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return Holm's adjusted p-values, in the given order: max over the smaller ones j of (m - j) p_(j), at most 1.
+    """Return Holm's adjusted p-values, in the given order.
 
-    NaN, a comparison that was not made, stays NaN and does not count in m.
+    NaN, a comparison that was not made, stays NaN and is not counted.
 
-    Raises
-    ------
-    ValueError : not a sequence of numbers between 0 and 1
+    Parameters
+    ----------
+    p_values : 0 to 1
     """
-    given = np.asarray(p_values, dtype=np.float64)
-    made = np.flatnonzero(~np.isnan(given))
-    if given.ndim != 1 or ((given[made] < 0) | (given[made] > 1)).any():
-        raise ValueError("p-values are a sequence of numbers between 0 and 1")
-    adjusted = np.full(given.shape, np.nan)
-    order = made[np.argsort(given[made], kind="stable")]
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(np.arange(len(order), 0, -1) * given[order]))
+    from statsmodels.stats.multitest import multipletests
+
+    adjusted = np.array(p_values, dtype=np.float64)
+    made = ~np.isnan(adjusted)
+    if made.any():
+        adjusted[made] = multipletests(adjusted[made], method="holm")[1]
     return adjusted
 
 

@@ -5,11 +5,12 @@ What is undefined is NaN (null in records, n/a in tables) with the reason beside
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax, ndtri, softmax
+from scipy.special import log_softmax, softmax
 from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, roc_auc_score, roc_curve
 
 METRICS: Mapping[str, str] = {
@@ -22,21 +23,42 @@ METRICS: Mapping[str, str] = {
     "macro_f1": "macro-F1",
     "macro_auroc": "macro AUROC",
     "macro_auprc": "macro AUPRC",
-    "melanoma_sensitivity_at_90": "melanoma sensitivity at 90 % specificity",
-    "melanoma_sensitivity_at_95": "melanoma sensitivity at 95 % specificity",
     "ece": "ECE",
     "classwise_ece": "class-wise ECE",
     "cross_entropy": "cross-entropy",
 }
-"""Name and label of each metric that is one number, in the order of tables."""
-
-HIGHER_IS_BETTER: Mapping[str, bool] = {name: name not in ("ece", "classwise_ece", "cross_entropy") for name in METRICS}
-"""Whether more is better, of each of `METRICS`."""
+"""Name and label of each metric of all data that is one number, in the order of tables."""
 
 CALIBRATION_BINS = 15
 """Bins of confidence that calibration is measured in."""
 
-_MELANOMA = ("mel", "melanoma")
+_LOWER_IS_BETTER = ("ece", "classwise_ece", "cross_entropy")
+_SPECIFICITIES = (90, 95)  # percent
+_SENSITIVITY = re.compile(r"sensitivity_at_\d+/(?P<name>.*)", re.DOTALL)
+
+
+def metric_labels(special_classes: Sequence[str] = ()) -> dict[str, str]:
+    """Return name and label of each metric that is one number, in the order of tables.
+
+    Parameters
+    ----------
+    special_classes : classes of special interest, whose sensitivity at given specificities is among the metrics
+    """
+    labels: dict[str, str] = {}
+    for metric, label in METRICS.items():
+        if metric == "ece":
+            labels |= {
+                _sensitivity_name(name, percent): f"{name} sensitivity at {percent} % specificity"
+                for name in special_classes
+                for percent in _SPECIFICITIES
+            }
+        labels[metric] = label
+    return labels
+
+
+def higher_is_better(metric: str) -> bool:
+    """Return whether more is better."""
+    return metric not in _LOWER_IS_BETTER
 
 
 def class_recall(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
@@ -102,30 +124,18 @@ def frequency_groups(class_counts: Sequence[int]) -> dict[str, tuple[int, ...]]:
 def wilson_interval(successes: float, count: float, confidence: float = 0.95) -> tuple[float, float]:
     """Return Wilson's score interval of a proportion, within 0 and 1; NaN twice of a count of 0.
 
-    With p = successes / count and z the normal quantile: (p + z² / 2n ± z √(p (1 - p) / n + z² / 4n²)) / (1 + z² / n).
-
     Parameters
     ----------
     successes : 0 to count
-    count : n; neither need be whole, as of means over trials
+    count : need not be whole, like the successes, as of means over trials
     confidence : between 0 and 1
-
-    Raises
-    ------
-    ValueError : successes not within 0 and count, confidence not between 0 and 1
     """
-    if not 0 <= successes <= count:
-        raise ValueError(f"{successes} successes of {count}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}, not between 0 and 1")
+    from statsmodels.stats.proportion import proportion_confint
+
     if count == 0:
         return float("nan"), float("nan")
-    share, square = successes / count, float(ndtri((1 + confidence) / 2)) ** 2 / count
-    centre = share + square / 2
-    half = float(np.sqrt(square * share * (1 - share) + square**2 / 4))
-    low = 0.0 if successes == 0 else (centre - half) / (1 + square)
-    high = 1.0 if successes == count else (centre + half) / (1 + square)
-    return low, high
+    low, high = proportion_confint(successes, count, alpha=1 - confidence, method="wilson")
+    return (0.0 if successes == 0 else float(low)), (1.0 if successes == count else float(high))
 
 
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -207,6 +217,7 @@ def evaluate(
     logits: np.ndarray,
     groups: Mapping[str, Sequence[int]],
     class_names: Sequence[str] | None = None,
+    special_classes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return all metrics of one part.
 
@@ -215,14 +226,15 @@ def evaluate(
     labels : int64 [n], 0 to K - 1
     logits : float [n, K]; probabilities are their softmax, in float64
     groups : class ids of head, medium and tail
-    class_names : K names; without them melanoma's metrics are undefined, and reasons name class ids
+    class_names : K names; without them reasons name class ids
+    special_classes : of `class_names`, those whose sensitivity is asked for
 
     Returns
     -------
-    All of `METRICS`: micro top-1, mean per-class accuracy (over the classes with images), accuracy of each group (mean
-    over its classes), the mean of the group means (the paper's "All" on ISIC-Archive-LT), macro-F1 (over the classes
-    with images), macro one-vs-rest AUROC and AUPRC (average precision), expected and class-wise calibration error (15
-    bins), cross-entropy, and the sensitivity to melanoma at 90 and 95 % specificity, one against the rest.
+    All of `metric_labels`: micro top-1, mean per-class accuracy (over the classes with images), accuracy of each group
+    (mean over its classes), the mean of the group means (the paper's "All" on ISIC-Archive-LT), macro-F1 (over the
+    classes with images), macro one-vs-rest AUROC and AUPRC (average precision), expected and class-wise calibration
+    error (15 bins), cross-entropy, and of each special class the sensitivity at 90 and 95 % specificity.
     Further `per_class_accuracy` [K] with Wilson's 95 % `per_class_interval` [K][2] and `per_class_count` [K],
     `confusion` [K][K] (rows: true class), and `undefined`: for each metric that is NaN, in whole or for a class, why.
 
@@ -234,6 +246,8 @@ def evaluate(
     num_classes = logits.shape[1]
     if not len(labels) or (class_names is not None and len(class_names) != num_classes):
         raise ValueError(f"logits {logits.shape} of no image, or not of {class_names}")
+    if not set(special_classes) <= set(class_names or ()):
+        raise ValueError(f"special classes {special_classes} are not all among {class_names}")
     if labels.min() < 0 or labels.max() >= num_classes or np.isnan(logits).any():
         raise ValueError(f"labels outside 0 to {num_classes - 1}, or logits that are not numbers")
     predicted, probabilities = logits.argmax(axis=1), softmax(logits.astype(np.float64), axis=1)
@@ -256,7 +270,7 @@ def evaluate(
         "ece": expected_calibration_error(labels, probabilities),
         "classwise_ece": classwise_calibration_error(labels, probabilities),
         "cross_entropy": cross_entropy(labels, logits),
-        **_melanoma_sensitivities(labels, probabilities, class_names),
+        **_sensitivities(labels, probabilities, class_names or (), special_classes),
         "confusion": confusion.tolist(),
     }
     return {**measured, "undefined": _reasons(measured, groups, class_names)}
@@ -299,21 +313,20 @@ def _macro(metric: Callable[..., float], labels: np.ndarray, probabilities: np.n
     return float(np.mean([metric(labels == label, column) for label, column in enumerate(probabilities.T)]))
 
 
-def _melanoma(class_names: Sequence[str] | None) -> int | None:
-    """Return the class id of melanoma, None where no class has its name."""
-    names = [name.strip().lower() for name in class_names or ()]
-    return next((class_id for class_id, name in enumerate(names) if name in _MELANOMA), None)
+def _sensitivity_name(class_name: str, percent: int) -> str:
+    return f"sensitivity_at_{percent}/{class_name}"
 
 
-def _melanoma_sensitivities(
-    labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str] | None
+def _sensitivities(
+    labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], special_classes: Sequence[str]
 ) -> dict[str, float]:
-    class_id = _melanoma(class_names)
+    class_ids = {name: list(class_names).index(name) for name in special_classes}
     return {
-        f"melanoma_sensitivity_at_{percent}": float("nan")
-        if class_id is None
-        else sensitivity_at_specificity(labels == class_id, probabilities[:, class_id], percent / 100)
-        for percent in (90, 95)
+        _sensitivity_name(name, percent): sensitivity_at_specificity(
+            labels == class_id, probabilities[:, class_id], percent / 100
+        )
+        for name, class_id in class_ids.items()
+        for percent in _SPECIFICITIES
     }
 
 
@@ -322,22 +335,20 @@ def _reasons(
 ) -> dict[str, str]:
     """Return why each metric that is NaN, in whole or for a class, is so."""
     counts = measured["per_class_count"]
-    names = class_names or [str(class_id) for class_id in range(len(counts))]
+    names = list(class_names or map(str, range(len(counts))))
     missing = [name for name, count in zip(names, counts, strict=True) if count == 0]
     absent = f"no image of class {', '.join(missing)}" if missing else "there is only one class"
-    melanoma = _melanoma(class_names)
     reasons = {}
-    for name, value in measured.items():
+    for metric, value in measured.items():
         if not np.isnan(value).any():
             continue
-        reasons[name] = absent
-        if name in ("head", "medium", "tail"):
-            without = [names[class_id] for class_id in groups.get(name, ()) if counts[class_id] == 0]
-            reasons[name] = f"no image of class {', '.join(without)}" if without else "no class is in this group"
-        elif name == "mean_of_group_means" and not missing:
-            reasons[name] = "no group has a class"
-        elif name.startswith("melanoma"):
-            reasons[name] = "no class is named MEL or melanoma" if class_names else "the names of classes are not given"
-            if melanoma is not None:
-                reasons[name] = "all images are melanomas" if counts[melanoma] else "no image of melanoma"
+        reasons[metric] = absent
+        if metric in ("head", "medium", "tail"):
+            without = [names[class_id] for class_id in groups.get(metric, ()) if counts[class_id] == 0]
+            reasons[metric] = f"no image of class {', '.join(without)}" if without else "no class is in this group"
+        elif metric == "mean_of_group_means" and not missing:
+            reasons[metric] = "no group has a class"
+        elif special := _SENSITIVITY.fullmatch(metric):
+            name = special["name"]
+            reasons[metric] = f"no image of class {name}" if name in missing else f"all images are of class {name}"
     return reasons

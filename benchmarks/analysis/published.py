@@ -16,13 +16,12 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri, stdtrit
 
-from ltbench.benchmarks.analysis.families import families
 from ltbench.benchmarks.analysis.metrics import METRICS
 from ltbench.benchmarks.analysis.records import Result
 from ltbench.benchmarks.analysis.rendering import Cell, Table
-from ltbench.benchmarks.analysis.standings import BASELINE, Row, Setting
+from ltbench.benchmarks.analysis.rows import Row
+from ltbench.benchmarks.analysis.standings import BASELINE, Family, Setting, families_of
 from ltbench.benchmarks.analysis.tables import title_of
-from ltbench.benchmarks.training.protocol import PRESETS
 from ltbench.datasets.base import NATURAL
 from ltbench.files import plain
 
@@ -97,27 +96,39 @@ def effective_images(labels: np.ndarray, groups: Mapping[str, Sequence[int]], me
     return worths[metric] if metric in worths else worth(counts[counts > 0])
 
 
-def beside(settings: Sequence[Setting]) -> list[Table]:
+def beside(settings: Sequence[Setting], presets: Mapping[str, Any]) -> list[Table]:
     """Return for each of the paper's tables its numbers beside ours: difference, and whether the intervals overlap.
 
     A printed row is compared with ours of the same method, hyper-parameters and ratio; where ours are of other data or
     made in another way, the table says so. Of a table that no row of ours is in, the printed numbers stand alone.
+
+    Parameters
+    ----------
+    presets : protocols by name, among them those of `SETUP`
     """
     published = read_published()
     tables, shown = [], set()
-    for columns, why in families(settings):
+    for family in families_of(settings):
         for number, printed in published.groupby("table"):
-            pairs = [
-                (line, row)
-                for _, line in printed.iterrows()
-                for ratio, (_, rows) in columns.items()
-                for row in rows
-                if _same(line, row, ratio)
-            ]
+            pairs = _pairs(printed, family)
             if pairs:
-                tables.append(_table(number, pairs, why, misprints(printed)))
+                others = list(
+                    dict.fromkeys(text for line, row in pairs for text in departures(line, row.result, presets))
+                )
+                tables.append(_table(pairs, family.notes, others, misprints(printed)))
                 shown.add(number)
     return [*tables, *(_printed(printed) for number, printed in published.groupby("table") if number not in shown)]
+
+
+def _pairs(printed: pd.DataFrame, family: Family) -> list[tuple[pd.Series, Row]]:
+    """Return the printed lines with the rows of ours that they can be compared with."""
+    return [
+        (line, row)
+        for _, line in printed.iterrows()
+        for ratio, panel in family.panels.items()
+        for row in panel.rows
+        if _same(line, row, ratio)
+    ]
 
 
 def _same(line: pd.Series, row: Row, ratio: float) -> bool:
@@ -130,10 +141,10 @@ def _same(line: pd.Series, row: Row, ratio: float) -> bool:
     return same_data and row.result.method == line["method"] and changed == wanted
 
 
-def departures(line: pd.Series, result: Result) -> list[str]:
+def departures(line: pd.Series, result: Result, presets: Mapping[str, Any]) -> list[str]:
     """Return in what the making of our numbers is known to differ from that of a printed one, beside the data set."""
     preset, largest = SETUP[line["dataset"]]
-    paper, ours = plain(asdict(PRESETS[preset])), result.protocol
+    paper, ours = plain(asdict(presets[preset])), dict(result.protocol)
     found = [] if result.data.split in ("paper", "published") else [f"split {result.data.split}, not by image"]
     found += [
         f"{name} {ours[name]}, not {paper[name]}" for name in paper if name not in _FREE and ours[name] != paper[name]
@@ -162,7 +173,10 @@ def _printed(printed: pd.DataFrame) -> Table:
     return Table(str(printed["source"].iloc[0]), frame, headers, cells, notes)
 
 
-def _table(number: int, pairs: Sequence[tuple[pd.Series, Row]], why: Sequence[str], wrong: Sequence[str]) -> Table:
+def _table(
+    pairs: Sequence[tuple[pd.Series, Row]], apart: Sequence[str], others: Sequence[str], wrong: Sequence[str]
+) -> Table:
+    """Return one of the paper's tables beside rows of ours, with what keeps the two from being alike below."""
     frame = pd.DataFrame(_numbers(line, row) for line, row in pairs)
     cells = [
         [
@@ -177,10 +191,9 @@ def _table(number: int, pairs: Sequence[tuple[pd.Series, Row]], why: Sequence[st
     ]
     (line, row), *_ = pairs
     headers = ["paper", "method", "ratio", "metric", "published", "here", "difference", "intervals overlap", "n"]
-    notes = [*why]
+    notes = [*apart]
     if row.result.data.dataset != line["dataset"]:
         notes.append(f"Ours are of other data ({row.result.data.dataset}): the differences say nothing of the method.")
-    others = list(dict.fromkeys(text for line, row in pairs for text in departures(line, row.result)))
     if others:
         notes.append(f"Ours were made in another way: {'; '.join(others)}.")
     notes.append(

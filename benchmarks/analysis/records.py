@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -13,8 +13,10 @@ import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
+from ltbench.datasets.base import NATURAL
 from ltbench.errors import UserError
 from ltbench.files import BROKEN, plain, read_json
+from ltbench.registry import unknown
 
 SCHEMA = 2
 """Version of the form of `result.json` and `config.json`."""
@@ -336,3 +338,44 @@ def find_records(results: Path, pattern: str = "*/*/trial*/result.json") -> Iter
         raise UserError(f"results folder {results} does not exist; run `ltbench run` first or give --results")
     for path in sorted(results.glob(pattern)):
         yield Record.read(path.parent)
+
+
+def select(
+    records: Iterable[Record],
+    datasets: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    ratios: Sequence[float | str | None] | None = None,
+    protocol: str = "",
+) -> list[Record]:
+    """Return the records of some data sets, methods and ratios, by one protocol.
+
+    Parameters
+    ----------
+    datasets, methods : names; None: all
+    ratios : numbers, or `natural`; None: all
+    protocol : first digits of the protocol's digest
+
+    Raises
+    ------
+    UserError : a data set or method that no record has
+    """
+    left = list(records)
+    for kind, wanted, known in (
+        ("dataset", datasets, {record.result.data.dataset for record in left}),
+        ("method", methods, {record.result.method for record in left}),
+    ):
+        for name in wanted or ():
+            if name not in known:
+                raise unknown(kind, name, sorted(known))
+    return [
+        record
+        for record in left
+        if (datasets is None or record.result.data.dataset in datasets)
+        and (methods is None or record.result.method in methods)
+        and (ratios is None or _has_ratio(record.result.data, ratios))
+        and record.result.protocol_digest.startswith(protocol)
+    ]
+
+
+def _has_ratio(data: DataDescription, ratios: Sequence[float | str | None]) -> bool:
+    return data.ratio in ratios or (data.natural and NATURAL in ratios)

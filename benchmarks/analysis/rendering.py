@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("github", "latex", "csv", "html")
+KINDS = ("overview", "ratios", "groups", "ablation", "per-class", "cost", "metrics")
+"""Kinds of table, by their names on the command line."""
 
 _LATEX = {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
@@ -114,23 +116,20 @@ def _html(table: Table) -> str:
     return f"<h3>{html.escape(table.title)}</h3>\n{body}{notes}"
 
 
-def _tabulated(table: Table, style: str, escape, bold: str) -> str:
+def _tabulated(table: Table, style: str, escape: Callable[[str], str], bold: str) -> str:
     from tabulate import tabulate
 
     rows = [
         [bold.format(escape(cell.text)) if cell.strong else escape(cell.text) for cell in row] for row in table.cells
     ]
-    texts = _names(table)
+    texts = text_columns(table.cells)
     aligned = ["left" if number in texts else "right" for number in range(len(table.headers))]
     headers = [escape(header) for header in table.headers]
     return tabulate(rows, headers, tablefmt=style, colalign=aligned if rows else None, disable_numparse=True)
 
 
-def _names(table: Table) -> set[int]:
+def text_columns(cells: Sequence[Sequence[Cell]]) -> set[int]:
     """Return the columns that hold names rather than numbers."""
-    columns = range(len(table.headers))
     return {
-        column
-        for column in columns
-        if any(row[column].text[:1].isalpha() and row[column].text != "n/a" for row in table.cells)
+        column for row in cells for column, cell in enumerate(row) if cell.text[:1].isalpha() and cell.text != "n/a"
     }

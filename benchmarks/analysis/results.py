@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ltbench.benchmarks.analysis.records import Record, find_records
+from ltbench.benchmarks.analysis.rendering import KINDS
 from ltbench.errors import UserError
 from ltbench.registry import unknown
 
@@ -57,7 +58,7 @@ class Results:
 
         Parameters
         ----------
-        kind : of `TABLES`: `overview`, `ratios`, `groups`, `ablation`, `per-class`, `cost`, `metrics`
+        kind : of `KINDS`: `overview`, `ratios`, `groups`, `ablation`, `per-class`, `cost`, `metrics`
 
         Raises
         ------
@@ -66,11 +67,11 @@ class Results:
         import pandas as pd
 
         from ltbench.benchmarks.analysis.standings import settings_of
-        from ltbench.benchmarks.analysis.tables import TABLES
+        from ltbench.benchmarks.analysis.tables import tables_of
 
-        if kind not in TABLES:
-            raise unknown("table", kind, TABLES)
-        tables = TABLES[kind](settings_of(self.records))
+        if kind not in KINDS:
+            raise unknown("table", kind, KINDS)
+        tables = tables_of(kind, settings_of(self.records))
         if not tables:
             raise UserError(f"these {len(self.records)} trials give no table {kind!r}")
         frames = [table.frame for table in tables]

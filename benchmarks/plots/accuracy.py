@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ltbench.benchmarks.analysis.standings import Row
+    from ltbench.benchmarks.analysis.rows import Row
 
 _MANY_CLASSES = 16  # from here on the numbers of a confusion matrix would not be legible
 

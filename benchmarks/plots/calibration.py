@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import softmax
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ltbench.benchmarks.analysis.standings import Row
+    from ltbench.benchmarks.analysis.rows import Row
 
 _COLUMNS = 4
 
@@ -63,8 +63,8 @@ def reliability(shown: Sequence[Row]) -> Figure:
 def _draw_bins(upper: Axes, lower: Axes, size: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray) -> None:
     width = 100 / BINS
     middle = width * (np.arange(BINS) + 0.5)
-    bar = {"edgecolor": "white", "linewidth": 0.4}
-    gap = {"fill": False, "edgecolor": COLOURS[1], "hatch": "////", "linewidth": 0.4, "label": "gap"}
+    bar: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.4}
+    gap: dict[str, Any] = {"fill": False, "edgecolor": COLOURS[1], "hatch": "////", "linewidth": 0.4, "label": "gap"}
     upper.bar(middle, 100 * accuracy, width, color=COLOURS[5], label="accuracy", **bar)
     upper.bar(middle, 100 * np.abs(confidence - accuracy), width, 100 * np.fmin(confidence, accuracy), **gap)
     upper.hlines(

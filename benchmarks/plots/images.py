@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,7 +70,12 @@ def class_counts(names: Sequence[str], manifest: Manifest) -> Figure:
     figure = new_figure(WIDTH, 2.8)
     axes = figure.subplots()
     for number, (part, values) in enumerate(counts.items()):
-        style = {"color": _PART_COLOURS[number], "hatch": _HATCHES[number], "edgecolor": "black", "linewidth": 0.4}
+        style: dict[str, Any] = {
+            "color": _PART_COLOURS[number],
+            "hatch": _HATCHES[number],
+            "edgecolor": "black",
+            "linewidth": 0.4,
+        }
         places = np.arange(len(names)) + 0.27 * (number - 1)
         bars = axes.bar(places, values[order], 0.27, label=f"{part} ({values.sum()})", **style)
         axes.bar_label(bars, fontsize=5 if len(names) > 10 else 6, padding=1)

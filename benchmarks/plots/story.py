@@ -100,8 +100,10 @@ def story(record: Record, name: str) -> Figure:
     grid = figure.subplots(2, 2, sharex=True)
     for class_id, label in enumerate(class_labels(result.data.class_names)):
         _draw_class(grid, told, class_id, label)
-    labels = ("validation accuracy (%)", "difficulty p̂ (mean: 1)")
-    labels += ("images: anchors, then queried", "images left in the pool")
+    labels = [
+        *("validation accuracy (%)", "difficulty p̂ (mean: 1)"),
+        *("images: anchors, then queried", "images left in the pool"),
+    ]
     for axes, label in zip(grid.flat, labels, strict=True):
         for epoch in told.epochs:
             axes.axvline(epoch, color="#999999", linewidth=0.6, zorder=0.5)
@@ -173,9 +175,9 @@ def _ranked(record: Record, images: str, scores: str) -> np.ndarray:
     return np.array(list(dict.fromkeys(rows[np.argsort(values, kind="stable")].tolist())), dtype=np.int64)
 
 
-def _of_classes(rows: Sequence[int], labels: np.ndarray, record: Record) -> list[np.ndarray]:
-    rows = np.asarray(rows, dtype=np.int64)
-    return [rows[labels[rows] == class_id] for class_id in range(len(record.result.data.class_names))]
+def _of_classes(rows: Sequence[int] | np.ndarray, labels: np.ndarray, record: Record) -> list[np.ndarray]:
+    chosen = np.asarray(rows, dtype=np.int64)
+    return [chosen[labels[chosen] == class_id] for class_id in range(len(record.result.data.class_names))]
 
 
 @drawing

@@ -27,7 +27,7 @@ GREY = "#777777"
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 1.5, 2.5, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1)))
 _TITLE_SIZE = 9
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8,

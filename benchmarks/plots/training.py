@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ltbench.benchmarks.analysis.records import Record
-    from ltbench.benchmarks.analysis.standings import Row
+    from ltbench.benchmarks.analysis.rows import Row
 
 _LABEL_GAP = 0.035
 """Share of the axis below which the names of two stages would overlap."""
@@ -158,7 +158,8 @@ def _mark_reported(axes: Axes, trials: Sequence[Curves]) -> None:
     places = [(trial.selected, trial.accuracy[trial.selected]) for trial in trials if trial.selected is not None]
     if places:
         epochs, scores = np.array(places).T
-        star = {"markersize": 8, "color": "black", "markeredgecolor": "white", "markeredgewidth": 0.5, "zorder": 3}
+        star: dict[str, Any] = {"markersize": 8, "color": "black", "zorder": 3}
+        star |= {"markeredgecolor": "white", "markeredgewidth": 0.5}
         axes.plot(epochs + 1, 100 * scores, "*", label="reported epoch", **star)
 
 

@@ -223,7 +223,7 @@ def _record(
         logits, details = inference.inspected(part)
         arrays |= {f"{name}_ids": part.ids.astype(str), f"{name}_labels": part.labels, f"{name}_logits": logits}
         arrays |= {f"{name}_{detail}": values for detail, values in details.items()}
-        scores[name] = evaluate(part.labels, logits, spec.data.groups, spec.data.class_names)
+        scores[name] = evaluate(part.labels, logits, spec.data.groups, spec.data.class_names, spec.data.special_classes)
         inspected[name] = {key: by_class(part.labels, values, logits.shape[1]) for key, values in details.items()}
     write_arrays(spec.folder / "predictions.npz", arrays, durable=True)
     write_tensors(spec.folder / "model.pt", method.state_dict(), durable=True)

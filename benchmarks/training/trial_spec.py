@@ -98,7 +98,7 @@ def described(dataset: SplitDataset, pixels: str = "") -> DataDescription:
         class_counts=tuple(counts),
         groups={name: tuple(members) for name, members in groups.items()},
         overlap={pair: SharedImages(**shared) for pair, shared in dataset.overlap.as_dict().items()},
-        special_classes=tuple(getattr(source, "special_classes", ())),
+        special_classes=source.special_classes,
         notes=tuple(dataset.notes),
         pixels=pixels,
     )

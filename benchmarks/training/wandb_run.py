@@ -220,7 +220,7 @@ def _flat(prefix: str, value: Any, classes: Sequence[str]) -> Iterator[tuple[str
 def _pictures(folder: Path) -> tuple[dict[str, bytes], list[str]]:
     """Return a finished trial's pictures (PNG) by kind, and which could not be drawn and why."""
     from ltbench.benchmarks.analysis.records import Record
-    from ltbench.benchmarks.figures import trial_pictures
+    from ltbench.benchmarks.plots.pictures import trial_pictures
     from ltbench.benchmarks.plots.style import png_of
 
     drawn: dict[str, bytes] = {}

@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 
 from ltbench.benchmarks.analysis.records import Record, find_records
-from ltbench.benchmarks.analysis.rendering import FORMATS, Cell, Table, render
+from ltbench.benchmarks.analysis.rendering import FORMATS, KINDS, Cell, Table, render
 from ltbench.benchmarks.analysis.standings import settings_of
-from ltbench.benchmarks.analysis.tables import TABLES
-from ltbench.benchmarks.leaderboard import KINDS, main, render_all
+from ltbench.benchmarks.analysis.tables import render_all
+from ltbench.benchmarks.leaderboard import main
 from ltbench.benchmarks.training.protocol import PRESETS
 
 FLEX = {"pretrain": "ssl", "selection": "anchor", "query": "none"}
@@ -46,10 +46,6 @@ def toy(text: str, **more: Any) -> Table:
     return Table(
         "A, title", frame, ["method", "x"], [[Cell(text), Cell("33.33 ≈")], [Cell("b"), Cell("2 ± 1", True)]], **more
     )
-
-
-def test_the_kinds_are_those_of_the_tables() -> None:
-    assert tuple(TABLES) == KINDS
 
 
 def test_github_marks_the_best() -> None:
@@ -175,7 +171,7 @@ def test_latex_compiles(results: Path, tmp_path: Path) -> None:
     settings = settings_of(records(results))
     from ltbench.benchmarks.analysis.published import beside
 
-    bodies.append(render(beside(settings), "latex"))
+    bodies.append(render(beside(settings, PRESETS), "latex"))
     bodies += [render([toy(name, notes=[name])], "latex") for name in ('<a>|"b"', "*a\nb*", "[a] \\~^%&#$_{}")]
     source = "\n\n".join(bodies)
     document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\tiny\n%s\n\\end{document}\n"

@@ -13,6 +13,7 @@ from scipy import stats
 from ltbench.benchmarks.analysis.published import beside, effective_images, half_width, misprints, read_published
 from ltbench.benchmarks.analysis.records import find_records
 from ltbench.benchmarks.analysis.standings import settings_of
+from ltbench.benchmarks.training.protocol import PRESETS
 from ltbench.methods import available, configure, registry
 
 ARCHIVE_TEST = (2575, 905, 679, 293, 174, 132, 77, 54, 51, 50, 7, 6, 3, 3)
@@ -69,7 +70,7 @@ def test_rows_meet_their_own(tmp_path: Path, add_record: Callable[..., dict[str,
         add_record(tmp_path, "flex", trial, 0.5, ratio=100.0, changed=changed, hyperparameters=hyperparameters)
         add_record(tmp_path, "flex", trial, 0.5, ratio=100.0, changed={"anchor_scale": 0.2})
         add_record(tmp_path, "rw", trial, 0.5, ratio=30.0)
-    tables = beside(settings_of(find_records(tmp_path)))
+    tables = beside(settings_of(find_records(tmp_path)), PRESETS)
     shown = {table.title.partition(", beside")[0]: table for table in tables if "toy" in " ".join(table.notes)}
     assert sorted(shown) == ["Ju et al., MICCAI 2022, Table 1", "Ju et al., MICCAI 2022, Table 3"]
     assert shown["Ju et al., MICCAI 2022, Table 1"].frame["method"].tolist() == ["ce"]
@@ -91,7 +92,8 @@ def test_natural_data_alone_meet_the_table_of_natural_data(
 ) -> None:
     add_record(tmp_path, "ce", 0, 0.5, dataset="isic_archive", ratio=100.0)
     add_record(tmp_path, "rs", 0, 0.5, dataset="isic_archive", ratio=1001.0, natural=True)
-    shown = {number: frame for table in beside(settings_of(find_records(tmp_path))) for number, frame in _ours(table)}
+    tables = beside(settings_of(find_records(tmp_path)), PRESETS)
+    shown = {number: frame for table in tables for number, frame in _ours(table)}
     assert set(shown[2]["method"]) == {"rs"} and len(shown[2]) == 4 and set(shown[1]["method"]) == {"ce"}
 
 
@@ -100,6 +102,6 @@ def _ours(table: Any) -> list[tuple[int, Any]]:
 
 
 def test_without_any_result_the_paper_stands_alone() -> None:
-    tables = beside([])
+    tables = beside([], PRESETS)
     assert [len(table.frame) for table in tables] == [33, 24, 10]
     assert sum("Misprint" in note for table in tables for note in table.notes) == 3

@@ -18,7 +18,7 @@ from ltbench import methods
 from ltbench.benchmarks.analysis.metrics import evaluate
 from ltbench.benchmarks.analysis.records import find_records, read_predictions
 from ltbench.benchmarks.analysis.standings import settings_of
-from ltbench.benchmarks.analysis.tables import TABLES
+from ltbench.benchmarks.analysis.tables import tables_of
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.datasets.loading import SplitDataset
@@ -253,7 +253,7 @@ def test_tables_come_from_records_alone(make_spec: Any) -> None:
         for trial in range(2):
             run_trial(make_spec(name, trial=trial))
     records = list(find_records(make_spec().folder.parents[2]))
-    (table,) = TABLES["overview"](settings_of(records))
+    (table,) = tables_of("overview", settings_of(records))
     frame = table.frame.set_index("method")
     for name in ("ce", "rw"):
         values = [record.result.test["mean_class_accuracy"] for record in records if record.result.method == name]

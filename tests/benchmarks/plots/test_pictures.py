@@ -24,11 +24,13 @@ from PIL import Image
 import ltbench.benchmarks
 from ltbench.benchmarks.analysis.metrics import evaluate, frequency_groups, wilson_interval
 from ltbench.benchmarks.analysis.records import SCHEMA, Record, find_records
-from ltbench.benchmarks.analysis.standings import Row, settings_of
-from ltbench.benchmarks.figures import chosen_few, main, pictures, trial_pictures
+from ltbench.benchmarks.analysis.rows import Row
+from ltbench.benchmarks.analysis.standings import settings_of
+from ltbench.benchmarks.figures import main
 from ltbench.benchmarks.plots.accuracy import class_shares, confusion, confusion_counts, per_class_accuracy
 from ltbench.benchmarks.plots.calibration import BINS, reliability, reliability_bins
 from ltbench.benchmarks.plots.images import class_counts, find_store, manifest_of, mosaic
+from ltbench.benchmarks.plots.pictures import few_rows, pictures, trial_pictures
 from ltbench.benchmarks.plots.story import has_story, read_story, story_groups
 from ltbench.benchmarks.plots.style import DPI, png_of, save, series_style, svg_of, wrapped
 from ltbench.benchmarks.plots.training import mean_and_range, read_curves, stage_starts, training_curves
@@ -364,7 +366,7 @@ def draw(results: Path) -> dict[str, Figure]:
     rows = rows_of(results)
     flex = [row for row in rows if row.result.method == "flex"]
     found = [
-        *pictures(("per-class", "reliability", "counts"), rows, results, chosen_few(rows)),
+        *pictures(("per-class", "reliability", "counts"), rows, results, few_rows(rows)),
         *pictures(("curves", "confusion", "story", "samples"), flex, results, flex),
     ]
     drawn = {picture.name: picture.draw() for picture in found}
@@ -454,15 +456,15 @@ def test_wrapped() -> None:
 # ---- which pictures, and the command line
 
 
-def test_the_baseline_is_among_the_chosen_few(tmp_path: Path) -> None:
+def test_the_baseline_is_among_the_few_rows(tmp_path: Path) -> None:
     labels = split(COUNTS, (20,) * 4).part("test")[1]
     for number in range(8):
         add(tmp_path, f"m{number}", logits=np.eye(4)[labels])
     add(tmp_path)
     rows = rows_of(tmp_path)
-    assert [row.name for row in chosen_few(rows, 3)] == [rows[0].name, rows[1].name, "ce"]
-    assert [row.name for row in chosen_few(rows[:8], 3)] == [row.name for row in rows[:3]]
-    assert chosen_few(rows, 9) == list(rows)
+    assert [row.name for row in few_rows(rows, 3)] == [rows[0].name, rows[1].name, "ce"]
+    assert [row.name for row in few_rows(rows[:8], 3)] == [row.name for row in rows[:3]]
+    assert few_rows(rows, 9) == list(rows)
 
 
 def test_command_line_draws_what_is_asked_for(results: Path, tmp_path: Path, capsys: Any) -> None:
