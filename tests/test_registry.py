@@ -31,17 +31,6 @@ class Plugged(Method):
 '''
 
 
-@pytest.fixture(autouse=True)
-def _registry_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Take plug-ins out again that a test has entered."""
-    known = methods.available()
-    yield
-    for name in set(methods.available()) - set(known):
-        for table in vars(methods.registry).values():
-            if isinstance(table, dict):
-                table.pop(name, None)
-
-
 def plugin(folder: Path, name: str, text: str = PLUGIN, file: str = "mine.py") -> Path:
     path = folder / file
     path.write_text(text.format(name=name, summary=f"{name}: a plug-in."))

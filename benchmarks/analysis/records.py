@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
@@ -223,12 +223,15 @@ class Result:
         nested = {name: own for name, own in value.items() if name not in names}
         nested["data"] = {name: own for name, own in value.items() if name in names}
         try:
-            return _adapter().validate_json(json.dumps(nested), strict=True)
+            result = _adapter().validate_json(json.dumps(nested), strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"] if part != "data")
             wrong = f"lacks {place}" if first["type"] == "missing" else f"has a wrong {place} ({first['msg']})"
             raise UserError(f"{source} {wrong}; {_REMEDY}") from error
+        # Validation puts the typed names first; readers are shown the order of the file.
+        protocol = {name: result.protocol[name] for name in value["protocol"]}  # type: ignore[literal-required]
+        return replace(result, protocol=cast(ProtocolValues, protocol))
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as `result.json` keeps it."""

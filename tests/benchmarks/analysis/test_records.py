@@ -29,6 +29,7 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path, add_record: Add) -> 
     assert (result.data.groups["tail"], result.data.overlap["train/test"].lesion_images) == ((2, 3), None)
     assert (result.trial, result.changed, result.cost.stages[0].images) == (3, {"scale": [1, 0.5]}, 99)
     assert result.to_json() == json.loads(path.read_text())
+    assert list(result.protocol) == list(json.loads(path.read_text())["protocol"])
     write_json(path, result.to_json())
     assert Record.read(record.folder) == record
 
