@@ -139,10 +139,16 @@ def _check_losses(method: Method) -> None:
 
 
 def _terms(method: Method, targets: Tensor) -> dict[str, Tensor]:
-    """Return the logged terms of a batch in the first epoch, everything random alike in each call."""
+    """Return the logged terms of a batch in the first epoch, everything random alike in each call.
+
+    The batch has more views than one and a partner, for methods whose stages ask for them.
+    """
     torch.manual_seed(1)
-    batch = Batch((_images(method, len(targets)),), targets, np.arange(len(targets)))
-    return dict(method.loss(method.transform(batch, np.random.default_rng(1)), Progress(0, 2)))
+    images, indices = _images(method, len(targets)), np.arange(len(targets))
+    views = (images, images.flip(3), images.flip(2))
+    partner = Batch(tuple(view.flip(0) for view in views), targets.flip(0), indices[::-1].copy())
+    batch = method.transform(Batch(views, targets, indices, partner), np.random.default_rng(1))
+    return dict(method.loss(batch, Progress(0, 2)))
 
 
 def _check_permutation(method: type[Method], protocol: Protocol, hyperparameters: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ Status: verified against the original code
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,4 +41,4 @@ class MixUp(Method):
         other = torch.from_numpy(rng.permutation(len(batch.targets))).to(batch.targets.device)
         targets = functional.one_hot(batch.targets, self.task.num_classes).float()
         views = tuple(share * view + (1 - share) * view[other] for view in batch.views)
-        return Batch(views, share * targets + (1 - share) * targets[other], batch.indices)
+        return replace(batch, views=views, targets=share * targets + (1 - share) * targets[other])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,12 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type], None]:
         monkeypatch.setitem(methods.registry._entries, name, method)
 
     return enter
+
+
+@pytest.fixture(autouse=True)
+def _registries_as_before() -> Iterator[None]:
+    """Take plug-ins out again that a test has loaded."""
+    modules = set(sys.modules)
+    yield
+    for module in [name for name in sys.modules if name.startswith("ltbench_plugin_") and name not in modules]:
+        del sys.modules[module]
