@@ -191,13 +191,14 @@ def _fetch_archive_images(dataset: type[Source], options: argparse.Namespace) ->
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from ltbench.datasets.checks.verification import MANIFEST, count_problems, problems, write_manifest
+    from ltbench.datasets.checks.verification import count_problems, problems, write_manifest
     from ltbench.datasets.loading import resolve
+    from ltbench.datasets.tables import CHECKSUMS
 
     root = resolve(options.name, options.data_root)[1]
     if root is None:
         raise UserError(f"dataset {options.name} has no files: there is nothing to verify")
-    manifest = options.manifest or root / MANIFEST
+    manifest = options.manifest or root / CHECKSUMS
     if options.create:
         source = _source(options)
         count = write_manifest(source, root, manifest, workers=available_cores())

@@ -34,11 +34,9 @@ import numpy as np
 import pandas as pd
 
 from ltbench.datasets import register
-from ltbench.datasets.checks.verification import MANIFEST
-from ltbench.datasets.sources._image_files import bad_row, refuse
 from ltbench.datasets.sources._own_images import Confined, OwnImages
 from ltbench.datasets.splits.longtail import PARTS
-from ltbench.datasets.splits.manifest import read_table
+from ltbench.datasets.tables import CHECKSUMS, bad_row, read_table, refuse
 from ltbench.errors import UserError
 from ltbench.files import file_hash
 
@@ -148,7 +146,7 @@ def _find_table(root: Path | None, table: Path | str | None) -> Path:
             raise UserError(f"the table {path} does not exist; table= is relative to --data-root")
         return Path(os.path.abspath(path))  # noqa: PTH100  resolve would follow a link of the table to other images
     tables = (path for path in folder.iterdir() if path.suffix.lower() == ".csv" and not path.name.startswith("."))
-    found = sorted(path for path in tables if path.name != MANIFEST)
+    found = sorted(path for path in tables if path.name != CHECKSUMS)
     if len(found) != 1:
         names = f"several tables ({', '.join(path.name for path in found)})" if found else "no .csv table"
         raise UserError(f"{folder} has {names}; name yours with --dataset-option table=FILE")

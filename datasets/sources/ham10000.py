@@ -20,8 +20,9 @@ import numpy as np
 
 from ltbench.datasets import register
 from ltbench.datasets.download.remote import Remote
-from ltbench.datasets.sources._image_files import FileSource, locate, read_image_table, refuse, require_folder
+from ltbench.datasets.sources._image_files import FileSource, locate, require_folder
 from ltbench.datasets.sources.isic2019 import IMAGE_FOLDER
+from ltbench.datasets.tables import read_image_table, refuse
 
 METADATA = "HAM10000_metadata.csv"
 FOLDERS = (("HAM10000_images_part_1", "HAM10000_images_part_2"), ("HAM10000_images",), (IMAGE_FOLDER,))

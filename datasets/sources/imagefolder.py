@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ltbench.datasets import register
-from ltbench.datasets.sources._image_files import SUFFIXES
+from ltbench.datasets.images.decoding import SUFFIXES
 from ltbench.datasets.sources._own_images import OwnImages, check_name
 from ltbench.errors import UserError
 

@@ -16,7 +16,8 @@ import pandas as pd
 
 from ltbench.datasets import register
 from ltbench.datasets.download.remote import Remote
-from ltbench.datasets.sources._image_files import FileSource, locate, read_image_table, refuse, require_folder
+from ltbench.datasets.sources._image_files import FileSource, locate, require_folder
+from ltbench.datasets.tables import read_image_table, refuse
 from ltbench.errors import UserError
 
 GROUND_TRUTH = "ISIC_2019_Training_GroundTruth.csv"

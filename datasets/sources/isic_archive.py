@@ -41,7 +41,7 @@ import numpy as np
 import pandas as pd
 
 from ltbench.datasets import register
-from ltbench.datasets.sources._image_files import FileSource, locate, read_image_table, refuse, require_folder
+from ltbench.datasets.sources._image_files import FileSource, locate, require_folder
 from ltbench.datasets.sources.isic2019 import (
     CITATION,
     DOWNLOADS,
@@ -54,6 +54,7 @@ from ltbench.datasets.sources.isic2019 import (
 )
 from ltbench.datasets.sources.isic2019 import CLASSES as CLASSES_2019
 from ltbench.datasets.splits.published import read_label_dictionary
+from ltbench.datasets.tables import read_image_table, refuse
 from ltbench.errors import UserError
 from ltbench.registry import unknown
 
