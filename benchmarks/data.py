@@ -106,12 +106,12 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _download(options: argparse.Namespace) -> int:
-    from ltbench.benchmarks.cli.dataset_info import how_to_get, licence_lines, remotes_of
+    from ltbench.benchmarks.cli.dataset_info import how_to_get, licence_lines
     from ltbench.datasets import registry
 
     dataset = registry.get(options.name)
     assigned = _assigned(options)
-    remotes = remotes_of(dataset, assigned)
+    remotes = dataset.remotes(**assigned)
     if options.data_root is not None:
         dataset.require_by_hand(options.data_root, assigned.get("split_dir", options.split_dir))
     print("\n".join(licence_lines(dataset)))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -81,10 +82,10 @@ class Ham10000(FileSource):
     downloads = DOWNLOADS
     remedy = f"fetch it again from {WEBSITE}"
 
-    def __init__(self, root: Path | None = None) -> None:
-        super().__init__(require_folder("ham10000", root, (METADATA,), WEBSITE))
-        self.folder = self.root
-        path = self.root / METADATA
+    def __init__(self, root: Path | None = None, **options: Any) -> None:
+        super().__init__(root, **options)
+        self.root = self.folder = require_folder("ham10000", root, (METADATA,), WEBSITE)
+        path = self.folder / METADATA
         table = read_image_table(path, ("image_id", "lesion_id", "dx"), self.remedy)
         images, diagnoses = table["image_id"], table["dx"].str.upper()
         known = ", ".join(self.class_names).lower()
@@ -93,7 +94,7 @@ class Ham10000(FileSource):
         self.ids = images.to_numpy(dtype=str)
         self.labels = diagnoses.map(self.class_names.index).to_numpy(dtype=np.int64)
         self.lesions = table["lesion_id"].to_numpy(dtype=str)
-        self.files, self.present = locate(self.root, self.ids, FOLDERS)
+        self.files, self.present = locate(self.folder, self.ids, FOLDERS)
 
     @classmethod
     def found_at(cls, root: Path) -> bool:
