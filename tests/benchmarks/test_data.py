@@ -377,4 +377,4 @@ def test_the_archives_split_leaks_more(capsys: pytest.CaptureFixture[str]) -> No
 def test_info_lists_the_options_of_a_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     assert data.main(["info", "synthetic"]) == 0
     row = _row(capsys.readouterr().out, "difficulty=")
-    assert row["default"] == "frequent-hard" and "'rare-hard'" in row["allowed"] and row["meaning"]
+    assert row["default"] == "frequent-hard" and "rare-hard" in row["allowed"] and row["meaning"]
