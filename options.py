@@ -86,7 +86,7 @@ def allowed(field: dataclasses.Field) -> str:
     if low is not None or high is not None:
         return f"{'' if low is None else f'{low:g}'} .. {'' if high is None else f'{high:g}'}".strip()
     choices = re.search(r"Literal\[(.*?)\]", str(field.type))
-    return re.sub("[\"']", "", choices[1]) if choices else str(field.type)
+    return re.sub("[\"']", "", choices[1]) if choices else str(field.type).replace(" | None", " or none")
 
 
 def shown(value: Any) -> str:

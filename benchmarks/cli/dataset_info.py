@@ -16,6 +16,7 @@ from ltbench.options import allowed, shown
 if TYPE_CHECKING:
     from ltbench.datasets.base import Source
 
+OPTION_HEADERS = ("--dataset-option", "default", "allowed", "meaning")
 _OWN = "yours"
 
 
@@ -60,14 +61,18 @@ def describe(name: str) -> str:
     }
     lines = [name, "=" * len(name), registry.docstring(name), "", inspect.cleandoc(dataset.__doc__ or ""), ""]
     lines.append(tabulate([[key, value] for key, value in facts.items() if value != ""], tablefmt="plain"))
-    options = [
-        [f"{each.name}=", shown(each.default), allowed(each), each.metadata.get("help", "")]
-        for each in fields(dataset.Options)
-    ]
+    options = option_rows(name)
     if options:
-        headers = ["--dataset-option", "default", "allowed", "meaning"]
-        lines += ["", tabulate(options, headers, tablefmt="github", disable_numparse=True)]
+        lines += ["", tabulate(options, OPTION_HEADERS, tablefmt="github", disable_numparse=True)]
     return "\n".join(lines)
+
+
+def option_rows(name: str) -> list[list[str]]:
+    """Return a dataset's options, a row each, in the columns of `OPTION_HEADERS`."""
+    return [
+        [f"{each.name}=", shown(each.default), allowed(each), each.metadata.get("help", "")]
+        for each in fields(registry.get(name).Options)
+    ]
 
 
 def counts_table(source: Source) -> str:
