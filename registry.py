@@ -1,4 +1,11 @@
-"""Registries of plug-ins: one file is one entry, found by its name and imported only when asked for."""
+"""Registries of plug-ins: one file is one entry, found by its name and imported only when asked for.
+
+Entries come from files of the suite's own package, from files that a user names (`load_plugin`), and from installed
+packages, by an entry point whose group is the registry's package:
+
+    [project.entry-points."ltbench.methods"]
+    margin = "my_package.margin"
+"""
 
 from __future__ import annotations
 
@@ -11,6 +18,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -37,7 +45,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 
 
 class Registry(Generic[Entry]):
-    """Plug-ins of one kind: the files of a package, and files registered from outside.
+    """Plug-ins of one kind: the files of a package, files registered from outside, and those of installed packages.
 
     A file of the package is an entry when it decorates a class with `@register("<file stem>")`. Nothing is
     imported to list the names or their first docstring lines; `get` imports the one file that is asked for.
@@ -71,30 +79,40 @@ class Registry(Generic[Entry]):
                     raise UserError(f"{module} registers the {self.kind} {name!r}; file and name must be the same")
             else:
                 path = Path(getattr(sys.modules[module], "__file__", None) or module)
-                if name in self._builtin() or self._loaded_plugins().get(name, path) != path:
+                offered = self._installed().get(name)
+                foreign = offered is not None and _package(offered.module) != _package(module)
+                if foreign or name in self._builtin() or self._loaded_plugins().get(name, path) != path:
                     raise UserError(f"plug-in {path} registers the taken {self.kind} name {name!r}; rename it")
                 self._plugins[name] = path
-            entry.name = name
+            entry.name = name  # type: ignore[attr-defined]  # declared by the base class of each kind
             self._entries[name] = entry
             return entry
 
         return enter
 
     def available(self) -> list[str]:
-        """Return all registered names, sorted; imports nothing."""
-        return sorted({*self._builtin(), *self._loaded_plugins()})
+        """Return all registered names, sorted; imports nothing.
+
+        Raises
+        ------
+        UserError : an installed package offers a taken name
+        """
+        return sorted({*self._builtin(), *self._loaded_plugins(), *self._installed()})
 
     def get(self, name: str) -> Entry:
         """Return the class registered under `name`, importing its file if need be.
 
         Raises
         ------
-        UserError : unknown name
+        UserError : unknown name, or the package that offers it cannot be imported
         """
         if name not in self._entries or self._entries[name].__module__ not in sys.modules:
-            if name not in self._builtin():
+            if name in self._builtin():
+                importlib.import_module(f"{self._package}.{name}")
+            elif name in self._installed():
+                self._load_installed(name)
+            else:
                 raise unknown(self.kind, name, self.available())
-            importlib.import_module(f"{self._package}.{name}")
         return self._entries[name]
 
     def summary(self, name: str) -> str:
@@ -119,7 +137,9 @@ class Registry(Generic[Entry]):
     def _tree(self, name: str) -> ast.Module:
         source = self._plugins.get(name) or self._builtin().get(name)
         if source is None:
-            raise unknown(self.kind, name, self.available())
+            if name not in self._installed():
+                raise unknown(self.kind, name, self.available())
+            source = _file_of(self._installed()[name].module)
         # A class that a notebook registers has no file.
         return ast.parse(source.read_text(encoding="utf-8") if source.is_file() else "")
 
@@ -132,12 +152,57 @@ class Registry(Generic[Entry]):
         """Return the plug-ins whose import went through: one that failed is no longer among the modules."""
         return {name: path for name, path in self._plugins.items() if self._entries[name].__module__ in sys.modules}
 
+    def _installed(self) -> dict[str, EntryPoint]:
+        """Return what installed packages offer, by name; imports none of them."""
+        found: dict[str, EntryPoint] = {}
+        points = entry_points(group=self._package)
+        taken = self._builtin() if points else {}
+        for point in points:
+            if point.name in taken or found.get(point.name, point).value != point.value:
+                raise UserError(
+                    f"the installed package {_distribution(point)} offers the taken {self.kind} name {point.name!r}; "
+                    "uninstall it, or rename what it offers"
+                )
+            found[point.name] = point
+        return found
+
+    def _load_installed(self, name: str) -> None:
+        point = self._installed()[name]
+        offered = f"{self.kind} {name!r} of the installed package {_distribution(point)}"
+        try:
+            importlib.import_module(point.module)
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:  # a plug-in may fail in any way
+            raise UserError(f"{offered} fails on import: {type(error).__name__}: {error}") from error
+        if name not in self._entries:
+            raise UserError(f"{offered}: {point.module} does not register it; decorate its class with @register")
+
     def _builtin(self) -> dict[str, Path]:
         found = {}
         for path in sorted(self._folder.glob("*.py")):
             if path.stem in _DECORATOR.findall(path.read_text(encoding="utf-8")):
                 found[path.stem] = path
         return found
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _distribution(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
+
+
+def _file_of(module: str) -> Path:
+    """Return the file of a module, importing nothing; of one that is not found, a path where there is none."""
+    top, *rest = module.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None:
+        return Path(f"{module}.py")
+    path = Path(spec.origin).parent.joinpath(*rest)
+    package = path / "__init__.py"
+    return Path(spec.origin) if not rest else package if package.is_file() else path.with_suffix(".py")
 
 
 def _registers(decorator: ast.expr, name: str) -> bool:

@@ -155,7 +155,8 @@ def _listed(plans: Sequence[Plan], records: Sequence[Record]) -> str:
 
     from ltbench.benchmarks.training.trial import is_done
 
-    lines, left = [], 0.0
+    lines: list[list[Any]] = []
+    left = 0.0
     rate = _Rate(plans[0], records)
     for planned in plans:
         numbers = planned.request.trial_numbers

@@ -71,11 +71,8 @@ def grid_requests(
     ----------
     base : what all jobs share
     """
-    own = {"methods": methods, "ratios": ratios, "trials": trials}
-    return [
-        replace(base, **own, hyperparameters={**base.hyperparameters, **combination})
-        for combination in _combined(choices)
-    ]
+    grid = replace(base, methods=methods, ratios=ratios, trials=trials)
+    return [replace(grid, hyperparameters={**base.hyperparameters, **each}) for each in _combined(choices)]
 
 
 def _combined(choices: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -135,7 +132,9 @@ def search_space(method: str) -> dict[str, dict[str, Any]]:
     from ltbench.methods import registry
 
     declared = {each.name: each.metadata for each in fields(registry.get(method).Config)}
-    values = {name: {"values": list(each["sweep"])} for name, each in declared.items() if each.get("sweep")}
+    values: dict[str, dict[str, Any]] = {
+        name: {"values": list(each["sweep"])} for name, each in declared.items() if each.get("sweep")
+    }
     ranges = {name: (each.get("low"), each.get("high")) for name, each in declared.items()}
     return values or {
         name: {"distribution": "int_uniform" if isinstance(low, int) else "uniform", "min": low, "max": high}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +35,48 @@ def plugin(folder: Path, name: str, text: str = PLUGIN, file: str = "mine.py") -
     path = folder / file
     path.write_text(text.format(name=name, summary=f"{name}: a plug-in."))
     return path
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Return a function that installs a package with one module, which an entry point offers as a method."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def put(package: str, name: str, text: str = PLUGIN) -> None:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+        plugin(tmp_path / package, name, text)
+        about = tmp_path / f"{package}-1.5.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.5\n")
+        (about / "entry_points.txt").write_text(f"[ltbench.methods]\n{name} = {package}.mine\n")
+
+    yield put
+    for module in [each for each in sys.modules if each.startswith("ltbench_extra")]:
+        del sys.modules[module]
+
+
+def test_a_method_of_an_installed_package_is_listed_without_its_import_and_then_loaded(install: Any) -> None:
+    install("ltbench_extra", "extra")
+    assert "extra" in methods.available() and methods.registry.summary("extra") == "extra: a plug-in."
+    assert "ltbench_extra" not in sys.modules
+    assert methods.registry.get("extra").__name__ == "Plugged"
+    assert methods.registry.source_digest("extra") is not None
+
+
+def test_what_is_wrong_with_an_installed_package_is_one_line(install: Any, tmp_path: Path) -> None:
+    install("ltbench_extra", "extra", "raise ValueError('oops')")
+    with pytest.raises(UserError, match=r"'extra' of the installed package ltbench_extra 1.5 fails on import: Value"):
+        methods.registry.get("extra")
+    install("ltbench_extra2", "silent", "")
+    with pytest.raises(UserError, match=r"ltbench_extra2.mine does not register it"):
+        methods.registry.get("silent")
+    with pytest.raises(UserError, match="taken method name 'silent'"):
+        load_plugin(plugin(tmp_path, "silent"))
+    install("ltbench_extra3", "ce")
+    with pytest.raises(UserError, match=r"installed package ltbench_extra3 1\.5 offers the taken method name 'ce'"):
+        methods.available()
+    shutil.rmtree(tmp_path / "ltbench_extra3-1.5.dist-info")
 
 
 @pytest.mark.parametrize("package", ["methods", "datasets"])

@@ -15,6 +15,8 @@ from ltbench.registry import unknown
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ltbench.benchmarks.analysis.standings import Setting
+
 
 @dataclass(frozen=True)
 class Results:
@@ -71,13 +73,20 @@ class Results:
 
         if kind not in KINDS:
             raise unknown("table", kind, KINDS)
-        tables = tables_of(kind, settings_of(self.records))
-        if not tables:
+        # A table of ratios spans settings; any other is of one, whose ratio becomes a column too.
+        told: dict[tuple[Any, ...], list[Setting]] = {}
+        for setting in settings_of(self.records):
+            data, ratio = setting.result.data, () if kind == "ratios" else (setting.result.data.ratio,)
+            told.setdefault((data.dataset, data.split, setting.result.protocol_digest[:8], *ratio), []).append(setting)
+        names = ("dataset", "split", "protocol", "ratio")
+        frames = [
+            table.frame.assign(**dict(zip(names, values, strict=False)))
+            for values, settings in told.items()
+            for table in tables_of(kind, settings)
+        ]
+        if not frames:
             raise UserError(f"these {len(self.records)} trials give no table {kind!r}")
-        frames = [table.frame for table in tables]
-        if len(frames) == 1:
-            return frames[0].reset_index(drop=True)
-        return pd.concat([frame.assign(table=table.title) for frame, table in zip(frames, tables, strict=True)])
+        return pd.concat(frames, ignore_index=True)
 
     def predictions(self, part: Literal["val", "test"] = "test") -> pd.DataFrame:
         """Return one row an image and trial: its label, the class predicted, and the logit of each class by its name.

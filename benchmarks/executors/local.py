@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from tqdm import tqdm
@@ -54,7 +55,7 @@ def run_trials(specs: Sequence[TrialSpec], jobs: int) -> Iterator[Outcome]:
 
 
 def _run_here(specs: Sequence[TrialSpec]) -> Iterator[Outcome]:
-    queue, waited = deque(specs), set()
+    queue, waited = deque(specs), set[Path]()
     while queue:
         spec = queue.popleft()
         outcome = _attempt(spec, 0)
@@ -67,10 +68,10 @@ def _run_here(specs: Sequence[TrialSpec]) -> Iterator[Outcome]:
 
 
 def _run_in_workers(specs: Sequence[TrialSpec], jobs: int) -> Iterator[Outcome]:
-    context = worker_context()
+    context: Any = worker_context()
     bars = context.RLock()
     workers: dict[Connection, BaseProcess] = {}
-    queue, waited = deque(specs), set()
+    queue, waited = deque(specs), set[Path]()
     running: dict[Connection, TrialSpec] = {}
     try:
         with ctrl_c_ignored():
@@ -85,7 +86,7 @@ def _run_in_workers(specs: Sequence[TrialSpec], jobs: int) -> Iterator[Outcome]:
                 if queue and connection not in running:
                     running[connection] = queue.popleft()
                     connection.send(running[connection])
-            for connection in wait(list(running)):
+            for connection in cast(list[Connection], wait(list(running))):
                 spec = running.pop(connection)
                 outcome = _received(connection, workers, spec)
                 if outcome.status == "busy":

@@ -97,7 +97,10 @@ def described(dataset: SplitDataset, pixels: str = "") -> DataDescription:
         class_names=tuple(source.class_names),
         class_counts=tuple(counts),
         groups={name: tuple(members) for name, members in groups.items()},
-        overlap={pair: SharedImages(**shared) for pair, shared in dataset.overlap.as_dict().items()},
+        overlap={
+            f"{pair.first}/{pair.second}": SharedImages(pair.images, pair.lesion_images, pair.total)
+            for pair in dataset.overlap.pairs
+        },
         special_classes=source.special_classes,
         notes=tuple(dataset.notes),
         pixels=pixels,

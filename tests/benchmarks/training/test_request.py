@@ -1,0 +1,95 @@
+"""A request: what it accepts, its file, and the trials that it means."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ltbench.benchmarks.training.plan import plan
+from ltbench.benchmarks.training.request import Request, read_request, write_request
+from ltbench.errors import UserError
+
+TINY = {"n_max": 30, "val_per_class": 3, "test_per_class": 4, "ratios": [5], "dataset": "synthetic", "device": "cpu"}
+
+
+def test_text_single_values_and_sequences_mean_the_same() -> None:
+    written = {
+        "methods": "ce",
+        "ratios": "20",
+        "n_max": "30",
+        "plugins": "a.py",
+        "out": "x",
+        "protocol": {"lr": "3e-4"},
+    }
+    assert Request(**written) == Request(
+        ["ce"], [20], n_max=30, plugins=[Path("a.py")], out=Path("x"), protocol={"lr": 3e-4}
+    )
+    assert Request(trials=[3, 1, 3]).trial_numbers == (1, 3) and Request(trials=2).trial_numbers == (0, 1)
+
+
+BAD = [
+    ({"ratios": [0.5]}, "--ratio must be at least 1"),
+    ({"trials": 0}, "--trials must be from 1 to 1000, got 0"),
+    ({"trials": [1000]}, "--trial must be from 0 to 999"),
+    ({"trials": 1.5}, "--trials must be from 1"),
+    ({"methods": []}, "at least one method"),
+    ({"threads": 0}, "--threads must be from 1"),
+    ({"seed": "x"}, "--seed must be a whole number"),
+    ({"protocol": {"epoch": 1}}, "unknown field of the protocol 'epoch'; did you mean 'epochs'"),
+    ({"protocol": {"epochs": "many"}}, "--epochs must be a whole number"),
+    ({"protocol": {"pretrained": 1}}, "--pretrained must be true or false"),
+    ({"wandb": "onlin"}, "did you mean 'online'"),
+    ({"wandb_artifacts": True}, "needs --wandb"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), BAD, ids=lambda value: str(value))
+def test_what_is_out_of_range_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Request(**fields)
+
+
+@pytest.mark.parametrize("name", ["request.yaml", "request.json"])
+def test_a_file_holds_a_whole_request(name: str, tmp_path: Path) -> None:
+    request = Request(["ce", "rs"], ["natural", 20.5], [4], {"rs.power": 0.5}, [tmp_path], protocol={"lr": 3e-4})
+    write_request(tmp_path / name, request)
+    assert Request(**read_request(tmp_path / name)) == request
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method: ce", "unknown key in .* 'method'; did you mean 'methods'"),
+        ("- ce", "must hold names with values"),
+        ("a: [", "neither YAML nor JSON"),
+        (None, "is not readable"),
+    ],
+)
+def test_a_file_that_is_no_request(text: str | None, message: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "request.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_request(tmp_path / "request.yaml")
+
+
+def test_a_trial_is_the_same_whatever_else_is_asked_for(tmp_path: Path) -> None:
+    request = Request(["ce"], out=tmp_path, **TINY)
+    five, six = (plan(replace(request, trials=trials)) for trials in (5, 6))
+    pixels = {dataset.manifest.digest: "" for dataset in five.datasets}
+    assert five.specs(pixels)[4] == six.specs(pixels)[4] and five.threads == 1
+    assert plan(replace(request, threads=2, methods=["ce", "rs"])).threads == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_trial_names_the_request_that_means_it_alone(tmp_path: Path) -> None:
+    request = Request(["rs", "rw"], hyperparameters={"rs.power": 0.5}, trials=2, out=tmp_path, **TINY)
+    first = plan(request)
+    pixels = {dataset.manifest.digest: "" for dataset in first.datasets}
+    for spec in first.specs(pixels):
+        told = json.loads(json.dumps(spec.request))
+        (again,) = plan(Request(**told | {"out": tmp_path, "device": "cpu"})).specs(pixels)
+        assert again == spec
