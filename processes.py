@@ -75,6 +75,13 @@ def worker_context() -> BaseContext:
     return _WorkerContext()
 
 
+def importable(cls: type) -> bool:
+    """Return whether a worker can import the module of a class; not the main program's, nor a file's of a user."""
+    package = cls.__module__.partition(".")[0]
+    finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+    return package != "__main__" and any(finder.find_spec(package, None) is not None for finder in finders)
+
+
 def preload(modules: Sequence[str]) -> None:
     """Let the server of worker processes import modules now, beside what this process does meanwhile."""
     if _START_METHOD == "forkserver":

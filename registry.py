@@ -26,6 +26,7 @@ from ltbench.errors import UserError
 
 Entry = TypeVar("Entry", bound=type)
 
+_PLUGIN = "ltbench_plugin_"
 _DETAIL = re.compile(r"^(Source|Cost|Neutral|Status|Licence): (.+)$", re.MULTILINE)
 _DECORATOR = re.compile(r"^@register\(\s*[\"']([^\"']+)[\"']\s*\)", re.MULTILINE)
 
@@ -114,6 +115,10 @@ class Registry(Generic[Entry]):
             else:
                 raise unknown(self.kind, name, self.available())
         return self._entries[name]
+
+    def is_portable(self, name: str) -> bool:
+        """Return whether another process finds what is registered, by itself or by the file of a plug-in."""
+        return self.get(name).__module__.startswith(_PLUGIN) or name in self._builtin() or name in self._installed()
 
     def summary(self, name: str) -> str:
         """Return the first line of the docstring of the file that holds `name`; imports nothing."""
@@ -222,7 +227,7 @@ def load_plugin(path: Path) -> None:
     path = Path(path).resolve()
     if not path.is_file():
         raise UserError(f"plug-in file {path} does not exist")
-    module_name = f"ltbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    module_name = f"{_PLUGIN}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if module_name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(module_name, path)

@@ -291,11 +291,11 @@ def _datasets(request: Request, name: str, root: Path | None, image_size: int) -
 
 
 def _jobs(request: Request, methods: Sequence[str], device: torch.device) -> int:
-    """Return how many trials run side by side; a method of the user's main program is known to this process alone."""
-    local = [name for name in methods if registry.get(name).__module__ == "__main__"]
+    """Return how many trials run side by side; a method of the user's own program is known to this process alone."""
+    local = [name for name in methods if not registry.is_portable(name)]
     if local and (request.jobs or 1) > 1:
         raise UserError(
-            f"method {local[0]} is defined in the main program, which worker processes do not import; "
+            f"method {local[0]} is registered by the program itself, which worker processes do not import; "
             "give its file as a plug-in, or use --jobs 1"
         )
     if request.jobs or local:

@@ -19,7 +19,7 @@ import numpy as np
 from ltbench.datasets.base import Source
 from ltbench.errors import UserError
 from ltbench.files import Progress, fingerprint, locked, replacing, require_room, synchronize, write_at
-from ltbench.processes import prepare_worker, worker_context
+from ltbench.processes import importable, in_threads, prepare_worker, worker_context
 
 _VERSION = 2
 _CHUNK = 32
@@ -76,7 +76,7 @@ def build(
     positions : int64 [n], into the arrays of `source`
     size : side of the stored images, pixels
     cache : folder of all stores
-    workers : processes that decode; more than 1 needs a main module that can be imported again
+    workers : processes that decode; threads, where the class of `source` is known to this process alone
 
     Raises
     ------
@@ -163,9 +163,12 @@ def _eight_bytes(number: int) -> bytes:
 def _decoded(
     source: Source, chunks: list[np.ndarray], size: int, workers: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    if workers <= 1:
-        for chunk in chunks:
-            yield chunk, _read(source, chunk, size)
+    if workers <= 1 or not importable(type(source)):
+
+        def read(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return chunk, _read(source, chunk, size)
+
+        yield from in_threads(read, chunks, workers=workers, label="decoding", unit="images", quiet=True)
         return
     pool = ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=_start_worker, initargs=(source, size))
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ltbench import methods
 from ltbench.benchmarks.training.plan import plan
 from ltbench.benchmarks.training.request import Request, read_request, write_request
 from ltbench.errors import UserError
@@ -83,6 +84,17 @@ def test_a_trial_is_the_same_whatever_else_is_asked_for(tmp_path: Path) -> None:
     assert five.specs(pixels)[4] == six.specs(pixels)[4] and five.threads == 1
     assert plan(replace(request, threads=2, methods=["ce", "rs"])).threads == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_a_method_of_the_program_itself_is_not_sent_to_other_processes(tmp_path: Path) -> None:
+    @methods.register("own")
+    class Own(methods.Method):
+        """As the base class."""
+
+    request = Request(["own"], out=tmp_path, **TINY)
+    assert plan(request).jobs == 1
+    with pytest.raises(UserError, match="own is registered by the program itself"):
+        plan(replace(request, jobs=2))
 
 
 def test_each_trial_names_the_request_that_means_it_alone(tmp_path: Path) -> None:
