@@ -106,12 +106,12 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _download(options: argparse.Namespace) -> int:
-    from ltbench.benchmarks.cli.dataset_info import how_to_get, licence_lines, remotes_of
+    from ltbench.benchmarks.cli.dataset_info import how_to_get, licence_lines
     from ltbench.datasets import registry
 
     dataset = registry.get(options.name)
     assigned = _assigned(options)
-    remotes = remotes_of(dataset, assigned)
+    remotes = dataset.remotes(**assigned)
     if options.data_root is not None:
         dataset.require_by_hand(options.data_root, assigned.get("split_dir", options.split_dir))
     print("\n".join(licence_lines(dataset)))
@@ -191,13 +191,14 @@ def _fetch_archive_images(dataset: type[Source], options: argparse.Namespace) ->
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from ltbench.datasets.checks.verification import MANIFEST, count_problems, problems, write_manifest
+    from ltbench.datasets.checks.verification import count_problems, problems, write_manifest
     from ltbench.datasets.loading import resolve
+    from ltbench.datasets.tables import CHECKSUMS
 
     root = resolve(options.name, options.data_root)[1]
     if root is None:
         raise UserError(f"dataset {options.name} has no files: there is nothing to verify")
-    manifest = options.manifest or root / MANIFEST
+    manifest = options.manifest or root / CHECKSUMS
     if options.create:
         source = _source(options)
         count = write_manifest(source, root, manifest, workers=available_cores())

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+
+from ltbench.options import check_declared, filled
 
 if TYPE_CHECKING:
     from ltbench.datasets.download.remote import Remote
@@ -16,14 +19,30 @@ NATURAL = "natural"
 """The ratio of data as they are."""
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """A dataset that has none."""
+
+
 class Source(ABC):
     """All labelled images of one dataset, before any split.
 
     Subclasses are registered with `@register("<file stem>")`, fill the arrays in `__init__` from tables alone
     (no image is opened), and must be picklable: several processes read images side by side.
 
+    Parameters
+    ----------
+    root : folder of the dataset
+    options : fields of `Options`, as values or as text
+
+    Raises
+    ------
+    UserError : an unknown option, or one of the wrong type or out of range
+
     Attributes
     ----------
+    Options : frozen dataclass of the dataset's options (see `ltbench.options`); a field `split_dir` or `image_size` is
+        what the run has where nothing else is given
     name : the registered name
     title : the name printed in the first line and in the table's title
     revision : of the images; results of another one are not taken for results of this one
@@ -50,6 +69,7 @@ class Source(ABC):
     archive_folder : folder of those images that are fetched from the ISIC Archive, one by one; "": there are none
     """
 
+    Options: ClassVar[type] = NoOptions
     name: ClassVar[str]
     title: str
     licence: str
@@ -57,11 +77,11 @@ class Source(ABC):
     preset: ClassVar[str]
     has_lesion_ids: bool = False
     default_ratio: ClassVar[float | Literal["natural"]] = 100.0
-    default_split: ClassVar[str] = "paper"
+    default_split: str = "paper"
     default_n_max: ClassVar[int | Literal["auto"]]
     default_val_per_class: ClassVar[int | None] = 50
     default_test_per_class: ClassVar[int | None] = 100
-    expected_counts: ClassVar[Mapping[str, int] | None] = None
+    expected_counts: Mapping[str, int] | None = None
     website: ClassVar[str] = ""
     downloads: ClassVar[tuple[Remote, ...]] = ()
     archive_folder: ClassVar[str] = ""
@@ -80,7 +100,12 @@ class Source(ABC):
     parts: np.ndarray | None = None
     tables: tuple[Path, ...] | None = None
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        check_declared(f"{cls.__name__}.Options", cls.Options)
+
+    def __init__(self, root: Path | None = None, **options: Any) -> None:
+        self.options = self.configured(options)
         self.root = root
 
     @classmethod
@@ -89,8 +114,25 @@ class Source(ABC):
         return False
 
     @classmethod
-    def remotes(cls) -> tuple[Remote, ...]:
-        """Return the files to download; a dataset that is several takes the option that chooses one of them."""
+    def configured(cls, options: Mapping[str, Any]) -> Any:
+        """Return the `Options` with what was given.
+
+        Raises
+        ------
+        UserError : an unknown option, or one of the wrong type or out of range
+        """
+        name = getattr(cls, "name", cls.__name__)  # it has none before it is registered
+        return filled(cls.Options, options, label=name, what=f"option of dataset {name}")
+
+    @classmethod
+    def remotes(cls, **options: Any) -> tuple[Remote, ...]:
+        """Return the files to download with these options.
+
+        Raises
+        ------
+        UserError : as the constructor
+        """
+        cls.configured(options)
         return cls.downloads
 
     @classmethod

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -296,7 +295,7 @@ def create_source(
     split_dir: Path | None = None,
     image_size: int | None = None,
 ) -> Source:
-    """Return a dataset with its options; one whose constructor names `split_dir` or `image_size` is given that too.
+    """Return a dataset with its options; one that has an option `split_dir` or `image_size` is given that too.
 
     The option `split_dir` names the folder for the dataset alone, so that another split can be drawn.
 
@@ -304,11 +303,7 @@ def create_source(
     ------
     UserError : an unknown option, or what the dataset itself refuses
     """
-    source = registry.get(name)
-    parameters = inspect.signature(source).parameters
+    dataset = registry.get(name)
+    declared = {field.name for field in fields(dataset.Options)}
     request = {"split_dir": split_dir, "image_size": image_size}
-    known = [parameter for parameter in parameters if parameter not in ("root", "image_size")]
-    for option in options:
-        if option not in known:
-            raise unknown(f"option of dataset {name}", option, known or ["none"])
-    return source(root, **{**{key: value for key, value in request.items() if key in parameters}, **options})
+    return dataset(root, **{**{key: value for key, value in request.items() if key in declared}, **options})

@@ -88,6 +88,7 @@ def method_page(name: str) -> str:
 
 def dataset_page(name: str) -> str:
     """Return the page of a dataset: its docstring, its facts and its options."""
+    from ltbench.benchmarks.cli.dataset_info import OPTION_HEADERS, option_rows
     from ltbench.datasets import registry
 
     dataset = registry.get(name)
@@ -100,15 +101,14 @@ def dataset_page(name: str) -> str:
         "Preset": dataset.preset,
     }
     facts = {**registry.details(name), "Citation": dataset.citation, "Website": dataset.website}
-    documented = _entries(inspect.cleandoc(dataset.__doc__ or ""), ("Parameters",))
-    options = [[f"`{option}=`", text] for option, text in documented if option != "root"]
+    options = [[f"`{option}`", *texts] for option, *texts in option_rows(name)]
     return "\n\n".join(
         [
             f"# {name}",
             _idea(registry.summary(name)),
             _table(["", ""], [(key, text) for key, text in facts.items() if text]),
             _body(registry.docstring(name), registry.details(name)),
-            *(["## Options", _table(["--dataset-option", "meaning"], options)] if options else []),
+            *(["## Options", _table(OPTION_HEADERS, options)] if options else []),
             "## Defaults",
             _table(["", ""], default.items()),
         ]

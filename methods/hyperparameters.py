@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import types
 from collections.abc import Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from ltbench.errors import UserError
-from ltbench.registry import unknown
+from ltbench.options import check_declared, filled
 
 # Identical for every method by construction: a Config that declares one of these is refused.
 PROTOCOL_FIELDS = frozenset(
@@ -65,16 +63,7 @@ def check_config(owner: str, config: type) -> None:
     ------
     TypeError
     """
-    # Looked up in the class itself: a subclass of a Config inherits its parameters, undecorated though it be.
-    parameters = vars(config).get("__dataclass_params__")
-    if parameters is None or not parameters.frozen:
-        raise TypeError(f"{owner}.Config must be decorated with @dataclass(frozen=True)")
-    for field in dataclasses.fields(config):
-        if field.default is dataclasses.MISSING:
-            raise TypeError(f"{owner}.Config: {field.name} has no default")
-        for value in (field.default, *field.metadata.get("presets", {}).values()):
-            if not _in_range(value, field.metadata):
-                raise TypeError(f"{owner}.Config: {field.name} has the default {value!r}, which is out of its range")
+    check_declared(f"{owner}.Config", config)
     repeated = sorted(PROTOCOL_FIELDS & {field.name for field in dataclasses.fields(config)})
     if repeated:
         raise TypeError(
@@ -95,59 +84,9 @@ def configure(name: str, config: type, preset: str, overrides: Mapping[str, Any]
     ------
     UserError : an unknown field, or a value of the wrong type or out of range
     """
-    hints = get_type_hints(config)
-    fields = {field.name: field for field in dataclasses.fields(config)}
-    values = {
-        field.name: field.metadata["presets"][preset]
-        for field in fields.values()
-        if preset in field.metadata.get("presets", {})
-    }
-    for key, raw in overrides.items():
-        if key not in fields:
-            if not fields:
-                raise UserError(f"method {name} has no hyper-parameters, got {key!r}")
-            raise unknown(f"hyper-parameter of {name}", key, fields)
-        values[key] = _typed(f"{name}: {key}", hints[key], raw)
-    for key, value in values.items():
-        _check_range(f"{name}: {key}", value, fields[key].metadata)
-    return config(**values)
-
-
-def _typed(label: str, annotation: Any, raw: Any) -> Any:
-    if get_origin(annotation) in (Union, types.UnionType):
-        if raw is None or (isinstance(raw, str) and raw.lower() == "none"):
-            return None
-        annotation = next(option for option in get_args(annotation) if option is not type(None))
-    if get_origin(annotation) is Literal:
-        allowed = {str(option): option for option in get_args(annotation)}
-        if str(raw) not in allowed:
-            raise UserError(f"{label} must be one of {', '.join(allowed)}, got {raw!r}")
-        return allowed[str(raw)]
-    if annotation is bool:
-        if str(raw).lower() not in ("true", "false"):
-            raise UserError(f"{label} must be true or false, got {raw!r}")
-        return str(raw).lower() == "true"
-    kinds = {int: "a whole number", float: "a number", str: "text"}
-    try:
-        value = annotation(raw)
-    except (TypeError, ValueError, OverflowError):
-        value = None
-    if value is None or (annotation is int and isinstance(raw, float) and value != raw):
-        raise UserError(f"{label} must be {kinds.get(annotation, annotation)}, got {raw!r}")
-    return value
-
-
-def _check_range(label: str, value: Any, metadata: Mapping[str, Any]) -> None:
-    if _in_range(value, metadata):
-        return
-    low, high = metadata.get("low"), metadata.get("high")
-    bounds = [f"at least {low:g}"] if low is not None else []
-    bounds += [f"at most {high:g}"] if high is not None else []
-    raise UserError(f"{label} must be {' and '.join(bounds) or 'a finite number'}, got {value:g}")
-
-
-def _in_range(value: Any, metadata: Mapping[str, Any]) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return True
-    low, high = metadata.get("low"), metadata.get("high")
-    return math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high)
+    fields = dataclasses.fields(config)
+    for key in () if fields else overrides:
+        raise UserError(f"method {name} has no hyper-parameters, got {key!r}")
+    presets = {field.name: field.metadata.get("presets", {}) for field in fields}
+    defaults = {field: values[preset] for field, values in presets.items() if preset in values}
+    return filled(config, overrides, label=name, what=f"hyper-parameter of {name}", defaults=defaults)

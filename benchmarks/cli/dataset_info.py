@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tabulate import tabulate
 
 from ltbench.datasets import registry
-from ltbench.registry import unknown
+from ltbench.options import allowed, shown
 
 if TYPE_CHECKING:
     from ltbench.datasets.base import Source
-    from ltbench.datasets.download.remote import Remote
 
+OPTION_HEADERS = ("--dataset-option", "default", "allowed", "meaning")
 _OWN = "yours"
 
 
@@ -60,14 +61,18 @@ def describe(name: str) -> str:
     }
     lines = [name, "=" * len(name), registry.docstring(name), "", inspect.cleandoc(dataset.__doc__ or ""), ""]
     lines.append(tabulate([[key, value] for key, value in facts.items() if value != ""], tablefmt="plain"))
-    options = [
-        [f"{parameter.name}=", "" if parameter.default in (None, inspect.Parameter.empty) else parameter.default]
-        for parameter in inspect.signature(dataset).parameters.values()
-        if parameter.name != "root"
-    ]
+    options = option_rows(name)
     if options:
-        lines += ["", tabulate(options, ["--dataset-option", "default"], tablefmt="github")]
+        lines += ["", tabulate(options, OPTION_HEADERS, tablefmt="github", disable_numparse=True)]
     return "\n".join(lines)
+
+
+def option_rows(name: str) -> list[list[str]]:
+    """Return a dataset's options, a row each, in the columns of `OPTION_HEADERS`."""
+    return [
+        [f"{each.name}=", shown(each.default), allowed(each), each.metadata.get("help", "")]
+        for each in fields(registry.get(name).Options)
+    ]
 
 
 def counts_table(source: Source) -> str:
@@ -109,21 +114,6 @@ def licence_lines(dataset: type[Source]) -> list[str]:
     """Return what a user is to know before a download."""
     facts = {"licence": _licence(dataset.name), "cite": dataset.citation, "from": dataset.website}
     return [f"{key}: {value}" for key, value in facts.items() if value]
-
-
-def remotes_of(dataset: type[Source], options: Mapping[str, Any]) -> tuple[Remote, ...]:
-    """Return the files to fetch of a dataset with these options.
-
-    Raises
-    ------
-    UserError : an option that the dataset does not know
-    """
-    known = [name for name in inspect.signature(dataset).parameters if name != "root"]
-    for option in options:
-        if option not in known:
-            raise unknown(f"option of a download of {dataset.name}", option, known or ["none"])
-    choosing = inspect.signature(dataset.remotes).parameters
-    return dataset.remotes(**{name: value for name, value in options.items() if name in choosing})
 
 
 def _licence(name: str) -> str:

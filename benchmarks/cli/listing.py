@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import fields
 from typing import Any
 
 from tabulate import tabulate
+
+from ltbench.options import allowed, shown
 
 HYPERPARAMETER_HEADERS = ("--set", "default", "range", "values to try", "source")
 STATUSES = ("verified against the original code", "from the paper", "our reading")
@@ -68,15 +69,7 @@ def hyperparameter_rows(name: str) -> list[list[str]]:
 
 def _row(field: Any) -> list[str]:
     metadata = field.metadata
-    default = _text(field.default)
-    default += "".join(f" ({preset}: {_text(value)})" for preset, value in metadata.get("presets", {}).items())
-    low, high = metadata.get("low"), metadata.get("high")
-    bounds = f"{'' if low is None else f'{low:g}'} .. {'' if high is None else f'{high:g}'}".strip()
-    choices = ", ".join(re.findall(r"[\"']([^\"']+)[\"']", str(field.type)))  # of Literal["a", "b"]
-    allowed = bounds if low is not None or high is not None else choices or str(field.type)
-    tried = ", ".join(map(_text, metadata.get("sweep") or ()))
-    return [f"{field.name}=", default, allowed, tried, metadata.get("source", "")]
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+    default = shown(field.default)
+    default += "".join(f" ({preset}: {shown(value)})" for preset, value in metadata.get("presets", {}).items())
+    tried = ", ".join(map(shown, metadata.get("sweep") or ()))
+    return [f"{field.name}=", default, allowed(field), tried, metadata.get("source", "")]

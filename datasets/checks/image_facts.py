@@ -12,7 +12,8 @@ from PIL import Image
 
 from ltbench.datasets.base import Source
 from ltbench.datasets.checks.near_duplicates import THUMB, sketch
-from ltbench.datasets.sources._image_files import DAMAGE, FORMATS, FileSource, to_rgb, upright
+from ltbench.datasets.images.decoding import DAMAGE, FORMATS, to_rgb, upright
+from ltbench.datasets.sources._image_files import FileSource
 from ltbench.errors import UserError
 from ltbench.processes import in_threads
 

@@ -21,9 +21,10 @@ from typing import TypeVar
 import numpy as np
 
 from ltbench.datasets.base import Source
-from ltbench.datasets.sources._image_files import SUFFIXES, FileSource
+from ltbench.datasets.images.decoding import SUFFIXES
+from ltbench.datasets.sources._image_files import FileSource
 from ltbench.datasets.sources._own_images import OwnImages
-from ltbench.datasets.splits.manifest import read_table
+from ltbench.datasets.tables import CHECKSUMS, read_table
 from ltbench.errors import UserError
 from ltbench.files import file_hash, replacing
 from ltbench.processes import in_threads
@@ -31,7 +32,6 @@ from ltbench.processes import in_threads
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MANIFEST = "ltbench-manifest.csv"
 COLUMNS = ("id", "label", "group", "part", "file", "size", "sha256")
 
 _TABLES = (".csv", ".tsv", ".json", ".npz", ".npy")
@@ -152,7 +152,7 @@ def _tables(source: Source, root: Path, manifest: Path, images: set[str]) -> lis
     homes = _homes(root)
     if source.tables is not None:
         return [_relative("table", path, homes) for path in source.tables]
-    own = {manifest.resolve(), homes[1] / MANIFEST}
+    own = {manifest.resolve(), homes[1] / CHECKSUMS}
     found = (path for path in root.iterdir() if path.suffix.lower() in _TABLES and path.is_file())
     return sorted(path.name for path in found if path.name not in images and path.resolve() not in own)
 

@@ -24,23 +24,22 @@ classes in order, separated by commas (a name with a comma in double quotes); `i
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ltbench.datasets import register
-from ltbench.datasets.checks.verification import MANIFEST
-from ltbench.datasets.sources._image_files import bad_row, refuse
 from ltbench.datasets.sources._own_images import Confined, OwnImages
 from ltbench.datasets.splits.longtail import PARTS
-from ltbench.datasets.splits.manifest import read_table
+from ltbench.datasets.tables import CHECKSUMS, bad_row, read_table, refuse
 from ltbench.errors import UserError
 from ltbench.files import file_hash
+from ltbench.options import option
 
 _OPTIONAL = ("group", "patient", "part", "sha256")
 _REMEDY = "leave it out"
@@ -53,11 +52,7 @@ class CsvTable(OwnImages):
     Parameters
     ----------
     root : folder of the table
-    table : file name of the table, or its path; default: the one `.csv` in the folder
-    images : folder that the images' paths are relative to, itself relative to the table's; default: the table's
-    image, label, group, patient, part, sha256 : names of columns; an optional column goes by its own name where there
-        is one; "" for none
-    classes : the classes in the order of their ids, as text (see the module) or a sequence; default: by frequency
+    options : see `Options`
 
     Raises
     ------
@@ -67,30 +62,32 @@ class CsvTable(OwnImages):
 
     title = "your table"
 
-    def __init__(
-        self,
-        root: Path | None = None,
-        *,
-        table: Path | str | None = None,
-        images: Path | str | None = None,
-        image: str = "image",
-        label: str = "label",
-        group: str | None = None,
-        patient: str | None = None,
-        part: str | None = None,
-        sha256: str | None = None,
-        classes: str | Sequence[str] | None = None,
-    ) -> None:
-        self._table = _find_table(root, table)
+    @dataclass(frozen=True)
+    class Options:
+        """The table, its columns and its classes; an optional column that is not named is used where it is there."""
+
+        table: str | None = option(None, help="file of the table; none: the one .csv in the folder")
+        images: str | None = option(None, help="folder of the images, relative to the table's; none: that folder")
+        image: str = option("image", help="column of the images' paths")
+        label: str = option("label", help="column of the classes")
+        group: str | None = option(None, help="column of the lesions or patients; empty: there is none")
+        patient: str | None = option(None, help="column of the patients, for the audit; empty: there is none")
+        part: str | None = option(None, help="column of the parts; empty: there is none")
+        sha256: str | None = option(None, help="column of the checksums; empty: there is none")
+        classes: tuple[str, ...] = option((), help="the classes in the order of their ids; empty: by frequency")
+
+    def __init__(self, root: Path | None = None, **options: Any) -> None:
+        super().__init__(root, **options)
+        chosen = self.options
+        self._table = _find_table(root, chosen.table)
         self.tables = (self._table,)
-        self.folder = _image_folder(self._table.parent, images)
-        super().__init__(self.folder)
-        optional = dict(zip(_OPTIONAL, (group, patient, part, sha256), strict=True))
-        rows = _read_rows(self._table, image, label, optional)
+        self.root = self.folder = _image_folder(self._table.parent, chosen.images)
+        optional = {name: getattr(chosen, name) for name in _OPTIONAL}
+        rows = _read_rows(self._table, chosen.image, chosen.label, optional)
         self._lines = rows.index.to_numpy()
         self.ids, self.present = _place_images(self._table, rows["image"], self.folder)
         self.files = self.ids
-        self._set_classes(rows["label"].tolist(), self._table, _known_classes(self._table, rows, classes))
+        self._set_classes(rows["label"].tolist(), self._table, _known_classes(self._table, rows, chosen.classes))
         self._use_optional(rows)
         self.title = f"{self._table.name} of {self._table.parent.name}"
         self._set_variant(self._table.stem)
@@ -136,7 +133,7 @@ class CsvTable(OwnImages):
         return f" {self.checksum(position)}".rstrip()
 
 
-def _find_table(root: Path | None, table: Path | str | None) -> Path:
+def _find_table(root: Path | None, table: str | None) -> Path:
     if root is None and table is None:
         raise UserError("csv needs the folder of your table: give --data-root")
     folder = Path(root or ".").expanduser()
@@ -148,14 +145,14 @@ def _find_table(root: Path | None, table: Path | str | None) -> Path:
             raise UserError(f"the table {path} does not exist; table= is relative to --data-root")
         return Path(os.path.abspath(path))  # noqa: PTH100  resolve would follow a link of the table to other images
     tables = (path for path in folder.iterdir() if path.suffix.lower() == ".csv" and not path.name.startswith("."))
-    found = sorted(path for path in tables if path.name != MANIFEST)
+    found = sorted(path for path in tables if path.name != CHECKSUMS)
     if len(found) != 1:
         names = f"several tables ({', '.join(path.name for path in found)})" if found else "no .csv table"
         raise UserError(f"{folder} has {names}; name yours with --dataset-option table=FILE")
     return Path(os.path.abspath(found[0]))  # noqa: PTH100
 
 
-def _image_folder(home: Path, images: Path | str | None) -> Path:
+def _image_folder(home: Path, images: str | None) -> Path:
     folder = home / Path(images or ".").expanduser()
     if not folder.is_dir():
         raise UserError(f"the image folder {folder} does not exist; images= is relative to the table's folder")
@@ -209,12 +206,10 @@ def _place_images(path: Path, images: pd.Series, folder: Path) -> tuple[np.ndarr
     return ids.to_numpy(dtype=str), np.array([there for _, there in placed], dtype=bool)
 
 
-def _known_classes(path: Path, rows: pd.DataFrame, classes: str | Sequence[str] | None) -> list[str] | None:
+def _known_classes(path: Path, rows: pd.DataFrame, known: tuple[str, ...]) -> tuple[str, ...] | None:
     """Return the classes that the user named, after checking them against the labels; None: none named."""
-    if not classes:
+    if not known:
         return None
-    names = next(csv.reader([classes], skipinitialspace=True)) if isinstance(classes, str) else classes
-    known = [name.strip() for name in names]
     repeated = [name for name, count in Counter(known).items() if count > 1]
     if repeated or "" in known:
         raise UserError(f"classes= repeats {repeated[0]!r}" if repeated else "classes= has a name that is empty")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -47,10 +48,10 @@ class Digits(Source):
     expected_counts = MappingProxyType(dict(zip(CLASSES, _COUNTS, strict=True)))
     class_names = CLASSES
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | None = None, **options: Any) -> None:
         from sklearn.datasets import load_digits
 
-        super().__init__()
+        super().__init__(**options)
         digits = load_digits()
         self._images = np.rint(digits.images * (255 / _FULL)).astype(np.uint8)  # [N, 8, 8]
         self.labels = digits.target.astype(np.int64)

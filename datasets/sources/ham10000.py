@@ -15,13 +15,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from ltbench.datasets import register
 from ltbench.datasets.download.remote import Remote
-from ltbench.datasets.sources._image_files import FileSource, locate, read_image_table, refuse, require_folder
+from ltbench.datasets.sources._image_files import FileSource, locate, require_folder
 from ltbench.datasets.sources.isic2019 import IMAGE_FOLDER
+from ltbench.datasets.tables import read_image_table, refuse
 
 METADATA = "HAM10000_metadata.csv"
 FOLDERS = (("HAM10000_images_part_1", "HAM10000_images_part_2"), ("HAM10000_images",), (IMAGE_FOLDER,))
@@ -80,10 +82,10 @@ class Ham10000(FileSource):
     downloads = DOWNLOADS
     remedy = f"fetch it again from {WEBSITE}"
 
-    def __init__(self, root: Path | None = None) -> None:
-        super().__init__(require_folder("ham10000", root, (METADATA,), WEBSITE))
-        self.folder = self.root
-        path = self.root / METADATA
+    def __init__(self, root: Path | None = None, **options: Any) -> None:
+        super().__init__(root, **options)
+        self.root = self.folder = require_folder("ham10000", root, (METADATA,), WEBSITE)
+        path = self.folder / METADATA
         table = read_image_table(path, ("image_id", "lesion_id", "dx"), self.remedy)
         images, diagnoses = table["image_id"], table["dx"].str.upper()
         known = ", ".join(self.class_names).lower()
@@ -92,7 +94,7 @@ class Ham10000(FileSource):
         self.ids = images.to_numpy(dtype=str)
         self.labels = diagnoses.map(self.class_names.index).to_numpy(dtype=np.int64)
         self.lesions = table["lesion_id"].to_numpy(dtype=str)
-        self.files, self.present = locate(self.root, self.ids, FOLDERS)
+        self.files, self.present = locate(self.folder, self.ids, FOLDERS)
 
     @classmethod
     def found_at(cls, root: Path) -> bool:

@@ -15,11 +15,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ltbench.datasets import register
-from ltbench.datasets.sources._image_files import SUFFIXES
+from ltbench.datasets.images.decoding import SUFFIXES
 from ltbench.datasets.sources._own_images import OwnImages, check_name
 from ltbench.errors import UserError
 
@@ -47,11 +48,11 @@ class ImageFolder(OwnImages):
 
     title = "your folder"
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | None = None, **options: Any) -> None:
+        super().__init__(root, **options)
         if root is None:
             raise UserError("imagefolder needs your folder: give --data-root")
-        super().__init__(Path(root).expanduser().resolve())
-        self.folder = self.root
+        self.root = self.folder = Path(root).expanduser().resolve()
         if not self.folder.is_dir():
             raise UserError(f"the data folder {self.folder} does not exist")
         parts = _parts(self.folder)

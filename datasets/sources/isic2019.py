@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ltbench.datasets import register
 from ltbench.datasets.download.remote import Remote
-from ltbench.datasets.sources._image_files import FileSource, locate, read_image_table, refuse, require_folder
+from ltbench.datasets.sources._image_files import FileSource, locate, require_folder
+from ltbench.datasets.tables import read_image_table, refuse
 from ltbench.errors import UserError
 
 GROUND_TRUTH = "ISIC_2019_Training_GroundTruth.csv"
@@ -66,13 +68,13 @@ class Isic2019(FileSource):
     downloads = DOWNLOADS
     remedy = REMEDY
 
-    def __init__(self, root: Path | None = None) -> None:
-        super().__init__(require_folder("isic2019", root, (GROUND_TRUTH, METADATA), WEBSITE))
-        self.folder = self.root
-        self.ids, self.labels = read_ground_truth(self.root / GROUND_TRUTH, self.class_names)
-        lesions = read_lesions(self.root / METADATA)
+    def __init__(self, root: Path | None = None, **options: Any) -> None:
+        super().__init__(root, **options)
+        self.root = self.folder = require_folder("isic2019", root, (GROUND_TRUTH, METADATA), WEBSITE)
+        self.ids, self.labels = read_ground_truth(self.folder / GROUND_TRUTH, self.class_names)
+        lesions = read_lesions(self.folder / METADATA)
         self.lesions = np.array([lesions.get(image, image) for image in self.ids.tolist()])
-        self.files, self.present = locate(self.root, self.ids, FOLDERS)
+        self.files, self.present = locate(self.folder, self.ids, FOLDERS)
 
     @classmethod
     def found_at(cls, root: Path) -> bool:

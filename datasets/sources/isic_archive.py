@@ -34,14 +34,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from ltbench.datasets import register
-from ltbench.datasets.sources._image_files import FileSource, locate, read_image_table, refuse, require_folder
+from ltbench.datasets.sources._image_files import FileSource, locate, require_folder
 from ltbench.datasets.sources.isic2019 import (
     CITATION,
     DOWNLOADS,
@@ -54,13 +56,15 @@ from ltbench.datasets.sources.isic2019 import (
 )
 from ltbench.datasets.sources.isic2019 import CLASSES as CLASSES_2019
 from ltbench.datasets.splits.published import read_label_dictionary
+from ltbench.datasets.tables import read_image_table, refuse
 from ltbench.errors import UserError
-from ltbench.registry import unknown
+from ltbench.options import option
 
 ADDITIONAL = "additional_data.csv"
 DICTIONARY = "dic.npy"
 CLASSES = ("NV", "MEL", "BCC", "SK", "AK", "SCC", "BKL", "SL", "VASC", "DF", "LK", "LS", "AN", "AMP")
-_COUNTS = (12875, 4522, 3393, 1464, 869, 656, 384, 270, 253, 246, 32, 27, 15, 14)
+_NUMBERS = (12875, 4522, 3393, 1464, 869, 656, 384, 270, 253, 246, 32, 27, 15, 14)
+_COUNTS = MappingProxyType(dict(zip(CLASSES, _NUMBERS, strict=True)))
 _NAME, _DIAGNOSIS, _LESION, _PATIENT = (
     "name",
     *(f"meta.clinical.{column}" for column in ("diagnosis", "lesion_id", "patient_id")),
@@ -85,7 +89,6 @@ _DIAGNOSES = {
 }
 _BENIGN_KERATOSES = ("", "SK", "SL", "BKL")  # what is one class in ISIC 2019
 _COPY = "_downsampled"
-_COPIES = ("both", "once")
 _ORIGINALS = 384  # of images that ISIC 2019 has smaller
 _REMEDY = "restore it from the authors' files"
 
@@ -97,8 +100,7 @@ class IsicArchive(FileSource):
     Parameters
     ----------
     root : an ISIC 2019 folder, with the images of the archive; see the module
-    split_dir : the authors' folder, with `additional_data.csv` or `dic.npy`, where the root has neither
-    copies : `both`, as the authors have it, or `once`: without the originals of which ISIC 2019 has a smaller copy
+    options : see `Options`
 
     Raises
     ------
@@ -118,31 +120,38 @@ class IsicArchive(FileSource):
     default_test_per_class = None
     class_names = CLASSES
     special_classes = ("MEL",)
-    expected_counts = MappingProxyType(dict(zip(CLASSES, _COUNTS, strict=True)))
+    expected_counts = _COUNTS
     groups = MappingProxyType({"head": (0, 1, 2, 3), "medium": (4, 5, 6, 7), "tail": (8, 9, 10, 11, 12, 13)})
     downloads = DOWNLOADS
     archive_folder = "ISIC_Archive"
     remedy = "get it from the ISIC Archive (https://www.isic-archive.com/)"
 
-    def __init__(self, root: Path | None = None, *, split_dir: Path | str | None = None, copies: str = "both") -> None:
-        if copies not in _COPIES:
-            raise unknown("copies", copies, _COPIES)
-        super().__init__(require_folder("isic_archive", root, (GROUND_TRUTH, METADATA), WEBSITE))
-        self.folder = self.root
-        ids, labels = read_ground_truth(self.root / GROUND_TRUTH, CLASSES_2019)
+    @dataclass(frozen=True)
+    class Options:
+        """Where the labels are, and which images are taken."""
+
+        split_dir: str | None = option(None, help=f"the authors' folder, with {ADDITIONAL} or {DICTIONARY}")
+        copies: Literal["both", "once"] = option(
+            "both", help="once: without the originals of which ISIC 2019 has a smaller copy"
+        )
+
+    def __init__(self, root: Path | None = None, **options: Any) -> None:
+        super().__init__(root, **options)
+        self.root = self.folder = require_folder("isic_archive", root, (GROUND_TRUTH, METADATA), WEBSITE)
+        ids, labels = read_ground_truth(self.folder / GROUND_TRUTH, CLASSES_2019)
         truth = dict(zip(ids.tolist(), (CLASSES_2019[label] for label in labels), strict=True))
-        lesions = read_lesions(self.root / METADATA)
-        path = _authors_file(self.root, split_dir)
+        lesions = read_lesions(self.folder / METADATA)
+        path = _authors_file(self.folder, self.options.split_dir)
         if path.name == ADDITIONAL:
             table = read_image_table(path, (_NAME, _DIAGNOSIS, _LESION, _PATIENT), _REMEDY)
             classes, patients = _by_diagnosis(path, table, truth), _known(table, _PATIENT)
             lesions |= _known(table, _LESION)
         else:
             classes, patients = _by_dictionary(path, truth), None
-        if copies == "once":
+        if self.options.copies == "once":
             classes = {image: name for image, name in classes.items() if f"{image}{_COPY}" not in classes}
             self.variant, self.title = "copies-once", f"{self.title}, one copy an image"
-            self.expected_counts = {**self.expected_counts, "SK": self.expected_counts["SK"] - _ORIGINALS}
+            self.expected_counts = {**_COUNTS, "SK": _COUNTS["SK"] - _ORIGINALS}
         self.ids = np.array(list(classes))
         self.labels = np.array([CLASSES.index(name) for name in classes.values()], dtype=np.int64)
         self.lesions = np.array(_join_copies(self.ids.tolist(), lesions))
@@ -169,7 +178,7 @@ class IsicArchive(FileSource):
         """Find the images of ISIC 2019, bool [N], and of the archive each by the rule of `locate`."""
         files, present = np.empty(len(self.ids), dtype=object), np.zeros(len(self.ids), dtype=bool)
         for chosen, folders in ((of_2019, FOLDERS), (~of_2019, ((self.archive_folder,), *FOLDERS))):
-            files[chosen], present[chosen] = locate(self.root, self.ids[chosen], folders)
+            files[chosen], present[chosen] = locate(self.folder, self.ids[chosen], folders)
         return files.astype(str), present
 
 

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -37,6 +37,7 @@ from ltbench.datasets.base import Source
 from ltbench.datasets.splits.longtail import PARTS
 from ltbench.errors import UserError
 from ltbench.files import fingerprint
+from ltbench.options import option
 from ltbench.registry import unknown
 
 if TYPE_CHECKING:
@@ -49,8 +50,10 @@ _HELD = 128 * 2**20  # bytes of a part up to which it is unpacked into memory, i
 _PIECE = 2**20
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 # What zipfile, zlib and numpy raise on bytes that are not theirs.
-_DAMAGE = (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, SyntaxError, OverflowError)
-_DAMAGE += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, NotImplementedError, RuntimeError, SyntaxError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,7 @@ class MedMnist(Source):
     Parameters
     ----------
     root : folder of the npz files
-    set : name of the set, e.g. `dermamnist`
-    size : side of the images in the file, 28, 64, 128 or 224; default: the smallest file there that is at least
-        `image_size`, else the largest there
-    image_size : side of the network's images; default: 224
+    options : see `Options`
 
     Raises
     ------
@@ -141,19 +141,25 @@ class MedMnist(Source):
     default_test_per_class = None
     revision = 1  # raise when any decoded pixel changes
 
-    def __init__(
-        self,
-        root: Path | None = None,
-        set: str = "dermamnist",
-        size: int | str | None = None,
-        image_size: int | None = None,
-    ) -> None:
-        facts = _known_set(set)
+    @dataclass(frozen=True)
+    class Options:
+        """Which file is read."""
+
+        set: str = option("dermamnist", help="name of the set")
+        size: Literal[28, 64, 128, 224] | None = option(
+            None,
+            help="side of the images in the file; none: the smallest of image_size or more, else the largest",
+        )
+        image_size: int | None = option(None, low=1, help="side of the network's images; none: the run's, or 224")
+
+    def __init__(self, root: Path | None = None, **options: Any) -> None:
+        super().__init__(root, **options)
+        facts = _known_set(self.options.set)
         if root is None:
             raise UserError(f"medmnist needs the folder of its npz files (--data-root); get them from {_RECORD}")
-        super().__init__(Path(root).expanduser())
-        size = _choose_size(self.root, facts, size, image_size)
-        self._path = self.root / facts.file_name(size)
+        self.root = folder = Path(root).expanduser()
+        size = _choose_size(folder, facts, self.options.size, self.options.image_size)
+        self._path = folder / facts.file_name(size)
         self._url = facts.url(size)
         labels, self._images = _read_tables(self._path, facts, size)
         counts = [len(each) for each in labels]
@@ -186,7 +192,7 @@ class MedMnist(Source):
         return any((root / facts.file_name(size)).is_file() for facts in med_sets().values() for size in SIZES)
 
     @classmethod
-    def remotes(cls, set: str = "dermamnist", size: int | str | None = None) -> tuple[Remote, ...]:
+    def remotes(cls, **options: Any) -> tuple[Remote, ...]:
         """Return the file of a set at a size, by default the smallest, as the `medmnist` package does.
 
         Raises
@@ -195,7 +201,8 @@ class MedMnist(Source):
         """
         from ltbench.datasets.download.remote import Remote
 
-        facts, size = _known_set(set), SIZES[0] if size is None else _known_size(size)
+        chosen = cls.configured(options)
+        facts, size = _known_set(chosen.set), chosen.size or SIZES[0]
         return (Remote(facts.url(size), facts.file_name(size), md5=facts.md5[size]),)
 
     def read(self, position: int, size: int) -> np.ndarray:
@@ -242,7 +249,7 @@ def _known_set(name: str) -> MedSet:
     return med_sets()[name]
 
 
-def _choose_size(root: Path, facts: MedSet, size: int | str | None, image_size: int | None) -> int:
+def _choose_size(root: Path, facts: MedSet, size: int | None, image_size: int | None) -> int:
     """Return the size of the file to read, having checked that it is there."""
     if not root.is_dir():
         raise UserError(f"the data folder {root} does not exist; put {facts.file_name(28)} there, from {facts.url(28)}")
@@ -252,17 +259,10 @@ def _choose_size(root: Path, facts: MedSet, size: int | str | None, image_size: 
             names = ", ".join(facts.file_name(side) for side in SIZES)
             raise UserError(f"{root} has none of {names}; get one from {_RECORD}")
         return next((side for side in here if side >= (image_size or SIZES[-1])), here[-1])
-    size = _known_size(size)
     if size not in here:
         others = f" (there is size {', '.join(map(str, here))})" if here else ""
         raise UserError(f"{root / facts.file_name(size)} is missing{others}; get it from {facts.url(size)}")
     return size
-
-
-def _known_size(size: int | str) -> int:
-    if str(size) not in map(str, SIZES):
-        raise UserError(f"medmnist: size must be one of {', '.join(map(str, SIZES))}, not {size!r}")
-    return int(size)
 
 
 @contextmanager

@@ -16,12 +16,13 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from ltbench.datasets import register
 from ltbench.datasets.base import Source
-from ltbench.errors import UserError
+from ltbench.options import option
 
 _SEED = 20190813
 _VERSION = 1  # raise when any pixel changes: stores and results are keyed by it
@@ -127,9 +128,6 @@ _LOOKS = np.array([[astuple(look) for look in looks] for looks in _CLASSES.value
 _TRAITS = [field.name for field in fields(Look)]
 
 
-_DEFAULT_DIFFICULTY = "frequent-hard"
-
-
 @register("synthetic")
 class Synthetic(Source):
     """The embedded dataset: 8 classes with the same supply of images each, so class 0 becomes the head.
@@ -137,7 +135,7 @@ class Synthetic(Source):
     Parameters
     ----------
     root : ignored, nothing is read from disk
-    difficulty : which classes are hard: `"frequent-hard"`, `"rare-hard"` or `"equal"`
+    options : see `Options`
     """
 
     title = "synthetic (8 procedurally drawn lesion classes)"
@@ -148,14 +146,20 @@ class Synthetic(Source):
     needs_folder = False
     revision = _VERSION
 
-    def __init__(self, root: Path | None = None, difficulty: str = _DEFAULT_DIFFICULTY) -> None:
-        super().__init__(root)
-        if difficulty not in DIFFICULTIES:
-            raise UserError(f"synthetic: unknown difficulty {difficulty!r}; allowed: {', '.join(DIFFICULTIES)}")
-        self.difficulty = difficulty
-        if difficulty != _DEFAULT_DIFFICULTY:
-            self.variant = difficulty
-            self.title = f"{type(self).title}, {difficulty}"
+    @dataclass(frozen=True)
+    class Options:
+        """What is drawn."""
+
+        difficulty: Literal["frequent-hard", "rare-hard", "equal"] = option(
+            "frequent-hard", help="which classes are hard"
+        )
+
+    def __init__(self, root: Path | None = None, **options: Any) -> None:
+        super().__init__(root, **options)
+        self.difficulty: str = self.options.difficulty
+        if self.options != self.Options():
+            self.variant = self.difficulty
+            self.title = f"{type(self).title}, {self.difficulty}"
         self.class_names = tuple(_CLASSES)
         count = len(_CLASSES)
         self.labels = np.repeat(np.arange(count, dtype=np.int64), _SUPPLY)

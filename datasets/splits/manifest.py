@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +13,7 @@ import pandas as pd
 
 from ltbench.datasets.base import Source
 from ltbench.datasets.splits.longtail import PARTS
+from ltbench.datasets.tables import read_table
 from ltbench.errors import UserError
 from ltbench.files import file_hash, replacing
 from ltbench.registry import unknown
@@ -198,61 +197,3 @@ def overlap(manifest: Manifest, *, lesions_known: bool = True) -> Overlap:
         lesion_images = int(np.isin(manifest.lesions[other], manifest.lesions[one]).sum()) if lesions_known else None
         pairs.append(PairOverlap(first, second, int(images), lesion_images, int(other.sum())))
     return Overlap(tuple(pairs))
-
-
-def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV as text: one row a record, indexed by the line of the file where it begins, absent fields as "".
-
-    The names of columns lose the blanks around them; columns without a name and rows without a text are left out.
-
-    Raises
-    ------
-    UserError : the file is missing, unreadable, no CSV, lacks one of `columns`, has a column twice, or a row with more
-        fields than columns; the message names the file, and the line of a row
-    """
-    (_, header), *records = _records(path)
-    names = [name.strip() for name in header]
-    _check_names(path, [name for name in names if name], columns)
-    lines, rows = [], []
-    for line, fields in records:
-        if len(fields) > len(names):
-            raise UserError(
-                f"{path} is not a CSV table: line {line} has more fields than the header ({len(fields)}, not "
-                f"{len(names)}); put a field that holds a comma in double quotes"
-            )
-        lines.append(line)
-        rows.append(fields + [""] * (len(names) - len(fields)))
-    table = pd.DataFrame(rows, index=lines, columns=names, dtype=str)
-    return table.loc[:, [name != "" for name in names]]
-
-
-def _records(path: Path) -> list[tuple[int, list[str]]]:
-    """Return the records of a CSV that have a text, each with the line where it begins; the first is the header."""
-    records, line = [], 1
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            for fields in reader:
-                if any(fields) or line == 1:
-                    records.append((line, fields))
-                line = reader.line_num + 1
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a CSV table in UTF-8 ({error.reason}); save it as one") from error
-    except csv.Error as error:
-        raise UserError(f"{path} is not a CSV table: line {line}: {error}; mend the line") from error
-    if not records or not any(records[0][1]):
-        raise UserError(f"{path} is not a CSV table: its first line names no column")
-    return records
-
-
-def _check_names(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
-    missing = [column for column in columns if column not in names]
-    if missing:
-        held = ", ".join(names)
-        advice = "; separate fields by commas, not by semicolons or tabs" if {";", "\t"} & set(held) else ""
-        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}; it has: {held}{advice}")
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise UserError(f"{path} has the column {repeated[0]!r} more than once; rename or remove the others")

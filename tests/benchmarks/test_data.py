@@ -372,3 +372,9 @@ def test_the_archives_split_leaks_more(capsys: pytest.CaptureFixture[str]) -> No
     assert data.main(["audit", "isic_archive", *folder, "--split-dir", str(DATA / "flexsampling-splits/14-class")]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("leaks train/test: "))
     assert int(line.split()[2]) >= 2829
+
+
+def test_info_lists_the_options_of_a_dataset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert data.main(["info", "synthetic"]) == 0
+    row = _row(capsys.readouterr().out, "difficulty=")
+    assert row["default"] == "frequent-hard" and "rare-hard" in row["allowed"] and row["meaning"]

@@ -79,7 +79,7 @@ BAD = {
     "--plugin nowhere.py": "nowhere.py does not exist",
     "--data-root nowhere": "nowhere is not a folder",
     "--dataset-option hair=1": "unknown option of dataset synthetic 'hair'",
-    "--dataset-option difficulty=no": "unknown difficulty 'no'",
+    "--dataset-option difficulty=no": "synthetic: difficulty must be one of frequent-hard, rare-hard, equal, got 'no'",
     "--dataset-option hair=1 --dataset-option difficulty=equal": "unknown option of dataset synthetic 'hair'",
     "--dataset-option difficulty=equal difficulty=rare-hard": "--dataset-option gives difficulty two values",
     "--method rs --set beta=0.9 --set beta=0.5": "--set gives beta two values, '0.9' and '0.5'; give one",

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltbench.datasets.checks.verification import MANIFEST, count_problems, problems, write_manifest
+from ltbench.datasets.checks.verification import count_problems, problems, write_manifest
 from ltbench.datasets.sources._image_files import FileSource
 from ltbench.datasets.sources.csv import CsvTable
 from ltbench.datasets.sources.synthetic import Synthetic
+from ltbench.datasets.tables import CHECKSUMS
 from ltbench.errors import UserError
 
 IDS = [f"image{number}" for number in range(6)]
@@ -43,24 +44,24 @@ def root(tmp_path: Path) -> Path:
     for number, image in enumerate(IDS[:-1]):
         Image.new("RGB", (9, 7), (40 * number, 0, 0)).save(tmp_path / "images" / f"{image}.png")
     (tmp_path / "labels.csv").write_text("as it was\n")
-    assert write_manifest(Album(tmp_path), tmp_path, tmp_path / MANIFEST, quiet=True) == 6
+    assert write_manifest(Album(tmp_path), tmp_path, tmp_path / CHECKSUMS, quiet=True) == 6
     return tmp_path
 
 
 def _problems(root: Path, source: FileSource | None = None) -> list[str]:
-    return list(problems(root, root / MANIFEST, source or Album(root), workers=2, quiet=True))
+    return list(problems(root, root / CHECKSUMS, source or Album(root), workers=2, quiet=True))
 
 
 def _rewrite(root: Path, line: int, old: str, new: str) -> None:
-    lines = (root / MANIFEST).read_text().splitlines()
+    lines = (root / CHECKSUMS).read_text().splitlines()
     assert old in lines[line - 1]
     lines[line - 1] = lines[line - 1].replace(old, new)
-    (root / MANIFEST).write_text("\n".join(lines) + "\n")
+    (root / CHECKSUMS).write_text("\n".join(lines) + "\n")
 
 
 def _remove(root: Path, line: int) -> None:
-    lines = (root / MANIFEST).read_text().splitlines()
-    (root / MANIFEST).write_text("\n".join(lines[: line - 1] + lines[line:]) + "\n")
+    lines = (root / CHECKSUMS).read_text().splitlines()
+    (root / CHECKSUMS).write_text("\n".join(lines[: line - 1] + lines[line:]) + "\n")
 
 
 def _flip(path: Path) -> None:
@@ -70,7 +71,7 @@ def _flip(path: Path) -> None:
 
 
 def test_an_untouched_folder_has_no_problem(root: Path) -> None:
-    assert (root / MANIFEST).read_text().splitlines()[6] == "image5,melanoma,image5,,,,"
+    assert (root / CHECKSUMS).read_text().splitlines()[6] == "image5,melanoma,image5,,,,"
     assert _problems(root) == []
 
 
@@ -79,12 +80,12 @@ ONE_LINE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "other size": (lambda root: (root / "images/image2.png").write_bytes(b"12"), ["line 4", "image2.png", "2 bytes"]),
     "missing": (lambda root: (root / "images/image2.png").unlink(), ["line 4", "image2.png", "is missing"]),
     "changed table": (lambda root: _flip(root / "labels.csv"), ["line 8", "labels.csv", "other bytes"]),
-    "stray image": (lambda root: (root / "images/new.png").write_bytes(b"1"), [MANIFEST, "new.png", "in no row"]),
+    "stray image": (lambda root: (root / "images/new.png").write_bytes(b"1"), [CHECKSUMS, "new.png", "in no row"]),
     "new image": (
         lambda root: Image.new("RGB", (2, 2)).save(root / "images/image5.png"),
         ["line 7", "image5.png", "does not name"],
     ),
-    "dropped row": (lambda root: _remove(root, 4), [MANIFEST, "has no row", "image 3 of its tables", "image2.png"]),
+    "dropped row": (lambda root: _remove(root, 4), [CHECKSUMS, "has no row", "image 3 of its tables", "image2.png"]),
     "unknown class": (lambda root: _rewrite(root, 4, "nevus", "wart"), ["line 4", "image2.png", "'wart'", "melanoma"]),
     "unknown image": (lambda root: _rewrite(root, 7, "image5", "image9"), ["line 7", "image9", "does not list"]),
     "path outside": (lambda root: _rewrite(root, 4, "images/", "../"), ["line 4", "image2", "leaves the data folder"]),
@@ -107,7 +108,7 @@ def test_a_change_is_told_in_one_line(change: str, root: Path) -> None:
     alter(root)
     found = [line for line in _problems(root) if "image5, melanoma" not in line]  # the row that two changes take away
     assert len(found) == 1 and "\n" not in found[0]
-    assert all(word in found[0] for word in [MANIFEST, *words]), found
+    assert all(word in found[0] for word in [CHECKSUMS, *words]), found
 
 
 def test_swapped_labels_are_two_lines(root: Path) -> None:
@@ -121,8 +122,8 @@ def test_swapped_labels_are_two_lines(root: Path) -> None:
 def test_a_changed_group_and_part_are_told_by_row(root: Path) -> None:
     source = Album(root)
     source.parts = np.array(["train", "val", "", "", "train", "test"])
-    (root / MANIFEST).unlink()
-    write_manifest(source, root, root / MANIFEST, quiet=True)
+    (root / CHECKSUMS).unlink()
+    write_manifest(source, root, root / CHECKSUMS, quiet=True)
     assert _problems(root, source) == []
     source.lesions = source.lesions.copy()
     source.lesions[1], source.parts[4] = "image0", "test"
@@ -139,7 +140,7 @@ def test_swapped_files_are_found(root: Path) -> None:
 
 def test_files_are_compared_where_the_tables_cannot_be_read(root: Path) -> None:
     _flip(root / "images/image0.png")
-    (line,) = problems(root, root / MANIFEST, None, quiet=True)
+    (line,) = problems(root, root / CHECKSUMS, None, quiet=True)
     assert "image0.png" in line
 
 
@@ -152,13 +153,13 @@ def test_counts_are_compared_with_those_of_the_whole_dataset(root: Path) -> None
 
 def test_images_without_files_are_labels_alone(tmp_path: Path) -> None:
     source = Synthetic()
-    assert write_manifest(source, tmp_path, tmp_path / MANIFEST, quiet=True) == 0
-    assert list(problems(tmp_path, tmp_path / MANIFEST, source, quiet=True)) == []
+    assert write_manifest(source, tmp_path, tmp_path / CHECKSUMS, quiet=True) == 0
+    assert list(problems(tmp_path, tmp_path / CHECKSUMS, source, quiet=True)) == []
 
 
 def test_a_manifest_is_never_overwritten_and_must_be_one(root: Path) -> None:
     with pytest.raises(UserError, match="exists; delete it"):
-        write_manifest(Album(root), root, root / MANIFEST, quiet=True)
+        write_manifest(Album(root), root, root / CHECKSUMS, quiet=True)
     with pytest.raises(UserError, match="verify --create"):
         list(problems(root, root / "none.csv", None, quiet=True))
     with pytest.raises(UserError, match=r"lacks the column\(s\) id"):
@@ -183,9 +184,9 @@ def _table(root: Path, path: str, **columns: str) -> CsvTable:
     return CsvTable(root, table=path, images=root / "images")
 
 
-@pytest.mark.parametrize("path", ["mine.csv", "mine.txt", "tab/mine.csv", MANIFEST])
+@pytest.mark.parametrize("path", ["mine.csv", "mine.txt", "tab/mine.csv", CHECKSUMS])
 def test_a_table_is_compared_wherever_it_lies(path: str, root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    (root / MANIFEST).unlink()
+    (root / CHECKSUMS).unlink()
     manifest = tmp_path_factory.mktemp("elsewhere") / Path(path).with_suffix(".csv").name
     assert write_manifest(_table(root, path), root, manifest, quiet=True) == 6
     assert list(problems(root, manifest, _table(root, path), quiet=True)) == []
@@ -226,7 +227,7 @@ def test_a_folder_may_be_named_by_a_link_or_from_here(
 
 
 def test_the_checksums_of_a_table_are_compared(root: Path) -> None:
-    manifest, zeros = root / MANIFEST, "0" * 64
+    manifest, zeros = root / CHECKSUMS, "0" * 64
     manifest.unlink()
     with pytest.raises(UserError, match=r"image0\.png \(mine\.csv, line 2\) has the SHA-256 [0-9a-f]{64}, not 0{64}"):
         write_manifest(_table(root, "mine.csv", sha256=zeros), root, manifest, quiet=True)

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltbench.datasets.sources._image_files import FileSource, locate, read_image, read_image_table
+from ltbench.datasets.images.decoding import read_image
+from ltbench.datasets.sources._image_files import FileSource, locate
+from ltbench.datasets.tables import read_image_table
 from ltbench.errors import UserError
 
 RED, GREEN = (200, 40, 20), (10, 180, 60)

@@ -89,7 +89,7 @@ def test_an_image_may_be_taken_once(root):
     assert _classes(source) == {image: name for image, name in CLASSES.items() if image != "I6"}
     assert source.variant != IsicArchive(root).variant and source.title != IsicArchive(root).title
     assert source.lesions[source.ids == "I6_downsampled"] == "MSK_6"
-    with pytest.raises(UserError, match="unknown copies 'one'; did you mean 'once'"):
+    with pytest.raises(UserError, match="copies must be one of both, once, got 'one'"):
         IsicArchive(root, copies="one")
 
 

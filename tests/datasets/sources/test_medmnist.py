@@ -175,7 +175,7 @@ def test_names_and_sizes_that_are_not_there_are_refused_with_what_is(root) -> No
     assert "did you mean 'dermamnist'" in _error(root, set="dermanist")
     assert "chestmnist has several labels an image" in _error(root, set="chestmnist")
     assert "'organmnist3d' holds volumes" in _error(root, set="organmnist3d")
-    assert "size must be one of 28, 64, 128, 224, not '32'" in _error(root, size="32")
+    assert "size must be one of 28, 64, 128, 224, got '32'" in _error(root, size="32")
     missing = _error(root, size="64")
     assert "dermamnist_64.npz is missing (there is size 28)" in missing and "zenodo.org" in missing
     assert "has none of bloodmnist.npz, bloodmnist_64.npz" in _error(root, set="bloodmnist")

@@ -92,7 +92,7 @@ def test_a_lesion_is_the_same_at_every_size(source: Synthetic, class_id: int) ->
 
 
 def test_unknown_difficulty_lists_the_allowed_ones() -> None:
-    with pytest.raises(UserError, match=r"'hard'.*frequent-hard, rare-hard, equal"):
+    with pytest.raises(UserError, match=r"frequent-hard, rare-hard, equal, got 'hard'"):
         Synthetic(difficulty="hard")
 
 

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ltbench.datasets.splits.manifest import COLUMNS, Manifest, overlap, read_table
+from ltbench.datasets.splits.manifest import COLUMNS, Manifest, overlap
+from ltbench.datasets.tables import read_table
 from ltbench.errors import UserError
 
 

@@ -1,0 +1,106 @@
+"""CSV tables as text, indexed by the lines of their file, with errors that name file and line."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ltbench.errors import UserError
+
+CHECKSUMS = "ltbench-manifest.csv"
+"""Name of the table of checksums that `data.py verify` leaves in a data folder: no table of a dataset."""
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV as text: one row a record, indexed by the line of the file where it begins, absent fields as "".
+
+    The names of columns lose the blanks around them; columns without a name and rows without a text are left out.
+
+    Raises
+    ------
+    UserError : the file is missing, unreadable, no CSV, lacks one of `columns`, has a column twice, or a row with more
+        fields than columns; the message names the file, and the line of a row
+    """
+    (_, header), *records = _records(path)
+    names = [name.strip() for name in header]
+    _check_names(path, [name for name in names if name], columns)
+    lines, rows = [], []
+    for line, fields in records:
+        if len(fields) > len(names):
+            raise UserError(
+                f"{path} is not a CSV table: line {line} has more fields than the header ({len(fields)}, not "
+                f"{len(names)}); put a field that holds a comma in double quotes"
+            )
+        lines.append(line)
+        rows.append(fields + [""] * (len(names) - len(fields)))
+    table = pd.DataFrame(rows, index=lines, columns=names, dtype=str)
+    return table.loc[:, [name != "" for name in names]]
+
+
+def _records(path: Path) -> list[tuple[int, list[str]]]:
+    """Return the records of a CSV that have a text, each with the line where it begins; the first is the header."""
+    records, line = [], 1
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            for fields in reader:
+                if any(fields) or line == 1:
+                    records.append((line, fields))
+                line = reader.line_num + 1
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a CSV table in UTF-8 ({error.reason}); save it as one") from error
+    except csv.Error as error:
+        raise UserError(f"{path} is not a CSV table: line {line}: {error}; mend the line") from error
+    if not records or not any(records[0][1]):
+        raise UserError(f"{path} is not a CSV table: its first line names no column")
+    return records
+
+
+def _check_names(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in names]
+    if missing:
+        held = ", ".join(names)
+        advice = "; separate fields by commas, not by semicolons or tabs" if {";", "\t"} & set(held) else ""
+        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}; it has: {held}{advice}")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(f"{path} has the column {repeated[0]!r} more than once; rename or remove the others")
+
+
+def read_image_table(path: Path, columns: Sequence[str], remedy: str) -> pd.DataFrame:
+    """Read a CSV with one row an image, as text, indexed by its line; the first of `columns` holds the image.
+
+    Raises
+    ------
+    UserError : the file is missing, no CSV, empty, lacks a column, or repeats or lacks an image; the message names file
+        and line
+    """
+    table, image = read_table(path, columns), columns[0]
+    if table.empty:
+        raise UserError(f"{path} lists no image; {remedy}")
+    refuse(path, table[image], table[image] == "", "has no image id", remedy)
+    refuse(path, table[image], table[image].duplicated(), "repeats an earlier image", remedy)
+    return table
+
+
+def refuse(path: Path, images: pd.Series, bad: pd.Series, what: str, remedy: str) -> None:
+    """Raise an error about the first row of a table, by line, that is `bad`, if there is one.
+
+    Raises
+    ------
+    UserError : naming the file, the line and the image
+    """
+    if bad.any():
+        line = bad.index[bad.to_numpy().argmax()]
+        raise bad_row(path, line, images.at[line], what, remedy)
+
+
+def bad_row(path: Path, line: int, image: str, what: str, remedy: str) -> UserError:
+    """Return the error about one row of a table."""
+    return UserError(f"{path}, line {line} (image {image!r}) {what}; mend the line, or {remedy}")

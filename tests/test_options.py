@@ -1,0 +1,46 @@
+"""Declared options: what `methods.hyperparameters`, tested on its own, does not use of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import pytest
+
+from ltbench.errors import UserError
+from ltbench.options import allowed, check_declared, filled, option, shown
+
+
+@dataclass(frozen=True)
+class Options:
+    names: tuple[str, ...] = option(("a", "b"), help="what there is")
+    side: int | None = option(None, low=8)
+
+
+def set_to(**given: object) -> Options:
+    return filled(Options, given, label="toy", what="option of dataset toy")
+
+
+@pytest.mark.parametrize("given", ['x, "y, or so" ,z', ["x", "y, or so", "z "]])
+def test_several_texts_are_separated_by_commas(given: object) -> None:
+    assert set_to(names=given).names == ("x", "y, or so", "z")
+    assert set_to(names="").names == () and set_to().names == ("a", "b")
+
+
+def test_an_unknown_option_gets_the_nearest_or_the_word_none() -> None:
+    with pytest.raises(
+        UserError, match=r"^unknown option of dataset toy 'sied'; did you mean 'side'\? known: names, s"
+    ):
+        set_to(sied=1)
+    with pytest.raises(UserError, match=r"^unknown option of x 'hair'; known: none$"):
+        filled(dataclass(frozen=True)(type("Empty", (), {})), {"hair": 1}, label="x", what="option of x")
+
+
+def test_what_may_be_given_is_text() -> None:
+    names, side = fields(Options)
+    assert (allowed(names), shown(names.default)) == ("tuple[str, ...]", "a,b")
+    assert (allowed(side), shown(side.default)) == ("8 ..", "none")
+
+
+def test_a_class_that_declares_nothing_sound_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Own.Options must be decorated with @dataclass\(frozen=True\)"):
+        check_declared("Own.Options", type("Options", (), {}))
