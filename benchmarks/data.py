@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     audit.add_argument(
         "--allow-missing",
         action="store_true",
-        help="draw from what is there alone, as run.py --allow-missing",
+        help="draw from what is there alone, as run --allow-missing",
     )
     audit.add_argument("--no-images", action="store_true", help="look at tables alone")
     audit.add_argument("--distance", type=int, metavar="N", help="of hashes of near-duplicates, 0 to 64; default: 8")

@@ -37,7 +37,7 @@ class Target:
     Attributes
     ----------
     table : number of the paper's table, from whose rows the runs follow; None: `methods`
-    kind : the table of leaderboard.py that shows it
+    kind : kind of table that shows it
     defaults : fields of the request that options come after
     """
 

@@ -117,7 +117,7 @@ def _print_leaderboards(planned: Plan, style: str) -> None:
         kinds = ["overview", "ratios"] if several else ["overview"]
         print("\n" + "\n\n".join(render_all(shared.records, style, [kind]) for kind in kinds))
     if others:
-        print(f"\n{others} results of other protocols or splits are not mixed in; see leaderboard.py")
+        print(f"\n{others} results of other protocols or splits are not mixed in; see `{invocation('leaderboard')}`")
 
 
 if __name__ == "__main__":

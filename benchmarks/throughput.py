@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,13 +124,15 @@ def _trainer(
     from ltbench.datasets.images.augmentation import stored_size
     from ltbench.datasets.images.part import ImagePart
     from ltbench.datasets.images.store import build
+    from ltbench.methods import configure, registry
 
     protocol = protocol_for("paper", backbone=backbone, image_size=size, batch_size=batch, precision=precision)
     source = RandomImages(steps * batch)
     store = build(source, np.arange(len(source.ids)), stored_size(size), folder, quiet=True)
     part = ImagePart(store, source.ids, source.labels, device)
     counts = np.bincount(source.labels, minlength=_CLASSES)
-    method = build_method("flex", {}, replace(protocol, preset="quick"), counts, seed=0)
+    flex = registry.get("flex")
+    method = build_method(flex, configure("flex", flex.Config, "quick", {}), protocol, counts, seed=0)
     place(method, device)
     journal, cache = Journal(folder), StageCache(folder, "")
     return Trainer(method, part, part, protocol, device, 0, journal, cache, _Silent(), ForwardCounter())

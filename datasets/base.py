@@ -65,7 +65,7 @@ class Source(ABC):
     default_val_per_class, default_test_per_class : images a class; None: a tenth and a fifth of each class
     expected_counts : images of each class in the whole dataset, by name; None: not known beforehand
     website : where the data are got
-    downloads : the files that `data.py download` fetches
+    downloads : the files that `ltbench data download` fetches
     archive_folder : folder of those images that are fetched from the ISIC Archive, one by one; "": there are none
     """
 

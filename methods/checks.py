@@ -27,6 +27,7 @@ from ltbench.benchmarks.training.plan import plan, prepare
 from ltbench.benchmarks.training.protocol import Protocol, protocol_for
 from ltbench.benchmarks.training.request import Request
 from ltbench.benchmarks.training.trial import build_method, run_trial
+from ltbench.methods import configure
 from ltbench.methods.base import Batch, EpochReport, Method, Progress
 
 _COUNTS = np.array([3, 41, 1, 12, 20, 5, 7])  # not in order of frequency, a class of one image; no width is 7
@@ -90,9 +91,8 @@ def check_method(
 def _built(method: type[Method], protocol: Protocol, counts: np.ndarray, hyperparameters: dict[str, Any]) -> Method:
     names = [f"class {label}" for label in range(len(counts))]
     backbones = Backbones(protocol, protocol.seed)
-    return build_method(
-        method.name, hyperparameters, protocol, counts, protocol.seed, class_names=names, backbones=backbones
-    )
+    config = configure(method.name, method.Config, protocol.preset, hyperparameters)
+    return build_method(method, config, protocol, counts, protocol.seed, class_names=names, backbones=backbones)
 
 
 def _images(method: Method, count: int) -> Tensor:

@@ -31,14 +31,14 @@ def datasets_table() -> str:
         rows.append([f"`{name}`", classes, images, _ratio(counts), _licence(name), how_to_get(name)])
     headers = ["name", "classes", "images", "natural ratio", "licence", "how to get it"]
     table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
-    return f"{table}\n\nempty: depends on the files, or drawn at will; data.py info NAME tells more"
+    return f"{table}\n\nempty: depends on the files, or drawn at will; `ltbench data info NAME` tells more"
 
 
 def how_to_get(name: str) -> str:
     """Return how a user comes by a dataset, in a few words."""
     dataset = registry.get(name)
     if dataset.remotes():
-        return f"`data.py download {name}`"
+        return f"`ltbench data download {name}`"
     if getattr(dataset, "licence", "") == _OWN:
         return "your own files"
     return dataset.website if "found_at" in vars(dataset) else "embedded"

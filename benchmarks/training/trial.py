@@ -39,7 +39,7 @@ from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.datasets.splits.manifest import Manifest
 from ltbench.errors import UserError
 from ltbench.files import plain, read_json, write_arrays, write_json, write_tensors
-from ltbench.methods import create
+from ltbench.methods import registry
 from ltbench.methods.base import Method, Task
 from ltbench.registry import load_plugin
 
@@ -131,9 +131,9 @@ def _run(spec: TrialSpec, display: Display) -> None:
     counts = np.bincount(train.labels, minlength=len(class_names))
     seed = protocol.seed + spec.trial
     backbones = Backbones(protocol, seed)
-    method = build_method(
-        spec.method, spec.hyperparameters, protocol, counts, seed, class_names=class_names, backbones=backbones
-    )
+    cls = registry.get(spec.method)
+    config = cls.Config(**spec.hyperparameters)
+    method = build_method(cls, config, protocol, counts, seed, class_names=class_names, backbones=backbones)
     place(method, device)
     journal = Journal(spec.folder)
     cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}/{store.digest(train.ids)}")
@@ -144,8 +144,8 @@ def _run(spec: TrialSpec, display: Display) -> None:
 
 
 def build_method(
-    name: str,
-    hyperparameters: Mapping[str, Any],
+    method: type[Method],
+    config: Any,
     protocol: Protocol,
     class_counts: np.ndarray,
     seed: int,
@@ -157,6 +157,7 @@ def build_method(
 
     Parameters
     ----------
+    method, config : registered class, and its hyper-parameters as it declares them
     class_counts : int64 [K], of the training images
     seed : of the trial
     class_names : [K]
@@ -177,7 +178,7 @@ def build_method(
         new_backbone=backbones.new,
         new_optimizer=partial(new_optimizer, protocol),
     )
-    return create(name, task, backbone, preset=protocol.preset, **hyperparameters)
+    return method(config, task, backbone)
 
 
 def _part(manifest: Manifest, store: ImageStore, name: str, device: torch.device) -> ImagePart:

@@ -63,18 +63,23 @@ def test_every_pass_and_every_image_is_counted(make_spec: Any) -> None:
         assert stage["forward_images"] == stage["images"] // seen * passes + validated
 
 
+def _built(name: str, protocol: Any, counts: np.ndarray, seed: int) -> Any:
+    method = methods.registry.get(name)
+    return build_method(method, method.Config(), protocol, counts, seed)
+
+
 def test_experts_begin_apart_and_only_biases_move(make_spec: Any, tiny_protocol: Any) -> None:
     plugin("three_experts")
-    experts = build_method("three_experts", {}, tiny_protocol, np.array([5, 4, 3]), 0)
+    experts = _built("three_experts", tiny_protocol, np.array([5, 4, 3]), 0)
     first = [network.conv1[0].weight for network in (experts.backbone, *experts.others)]
     assert not (first[0] == first[1]).any() and not (first[1] == first[2]).any()
-    plain = build_method("ce", {}, tiny_protocol, np.array([5, 4, 3]), 0)
+    plain = _built("ce", tiny_protocol, np.array([5, 4, 3]), 0)
     assert (plain.backbone.conv1[0].weight == first[0]).all()
 
     plugin("bias_only")
     protocol = replace(tiny_protocol, backbone="test_vit", image_size=16, epochs=1)
     spec, _, _ = run(make_spec, "bias_only", protocol=protocol)
-    before = build_method("bias_only", {}, protocol, np.array(spec.data.class_counts), protocol.seed).state_dict()
+    before = _built("bias_only", protocol, np.array(spec.data.class_counts), protocol.seed).state_dict()
     after = torch.load(spec.folder / "model.pt", weights_only=True)
     moved = {name for name in after if not torch.equal(after[name], before[name])}
     assert moved and all(name.endswith(".bias") or ".norm" in name or name.startswith("head.") for name in moved)
