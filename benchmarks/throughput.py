@@ -65,6 +65,9 @@ class _Silent:
     def epoch(self, report: EpochReport) -> None:
         """Show nothing."""
 
+    def line(self, text: str) -> None:
+        """Show nothing."""
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -110,9 +113,9 @@ def measure(
 def _trainer(
     folder: Path, backbone: str, size: int, batch: int, device: torch.device, precision: str, steps: int
 ) -> Trainer:
-    import torch
 
     from ltbench.benchmarks.training.backbones import ForwardCounter
+    from ltbench.benchmarks.training.device import place
     from ltbench.benchmarks.training.journal import Journal
     from ltbench.benchmarks.training.protocol import protocol_for
     from ltbench.benchmarks.training.stage_cache import StageCache
@@ -130,7 +133,7 @@ def _trainer(
     counts = np.bincount(source.labels, minlength=_CLASSES)
     flex = registry.get("flex")
     method = build_method(flex, configure("flex", flex.Config, "quick", {}), protocol, counts, seed=0)
-    method = method.to(device, memory_format=torch.channels_last)
+    place(method, device)
     journal, cache = Journal(folder), StageCache(folder, "")
     return Trainer(method, part, part, protocol, device, 0, journal, cache, _Silent(), ForwardCounter())
 

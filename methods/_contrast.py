@@ -30,6 +30,9 @@ class MomentumContrast(nn.Module):
     dimension : of the projected vectors
     """
 
+    queue: Tensor
+    shown: Tensor
+
     def __init__(
         self, backbone: nn.Module, *, queue_size: int, momentum: float, temperature: float, dimension: int
     ) -> None:

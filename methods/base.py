@@ -376,7 +376,7 @@ class Run(ABC):
         return Plateau(self.patience, after, best)
 
 
-def feature_width(backbone: nn.Module) -> int:
+def feature_width(backbone: Any) -> int:
     """Return D of the features [B, D] that a backbone gives.
 
     timm's `num_features` are the channels of its last map; a head with a layer of its own gives another number.
@@ -429,6 +429,8 @@ class Method(nn.Module):
         _check_hooks(cls)
 
     name: ClassVar[str]
+    backbone: Any
+    head: Any
 
     def __init__(self, config: Any, task: Task, backbone: nn.Module) -> None:
         super().__init__()
@@ -449,7 +451,7 @@ class Method(nn.Module):
 
     def build(self) -> None:
         """Create heads, buffers and losses. Default: a linear head."""
-        self.head: nn.Module = nn.Linear(feature_width(self.backbone), self.task.num_classes)
+        self.head = nn.Linear(feature_width(self.backbone), self.task.num_classes)
 
     def criterion(self) -> nn.Module:
         """Return the loss of logits [B, K] and targets that `loss` uses; called once, after `build`.

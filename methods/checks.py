@@ -10,6 +10,7 @@ It stands above the suite: it runs trials, and nothing imports it.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -166,7 +167,7 @@ def _check_permutation(method: type[Method], protocol: Protocol, hyperparameters
     targets = torch.arange(_BATCH) % len(counts)
     losses = [float(_terms(each, own)["loss"].detach()) for each, own in ((first, targets), (second, place[targets]))]
     message = f"the loss depends on the order of the classes: {losses[0]:.6g}, permuted {losses[1]:.6g}"
-    _require(bool(np.isclose(*losses, rtol=1e-4, atol=1e-6)), first, message)
+    _require(math.isclose(losses[0], losses[1], rel_tol=1e-4, abs_tol=1e-6), first, message)
     with torch.no_grad():
         logits, permuted = (each.eval().predict(_images(each, 3)) for each in (first, second))
     same = torch.allclose(permuted[:, place], logits, rtol=1e-3, atol=1e-4)

@@ -56,6 +56,8 @@ _STAGES = ("dense", "middle", "all")
 class CurriculumNet(Method):
     """Plain training, then a curriculum of three stages; hooks used: build, loss, stages."""
 
+    image_weights: Tensor
+
     @dataclass(frozen=True)
     class Config:
         """Of the clustering and of the curriculum."""

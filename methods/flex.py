@@ -79,7 +79,7 @@ class QueryRule:
             return False
         if self.carried is not None and self.waited(reports) >= self.early_stopping.patience:
             return False
-        difficulty = class_difficulty(reports[-1].val_recall) if self.by_validation else 1
+        difficulty = class_difficulty(np.asarray(reports[-1].val_recall)) if self.by_validation else 1
         return bool(((self.pool_counts > 0) & (difficulty > 0)).any())
 
     def waited(self, reports: Sequence[EpochReport]) -> int:

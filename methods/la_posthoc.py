@@ -37,6 +37,9 @@ _GRID = tuple(np.linspace(0, 2, 9).tolist())
 class PostHocLogitAdjustment(Method):
     """A choice after training; hooks used: build, classify, stages."""
 
+    tau: Tensor
+    log_priors: Tensor
+
     @dataclass(frozen=True)
     class Config:
         """The strength."""

@@ -32,6 +32,8 @@ from ltbench.methods.base import Batch, Method, Progress
 class ReWeighting(Method):
     """Overrides the loss only."""
 
+    class_weights: Tensor
+
     @dataclass(frozen=True)
     class Config:
         """Which class weights."""

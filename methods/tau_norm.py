@@ -38,6 +38,8 @@ _SMALLEST_LENGTH = 1e-12  # 0 / 0 is no number
 class TauNormalization(Method):
     """A choice after training; hooks used: build, classify, stages."""
 
+    tau: Tensor
+
     @dataclass(frozen=True)
     class Config:
         """The exponent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ class _Loader:
 
 
 def epoch_batches(
-    part: ImagePart, protocol: Protocol, stage: Stage, hooks: StageHooks, progress: Progress, names: tuple[object, ...]
+    part: ImagePart, protocol: Protocol, stage: Stage, hooks: StageHooks, progress: Progress, names: tuple[Any, ...]
 ) -> list[EpochBatch]:
     """Return the batches of an epoch, at most ceil(n / batch_size).
 

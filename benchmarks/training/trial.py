@@ -7,7 +7,7 @@ import importlib.metadata
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from ltbench.benchmarks.analysis.records import ProtocolValues, Result, Selected
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.backbones import Backbones
 from ltbench.benchmarks.training.cost import cost_of
-from ltbench.benchmarks.training.device import compute_dtype, describe_device, prepare_process
+from ltbench.benchmarks.training.device import compute_dtype, describe_device, place, prepare_process
 from ltbench.benchmarks.training.display import Display, TrialDisplay
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Journal, Selection
@@ -134,7 +134,7 @@ def _run(spec: TrialSpec, display: Display) -> None:
     cls = registry.get(spec.method)
     config = cls.Config(**spec.hyperparameters)
     method = build_method(cls, config, protocol, counts, seed, class_names=class_names, backbones=backbones)
-    method = method.to(device, memory_format=torch.channels_last)
+    place(method, device)
     journal = Journal(spec.folder)
     cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}/{store.digest(train.ids)}")
     trainer = Trainer(method, train, val, protocol, device, seed, journal, cache, display, backbones.counter)
@@ -221,7 +221,7 @@ def _record(
     scores: dict[str, Any] = {}
     inspected: dict[str, Any] = {}
     for name, source in parts.items():
-        part: ImagePart = source() if isinstance(source, Callable) else source
+        part: ImagePart = source() if callable(source) else source
         logits, details = inference.inspected(part)
         arrays |= {f"{name}_ids": part.ids.astype(str), f"{name}_labels": part.labels, f"{name}_logits": logits}
         arrays |= {f"{name}_{detail}": values for detail, values in details.items()}
