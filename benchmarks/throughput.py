@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from ltbench.benchmarks.training.trainer import Trainer
-    from ltbench.methods.base import EpochReport, Stage
+    from ltbench.methods.stages import EpochReport, Stage
 
 _CLASSES = 8
 _MC_PASSES = 10
@@ -95,7 +95,7 @@ def measure(
     backbone: str, size: int, batch: int, device: torch.device, precision: str, *, steps: int, repeats: int
 ) -> Figures:
     """Return figures of one image size; bare step and loop, plain and MC scoring are measured in alternation."""
-    from ltbench.methods.base import Stage
+    from ltbench.methods.stages import Stage
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(Path(folder), backbone, size, batch, device, precision, steps)
@@ -114,11 +114,11 @@ def _trainer(
     folder: Path, backbone: str, size: int, batch: int, device: torch.device, precision: str, steps: int
 ) -> Trainer:
 
-    from ltbench.benchmarks.training.backbones import ForwardCounter
     from ltbench.benchmarks.training.device import place
     from ltbench.benchmarks.training.journal import Journal
     from ltbench.benchmarks.training.protocol import protocol_for
     from ltbench.benchmarks.training.stage_cache import StageCache
+    from ltbench.benchmarks.training.stages.backbones import ForwardCounter
     from ltbench.benchmarks.training.trainer import Trainer
     from ltbench.benchmarks.training.trial import build_method
     from ltbench.datasets.images.augmentation import stored_size
@@ -141,7 +141,7 @@ def _trainer(
 def _bare_steps(trainer: Trainer, optimizer: torch.optim.Optimizer, batch: int, steps: int) -> Callable[[], None]:
     """Return what the network alone costs: the same step on one batch that is ready in memory."""
     from ltbench.benchmarks.training.device import autocast
-    from ltbench.methods.base import Batch, Progress
+    from ltbench.methods.stages import Batch, Progress
 
     indices = np.arange(batch)
     images = trainer.inference.transform.evaluate(trainer.train_part.gather(indices))
@@ -226,9 +226,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(options: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    from ltbench.benchmarks.training.backbones import check_backbone
     from ltbench.benchmarks.training.device import describe_device, prepare_process, resolve_device, resolve_precision
     from ltbench.benchmarks.training.protocol import protocol_for
+    from ltbench.benchmarks.training.stages.backbones import check_backbone
     from ltbench.errors import UserError
     from ltbench.processes import available_cores
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ltbench.losses import InfoNCELoss
-from ltbench.methods.base import Batch, LossHook, Progress, feature_width
+from ltbench.methods.base import feature_width
+from ltbench.methods.stages import Batch, LossHook, Progress
 
 
 class MomentumContrast(nn.Module):

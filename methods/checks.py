@@ -22,13 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from ltbench.benchmarks.analysis.records import read_predictions
-from ltbench.benchmarks.training.backbones import Backbones
 from ltbench.benchmarks.training.plan import plan, prepare
 from ltbench.benchmarks.training.protocol import Protocol, protocol_for
 from ltbench.benchmarks.training.request import Request
+from ltbench.benchmarks.training.stages.backbones import Backbones
 from ltbench.benchmarks.training.trial import build_method, run_trial
 from ltbench.methods import configure
-from ltbench.methods.base import Batch, EpochReport, Method, Progress
+from ltbench.methods.base import Method
+from ltbench.methods.stages import Batch, EpochReport, Progress
 
 _COUNTS = np.array([3, 41, 1, 12, 20, 5, 7])  # not in order of frequency, a class of one image; no width is 7
 _BATCH = 14

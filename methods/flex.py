@@ -41,7 +41,8 @@ from torch.nn import functional
 
 from ltbench.methods import hp, register
 from ltbench.methods._contrast import MomentumContrast
-from ltbench.methods.base import Batch, EpochReport, Method, Plateau, Progress, Run, Stage, StageResult
+from ltbench.methods.base import Method, Run
+from ltbench.methods.stages import Batch, EpochReport, Plateau, Progress, Stage, StageResult
 from ltbench.samplers import (
     anchor_counts,
     class_difficulty,

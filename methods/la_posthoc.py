@@ -28,7 +28,8 @@ from torch import Tensor
 
 from ltbench.methods import hp, register
 from ltbench.methods._erm import erm_stage
-from ltbench.methods.base import Method, Run, Stage, StageResult
+from ltbench.methods.base import Method, Run
+from ltbench.methods.stages import Stage, StageResult
 
 _GRID = tuple(np.linspace(0, 2, 9).tolist())
 

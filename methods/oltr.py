@@ -46,7 +46,8 @@ from ltbench.errors import UserError
 from ltbench.losses import CentroidLoss
 from ltbench.methods import hp, register
 from ltbench.methods._erm import erm_stage
-from ltbench.methods.base import Batch, Method, Pool, Progress, Run, Stage, StageResult, feature_width, full_precision
+from ltbench.methods.base import Method, Run, feature_width, full_precision
+from ltbench.methods.stages import Batch, Pool, Progress, Stage, StageResult
 from ltbench.samplers import class_aware_stream, class_prototypes
 
 _LARGEST_GRID = 7  # the original's

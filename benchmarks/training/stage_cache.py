@@ -22,7 +22,7 @@ import ltbench
 from ltbench.benchmarks.training.journal import report_from
 from ltbench.errors import UserError
 from ltbench.files import json_digest, plain, read_tensors, write_tensors
-from ltbench.methods.base import Stage, StageResult
+from ltbench.methods.stages import Stage, StageResult
 
 _VERSION = 2  # raise when training itself changes: results of older code are then computed again
 

@@ -15,22 +15,23 @@ import torch
 from torch import Tensor, nn
 
 from ltbench.benchmarks.analysis.metrics import class_precision_and_f1, class_recall, cross_entropy
-from ltbench.benchmarks.training.backbones import ForwardCounter
 from ltbench.benchmarks.training.device import autocast, compute_dtype, place
 from ltbench.benchmarks.training.display import Display
-from ltbench.benchmarks.training.epoch_batches import epoch_batches
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Checkpoint, Journal, Selection, indices_digest
 from ltbench.benchmarks.training.method_run import TrialRun
-from ltbench.benchmarks.training.optimizers import schedule_of, set_rates
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stage_cache import StageCache
-from ltbench.benchmarks.training.stage_hooks import StageHooks, describe_hooks, param_groups
+from ltbench.benchmarks.training.stages.backbones import ForwardCounter
+from ltbench.benchmarks.training.stages.batches import epoch_batches
+from ltbench.benchmarks.training.stages.hooks import StageHooks, describe_hooks, param_groups
+from ltbench.benchmarks.training.stages.optimizers import schedule_of, set_rates
 from ltbench.benchmarks.training.streams import numpy_stream, stream_seed
 from ltbench.datasets.images.part import ImagePart
 from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.errors import UserError
-from ltbench.methods.base import Batch, EpochReport, Method, Progress, Stage, StageResult
+from ltbench.methods.base import Method
+from ltbench.methods.stages import Batch, EpochReport, Progress, Stage, StageResult
 
 
 class Trainer:

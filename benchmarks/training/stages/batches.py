@@ -10,12 +10,12 @@ import torch
 
 from ltbench.benchmarks.training.device import compute_dtype
 from ltbench.benchmarks.training.protocol import Protocol
-from ltbench.benchmarks.training.stage_hooks import StageHooks
+from ltbench.benchmarks.training.stages.hooks import StageHooks
 from ltbench.benchmarks.training.streams import numpy_stream, torch_stream
 from ltbench.datasets.images.part import ImagePart
 from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.errors import UserError
-from ltbench.methods.base import Batch, Pool, Progress, SamplerHook, Stage
+from ltbench.methods.stages import Batch, Pool, Progress, SamplerHook, Stage
 
 
 @dataclass(frozen=True)

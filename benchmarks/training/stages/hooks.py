@@ -21,9 +21,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from ltbench.errors import UserError
-from ltbench.methods.base import (
+from ltbench.methods.base import Method
+from ltbench.methods.stages import (
     LossHook,
-    Method,
     OptimizerHook,
     ParamGroups,
     PredictHook,
