@@ -29,6 +29,8 @@ Entry = TypeVar("Entry", bound=type)
 _DETAIL = re.compile(r"^(Source|Cost|Neutral|Status|Licence): (.+)$", re.MULTILINE)
 _DECORATOR = re.compile(r"^@register\(\s*[\"']([^\"']+)[\"']\s*\)", re.MULTILINE)
 
+_PLUGIN = "ltbench_plugin_"
+
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Return the error for a name that nobody knows, with the nearest known one.
@@ -212,6 +214,15 @@ def _registers(decorator: ast.expr, name: str) -> bool:
     return any(isinstance(value, ast.Constant) and value.value == name for value in decorator.args)
 
 
+def plugin_file(entry: type) -> Path | None:
+    """Return the file that a class was loaded from by `load_plugin`, None for any other class.
+
+    Another process must load that file before it can unpickle an object of the class.
+    """
+    file = sys.modules[entry.__module__].__file__
+    return Path(file) if entry.__module__.startswith(_PLUGIN) and file else None
+
+
 def load_plugin(path: Path) -> None:
     """Import a file from outside the repository; its `@register` decorators enter what it holds.
 
@@ -222,7 +233,7 @@ def load_plugin(path: Path) -> None:
     path = Path(path).resolve()
     if not path.is_file():
         raise UserError(f"plug-in file {path} does not exist")
-    module_name = f"ltbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    module_name = f"{_PLUGIN}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if module_name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(module_name, path)
