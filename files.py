@@ -283,7 +283,7 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, durable: bool = False) -> None:
     """Write arrays as a compressed npz file."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **dict(arrays))
+    np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]  # none is called allow_pickle
     write_bytes(path, buffer.getbuffer(), durable=durable)
 
 

@@ -26,9 +26,10 @@ from ltbench.errors import UserError
 
 Entry = TypeVar("Entry", bound=type)
 
-_PLUGIN = "ltbench_plugin_"
 _DETAIL = re.compile(r"^(Source|Cost|Neutral|Status|Licence): (.+)$", re.MULTILINE)
 _DECORATOR = re.compile(r"^@register\(\s*[\"']([^\"']+)[\"']\s*\)", re.MULTILINE)
+
+_PLUGIN = "ltbench_plugin_"
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
@@ -215,6 +216,15 @@ def _registers(decorator: ast.expr, name: str) -> bool:
     if not isinstance(decorator, ast.Call) or ast.unparse(decorator.func).rpartition(".")[2] != "register":
         return False
     return any(isinstance(value, ast.Constant) and value.value == name for value in decorator.args)
+
+
+def plugin_file(entry: type) -> Path | None:
+    """Return the file that a class was loaded from by `load_plugin`, None for any other class.
+
+    Another process must load that file before it can unpickle an object of the class.
+    """
+    file = getattr(sys.modules.get(entry.__module__), "__file__", None)
+    return Path(file) if entry.__module__.startswith(_PLUGIN) and file else None
 
 
 def load_plugin(path: Path) -> None:

@@ -166,7 +166,7 @@ def _require_all(dataset: type[Source], options: argparse.Namespace) -> None:
 
 
 def _fetch(remote: Remote, options: argparse.Namespace) -> None:
-    from ltbench.datasets.download.remote import fetch
+    from ltbench.datasets.download.transfer import fetch
 
     if options.dry_run:
         print(f"would fetch {remote.url} as {options.data_root / remote.name}")

@@ -5,7 +5,7 @@
     ltbench leaderboard --published
 
 Every number is computed anew from the trials' saved predictions. Only trials of the same data, split and protocol
-share a table; what is kept apart is told.
+share a table; what is not says so below.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from ltbench.benchmarks.training.trainer import Trainer
-    from ltbench.methods.base import EpochReport, Stage
+    from ltbench.methods.stages import EpochReport, Stage
 
 _CLASSES = 8
 _MC_PASSES = 10
@@ -65,6 +65,9 @@ class _Silent:
     def epoch(self, report: EpochReport) -> None:
         """Show nothing."""
 
+    def line(self, text: str) -> None:
+        """Show nothing."""
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -92,7 +95,7 @@ def measure(
     backbone: str, size: int, batch: int, device: torch.device, precision: str, *, steps: int, repeats: int
 ) -> Figures:
     """Return figures of one image size; bare step and loop, plain and MC scoring are measured in alternation."""
-    from ltbench.methods.base import Stage
+    from ltbench.methods.stages import Stage
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(Path(folder), backbone, size, batch, device, precision, steps)
@@ -110,12 +113,12 @@ def measure(
 def _trainer(
     folder: Path, backbone: str, size: int, batch: int, device: torch.device, precision: str, steps: int
 ) -> Trainer:
-    import torch
 
-    from ltbench.benchmarks.training.backbones import ForwardCounter
+    from ltbench.benchmarks.training.device import place
     from ltbench.benchmarks.training.journal import Journal
     from ltbench.benchmarks.training.protocol import protocol_for
     from ltbench.benchmarks.training.stage_cache import StageCache
+    from ltbench.benchmarks.training.stages.backbones import ForwardCounter
     from ltbench.benchmarks.training.trainer import Trainer
     from ltbench.benchmarks.training.trial import build_method
     from ltbench.datasets.images.augmentation import stored_size
@@ -130,7 +133,7 @@ def _trainer(
     counts = np.bincount(source.labels, minlength=_CLASSES)
     flex = registry.get("flex")
     method = build_method(flex, configure("flex", flex.Config, "quick", {}), protocol, counts, seed=0)
-    method = method.to(device, memory_format=torch.channels_last)
+    place(method, device)
     journal, cache = Journal(folder), StageCache(folder, "")
     return Trainer(method, part, part, protocol, device, 0, journal, cache, _Silent(), ForwardCounter())
 
@@ -138,7 +141,7 @@ def _trainer(
 def _bare_steps(trainer: Trainer, optimizer: torch.optim.Optimizer, batch: int, steps: int) -> Callable[[], None]:
     """Return what the network alone costs: the same step on one batch that is ready in memory."""
     from ltbench.benchmarks.training.device import autocast
-    from ltbench.methods.base import Batch, Progress
+    from ltbench.methods.stages import Batch, Progress
 
     indices = np.arange(batch)
     images = trainer.inference.transform.evaluate(trainer.train_part.gather(indices))
@@ -223,9 +226,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(options: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    from ltbench.benchmarks.training.backbones import check_backbone
     from ltbench.benchmarks.training.device import describe_device, prepare_process, resolve_device, resolve_precision
     from ltbench.benchmarks.training.protocol import protocol_for
+    from ltbench.benchmarks.training.stages.backbones import check_backbone
     from ltbench.errors import UserError
     from ltbench.processes import available_cores
 

@@ -65,7 +65,7 @@ class ClassLoss(nn.Module):
         super()._apply(fn, recurse)
         for name, buffer in exact.items():
             moved = self._buffers[name]
-            if buffer is not None and moved.dtype != buffer.dtype:
+            if buffer is not None and moved is not None and moved.dtype != buffer.dtype:
                 self._buffers[name] = buffer.to(moved.device)
         return self
 

@@ -39,6 +39,8 @@ class ClassBalancedLoss(ClassLoss):
     ValueError : a count below 1, counts not one-dimensional, `beta` outside [0, 1), unknown `base`, `gamma` negative
     """
 
+    class_weights: Tensor
+
     def __init__(
         self,
         class_counts: Sequence[int] | np.ndarray | Tensor,

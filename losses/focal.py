@@ -33,6 +33,8 @@ class FocalLoss(ClassLoss):
     ValueError : `gamma` or `weight` negative or not finite, `weight` not one-dimensional
     """
 
+    weight: Tensor | None
+
     def __init__(
         self,
         gamma: float = 2.0,

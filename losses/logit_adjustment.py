@@ -25,6 +25,8 @@ class BalancedSoftmaxLoss(ClassLoss):
     ValueError : a count below 1, or counts that are not one-dimensional
     """
 
+    log_counts: Tensor
+
     def __init__(self, class_counts: Sequence[int] | np.ndarray | Tensor) -> None:
         counts = checked_counts(class_counts)
         super().__init__(len(counts))
@@ -48,6 +50,8 @@ class LogitAdjustedLoss(ClassLoss):
     ------
     ValueError : a count below 1, counts that are not one-dimensional, `tau` negative or not finite
     """
+
+    adjustment: Tensor
 
     def __init__(self, class_counts: Sequence[int] | np.ndarray | Tensor, tau: float = 1.0) -> None:
         counts = checked_counts(class_counts)

@@ -35,6 +35,9 @@ class LDAMLoss(ClassLoss):
         another shape than the counts, negative or not finite
     """
 
+    margins: Tensor
+    weight: Tensor | None
+
     def __init__(
         self,
         class_counts: Sequence[int] | np.ndarray | Tensor,

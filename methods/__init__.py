@@ -14,7 +14,8 @@ from ltbench.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
-    from ltbench.methods.base import Batch, EpochReport, Method, Plateau, Progress, Run, Stage, StageResult, Task
+    from ltbench.methods.base import Method, Run, Task
+    from ltbench.methods.stages import Batch, EpochReport, Plateau, Progress, Stage, StageResult
 
 __all__ = [
     "HOOKS",
@@ -45,7 +46,10 @@ registry: Registry = Registry("method", __name__, Path(__file__).parent)
 register = registry.register
 available = registry.available
 
-_HOMES = {"hp": "hyperparameters", "configure": "hyperparameters"}
+_HOMES = {
+    **dict.fromkeys(("hp", "configure"), "hyperparameters"),
+    **dict.fromkeys(("Method", "Run", "Task"), "base"),
+}
 
 
 def create(name: str, task: Task, backbone: nn.Module, *, preset: str = "paper", **hyperparameters: Any) -> Method:
@@ -73,4 +77,4 @@ def __getattr__(name: str) -> Any:
     """Import the contract, and with it torch, only when a name of it is asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'base')}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'stages')}"), name)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ltbench.losses import InfoNCELoss
-from ltbench.methods.base import Batch, LossHook, Progress, feature_width
+from ltbench.methods.base import feature_width
+from ltbench.methods.stages import Batch, LossHook, Progress
 
 
 class MomentumContrast(nn.Module):
@@ -29,6 +30,9 @@ class MomentumContrast(nn.Module):
     temperature : of the loss
     dimension : of the projected vectors
     """
+
+    queue: Tensor
+    shown: Tensor
 
     def __init__(
         self, backbone: nn.Module, *, queue_size: int, momentum: float, temperature: float, dimension: int

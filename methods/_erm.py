@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional
 
-from ltbench.methods.base import Batch, Method, Progress, Run, Stage
+from ltbench.methods.base import Method, Run
+from ltbench.methods.stages import Batch, Progress, Stage
 
 
 def erm_stage(method: Method, run: Run, *, select: bool = False) -> Stage:

@@ -15,7 +15,8 @@ from collections.abc import Generator
 
 from ltbench.methods import register
 from ltbench.methods._erm import erm_stage
-from ltbench.methods.base import Method, Run, Stage, StageResult
+from ltbench.methods.base import Method, Run
+from ltbench.methods.stages import Stage, StageResult
 
 
 @register("ce")

@@ -10,6 +10,7 @@ It stands above the suite: it runs trials, and nothing imports it.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,13 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from ltbench.benchmarks.analysis.records import read_predictions
-from ltbench.benchmarks.training.backbones import Backbones
 from ltbench.benchmarks.training.plan import plan, prepare
 from ltbench.benchmarks.training.protocol import Protocol, protocol_for
 from ltbench.benchmarks.training.request import Request
+from ltbench.benchmarks.training.stages.backbones import Backbones
 from ltbench.benchmarks.training.trial import build_method, run_trial
 from ltbench.methods import configure
-from ltbench.methods.base import Batch, EpochReport, Method, Progress
+from ltbench.methods.base import Method
+from ltbench.methods.stages import Batch, EpochReport, Progress
 
 _COUNTS = np.array([3, 41, 1, 12, 20, 5, 7])  # not in order of frequency, a class of one image; no width is 7
 _BATCH = 14
@@ -166,7 +168,7 @@ def _check_permutation(method: type[Method], protocol: Protocol, hyperparameters
     targets = torch.arange(_BATCH) % len(counts)
     losses = [float(_terms(each, own)["loss"].detach()) for each, own in ((first, targets), (second, place[targets]))]
     message = f"the loss depends on the order of the classes: {losses[0]:.6g}, permuted {losses[1]:.6g}"
-    _require(bool(np.isclose(*losses, rtol=1e-4, atol=1e-6)), first, message)
+    _require(math.isclose(losses[0], losses[1], rel_tol=1e-4, abs_tol=1e-6), first, message)
     with torch.no_grad():
         logits, permuted = (each.eval().predict(_images(each, 3)) for each in (first, second))
     same = torch.allclose(permuted[:, place], logits, rtol=1e-3, atol=1e-4)

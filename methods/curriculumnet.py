@@ -46,7 +46,8 @@ from torch.nn import functional
 
 from ltbench.methods import hp, register
 from ltbench.methods._erm import erm_stage
-from ltbench.methods.base import Batch, Method, Progress, Run, Stage, StageResult
+from ltbench.methods.base import Method, Run
+from ltbench.methods.stages import Batch, Progress, Stage, StageResult
 from ltbench.samplers import curriculum_subsets
 
 _STAGES = ("dense", "middle", "all")
@@ -55,6 +56,8 @@ _STAGES = ("dense", "middle", "all")
 @register("curriculumnet")
 class CurriculumNet(Method):
     """Plain training, then a curriculum of three stages; hooks used: build, loss, stages."""
+
+    image_weights: Tensor
 
     @dataclass(frozen=True)
     class Config:

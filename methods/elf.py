@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from ltbench.errors import UserError
 from ltbench.losses import EarlyExitLoss, inference_exits, training_exits
 from ltbench.methods import hp, register
-from ltbench.methods.base import Batch, Method, Progress, full_precision
+from ltbench.methods.base import Method, full_precision
+from ltbench.methods.stages import Batch, Progress
 
 
 @register("elf")

@@ -41,7 +41,8 @@ from torch.nn import functional
 
 from ltbench.methods import hp, register
 from ltbench.methods._contrast import MomentumContrast
-from ltbench.methods.base import Batch, EpochReport, Method, Plateau, Progress, Run, Stage, StageResult
+from ltbench.methods.base import Method, Run
+from ltbench.methods.stages import Batch, EpochReport, Plateau, Progress, Stage, StageResult
 from ltbench.samplers import (
     anchor_counts,
     class_difficulty,
@@ -79,7 +80,7 @@ class QueryRule:
             return False
         if self.carried is not None and self.waited(reports) >= self.early_stopping.patience:
             return False
-        difficulty = class_difficulty(reports[-1].val_recall) if self.by_validation else 1
+        difficulty = class_difficulty(np.asarray(reports[-1].val_recall)) if self.by_validation else 1
         return bool(((self.pool_counts > 0) & (difficulty > 0)).any())
 
     def waited(self, reports: Sequence[EpochReport]) -> int:

@@ -28,7 +28,8 @@ from torch import Tensor
 
 from ltbench.methods import hp, register
 from ltbench.methods._erm import erm_stage
-from ltbench.methods.base import Method, Run, Stage, StageResult
+from ltbench.methods.base import Method, Run
+from ltbench.methods.stages import Stage, StageResult
 
 _GRID = tuple(np.linspace(0, 2, 9).tolist())
 
@@ -36,6 +37,9 @@ _GRID = tuple(np.linspace(0, 2, 9).tolist())
 @register("la_posthoc")
 class PostHocLogitAdjustment(Method):
     """A choice after training; hooks used: build, classify, stages."""
+
+    tau: Tensor
+    log_priors: Tensor
 
     @dataclass(frozen=True)
     class Config:

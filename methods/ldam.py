@@ -33,7 +33,8 @@ from torch.nn import functional
 
 from ltbench.losses import LDAMLoss, effective_number_weights
 from ltbench.methods import hp, register
-from ltbench.methods.base import Batch, Method, Progress, Run, Stage, StageResult, Task, feature_width
+from ltbench.methods.base import Method, Run, Task, feature_width
+from ltbench.methods.stages import Batch, Progress, Stage, StageResult
 
 
 class NormedLinear(nn.Module):

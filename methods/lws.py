@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from ltbench.methods import hp, register
 from ltbench.methods._erm import erm_stage
-from ltbench.methods.base import Method, Pool, Progress, Run, Stage, StageResult
+from ltbench.methods.base import Method, Run
+from ltbench.methods.stages import Pool, Progress, Stage, StageResult
 from ltbench.samplers import class_aware_stream
 
 

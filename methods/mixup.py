@@ -22,7 +22,8 @@ import torch
 from torch.nn import functional
 
 from ltbench.methods import hp, register
-from ltbench.methods.base import Batch, Method
+from ltbench.methods.base import Method
+from ltbench.methods.stages import Batch
 
 
 @register("mixup")

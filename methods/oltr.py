@@ -46,7 +46,8 @@ from ltbench.errors import UserError
 from ltbench.losses import CentroidLoss
 from ltbench.methods import hp, register
 from ltbench.methods._erm import erm_stage
-from ltbench.methods.base import Batch, Method, Pool, Progress, Run, Stage, StageResult, feature_width, full_precision
+from ltbench.methods.base import Method, Run, feature_width, full_precision
+from ltbench.methods.stages import Batch, Pool, Progress, Stage, StageResult
 from ltbench.samplers import class_aware_stream, class_prototypes
 
 _LARGEST_GRID = 7  # the original's
@@ -72,7 +73,7 @@ class ModulatedAttention(nn.Module):
         self.query, self.key, self.value = (nn.Conv2d(channels, inner, 1) for _ in range(3))
         for layer in (self.query, self.key, self.value):
             nn.init.kaiming_normal_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            nn.init.constant_(layer.get_parameter("bias"), 0.0)
         self.mask = nn.Conv2d(inner, channels, 1, bias=False)
         nn.init.zeros_(self.mask.weight)
         cells = grid[0] * grid[1]
@@ -238,7 +239,7 @@ class OpenLongTailRecognition(Method):
         return class_aware_stream(pool.labels, self.config.images_per_class, pool.length, rng)
 
 
-def _map_size(backbone: nn.Module, image_size: int) -> tuple[int, tuple[int, int]]:
+def _map_size(backbone: Any, image_size: int) -> tuple[int, tuple[int, int]]:
     """Return channels of the backbone's last map and the gate's grid; the backbone stays as it was.
 
     Raises

@@ -25,7 +25,8 @@ import numpy as np
 
 from ltbench.losses import effective_number_weights
 from ltbench.methods import hp, register
-from ltbench.methods.base import Method, Pool, Progress
+from ltbench.methods.base import Method
+from ltbench.methods.stages import Pool, Progress
 from ltbench.samplers import class_aware_stream, reweighted_stream
 
 

@@ -25,12 +25,15 @@ from torch.nn import functional
 
 from ltbench.losses import effective_number_weights, inverse_frequency_weights, square_root_weights
 from ltbench.methods import hp, register
-from ltbench.methods.base import Batch, Method, Progress
+from ltbench.methods.base import Method
+from ltbench.methods.stages import Batch, Progress
 
 
 @register("rw")
 class ReWeighting(Method):
     """Overrides the loss only."""
+
+    class_weights: Tensor
 
     @dataclass(frozen=True)
     class Config:

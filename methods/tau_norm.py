@@ -28,7 +28,8 @@ from torch.nn import functional
 
 from ltbench.methods import hp, register
 from ltbench.methods._erm import erm_stage
-from ltbench.methods.base import Method, Run, Stage, StageResult, full_precision
+from ltbench.methods.base import Method, Run, full_precision
+from ltbench.methods.stages import Stage, StageResult
 
 _GRID = tuple(np.linspace(0, 1, 11).round(1).tolist())
 _SMALLEST_LENGTH = 1e-12  # 0 / 0 is no number
@@ -37,6 +38,8 @@ _SMALLEST_LENGTH = 1e-12  # 0 / 0 is no number
 @register("tau_norm")
 class TauNormalization(Method):
     """A choice after training; hooks used: build, classify, stages."""
+
+    tau: Tensor
 
     @dataclass(frozen=True)
     class Config:

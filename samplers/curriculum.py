@@ -6,7 +6,7 @@ An image with many neighbours of its own class is typical of it; one with few ma
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.spatial.distance import pdist
@@ -118,7 +118,7 @@ def _optimal_starts(points: np.ndarray, counts: np.ndarray, k: int) -> np.ndarra
         np.concatenate([[0.0], np.cumsum(term)]) for term in (counts, counts * points, counts * points**2)
     )
 
-    def spread(first: np.ndarray, end: int) -> np.ndarray:
+    def spread(first: Any, end: int) -> Any:
         """Return the sum of squares around their mean of points first..end-1."""
         inside = total[end] - total[first]
         return square[end] - square[first] - inside**2 / (weight[end] - weight[first])

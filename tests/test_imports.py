@@ -120,3 +120,11 @@ def test_training_draws_no_page_and_analysis_no_picture() -> None:
     }
     assert ("training", "pages") not in rooms
     assert {name for room, name in rooms if room == "analysis"} == {"analysis"}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_folder_has_more_than_fifteen_modules(package: str) -> None:
+    most = 15
+    folders = {path.parent for path in (ROOT / package).rglob("*.py")} - {ROOT / "benchmarks", ROOT / "methods"}
+    sizes = {folder: len([path for path in folder.glob("*.py") if path.stem != "__init__"]) for folder in folders}
+    assert not {folder.name: size for folder, size in sizes.items() if size > most}

@@ -242,14 +242,8 @@ def evaluate(
     ------
     ValueError : shapes that do not fit, no image, labels outside 0 to K - 1, logits that are not numbers
     """
-    _check_shapes(labels, logits)
+    _check_predictions(labels, logits, class_names, special_classes)
     num_classes = logits.shape[1]
-    if not len(labels) or (class_names is not None and len(class_names) != num_classes):
-        raise ValueError(f"logits {logits.shape} of no image, or not of {class_names}")
-    if not set(special_classes) <= set(class_names or ()):
-        raise ValueError(f"special classes {special_classes} are not all among {class_names}")
-    if labels.min() < 0 or labels.max() >= num_classes or np.isnan(logits).any():
-        raise ValueError(f"labels outside 0 to {num_classes - 1}, or logits that are not numbers")
     predicted, probabilities = logits.argmax(axis=1), softmax(logits.astype(np.float64), axis=1)
     recall = class_recall(labels, predicted, num_classes)
     by_group = {name: float(np.mean(recall[list(classes)])) for name, classes in groups.items() if len(classes)}
@@ -274,6 +268,19 @@ def evaluate(
         "confusion": confusion.tolist(),
     }
     return {**measured, "undefined": _reasons(measured, groups, class_names)}
+
+
+def _check_predictions(
+    labels: np.ndarray, logits: np.ndarray, class_names: Sequence[str] | None, special_classes: Sequence[str]
+) -> None:
+    _check_shapes(labels, logits)
+    num_classes = logits.shape[1]
+    if not len(labels) or (class_names is not None and len(class_names) != num_classes):
+        raise ValueError(f"logits {logits.shape} of no image, or not of {class_names}")
+    if not set(special_classes) <= set(class_names or ()):
+        raise ValueError(f"special classes {special_classes} are not all among {class_names}")
+    if labels.min() < 0 or labels.max() >= num_classes or np.isnan(logits).any():
+        raise ValueError(f"labels outside 0 to {num_classes - 1}, or logits that are not numbers")
 
 
 def by_class(labels: np.ndarray, values: np.ndarray, num_classes: int) -> dict[str, Any]:

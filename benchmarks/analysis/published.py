@@ -37,7 +37,7 @@ _PRINTED = 0.005 + 1e-9  # half a unit of the last printed digit
 def read_published() -> pd.DataFrame:
     """Return the printed numbers: a line each, accuracies in percent.
 
-    Columns: `table` (1 to 3), `label` (the paper's), `method` and `changed` (ours, `name=value` apart by blanks),
+    Columns: `table` (1 to 3), `label` (the paper's), `method` and `changed` (ours, `name=value` separated by blanks),
     `dataset`, `ratio`, `metric`, `mean`, `sd`, `delta` (printed difference to CE, NaN without), `images`, `source`.
     """
     path = Path(__file__).with_name("published.csv")
@@ -174,7 +174,7 @@ def _printed(printed: pd.DataFrame) -> Table:
 
 
 def _table(
-    pairs: Sequence[tuple[pd.Series, Row]], apart: Sequence[str], others: Sequence[str], wrong: Sequence[str]
+    pairs: Sequence[tuple[pd.Series, Row]], reasons: Sequence[str], others: Sequence[str], wrong: Sequence[str]
 ) -> Table:
     """Return one of the paper's tables beside rows of ours, with what keeps the two from being alike below."""
     frame = pd.DataFrame(_numbers(line, row) for line, row in pairs)
@@ -191,7 +191,7 @@ def _table(
     ]
     (line, row), *_ = pairs
     headers = ["paper", "method", "ratio", "metric", "published", "here", "difference", "intervals overlap", "n"]
-    notes = [*apart]
+    notes = [*reasons]
     if row.result.data.dataset != line["dataset"]:
         notes.append(f"Ours are of other data ({row.result.data.dataset}): the differences say nothing of the method.")
     if others:

@@ -174,8 +174,8 @@ class Result:
     selection : the epoch that is reported
     cost : of the trial
     code_version, code_version_at_start, versions, device, threads : where it was made
-    inspected : what `Method.inspect` told of each part, by class
-    story : what the method told of its decisions between stages
+    inspected : what `Method.inspect` gave of each part, by class
+    story : what the method reported of its decisions between stages
     """
 
     data: DataDescription

@@ -259,7 +259,7 @@ def _differences(result: Result, other: Result) -> str:
 
 
 def _namesakes(result: Result) -> tuple[Any, ...]:
-    """Return what a row's name must tell it apart in: all ratios of the same data and protocol."""
+    """Return where no two rows may have one name: all ratios of the same data and protocol."""
     data = result.data
     return (_name(result), data.dataset, data.variant, data.split, result.protocol_digest)
 

@@ -42,7 +42,7 @@ def per_class_accuracy(rows: Sequence[Row]) -> Figure:
 
     Parameters
     ----------
-    rows : of one setting, few enough to be told apart
+    rows : of one setting, few enough to be distinguished
     """
     result = rows[0].result
     sizes, names = np.asarray(result.data.class_counts), result.data.class_names

@@ -51,9 +51,9 @@ def has_story(record: Record) -> bool:
 
 def _queries(record: Record) -> dict[str, Mapping[str, Any]]:
     """Return the queries of a trial in order, by the name of the stage that followed."""
-    told = record.result.story
-    numbers = sorted(int(name[5:]) for name in told if name.startswith("query") and name[5:].isdigit())
-    return {f"query{number}": told[f"query{number}"] for number in numbers}
+    recorded = record.result.story
+    numbers = sorted(int(name[5:]) for name in recorded if name.startswith("query") and name[5:].isdigit())
+    return {f"query{number}": recorded[f"query{number}"] for number in numbers}
 
 
 def read_story(record: Record) -> Story:
@@ -94,49 +94,49 @@ def story(record: Record, name: str) -> Figure:
     ------
     UserError : `metrics.jsonl` missing or corrupt
     """
-    told, result = read_story(record), record.result
+    numbers, result = read_story(record), record.result
     title = f"{name}, trial {result.trial}: epochs from the anchors on; a vertical line is a query"
     figure = new_figure(WIDTH, 5.2, title)
     grid = figure.subplots(2, 2, sharex=True)
     for class_id, label in enumerate(class_labels(result.data.class_names)):
-        _draw_class(grid, told, class_id, label)
+        _draw_class(grid, numbers, class_id, label)
     labels = [
         *("validation accuracy (%)", "difficulty p̂ (mean: 1)"),
         *("images: anchors, then queried", "images left in the pool"),
     ]
     for axes, label in zip(grid.flat, labels, strict=True):
-        for epoch in told.epochs:
+        for epoch in numbers.epochs:
             axes.axvline(epoch, color="#999999", linewidth=0.6, zorder=0.5)
         axes.set_ylabel(label)
     # Limits leave room for whole markers at 0 and at the top.
     grid[0, 0].set_ylim(-3, 103)
-    grid[0, 1].set_ylim(-0.1, 1.1 * told.difficulty.max(initial=1))
-    for axes, images in zip(grid[1], (told.quotas, told.pool), strict=True):
+    grid[0, 1].set_ylim(-0.1, 1.1 * numbers.difficulty.max(initial=1))
+    for axes, images in zip(grid[1], (numbers.quotas, numbers.pool), strict=True):
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(-0.3, 1.6 * images.max(initial=1))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("epoch")
     grid[0, 0].xaxis.get_major_locator().set_params(integer=True)
-    if not len(told.epochs):
+    if not len(numbers.epochs):
         grid[0, 1].text(0.5, 0.5, "no query", ha="center", transform=grid[0, 1].transAxes)
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
-def _draw_class(grid: np.ndarray, told: Story, class_id: int, name: str) -> None:
+def _draw_class(grid: np.ndarray, numbers: Story, class_id: int, name: str) -> None:
     """Draw one class into the four panels."""
-    style, last = series_style(class_id) | {"markersize": 3}, len(told.recall)
-    begins = np.array([0, *told.epochs])
+    style, last = series_style(class_id) | {"markersize": 3}, len(numbers.recall)
+    begins = np.array([0, *numbers.epochs])
     # The accuracy of every epoch as a line; a marker is what a query went by.
     line = {key: value for key, value in style.items() if key != "marker"}
-    recall, accuracy = 100 * told.recall[:, class_id], 100 * told.accuracy[:, class_id]
+    recall, accuracy = 100 * numbers.recall[:, class_id], 100 * numbers.accuracy[:, class_id]
     grid[0, 0].plot(range(1, last + 1), recall, linewidth=1, alpha=0.6, **line)
-    grid[0, 0].plot(told.epochs, accuracy, **style | {"linestyle": "none"})
+    grid[0, 0].plot(numbers.epochs, accuracy, **style | {"linestyle": "none"})
     grid[0, 0].plot([], [], label=name, **style)
-    grid[0, 1].plot(told.epochs, told.difficulty[:, class_id], **style)
-    grid[1, 0].plot(0, told.quotas[0, class_id], **style)
-    grid[1, 0].plot(told.epochs, told.quotas[1:, class_id], **style)
-    left = np.append(told.pool[:, class_id], told.pool[-1, class_id])
+    grid[0, 1].plot(numbers.epochs, numbers.difficulty[:, class_id], **style)
+    grid[1, 0].plot(0, numbers.quotas[0, class_id], **style)
+    grid[1, 0].plot(numbers.epochs, numbers.quotas[1:, class_id], **style)
+    left = np.append(numbers.pool[:, class_id], numbers.pool[-1, class_id])
     grid[1, 1].plot(np.append(begins, last), left, drawstyle="steps-post", **style)
 
 

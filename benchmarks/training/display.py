@@ -8,7 +8,7 @@ from typing import Protocol as Interface
 from tqdm import tqdm
 
 from ltbench.files import Pace
-from ltbench.methods.base import EpochReport
+from ltbench.methods.stages import EpochReport
 
 
 class Display(Interface):

@@ -64,7 +64,7 @@ class Inference:
         The backbone runs once; only `Method.classify` is repeated, with dropout layers on and all else in eval mode.
         Draws come from `seed` alone, and the global generators are left as they were.
         """
-        dropouts = [module for module in self.method.modules() if isinstance(module, _DropoutNd)]
+        dropouts: list[nn.Module] = [module for module in self.method.modules() if isinstance(module, _DropoutNd)]
         devices = [self.device] if self.device.type == "cuda" else []
         batches = []
         with self._evaluating(), torch.random.fork_rng(devices):

@@ -17,7 +17,7 @@ import torch
 
 from ltbench.errors import UserError
 from ltbench.files import append_line, plain, read_json, read_tensors, write_json, write_lines, write_tensors
-from ltbench.methods.base import EpochReport, Stage, StageResult
+from ltbench.methods.stages import EpochReport, Stage, StageResult
 
 
 @dataclass(frozen=True)

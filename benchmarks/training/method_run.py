@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from ltbench.benchmarks.analysis.metrics import class_recall
-from ltbench.benchmarks.training.backbones import ForwardCounter
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Journal
 from ltbench.benchmarks.training.protocol import Protocol
+from ltbench.benchmarks.training.stages.backbones import ForwardCounter
 from ltbench.benchmarks.training.streams import numpy_stream, stream_seed
 from ltbench.datasets.images.part import ImagePart
 from ltbench.methods.base import Run

@@ -174,8 +174,8 @@ def plan(request: Request) -> Plan:
     protocol = protocol_for(preset, seed=request.seed, **request.protocol)
     datasets = _datasets(request, name, root, protocol.image_size)
     # Torch is imported from here on: what is wrong with names, numbers and tables has been said by now.
-    from ltbench.benchmarks.training.backbones import check_backbone
     from ltbench.benchmarks.training.device import resolve_device, resolve_precision
+    from ltbench.benchmarks.training.stages.backbones import check_backbone
 
     device = resolve_device(request.device)
     protocol = replace(check_backbone(protocol), precision=resolve_precision(protocol.precision, device))

@@ -22,7 +22,7 @@ import ltbench
 from ltbench.benchmarks.training.journal import report_from
 from ltbench.errors import UserError
 from ltbench.files import json_digest, plain, read_tensors, write_tensors
-from ltbench.methods.base import Stage, StageResult
+from ltbench.methods.stages import Stage, StageResult
 
 _VERSION = 2  # raise when training itself changes: results of older code are then computed again
 
@@ -33,18 +33,18 @@ class CacheEntry:
     def __init__(self, path: Path, stage_name: str) -> None:
         self._path, self._stage_name = path, stage_name
 
-    def load(self, device: torch.device) -> tuple[dict[str, Tensor] | None, StageResult | None]:
-        """Return what the stage produced and how it ended, or (None, None) if nobody has run it.
+    def load(self, device: torch.device) -> tuple[dict[str, Tensor], StageResult] | None:
+        """Return what the stage produced and how it ended, or None if nobody has run it.
 
         A damaged entry counts as none: it is computed again.
         """
         if not self._path.exists():
-            return None, None
+            return None
         try:
             stored = read_tensors(self._path, device)
         except UserError as error:
             print(f"shared stage {self._stage_name} is computed again: {error}", file=sys.stderr)
-            return None, None
+            return None
         reports = tuple(report_from({**row, "stage": self._stage_name}) for row in stored["reports"])
         return stored["produced"], StageResult(self._stage_name, stored["stopped"], reports)
 

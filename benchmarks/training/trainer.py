@@ -15,22 +15,23 @@ import torch
 from torch import Tensor, nn
 
 from ltbench.benchmarks.analysis.metrics import class_precision_and_f1, class_recall, cross_entropy
-from ltbench.benchmarks.training.backbones import ForwardCounter
-from ltbench.benchmarks.training.device import autocast, compute_dtype
+from ltbench.benchmarks.training.device import autocast, compute_dtype, place
 from ltbench.benchmarks.training.display import Display
-from ltbench.benchmarks.training.epoch_batches import epoch_batches
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Checkpoint, Journal, Selection, indices_digest
 from ltbench.benchmarks.training.method_run import TrialRun
-from ltbench.benchmarks.training.optimizers import schedule_of, set_rates
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stage_cache import StageCache
-from ltbench.benchmarks.training.stage_hooks import StageHooks, describe_hooks, param_groups
+from ltbench.benchmarks.training.stages.backbones import ForwardCounter
+from ltbench.benchmarks.training.stages.batches import epoch_batches
+from ltbench.benchmarks.training.stages.hooks import StageHooks, describe_hooks, param_groups
+from ltbench.benchmarks.training.stages.optimizers import schedule_of, set_rates
 from ltbench.benchmarks.training.streams import numpy_stream, stream_seed
 from ltbench.datasets.images.part import ImagePart
 from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.errors import UserError
-from ltbench.methods.base import Batch, EpochReport, Method, Progress, Stage, StageResult
+from ltbench.methods.base import Method
+from ltbench.methods.stages import Batch, EpochReport, Progress, Stage, StageResult
 
 
 class Trainer:
@@ -125,14 +126,15 @@ class Trainer:
         self.hooks_of(stage)  # refuses a stage that cannot be shared, also where it is in the cache
         before = {name: value.clone() for name, value in _tensors(self.method).items()}
         with self.cache.entry(stage, self._described(stage, before)) as entry:
-            produced, result = entry.load(self.device)
-            cached = produced is not None
-            if not cached:
+            cached = entry.load(self.device)
+            if cached is None:
                 result, _ = self.fit(position, replace(stage, select=False), selection)
                 produced = _of_modules(_tensors(self.method), stage.produces)
                 entry.save(produced, result)
+            else:
+                produced, result = cached
         self.method.load_state_dict({**self.method.state_dict(), **before, **produced})
-        return result, cached
+        return result, cached is not None
 
     def _select_shared(
         self, position: int, stage: Stage, result: StageResult, selection: Selection | None
@@ -253,7 +255,7 @@ class Trainer:
             terms["loss"].backward()
             return terms["loss"]
 
-        optimizer.step(closure)
+        optimizer.step(closure)  # type: ignore[arg-type]  # a tensor is as good as the float
         return terms
 
     def _epoch(
@@ -301,7 +303,7 @@ class Trainer:
     def optimizing(self, stage: Stage, hooks: StageHooks) -> Iterator[torch.optim.Optimizer]:
         """Yield a fresh optimizer of the stage's parameters; inside, only these take gradients."""
         if stage.modules is not None:
-            stage.modules.to(self.device, memory_format=torch.channels_last)
+            place(stage.modules, self.device)
         groups = param_groups(self.method, stage, self.protocol.lr)
         moved = {parameter for group in groups for parameter in group["params"]}
         if not moved:

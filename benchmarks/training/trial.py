@@ -7,7 +7,7 @@ import importlib.metadata
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,17 +19,16 @@ from filelock import FileLock, Timeout
 
 import ltbench
 from ltbench.benchmarks.analysis.metrics import by_class, evaluate
-from ltbench.benchmarks.analysis.records import ProtocolValues, Result, SelectedEpoch, read_result
+from ltbench.benchmarks.analysis.records import Cost, ProtocolValues, Result, SelectedEpoch, StageCost, read_result
 from ltbench.benchmarks.training import wandb_mirror
-from ltbench.benchmarks.training.backbones import Backbones
-from ltbench.benchmarks.training.cost import cost_of
-from ltbench.benchmarks.training.device import compute_dtype, describe_device, prepare_process
+from ltbench.benchmarks.training.device import compute_dtype, describe_device, place, prepare_process
 from ltbench.benchmarks.training.display import Display, TrialDisplay
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Journal, Selection
-from ltbench.benchmarks.training.optimizers import new_optimizer
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stage_cache import StageCache
+from ltbench.benchmarks.training.stages.backbones import Backbones
+from ltbench.benchmarks.training.stages.optimizers import new_optimizer
 from ltbench.benchmarks.training.streams import stream_seed
 from ltbench.benchmarks.training.trainer import Trainer
 from ltbench.benchmarks.training.trial_spec import TrialSpec
@@ -134,7 +133,7 @@ def _run(spec: TrialSpec, display: Display) -> None:
     cls = registry.get(spec.method)
     config = cls.Config(**spec.hyperparameters)
     method = build_method(cls, config, protocol, counts, seed, class_names=class_names, backbones=backbones)
-    method = method.to(device, memory_format=torch.channels_last)
+    place(method, device)
     journal = Journal(spec.folder)
     cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}/{store.digest(train.ids)}")
     trainer = Trainer(method, train, val, protocol, device, seed, journal, cache, display, backbones.counter)
@@ -221,7 +220,7 @@ def _record(
     scores: dict[str, Any] = {}
     inspected: dict[str, Any] = {}
     for name, source in parts.items():
-        part: ImagePart = source() if isinstance(source, Callable) else source
+        part: ImagePart = source() if callable(source) else source
         logits, details = inference.inspected(part)
         arrays |= {f"{name}_ids": part.ids.astype(str), f"{name}_labels": part.labels, f"{name}_logits": logits}
         arrays |= {f"{name}_{detail}": values for detail, values in details.items()}
@@ -254,6 +253,50 @@ def _record(
     )
     write_json(spec.folder / "result.json", result.to_json(), durable=True)
     journal.drop_all_weights()
+
+
+def cost_of(journal: Journal, method: Method, device: torch.device) -> Cost:
+    """Return the full cost of a trial, that of shared stages included.
+
+    Parameters
+    ----------
+    journal, method : of the trial
+    device : whose memory is meant; on the CPU the process's, which may have run earlier trials
+    """
+    stages = tuple(_stage_cost(stage) for stage in journal.stages())
+    memos = [memo["cost"] for memo in journal.memos().values()]
+    on_gpu = device.type == "cuda"
+    return Cost(
+        train_seconds=sum(stage.seconds for stage in stages) + sum(memo["seconds"] for memo in memos),
+        images_seen=sum(stage.images for stage in stages),
+        forward_images=sum(stage.forward_images for stage in stages) + sum(memo["forward_images"] for memo in memos),
+        parameters=sum(parameter.numel() for parameter in method.parameters()),
+        peak_memory_mib=torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else _peak_process_memory(),
+        stages=stages,
+    )
+
+
+def _stage_cost(stage: Mapping[str, Any]) -> StageCost:
+    """Return what a stage of the journal took."""
+    reports = stage["reports"]
+    return StageCost(
+        name=stage["name"],
+        cached=stage["cached"],
+        epochs=sum(report["steps"] > 0 for report in reports),
+        steps=sum(report["steps"] for report in reports),
+        images=sum(report["images"] for report in reports),
+        forward_images=sum(report["forward_images"] for report in reports),
+        seconds=sum(report["seconds"] for report in reports),
+    )
+
+
+def _peak_process_memory() -> float | None:
+    """Return the most memory that this process has held, MiB; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def code_version() -> str:

@@ -25,7 +25,7 @@ from ltbench.errors import UserError
 if TYPE_CHECKING:
     from ltbench.benchmarks.training.display import Display
     from ltbench.benchmarks.training.trial_spec import TrialSpec
-    from ltbench.methods.base import EpochReport
+    from ltbench.methods.stages import EpochReport
 
 MODES = ("online", "offline", "disabled")
 PROJECT = "ltbench"

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ltbench.datasets.base import Source
 from ltbench.errors import UserError
 from ltbench.files import Progress, fingerprint, locked, replacing, require_room, synchronize, write_at
 from ltbench.processes import importable, in_threads, prepare_worker, worker_context
+from ltbench.registry import load_plugin, plugin_file
 
 _VERSION = 2
 _CHUNK = 32
@@ -163,14 +165,16 @@ def _eight_bytes(number: int) -> bytes:
 def _decoded(
     source: Source, chunks: list[np.ndarray], size: int, workers: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    if workers <= 1 or not importable(type(source)):
+    file = plugin_file(type(source))
+    if workers <= 1 or (file is None and not importable(type(source))):
 
         def read(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return chunk, _read(source, chunk, size)
 
         yield from in_threads(read, chunks, workers=workers, label="decoding", unit="images", quiet=True)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=_start_worker, initargs=(source, size))
+    sent = (_PlugIn(file), source, size)
+    pool = ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=_start_worker, initargs=sent)
     try:
         queue = iter(chunks)
         running = {pool.submit(_read_in_worker, chunk) for chunk in islice(queue, 2 * workers)}
@@ -194,7 +198,21 @@ class _Worker:
     size: int
 
 
-def _start_worker(source: Source, size: int) -> None:
+@dataclass(frozen=True)
+class _PlugIn:
+    """A plug-in that another process loads when it unpickles this, so before what is sent after it."""
+
+    file: Path | None
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[Path, ...]]:
+        return (_nothing, ()) if self.file is None else (load_plugin, (self.file,))
+
+
+def _nothing() -> None:
+    """Stand for a source that is no plug-in."""
+
+
+def _start_worker(_: None, source: Source, size: int) -> None:
     prepare_worker()
     _Worker.source, _Worker.size = source, size
 

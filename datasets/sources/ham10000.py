@@ -30,19 +30,19 @@ FOLDERS = (("HAM10000_images_part_1", "HAM10000_images_part_2"), ("HAM10000_imag
 WEBSITE = "https://doi.org/10.7910/DVN/DBW86T"
 _FILE = "https://dataverse.harvard.edu/api/access/datafile"
 DOWNLOADS = (  # sizes and MD5 sums as Dataverse publishes them; it converts a table unless the original is asked for
-    Remote(f"{_FILE}/4338392?format=original", METADATA, size=690218, md5="8f85fb1aa29d80a2797247e434deb79d"),
+    Remote(f"{_FILE}/4338392?format=original", METADATA, size=690218, checksum="md5:8f85fb1aa29d80a2797247e434deb79d"),
     Remote(
         f"{_FILE}/3172585",
         "HAM10000_images_part_1.zip",
         size=1366522108,
-        md5="4639bfa73ab251610530a97c898e6e46",
+        checksum="md5:4639bfa73ab251610530a97c898e6e46",
         unpack=True,
     ),
     Remote(
         f"{_FILE}/3172584",
         "HAM10000_images_part_2.zip",
         size=1403566547,
-        md5="da43d6cc50f6613013be07e8986b384b",
+        checksum="md5:da43d6cc50f6613013be07e8986b384b",
         unpack=True,
     ),
 )

@@ -203,7 +203,7 @@ class MedMnist(Source):
 
         chosen = cls.configured(options)
         facts, size = _known_set(chosen.set), chosen.size or SIZES[0]
-        return (Remote(facts.url(size), facts.file_name(size), md5=facts.md5[size]),)
+        return (Remote(facts.url(size), facts.file_name(size), checksum=f"md5:{facts.md5[size]}"),)
 
     def read(self, position: int, size: int) -> np.ndarray:
         """Return image `position` resized to `size` x `size`: uint8 [3, size, size], RGB, planar.

@@ -15,7 +15,7 @@ from mean_colour import MeanColour
 from torch import nn
 
 from ltbench.methods import HOOKS, Batch, EpochReport, Method, Plateau, Progress, Stage, StageResult, Task, create
-from ltbench.methods.base import Pool
+from ltbench.methods.stages import Pool
 
 COUNTS = np.array([40, 10, 5], dtype=np.int64)
 

@@ -18,8 +18,9 @@ from ltbench.datasets import pareto_class_counts
 from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
-from ltbench.methods.base import EpochReport, Method, Plateau, Run, Stage
+from ltbench.methods.base import Method, Run
 from ltbench.methods.flex import FlexibleSampling, QueryRule
+from ltbench.methods.stages import EpochReport, Plateau, Stage
 from ltbench.samplers import anchor_counts, class_difficulty, class_prototypes, query_quotas
 
 EAGER = {"query_patience": 0.01, "warmup": 0.2, "ssl_budget": 0.3}

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ltbench.errors import UserError
 from ltbench.methods import Batch, Method, Progress, StageResult, Task, create
-from ltbench.methods.base import Plateau, Pool
 from ltbench.methods.oltr import CosNorm, MetaEmbedding, ModulatedAttention
+from ltbench.methods.stages import Plateau, Pool
 
 COUNTS = np.array([9, 5, 3, 1], dtype=np.int64)
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(4), COUNTS))

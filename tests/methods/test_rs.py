@@ -9,7 +9,7 @@ import pytest
 from mean_colour import MeanColour
 
 from ltbench.methods import Method, Progress, Task, create
-from ltbench.methods.base import Pool
+from ltbench.methods.stages import Pool
 
 COUNTS = np.array([30, 400, 6, 100], dtype=np.int64)
 LABELS = np.random.default_rng(1).permutation(np.repeat(np.arange(4), COUNTS))

@@ -16,7 +16,7 @@ from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.files import read_tensors
 from ltbench.methods import Batch, Method, Progress, Task, create
-from ltbench.methods.base import Pool
+from ltbench.methods.stages import Pool
 from ltbench.samplers import class_aware_stream
 
 COUNTS = np.array([40, 10, 5, 20], dtype=np.int64)

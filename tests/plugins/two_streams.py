@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ltbench.methods import Batch, Method, Progress, Run, Stage, StageResult, register
-from ltbench.methods.base import Pool
+from ltbench.methods.stages import Pool
 from ltbench.samplers import class_aware_stream
 
 

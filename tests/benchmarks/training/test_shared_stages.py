@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from ltbench.benchmarks.training.stage_hooks import describe
+from ltbench.benchmarks.training.stages.hooks import describe
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.errors import UserError
 from ltbench.methods import Method, Stage

@@ -24,7 +24,8 @@ from ltbench.benchmarks.training.trial import run_trial
 from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
 from ltbench.files import plain
-from ltbench.methods.base import Batch, Method, Progress, Run, Stage, StageResult
+from ltbench.methods.base import Method, Run
+from ltbench.methods.stages import Batch, Progress, Stage, StageResult
 
 
 @dataclass(frozen=True)

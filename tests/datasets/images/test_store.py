@@ -135,11 +135,11 @@ def test_an_image_that_fails_is_named_and_the_rest_is_kept(
     assert len(again) < COUNT / 2 if workers == 1 else len(again) < COUNT
 
 
-@pytest.mark.parametrize("module", [Drawn.__module__, "__main__", "ltbench_plugin_0"])
+@pytest.mark.parametrize("module", [Drawn.__module__, "__main__"])
 def test_two_workers_build_the_same_store(
     module: str, tmp_path: Path, log: Path, importable: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also of a source that no other process can import: one of the main program, or of a plug-in's file."""
+    """Also of a source that no other process can import: one of the main program."""
     monkeypatch.setattr(Drawn, "__module__", module)
     one = build(Drawn(log), EVERY, SIZE, tmp_path / "one", quiet=True)
     log.write_text("")

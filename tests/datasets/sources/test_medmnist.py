@@ -163,7 +163,7 @@ def test_the_official_parts_are_taken_as_they_are(root, tmp_path) -> None:
 
 def test_a_download_is_the_file_of_the_set_and_size_with_its_checksum() -> None:
     (remote,) = MedMnist.remotes(set="bloodmnist", size="64")
-    assert remote.name == "bloodmnist_64.npz" and remote.md5 == "2b94928a2ae4916078ca51e05b6b800b"
+    assert remote.name == "bloodmnist_64.npz" and remote.checksum == "md5:2b94928a2ae4916078ca51e05b6b800b"
     assert remote.url == "https://zenodo.org/records/10519652/files/bloodmnist_64.npz?download=1"
     assert MedMnist.remotes()[0].name == "dermamnist.npz"
     for options, told in (({"set": "chestmnist"}, "several labels"), ({"size": 32}, "size must be one of")):

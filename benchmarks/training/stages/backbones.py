@@ -94,13 +94,14 @@ def check_backbone(protocol: Protocol) -> Protocol:
     published = timm.get_pretrained_cfg(name)
     if not protocol.pretrained or published is None:
         return protocol
-    mean, std = (tuple(map(float, values)) for values in (published.mean, published.std))
+    mean, std = ((float(r), float(g), float(b)) for r, g, b in (published.mean, published.std))
     return replace(protocol, augmentation=replace(protocol.augmentation, mean=mean, std=std))
 
 
 def _create(protocol: Protocol) -> nn.Module:
     published = timm.get_pretrained_cfg(protocol.backbone)
-    fixed = {"img_size": protocol.image_size} if published is not None and published.fixed_input_size else {}
+    sized = published is not None and published.fixed_input_size
+    fixed: dict[str, Any] = {"img_size": protocol.image_size} if sized else {}
     try:
         return timm.create_model(protocol.backbone, pretrained=protocol.pretrained, num_classes=0, **fixed)
     except TypeError as error:

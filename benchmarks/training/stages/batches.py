@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from ltbench.benchmarks.training.device import compute_dtype
 from ltbench.benchmarks.training.protocol import Protocol
-from ltbench.benchmarks.training.stage_hooks import StageHooks
+from ltbench.benchmarks.training.stages.hooks import StageHooks
 from ltbench.benchmarks.training.streams import numpy_stream, torch_stream
 from ltbench.datasets.images.part import ImagePart
 from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.errors import UserError
-from ltbench.methods.base import Batch, Pool, Progress, SamplerHook, Stage
+from ltbench.methods.stages import Batch, Pool, Progress, SamplerHook, Stage
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class _Loader:
 
 
 def epoch_batches(
-    part: ImagePart, protocol: Protocol, stage: Stage, hooks: StageHooks, progress: Progress, names: tuple[object, ...]
+    part: ImagePart, protocol: Protocol, stage: Stage, hooks: StageHooks, progress: Progress, names: tuple[Any, ...]
 ) -> list[EpochBatch]:
     """Return the batches of an epoch, at most ceil(n / batch_size).
 

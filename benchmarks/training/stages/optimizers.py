@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from ltbench.benchmarks.training.protocol import Protocol
-from ltbench.methods.base import ParamGroups, Schedule
+from ltbench.methods.stages import ParamGroups, Schedule
 
 _MOMENTUM = 0.9
 

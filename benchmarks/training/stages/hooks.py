@@ -21,9 +21,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from ltbench.errors import UserError
-from ltbench.methods.base import (
+from ltbench.methods.base import Method
+from ltbench.methods.stages import (
     LossHook,
-    Method,
     OptimizerHook,
     ParamGroups,
     PredictHook,
@@ -92,7 +92,7 @@ def param_groups(method: Method, stage: Stage, lr: float) -> ParamGroups:
     """
     rate = lr if stage.lr is None else stage.lr
     own = stage.params is not None
-    groups = [{"params": list(stage.params or ()), "lr": rate}] if own else method.param_groups(rate)
+    groups: ParamGroups = [{"params": list(stage.params or ()), "lr": rate}] if own else method.param_groups(rate)
     if stage.modules is not None:
         groups.append({"params": [p for p in stage.modules.parameters() if p.requires_grad], "lr": rate})
     frozen = {parameter for module in stage.frozen for parameter in module.parameters()}

@@ -1,0 +1,1 @@
+"""What a stage is trained with: networks, hooks, batches, optimizers."""
