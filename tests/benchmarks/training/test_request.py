@@ -86,7 +86,12 @@ def test_a_trial_is_the_same_whatever_else_is_asked_for(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_method_of_the_program_itself_is_not_sent_to_other_processes(tmp_path: Path) -> None:
+def test_a_method_of_the_program_itself_is_not_sent_to_other_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for table in ("_entries", "_plugins"):  # which are as before after the test
+        monkeypatch.setattr(methods.registry, table, dict(getattr(methods.registry, table)))
+
     @methods.register("own")
     class Own(methods.Method):
         """As the base class."""
