@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 import ltbench
 from ltbench.benchmarks.analysis.metrics import by_class, evaluate
-from ltbench.benchmarks.analysis.records import Cost, ProtocolValues, Result, SelectedEpoch, StageCost, read_result
+from ltbench.benchmarks.analysis.records import ProtocolValues, Result, SelectedEpoch, read_result
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.device import compute_dtype, describe_device, place, prepare_process
 from ltbench.benchmarks.training.display import Display, TrialDisplay
@@ -28,6 +28,7 @@ from ltbench.benchmarks.training.journal import Journal, Selection
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stage_cache import StageCache
 from ltbench.benchmarks.training.stages.backbones import Backbones
+from ltbench.benchmarks.training.stages.cost import cost_of
 from ltbench.benchmarks.training.stages.optimizers import new_optimizer
 from ltbench.benchmarks.training.streams import stream_seed
 from ltbench.benchmarks.training.trainer import Trainer
@@ -69,35 +70,7 @@ def run_trial(spec: TrialSpec, slot: int = 0, display: Display | None = None) ->
     ------
     UserError : anything that the user can mend; what was done so far stays and is used by the next run
     """
-    spec.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(spec.folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return "busy"
-    bar = TrialDisplay(spec.label, slot)
-    try:
-        if is_done(spec.folder):
-            _require_same_pixels(spec)
-            Journal(spec.folder).drop_all_weights()
-            wandb_mirror.repeat_in_sweep(spec, bar)
-            return "skipped"
-        for plugin in spec.plugins:
-            load_plugin(plugin)
-        with contextlib.closing(bar), wandb_mirror.mirrored(spec, display or bar) as shown:
-            _run(spec, shown)
-        return "done"
-    finally:
-        lock.release()
-
-
-def _require_same_pixels(spec: TrialSpec) -> None:
-    """Refuse to take a finished trial for one of images that have changed since."""
-    if read_result(spec.folder / "result.json").data.pixels != spec.data.pixels:
-        raise UserError(
-            f"{spec.folder} was run on other pixels of the same images (files changed, or are decoded otherwise); "
-            "use --fresh or another --out"
-        )
+    return Trial(spec, TrialDisplay(spec.label, slot), display).run()
 
 
 def discard(folder: Path) -> None:
@@ -114,32 +87,6 @@ def discard(folder: Path) -> None:
             shutil.rmtree(folder)
     except Timeout:
         raise UserError(f"{folder} is in use by another process; stop it before --fresh") from None
-
-
-def _run(spec: TrialSpec, display: Display) -> None:
-    threads = _claim(spec)
-    device, protocol = torch.device(spec.device), spec.protocol
-    prepare_process(threads, device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    manifest = Manifest.verify(spec.folder.parent / "split.csv", spec.split_digest)
-    store = ImageStore(spec.store)
-    part = partial(_part, manifest, store, device=device)
-    train, val = part("train"), part("val")
-    class_names = spec.data.class_names
-    counts = np.bincount(train.labels, minlength=len(class_names))
-    seed = protocol.seed + spec.trial
-    backbones = Backbones(protocol, seed)
-    cls = registry.get(spec.method)
-    config = cls.Config(**spec.hyperparameters)
-    method = build_method(cls, config, protocol, counts, seed, class_names=class_names, backbones=backbones)
-    place(method, device)
-    journal = Journal(spec.folder)
-    cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}/{store.digest(train.ids)}")
-    trainer = Trainer(method, train, val, protocol, device, seed, journal, cache, display, backbones.counter)
-    selection = trainer.run()
-    trainer.load_selected(selection)
-    _record(spec, method, journal, selection, {"val": val, "test": lambda: part("test")}, threads)
 
 
 def build_method(
@@ -180,123 +127,149 @@ def build_method(
     return method(config, task, backbone)
 
 
-def _part(manifest: Manifest, store: ImageStore, name: str, device: torch.device) -> ImagePart:
-    ids, labels = manifest.part(name)
-    return ImagePart(store, ids, labels, device)
+class Trial:
+    """One trial: what it is, where it lies, and what is shown of it.
 
-
-def _claim(spec: TrialSpec) -> int:
-    """Write the trial's configuration, or check it against the one there; return the threads to use.
-
-    A resumed trial keeps the number of threads that it began with: sums are split among threads, so another number
-    would give other last digits.
+    Parameters
+    ----------
+    spec : everything that it depends on
+    bar : its line on the terminal
+    display : of its progress; None: the bar
     """
-    path = spec.folder / "config.json"
-    if path.exists():
+
+    def __init__(self, spec: TrialSpec, bar: TrialDisplay, display: Display | None = None) -> None:
+        self.spec, self.folder, self.device = spec, spec.folder, torch.device(spec.device)
+        self._bar, self._display = bar, display or bar
+
+    def run(self) -> str:
+        """Run it, if there is anything to do and no other process has it; see `run_trial`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return "busy"
+        try:
+            if is_done(self.folder):
+                self._leave_as_done()
+                return "skipped"
+            for plugin in self.spec.plugins:
+                load_plugin(plugin)
+            with contextlib.closing(self._bar), wandb_mirror.mirrored(self.spec, self._display) as shown:
+                self._train(shown)
+            return "done"
+        finally:
+            lock.release()
+
+    def _leave_as_done(self) -> None:
+        """Check that a finished trial is this one, of the images as they are now."""
+        if read_result(self.folder / "result.json").data.pixels != self.spec.data.pixels:
+            raise UserError(
+                f"{self.folder} was run on other pixels of the same images (files changed, or are decoded otherwise); "
+                "use --fresh or another --out"
+            )
+        Journal(self.folder).drop_all_weights()
+        wandb_mirror.repeat_in_sweep(self.spec, self._bar)
+
+    def _train(self, display: Display) -> None:
+        threads = self._claim()
+        spec, protocol = self.spec, self.spec.protocol
+        prepare_process(threads, self.device)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        manifest = Manifest.verify(self.folder.parent / "split.csv", spec.split_digest)
+        store = ImageStore(spec.store)
+        train, val = (ImagePart(store, *manifest.part(name), self.device) for name in ("train", "val"))
+        backbones = Backbones(protocol, spec.seed)
+        method = self._method(np.bincount(train.labels, minlength=len(spec.data.class_names)), backbones)
+        journal = Journal(self.folder)
+        cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}/{store.digest(train.ids)}")
+        shown = (journal, cache, display, backbones.counter)
+        trainer = Trainer(method, train, val, protocol, self.device, spec.seed, *shown)
+        selection = trainer.run()
+        trainer.load_selected(selection)
+        # Test images are looked at from here on, by nobody but the record.
+        parts = {"val": val, "test": ImagePart(store, *manifest.part("test"), self.device)}
+        self._record(method, journal, selection, parts, threads)
+
+    def _method(self, class_counts: np.ndarray, backbones: Backbones) -> Method:
+        """Return the method at its initial weights, on the device."""
+        spec, cls = self.spec, registry.get(self.spec.method)
+        config, names = cls.Config(**spec.hyperparameters), spec.data.class_names
+        method = build_method(
+            cls, config, spec.protocol, class_counts, spec.seed, class_names=names, backbones=backbones
+        )
+        place(method, self.device)
+        return method
+
+    def _claim(self) -> int:
+        """Write the trial's configuration, or check it against the one there; return the threads to use.
+
+        A resumed trial keeps the number of threads that it began with: sums are split among threads, so another number
+        would give other last digits.
+        """
+        path, spec = self.folder / "config.json", self.spec
+        if not path.exists():
+            own = {"threads": spec.threads, "code_version": code_version(), "request": spec.request}
+            write_json(path, {**spec.config(), **own})
+            return spec.threads
         stored, config = read_json(path), plain(spec.config())
         differing = [name for name in _IDENTITY if not isinstance(stored, dict) or stored.get(name) != config.get(name)]
         if differing or not isinstance(stored.get("threads"), int):
             reason = f"belongs to another run (other {', '.join(differing) or 'threads'})"
-            raise UserError(f"{spec.folder} {reason}; use --fresh or another --out")
+            raise UserError(f"{self.folder} {reason}; use --fresh or another --out")
         return stored["threads"]
-    own = {"threads": spec.threads, "code_version": code_version(), "request": spec.request}
-    write_json(path, {**spec.config(), **own})
-    return spec.threads
 
+    def _record(
+        self, method: Method, journal: Journal, selection: Selection, parts: Mapping[str, ImagePart], threads: int
+    ) -> None:
+        """Score validation and, once, test; write predictions, weights and, last, the result."""
+        spec, protocol = self.spec, self.spec.protocol
+        arrays, scores, inspected = self._scores(method, parts)
+        write_arrays(self.folder / "predictions.npz", arrays, durable=True)
+        write_tensors(self.folder / "model.pt", method.state_dict(), durable=True)
+        result = Result(
+            data=spec.data,
+            method=spec.method,
+            hyperparameters=spec.hyperparameters,
+            changed=spec.changed,
+            plugin=spec.plugin,
+            trial=spec.trial,
+            seed=spec.seed,
+            protocol=cast(ProtocolValues, asdict(protocol)),
+            protocol_digest=protocol.digest(),
+            split_digest=spec.split_digest,
+            code_version=code_version(),
+            code_version_at_start=read_json(self.folder / "config.json").get("code_version"),
+            versions=library_versions(),
+            device=describe_device(self.device),
+            threads=threads,
+            selection=SelectedEpoch(protocol.selection_metric, selection.score, selection.stage, selection.epoch),
+            val=scores["val"],
+            test=scores["test"],
+            inspected=inspected,
+            cost=cost_of(journal, method, self.device),
+            story={name: memo["value"] for name, memo in journal.memos().items() if memo["told"]},
+        )
+        write_json(self.folder / "result.json", result.to_json(), durable=True)
+        journal.drop_all_weights()
 
-def _record(
-    spec: TrialSpec,
-    method: Method,
-    journal: Journal,
-    selection: Selection,
-    parts: Mapping[str, Any],
-    threads: int,
-) -> None:
-    """Score validation and, once, test; write predictions, weights and, last, the result."""
-    device, protocol = torch.device(spec.device), spec.protocol
-    transform = BatchTransform(protocol.image_size, protocol.augmentation, compute_dtype(protocol.precision))
-    inference = Inference(method, transform, device, protocol.precision, protocol.batch_size)
-    arrays: dict[str, np.ndarray] = {}
-    scores: dict[str, Any] = {}
-    inspected: dict[str, Any] = {}
-    for name, source in parts.items():
-        part: ImagePart = source() if callable(source) else source
-        logits, details = inference.inspected(part)
-        arrays |= {f"{name}_ids": part.ids.astype(str), f"{name}_labels": part.labels, f"{name}_logits": logits}
-        arrays |= {f"{name}_{detail}": values for detail, values in details.items()}
-        scores[name] = evaluate(part.labels, logits, spec.data.groups, spec.data.class_names, spec.data.special_classes)
-        inspected[name] = {key: by_class(part.labels, values, logits.shape[1]) for key, values in details.items()}
-    write_arrays(spec.folder / "predictions.npz", arrays, durable=True)
-    write_tensors(spec.folder / "model.pt", method.state_dict(), durable=True)
-    result = Result(
-        data=spec.data,
-        method=spec.method,
-        hyperparameters=spec.hyperparameters,
-        changed=spec.changed,
-        plugin=spec.plugin,
-        trial=spec.trial,
-        seed=protocol.seed + spec.trial,
-        protocol=cast(ProtocolValues, asdict(protocol)),
-        protocol_digest=protocol.digest(),
-        split_digest=spec.split_digest,
-        code_version=code_version(),
-        code_version_at_start=read_json(spec.folder / "config.json").get("code_version"),
-        versions=library_versions(),
-        device=describe_device(device),
-        threads=threads,
-        selection=SelectedEpoch(protocol.selection_metric, selection.score, selection.stage, selection.epoch),
-        val=scores["val"],
-        test=scores["test"],
-        inspected=inspected,
-        cost=cost_of(journal, method, device),
-        story={name: memo["value"] for name, memo in journal.memos().items() if memo["told"]},
-    )
-    write_json(spec.folder / "result.json", result.to_json(), durable=True)
-    journal.drop_all_weights()
-
-
-def cost_of(journal: Journal, method: Method, device: torch.device) -> Cost:
-    """Return the full cost of a trial, that of shared stages included.
-
-    Parameters
-    ----------
-    journal, method : of the trial
-    device : whose memory is meant; on the CPU the process's, which may have run earlier trials
-    """
-    stages = tuple(_stage_cost(stage) for stage in journal.stages())
-    memos = [memo["cost"] for memo in journal.memos().values()]
-    on_gpu = device.type == "cuda"
-    return Cost(
-        train_seconds=sum(stage.seconds for stage in stages) + sum(memo["seconds"] for memo in memos),
-        images_seen=sum(stage.images for stage in stages),
-        forward_images=sum(stage.forward_images for stage in stages) + sum(memo["forward_images"] for memo in memos),
-        parameters=sum(parameter.numel() for parameter in method.parameters()),
-        peak_memory_mib=torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else _peak_process_memory(),
-        stages=stages,
-    )
-
-
-def _stage_cost(stage: Mapping[str, Any]) -> StageCost:
-    """Return what a stage of the journal took."""
-    reports = stage["reports"]
-    return StageCost(
-        name=stage["name"],
-        cached=stage["cached"],
-        epochs=sum(report["steps"] > 0 for report in reports),
-        steps=sum(report["steps"] for report in reports),
-        images=sum(report["images"] for report in reports),
-        forward_images=sum(report["forward_images"] for report in reports),
-        seconds=sum(report["seconds"] for report in reports),
-    )
-
-
-def _peak_process_memory() -> float | None:
-    """Return the most memory that this process has held, MiB; None where the system does not tell."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    def _scores(
+        self, method: Method, parts: Mapping[str, ImagePart]
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
+        """Return predictions, metrics and what else the method says of images, of each part."""
+        protocol, data = self.spec.protocol, self.spec.data
+        transform = BatchTransform(protocol.image_size, protocol.augmentation, compute_dtype(protocol.precision))
+        inference = Inference(method, transform, self.device, protocol.precision, protocol.batch_size)
+        arrays: dict[str, np.ndarray] = {}
+        scores, inspected = {}, {}
+        for name, part in parts.items():
+            logits, details = inference.inspected(part)
+            arrays |= {f"{name}_ids": part.ids.astype(str), f"{name}_labels": part.labels, f"{name}_logits": logits}
+            arrays |= {f"{name}_{detail}": values for detail, values in details.items()}
+            scores[name] = evaluate(part.labels, logits, data.groups, data.class_names, data.special_classes)
+            inspected[name] = {key: by_class(part.labels, values, logits.shape[1]) for key, values in details.items()}
+        return arrays, scores, inspected
 
 
 def code_version() -> str:

@@ -59,6 +59,11 @@ class TrialSpec:
         """Name of the trial in messages."""
         return f"{self.method} r{self.data.ratio:g} trial {self.trial}"
 
+    @property
+    def seed(self) -> int:
+        """Of all its random streams."""
+        return self.protocol.seed + self.trial
+
     def config(self) -> dict[str, Any]:
         """Return what `config.json` keeps: all that the numbers depend on but the machine."""
         return {
@@ -69,7 +74,7 @@ class TrialSpec:
             "changed": dict(self.changed),
             "plugin": self.plugin,
             "trial": self.trial,
-            "seed": self.protocol.seed + self.trial,
+            "seed": self.seed,
             "protocol": asdict(self.protocol),
             "protocol_digest": self.protocol.digest(),
             "split_digest": self.split_digest,

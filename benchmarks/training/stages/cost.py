@@ -1,0 +1,57 @@
+"""What a trial has cost, shared stages included."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ltbench.benchmarks.analysis.records import Cost, StageCost
+from ltbench.benchmarks.training.journal import Journal
+from ltbench.methods.base import Method
+
+
+def cost_of(journal: Journal, method: Method, device: torch.device) -> Cost:
+    """Return the full cost of a trial, that of shared stages included.
+
+    Parameters
+    ----------
+    journal, method : of the trial
+    device : whose memory is meant; on the CPU the process's, which may have run earlier trials
+    """
+    stages = tuple(_stage_cost(stage) for stage in journal.stages())
+    memos = [memo["cost"] for memo in journal.memos().values()]
+    on_gpu = device.type == "cuda"
+    return Cost(
+        train_seconds=sum(stage.seconds for stage in stages) + sum(memo["seconds"] for memo in memos),
+        images_seen=sum(stage.images for stage in stages),
+        forward_images=sum(stage.forward_images for stage in stages) + sum(memo["forward_images"] for memo in memos),
+        parameters=sum(parameter.numel() for parameter in method.parameters()),
+        peak_memory_mib=torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else _peak_process_memory(),
+        stages=stages,
+    )
+
+
+def _stage_cost(stage: Mapping[str, Any]) -> StageCost:
+    """Return what a stage of the journal took."""
+    reports = stage["reports"]
+    return StageCost(
+        name=stage["name"],
+        cached=stage["cached"],
+        epochs=sum(report["steps"] > 0 for report in reports),
+        steps=sum(report["steps"] for report in reports),
+        images=sum(report["images"] for report in reports),
+        forward_images=sum(report["forward_images"] for report in reports),
+        seconds=sum(report["seconds"] for report in reports),
+    )
+
+
+def _peak_process_memory() -> float | None:
+    """Return the most memory that this process has held, MiB; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
