@@ -334,7 +334,7 @@ def test_two_processes_share_a_results_folder(tmp_path: Path) -> None:
 
 
 def test_only_the_trials_that_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "available_cores", lambda: 1)  # no processes for decoding
+    monkeypatch.setattr("ltbench.benchmarks.training.plan.available_cores", lambda: 1)  # no processes for decoding
     assert (
         run.main([*TINY, "--method", "ce", "--trial", "2", "0", "--epochs", "1", "--out", str(tmp_path / "results")])
         == 0
