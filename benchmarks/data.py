@@ -13,7 +13,6 @@ from those that are there, and looks into those images that are there.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +24,6 @@ from ltbench.processes import available_cores
 
 if TYPE_CHECKING:
     from ltbench.datasets.base import Source
-    from ltbench.datasets.download.remote import Remote
-    from ltbench.datasets.sources._image_files import FileSource
     from ltbench.datasets.splits.manifest import Manifest
 
 EXIT_LEAKS = 1
@@ -108,6 +105,7 @@ def _info(options: argparse.Namespace) -> int:
 def _download(options: argparse.Namespace) -> int:
     from ltbench.benchmarks.cli.dataset_info import how_to_get, licence_lines
     from ltbench.datasets import registry
+    from ltbench.datasets.download.whole import fetch_dataset
 
     dataset = registry.get(options.name)
     assigned = _assigned(options)
@@ -122,72 +120,10 @@ def _download(options: argparse.Namespace) -> int:
         raise UserError("download needs --data-root, the folder to fill")
     if not options.accept_licence and not options.dry_run:
         raise UserError("nothing was fetched: read the licence and add --accept-licence to accept it")
-    missing = _missing(options)
-    if missing is None or any(not _of_archive(dataset, file) for file in missing.values()):
-        for remote in remotes:
-            _fetch(remote, options)
-    elif not missing:
-        print(f"all images are there, in {options.data_root}")
-    if dataset.archive_folder:
-        _fetch_archive_images(dataset, options)
-    if not options.dry_run:
-        _require_all(dataset, options)
+    fetch_dataset(
+        options.name, options.data_root, options=assigned, split_dir=options.split_dir, dry_run=options.dry_run
+    )
     return 0
-
-
-def _missing(options: argparse.Namespace) -> dict[str, str] | None:
-    """Return the images that are missing, by id, and where they are expected; None: it cannot be told."""
-    from ltbench.datasets.sources._image_files import FileSource
-
-    try:
-        source = _source(options)
-    except UserError:
-        return None
-    return _missing_of(source) if isinstance(source, FileSource) else None
-
-
-def _missing_of(source: FileSource) -> dict[str, str]:
-    absent = ~source.present
-    return dict(zip(source.ids[absent].tolist(), source.files[absent].tolist(), strict=True))
-
-
-def _of_archive(dataset: type[Source], file: str) -> bool:
-    return bool(dataset.archive_folder) and file.startswith(f"{dataset.archive_folder}/")
-
-
-def _require_all(dataset: type[Source], options: argparse.Namespace) -> None:
-    """Check that a download left no image missing, as far as that can be told."""
-    missing = _missing(options)
-    if missing:
-        raise UserError(
-            f"{len(missing)} images are still missing in {options.data_root} (first: {next(iter(missing.values()))}); "
-            f"run the same command again, or get them from {dataset.website}"
-        )
-
-
-def _fetch(remote: Remote, options: argparse.Namespace) -> None:
-    from ltbench.datasets.download.transfer import fetch
-
-    if options.dry_run:
-        print(f"would fetch {remote.url} as {options.data_root / remote.name}")
-    else:
-        print(f"there: {fetch(remote, options.data_root)}", flush=True)
-
-
-def _fetch_archive_images(dataset: type[Source], options: argparse.Namespace) -> None:
-    """Fetch the missing images of the archive's folder from the ISIC Archive, by the archive's own program."""
-    from ltbench.datasets.download.isic_cli import commands, fetch_images
-
-    folder = options.data_root / dataset.archive_folder
-    if options.dry_run and _missing(options) is None:
-        print(f"would then fetch the images of the ISIC Archive that the tables name, to {folder}, by isic-cli")
-        return
-    wanted = [image for image, file in _missing_of(_source(options)).items() if _of_archive(dataset, file)]
-    print(f"{len(wanted)} images of the ISIC Archive are missing in {folder}", flush=True)
-    if options.dry_run:
-        print("\n".join(map(shlex.join, commands(wanted, folder))))
-    elif wanted:
-        fetch_images(wanted, folder)
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -205,13 +141,14 @@ def _verify(options: argparse.Namespace) -> int:
         print(f"{manifest}: {len(source.ids)} images, checksums of {count} files")
         _print_errors("note", count_problems(source))
         return 0
-    found, source = [], None
+    found: list[str] = []
+    known: Source | None = None
     try:
-        source = _source(options)
+        known = _source(options)
     except UserError as error:
         found.append(str(error))
-    found += problems(root, manifest, source, workers=available_cores())
-    found += [] if source is None else count_problems(source)
+    found += problems(root, manifest, known, workers=available_cores())
+    found += [] if known is None else count_problems(known)
     _print_errors("error", found)
     print(f"{len(found)} problem(s); compared with {manifest}" if found else f"as in {manifest}")
     return EXIT_BAD_INPUT if found else 0
@@ -229,6 +166,7 @@ def _audit(options: argparse.Namespace) -> int:
     from ltbench.datasets.checks.audit import audit
     from ltbench.datasets.checks.image_facts import examine
     from ltbench.datasets.checks.near_duplicates import DISTANCE
+    from ltbench.files import write_json
 
     distance = DISTANCE if options.distance is None else options.distance
     if not 0 <= distance <= 64:
@@ -244,7 +182,7 @@ def _audit(options: argparse.Namespace) -> int:
     heading = f"{source.title}, split {setting['split']}, ratio {setting['ratio']} ({manifest.digest[:8]})"
     print(audit_text(found, heading))
     if options.json is not None:
-        _write_json(options.json, {**setting, **found.as_dict()})
+        write_json(options.json, {**setting, **found.as_dict()})
     return EXIT_LEAKS if options.strict and found.leaks else 0
 
 
@@ -275,12 +213,6 @@ def _assigned(options: argparse.Namespace) -> dict[str, str]:
     from ltbench.benchmarks.cli.arguments import assignments
 
     return assignments("--dataset-option", options.dataset_option)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    import json
-
-    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -97,10 +98,10 @@ def refuse(path: Path, images: pd.Series, bad: pd.Series, what: str, remedy: str
     UserError : naming the file, the line and the image
     """
     if bad.any():
-        line = bad.index[bad.to_numpy().argmax()]
-        raise bad_row(path, line, images.at[line], what, remedy)
+        first = int(bad.to_numpy().argmax())
+        raise bad_row(path, bad.index[first], images.iloc[first], what, remedy)
 
 
-def bad_row(path: Path, line: int, image: str, what: str, remedy: str) -> UserError:
+def bad_row(path: Path, line: Hashable, image: Any, what: str, remedy: str) -> UserError:
     """Return the error about one row of a table."""
     return UserError(f"{path}, line {line} (image {image!r}) {what}; mend the line, or {remedy}")

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 import ltbench
 from ltbench.benchmarks.training.journal import report_from
 from ltbench.errors import UserError
-from ltbench.files import json_digest, plain, read_tensors, write_tensors
+from ltbench.files import json_digest, locked, plain, read_tensors, write_tensors
 from ltbench.methods.stages import Stage, StageResult
 
 _VERSION = 2  # raise when training itself changes: results of older code are then computed again
@@ -79,5 +78,5 @@ class StageCache:
         recipe = self.recipe_digest(stage)
         key = json_digest({**described, "code": code, "data": self._data_digest, "recipe": recipe})
         self._folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._folder / f"{key}.lock"):
+        with locked(self._folder / f"{key}.lock", f"computing the shared stage {stage.name}"):
             yield CacheEntry(self._folder / f"{key}.pt", stage.name)

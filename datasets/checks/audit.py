@@ -189,12 +189,16 @@ def audit(source: Source, manifest: Manifest, facts: ImageFacts | None = None, *
     facts : of images of the source, within the split or not; None: nothing is said of images
     distance : of perceptual hashes, for near-duplicates
     """
-    groups, near = (None, np.empty((0, 2), dtype=np.int64)) if facts is None else _alike(facts, distance)
+    contents, near = None, np.empty((0, 2), dtype=np.int64)
+    duplicates: tuple[Finding, ...] = ()
+    if facts is not None:
+        groups, near = _alike(facts, distance)
+        contents = np.full(len(source.ids), -1, dtype=np.int64)
+        contents[facts.positions] = groups
+        duplicates = _duplicates(facts, groups, near)
     position = {image: row for row, image in enumerate(source.ids.tolist())}
     rows = np.array([position[image] for image in manifest.ids.tolist()], dtype=np.int64)
-    contents = _spread(source, facts, groups)
     pairs = tuple(_compare(source, manifest, rows, contents, near, first, second) for first, second in PAIRS)
-    duplicates = () if facts is None else _duplicates(facts, groups, near)
     conflicts = [found for found in duplicates if len(set(source.labels[list(found.positions)].tolist())) > 1]
     return Audit(
         source=source,
@@ -220,15 +224,6 @@ def _alike(facts: ImageFacts, distance: int) -> tuple[np.ndarray, np.ndarray]:
     numbers = np.full(len(facts.positions), -1, dtype=np.int64)
     numbers[readable] = codes
     return numbers, near_pairs(facts.hashes[readable][first], facts.thumbs[readable][first], distance)
-
-
-def _spread(source: Source, facts: ImageFacts | None, groups: np.ndarray | None) -> np.ndarray | None:
-    """Return the content of every image of the source, int64 [N], -1 where not known."""
-    if facts is None:
-        return None
-    contents = np.full(len(source.ids), -1, dtype=np.int64)
-    contents[facts.positions] = groups
-    return contents
 
 
 def _compare(

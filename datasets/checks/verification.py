@@ -204,7 +204,6 @@ def _place(manifest: Path, row: _Row) -> str:
 def _wrong_rows(rows: Sequence[_Row], manifest: Path, source: Source | None) -> Iterator[tuple[_Row, str]]:
     """Yield the rows that no data could match, with what is wrong."""
     lines: dict[tuple[str, str], int] = {}
-    classes = None if source is None else set(source.class_names)
     for row in rows:
         earlier = [
             (kind, lines.setdefault((kind, name), row.line))
@@ -216,7 +215,7 @@ def _wrong_rows(rows: Sequence[_Row], manifest: Path, source: Source | None) -> 
             yield row, repeated[0]
         elif not row.id and not row.file:
             yield row, "names neither an image nor a file"
-        elif row.id and classes is not None and row.label not in classes:
+        elif source is not None and row.id and row.label not in source.class_names:
             yield row, f"has the unknown class {row.label!r}; known: {', '.join(source.class_names)}"
         elif row.file and _leaves(row.file):
             yield row, "has a path that leaves the data folder"

@@ -173,8 +173,12 @@ def _decoded(
 
         yield from in_threads(read, chunks, workers=workers, label="decoding", unit="images", quiet=True)
         return
-    sent = (_PlugIn(file), source, size)
-    pool = ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=_start_worker, initargs=sent)
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=worker_context(),
+        initializer=_start_worker,
+        initargs=(_PlugIn(file), source, size),
+    )
     try:
         queue = iter(chunks)
         running = {pool.submit(_read_in_worker, chunk) for chunk in islice(queue, 2 * workers)}
@@ -212,7 +216,7 @@ def _nothing() -> None:
     """Stand for a source that is no plug-in."""
 
 
-def _start_worker(_: None, source: Source, size: int) -> None:
+def _start_worker(_: object, source: Source, size: int) -> None:
     prepare_worker()
     _Worker.source, _Worker.size = source, size
 

@@ -183,7 +183,7 @@ def _check_fields(path: Path, rows: pd.DataFrame) -> None:
     images = rows["image"]
     refuse(path, images, images == "", "has no image", _REMEDY)
     refuse(path, images, rows["label"] == "", "has no label", _REMEDY)
-    for role in rows.columns.intersection(("label", "group")):  # splits and manifests list them
+    for role in rows.columns.intersection(["label", "group"]):  # splits and manifests list them
         refuse(path, images, rows[role].str.contains(r"[\x00-\x1f]"), f"has a {role} of several lines", _REMEDY)
     if "part" in rows:
         what = f"has an unknown part; known: {', '.join(PARTS)}, and none (a column of other meaning: part=)"

@@ -120,7 +120,7 @@ class IsicArchive(FileSource):
     default_test_per_class = None
     class_names = CLASSES
     special_classes = ("MEL",)
-    expected_counts = _COUNTS
+    expected_counts: Mapping[str, int] = _COUNTS
     groups = MappingProxyType({"head": (0, 1, 2, 3), "medium": (4, 5, 6, 7), "tail": (8, 9, 10, 11, 12, 13)})
     downloads = DOWNLOADS
     archive_folder = "ISIC_Archive"

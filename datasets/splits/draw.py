@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from ltbench.datasets.base import NATURAL, Source
+from ltbench.datasets.base import Source
 from ltbench.datasets.splits.longtail import (
     PARTS,
     held_out_counts,
@@ -151,10 +151,10 @@ def _draw_by_image(
 ) -> dict[str, np.ndarray]:
     labels, names = source.labels[pool], source.class_names
     available = np.bincount(labels, minlength=len(names))
-    if ratio == NATURAL:
+    if ratio == "natural":
         counts = _all_that_is_left(available - held_out[0] - held_out[1], names)
     else:
-        counts = longtail_counts(available, n_max, ratio, *held_out, class_names=names)
+        counts = longtail_counts(available, _or_auto(n_max), ratio, *held_out, class_names=names)
     return split_by_image(labels, counts, *held_out, rng, names)
 
 
@@ -169,10 +169,10 @@ def _draw_by_lesion(
     labels, lesions, names = source.labels[pool], source.lesions[pool], source.class_names
     available = np.bincount(labels, minlength=len(names))
     capacity = lesion_capacity(labels, lesions, len(names), *held_out, names)
-    if ratio == NATURAL:
+    if ratio == "natural":
         counts = _all_that_is_left(capacity, names)
     else:
-        counts = longtail_counts(available, n_max, ratio, *held_out, class_names=names, capacity=capacity)
+        counts = longtail_counts(available, _or_auto(n_max), ratio, *held_out, class_names=names, capacity=capacity)
     return split_by_lesion(labels, lesions, counts, *held_out, rng, names)
 
 
@@ -232,6 +232,10 @@ def _require_val_lesions(source: Source, train: np.ndarray, val: np.ndarray) -> 
         raise UserError(f"{what}: {error}; {remedy}") from error
     if not capacity.all():
         raise UserError(f"{what}: no image of class {names[capacity.argmin()]!r} would be left in train; {remedy}")
+
+
+def _or_auto(n_max: int | Literal["auto"] | None) -> int | Literal["auto"]:
+    return "auto" if n_max is None else n_max
 
 
 def _all_that_is_left(counts: np.ndarray, names: Sequence[str]) -> np.ndarray:

@@ -247,7 +247,8 @@ def _choose_lesions(sizes: np.ndarray, val: int, test: int, name: str) -> tuple[
 
 def _fill_in_order(sizes: np.ndarray, val: int, test: int) -> tuple[list[int], list[int]] | None:
     """Take each lesion in turn where it still fits; None where that does not fill both parts to the image."""
-    left, chosen = [val, test], ([], [])
+    left = [val, test]
+    chosen: tuple[list[int], list[int]] = ([], [])
     for index, size in enumerate(sizes.tolist()):
         if not any(left):
             break

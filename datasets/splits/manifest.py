@@ -42,7 +42,7 @@ class Manifest:
     parts: np.ndarray
 
     def __post_init__(self) -> None:
-        order = np.lexsort((self.ids, [PARTS.index(part) for part in self.parts]))
+        order = np.lexsort((self.ids, np.array([PARTS.index(part) for part in self.parts])))
         for name, dtype in (("ids", str), ("labels", np.int64), ("classes", str), ("lesions", str), ("parts", str)):
             column = np.asarray(getattr(self, name), dtype=dtype)[order]
             column.setflags(write=False)  # the digest is computed once
@@ -77,8 +77,9 @@ class Manifest:
             (table["id"].duplicated(), "repeats the id of an earlier row"),
         ):
             if bad.any():
-                row = table.loc[bad.idxmax()]
-                raise UserError(f"{path}, line {bad.idxmax()} ({','.join(row[list(COLUMNS)])!r}) {what}")
+                first = int(bad.to_numpy().argmax())
+                row = ",".join(table[list(COLUMNS)].iloc[first])
+                raise UserError(f"{path}, line {table.index[first]} ({row!r}) {what}")
         text = {name: table[name].to_numpy(dtype=str) for name in ("id", "class", "lesion", "part")}
         labels = table["label"].astype(np.int64).to_numpy()
         return cls(text["id"], labels, text["class"], text["lesion"], text["part"])

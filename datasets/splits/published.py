@@ -174,7 +174,8 @@ class _DType:
     """Stands for numpy.dtype: keeps the type's code and byte order."""
 
     def __init__(self, code: object, *_: object) -> None:
-        self.code, self.order = code, "<"
+        self.code = code
+        self.order: object = "<"
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
         self.order = state[1]
@@ -190,7 +191,7 @@ class _Array:
 
 
 def _text(dtype: _DType, raw: bytes) -> str:
-    if not re.fullmatch(r"U\d+", dtype.code):
+    if not isinstance(dtype.code, str) or not re.fullmatch(r"U\d+", dtype.code):
         raise pickle.UnpicklingError("it holds a scalar that is no text")
     return raw.decode("utf-32-be" if dtype.order == ">" else "utf-32-le").rstrip("\0")
 
@@ -215,7 +216,7 @@ class _InertUnpickler(pickle.Unpickler):
 def _unpickle(data: bytes) -> object:
     """Return the one object of a pickled 0-d object array."""
     for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(data):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
             raise ValueError("a memo index beyond its length")  # would make the unpickler take gigabytes
     array = _InertUnpickler(io.BytesIO(data)).load()
     if not isinstance(array, _Array) or type(array.content) is not list or len(array.content) != 1:

@@ -13,7 +13,7 @@ from PIL import Image
 from real_data import DATA
 
 from ltbench.benchmarks import data
-from ltbench.datasets.download import remote, transfer
+from ltbench.datasets.download import remote, whole
 
 real = pytest.mark.skipif(not (DATA / "isic2019-ham").is_dir(), reason="the ISIC 2019 folder is not here")
 
@@ -204,7 +204,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         if each.unpack:
             (root / each.folder / "ISIC_0000002.jpg").touch()
 
-    monkeypatch.setattr(transfer, "fetch", fetch)
+    monkeypatch.setattr(whole, "fetch", fetch)
     return names
 
 
@@ -333,7 +333,7 @@ def test_a_download_fetches_what_the_options_say(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched: list[str] = []
-    monkeypatch.setattr(transfer, "fetch", lambda each, root: fetched.append(each.name))
+    monkeypatch.setattr(whole, "fetch", lambda each, root: fetched.append(each.name))
     into = ["--data-root", str(tmp_path)]
     options = ["--dataset-option", "set=bloodmnist", "size=64"]
     assert data.main(["download", "medmnist", *into, *options, "--dry-run"]) == 0 and not fetched
