@@ -163,32 +163,83 @@ def plan(request: Request) -> Plan:
 
     Raises
     ------
-    UserError : anything that the user can mend
+    UserError : anything that the user can fix
     """
-    for plugin in request.plugins:
-        load_plugin(plugin)
-    methods = method_names(request.methods)
-    wandb_mirror.require(request.wandb)
-    name, root = resolve(request.dataset, request.data_root)
-    preset = request.preset or dataset_registry.get(name).preset
-    protocol = protocol_for(preset, seed=request.seed, **request.protocol)
-    datasets = _datasets(request, name, root, protocol.image_size)
-    # Torch is imported from here on: what is wrong with names, numbers and tables has been said by now.
-    from ltbench.benchmarks.training.device import resolve_device, resolve_precision
-    from ltbench.benchmarks.training.stages.backbones import check_backbone
+    return _Planner(request).plan()
 
-    device = resolve_device(request.device)
-    protocol = replace(check_backbone(protocol), precision=resolve_precision(protocol.precision, device))
-    jobs = _jobs(request, methods, device)
-    return Plan(
-        request=request,
-        datasets=datasets,
-        methods=configure_methods(methods, request.hyperparameters, protocol, datasets),
-        protocol=protocol,
-        device=device,
-        jobs=jobs,
-        threads=request.threads or (max(1, available_cores() // jobs) if device.type == "cuda" else 1),
-    )
+
+class _Planner:
+    """Resolves a request: names first, then the data's tables, then what needs torch; so that errors come early."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+
+    def plan(self) -> Plan:
+        request = self.request
+        for plugin in request.plugins:
+            load_plugin(plugin)
+        methods = method_names(request.methods)
+        wandb_mirror.require(request.wandb)
+        name, root = resolve(request.dataset, request.data_root)
+        preset = request.preset or dataset_registry.get(name).preset
+        protocol = protocol_for(preset, seed=request.seed, **request.protocol)
+        datasets = self._datasets(name, root, protocol.image_size)
+        # Torch is imported from here on: what is wrong with names, numbers and tables has been said by now.
+        from ltbench.benchmarks.training.device import resolve_device, resolve_precision
+        from ltbench.benchmarks.training.stages.backbones import check_backbone
+
+        device = resolve_device(request.device)
+        protocol = replace(check_backbone(protocol), precision=resolve_precision(protocol.precision, device))
+        jobs = self._jobs(methods, device)
+        return Plan(
+            request=request,
+            datasets=datasets,
+            methods=configure_methods(methods, request.hyperparameters, protocol, datasets),
+            protocol=protocol,
+            device=device,
+            jobs=jobs,
+            threads=request.threads or (max(1, available_cores() // jobs) if device.type == "cuda" else 1),
+        )
+
+    def _datasets(self, name: str, root: Path | None, image_size: int) -> list[SplitDataset]:
+        def split(ratio: Ratio | None, n_max: Any = self.request.n_max) -> SplitDataset:
+            return load(
+                name,
+                root=root,
+                ratio=ratio,
+                image_size=image_size,
+                split=self.request.split,
+                split_dir=self.request.split_dir,
+                n_max=n_max,
+                val_per_class=self.request.val_per_class,
+                test_per_class=self.request.test_per_class,
+                seed=self.request.seed,
+                allow_missing=self.request.allow_missing,
+                cache=self.request.out / "cache" / "images",
+                options=self.request.dataset_options,
+            )
+
+        datasets = [split(ratio) for ratio in self.request.ratios or (None,)]
+        if self.request.common_test:
+            automatic = [dataset for dataset in datasets if dataset.n_max == "auto"]
+            if automatic:
+                common = largest_common_n_max(automatic)
+                datasets = [split(each.ratio, common) if each.n_max == "auto" else each for each in datasets]
+            require_common_test(datasets)
+        return datasets
+
+    def _jobs(self, methods: Sequence[str], device: torch.device) -> int:
+        """Return how many trials run side by side; a method of the main program is known to this process alone."""
+        local = [name for name in methods if not registry.is_portable(name)]
+        if local and (self.request.jobs or 1) > 1:
+            raise UserError(
+                f"method {local[0]} is registered by the program itself, which worker processes do not import; "
+                "give its file as a plug-in, or use --jobs 1"
+            )
+        if self.request.jobs or local:
+            return self.request.jobs or 1
+        trials = len(methods) * max(1, len(self.request.ratios)) * len(self.request.trial_numbers)
+        return 1 if device.type == "cuda" else max(1, min(available_cores(), trials))
 
 
 def prepare(planned: Plan) -> list[TrialSpec]:
@@ -260,48 +311,6 @@ def configure_methods(
         changed = {key: value for key, value in values.items() if value != defaults[key]}
         configured.append(ConfiguredMethod(name, values, changed))
     return configured
-
-
-def _datasets(request: Request, name: str, root: Path | None, image_size: int) -> list[SplitDataset]:
-    def split(ratio: Ratio | None, n_max: Any = request.n_max) -> SplitDataset:
-        return load(
-            name,
-            root=root,
-            ratio=ratio,
-            image_size=image_size,
-            split=request.split,
-            split_dir=request.split_dir,
-            n_max=n_max,
-            val_per_class=request.val_per_class,
-            test_per_class=request.test_per_class,
-            seed=request.seed,
-            allow_missing=request.allow_missing,
-            cache=request.out / "cache" / "images",
-            options=request.dataset_options,
-        )
-
-    datasets = [split(ratio) for ratio in request.ratios or (None,)]
-    if request.common_test:
-        automatic = [dataset for dataset in datasets if dataset.n_max == "auto"]
-        if automatic:
-            common = largest_common_n_max(automatic)
-            datasets = [split(each.ratio, common) if each.n_max == "auto" else each for each in datasets]
-        require_common_test(datasets)
-    return datasets
-
-
-def _jobs(request: Request, methods: Sequence[str], device: torch.device) -> int:
-    """Return how many trials run side by side; a method of the user's own program is known to this process alone."""
-    local = [name for name in methods if not registry.is_portable(name)]
-    if local and (request.jobs or 1) > 1:
-        raise UserError(
-            f"method {local[0]} is registered by the program itself, which worker processes do not import; "
-            "give its file as a plug-in, or use --jobs 1"
-        )
-    if request.jobs or local:
-        return request.jobs or 1
-    trials = len(methods) * max(1, len(request.ratios)) * len(request.trial_numbers)
-    return 1 if device.type == "cuda" else max(1, min(available_cores(), trials))
 
 
 def _row_folder(out: Path, dataset: SplitDataset, method: ConfiguredMethod, protocol: Protocol) -> Path:

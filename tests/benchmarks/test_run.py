@@ -111,7 +111,7 @@ def test_the_data_folder_of_the_environment(
     assert capsys.readouterr().out.startswith("data: ISIC-2019-LT\n")
     monkeypatch.setenv("LTBENCH_DATA", str(isic / "nowhere"))
     assert run.main(arguments) == 2
-    assert "nowhere, which is not a folder; mend it, unset it, or give --data-root" in _one_line(capsys)
+    assert "nowhere, which is not a folder; correct it, unset it, or give --data-root" in _one_line(capsys)
     assert run.main([*arguments, "--dataset", "synthetic"]) == run.main([*arguments, "--data-root", str(isic)]) == 0
 
 
