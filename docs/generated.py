@@ -105,7 +105,7 @@ def dataset_page(name: str) -> str:
     return "\n\n".join(
         [
             f"# {name}",
-            _idea(registry.summary(name)),
+            registry.summary(name),
             _table(["", ""], [(key, text) for key, text in facts.items() if text]),
             _body(registry.docstring(name), registry.details(name)),
             *(["## Options", _table(OPTION_HEADERS, options)] if options else []),
@@ -138,7 +138,7 @@ def datasets() -> str:
         images = sum((dataset.expected_counts or {}).values())
         licence = registry.details(name).get("Licence", "").rstrip(".")
         classes = len(getattr(dataset, "class_names", ())) or ""
-        what = _idea(registry.summary(name))
+        what = registry.summary(name)
         rows.append(
             [f"[`{name}`]({name}.md)", what, classes, f"{images:,}" if images else "", licence, how_to_get(name)]
         )
