@@ -9,8 +9,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ltbench.benchmarks import coverage
 from ltbench.benchmarks.analysis.intervals import interval
-from ltbench.benchmarks.coverage import IMAGE_EFFECTS, SIZES, TRIAL_EFFECTS, Bootstrap, Regime, main, simulate
+from ltbench.benchmarks.analysis.simulation import (
+    IMAGE_EFFECTS,
+    SIZES,
+    TRIAL_EFFECTS,
+    Bootstrap,
+    Regime,
+    simulate,
+)
 
 REPLICATES = 800
 
@@ -77,7 +85,7 @@ def test_the_bootstrap_agrees_with_loops() -> None:
 
 
 def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--replicates", "2", "--trials", "1", "2", "--sizes", "8 x 10"]) == 0
+    assert coverage.main(["--replicates", "2", "--trials", "1", "2", "--sizes", "8 x 10"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 + 2 * 5 and lines[3].count("n/a") == 2 and "nan" not in "".join(lines)
-    assert main(["--replicates", "0"]) != 0
+    assert coverage.main(["--replicates", "0"]) != 0
