@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from timm.models import generate_default_cfgs, register_model
+from timm.models.swin_transformer import SwinTransformer
 
 from ltbench import methods
 from ltbench.benchmarks.analysis.records import read_predictions
@@ -44,7 +46,17 @@ def test_a_neutral_method_is_plain_cross_entropy_to_the_bit(name: str, make_spec
     assert read_predictions(spec.folder / "predictions.npz")["test_logits"].tobytes() == plain_logits["logits"]
 
 
-@pytest.mark.parametrize("backbone", ["test_vit", "test_convnext"])
+default_cfgs = generate_default_cfgs({"small_swin.untrained": {"input_size": (3, 224, 224), "fixed_input_size": True}})
+
+
+@register_model
+def small_swin(pretrained: bool = False, **options: Any) -> SwinTransformer:
+    """A Swin of two narrow stages; timm ships none that is small."""
+    options = {name: options[name] for name in ("img_size", "num_classes")}
+    return SwinTransformer(**options, patch_size=4, window_size=4, embed_dim=8, depths=(1, 1), num_heads=(1, 2))
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "test_convnext", "small_swin"])
 def test_transformers_and_convnexts_train(backbone: str, folder: Path) -> None:
     check_method(methods.registry.get("ce"), backbone=backbone, image_size=32, folder=folder)
 
