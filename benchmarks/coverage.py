@@ -22,7 +22,7 @@ import numpy as np
 from scipy.special import expit, logit, stdtrit
 
 from ltbench.benchmarks.analysis.intervals import image_weights, interval, paired_difference
-from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
+from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, script
 
 SIZES = {
     "8 x 100": (100,) * 8,
@@ -179,7 +179,7 @@ def _quadrature() -> tuple[np.ndarray, np.ndarray]:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parsed = Parser(prog=invocation("coverage"), description=__doc__.partition("\n")[0])
+    parsed = Parser(prog=invocation("coverage"), description=about(__doc__, "coverage"))
     parsed.add_argument("--replicates", type=int, default=1000, metavar="N", help="data sets a regime; default: 1000")
     parsed.add_argument("--trials", type=int, nargs="+", default=TRIALS, metavar="T", help="default: 1 2 3 5 10")
     parsed.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="test sets; default: all")

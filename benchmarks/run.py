@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.cli.arguments import add_output, add_request, check_format, request_from
-from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
+from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, script
 from ltbench.benchmarks.training.request import write_request
 from ltbench.registry import load_plugin
 
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parsed = Parser(
         prog=invocation("run"),
-        description=__doc__.partition("\n")[0],
+        description=about(__doc__, "run"),
         epilog="methods, datasets and presets are listed by --list",
         allow_abbrev=False,
     )
@@ -99,7 +99,7 @@ def _described(planned: Plan) -> str:
         lines += [f"  {line}" for line in dataset.lines()]
     protocol, folders = planned.protocol, planned.trial_folders()
     shown = f"{protocol.backbone}, {protocol.image_size} px, {protocol.optimizer} {protocol.lr:g}"
-    budget = f"batch {protocol.batch_size}, at most {protocol.epochs} epochs, patience {protocol.patience}, {protocol.precision}"
+    budget = f"at most {protocol.epochs} epochs, patience {protocol.patience}, {protocol.precision}"
     lines.append(f"protocol {protocol.preset} ({protocol.digest()[:8]}): {shown}, {budget}")
     done = 0 if planned.request.fresh else sum(map(is_done, folders))
     lines.append(f"{len(folders)} trials, {done} of them done; {planned.device}, {planned.jobs} side by side")
