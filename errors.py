@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this; and the line for what the operating system refused."""
+"""The one exception that means: the user can fix this; and the line for what the operating system refused."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ class UserError(ValueError):
 def os_error_line(error: OSError) -> str:
     """Return what the operating system refused, on which file, and what to do."""
     where = f": {error.filename}" if error.filename else ""
-    advice = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend it"
+    advice = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "fix it"
     return f"{error.strerror or error}{where}; {advice} and run the same command again, what is done is kept"

@@ -98,9 +98,10 @@ def _described(planned: Plan) -> str:
         lines.append(f"ratio {dataset.ratio:g}, split {dataset.split} ({dataset.manifest.digest[:8]})")
         lines += [f"  {line}" for line in dataset.lines()]
     protocol, folders = planned.protocol, planned.trial_folders()
-    shown = f"{protocol.backbone}, {protocol.image_size} px, {protocol.optimizer} {protocol.lr:g}"
-    budget = f"at most {protocol.epochs} epochs, patience {protocol.patience}, {protocol.precision}"
-    lines.append(f"protocol {protocol.preset} ({protocol.digest()[:8]}): {shown}, {budget}")
+    network = f"{protocol.backbone}, {protocol.image_size} px, {protocol.precision}"
+    steps = f"{protocol.optimizer} {protocol.lr:g}, batch {protocol.batch_size}"
+    budget = f"at most {protocol.epochs} epochs, patience {protocol.patience}"
+    lines.append(f"protocol {protocol.preset} ({protocol.digest()[:8]}): {network}, {steps}, {budget}")
     done = 0 if planned.request.fresh else sum(map(is_done, folders))
     lines.append(f"{len(folders)} trials, {done} of them done; {planned.device}, {planned.jobs} side by side")
     return "\n".join(lines)

@@ -46,7 +46,7 @@ class Source(ABC):
     name : the registered name
     title : the name printed in the first line and in the table's title
     revision : of the images; results of another one are not taken for results of this one
-    variant : tells apart two sources of one name whose images differ
+    variant : distinguishes two sources of one name whose images differ
     has_lesion_ids : whether images may share a lesion, so that one without a lesion id is worth a note
     class_names : K names, indexed by class id
     ids : str [N], unique, one an image

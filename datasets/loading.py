@@ -130,7 +130,7 @@ def _usual_folder() -> Path:
     """Return where data are looked for without `--data-root`, having checked what the environment says."""
     named = os.environ.get("LTBENCH_DATA")
     if named and not Path(named).is_dir():
-        raise UserError(f"$LTBENCH_DATA is {named}, which is not a folder; mend it, unset it, or give --data-root")
+        raise UserError(f"$LTBENCH_DATA is {named}, which is not a folder; correct it, unset it, or give --data-root")
     return Path(named or "data")
 
 
@@ -167,7 +167,7 @@ def load(
 
     Raises
     ------
-    UserError : anything about names, files or counts that the user can mend
+    UserError : anything about names, files or counts that the user can fix
     """
     name, root = resolve(name, root)
     source = create_source(name, root, options or {}, split_dir=split_dir, image_size=image_size)

@@ -57,7 +57,7 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a CSV table in UTF-8 ({error.reason}); save it as one") from error
     except csv.Error as error:
-        raise UserError(f"{path} is not a CSV table: line {line}: {error}; mend the line") from error
+        raise UserError(f"{path} is not a CSV table: line {line}: {error}; fix the line") from error
     if not records or not any(records[0][1]):
         raise UserError(f"{path} is not a CSV table: its first line names no column")
     return records
@@ -104,4 +104,4 @@ def refuse(path: Path, images: pd.Series, bad: pd.Series, what: str, remedy: str
 
 def bad_row(path: Path, line: Hashable, image: Any, what: str, remedy: str) -> UserError:
     """Return the error about one row of a table."""
-    return UserError(f"{path}, line {line} (image {image!r}) {what}; mend the line, or {remedy}")
+    return UserError(f"{path}, line {line} (image {image!r}) {what}; fix the line, or {remedy}")

@@ -1,4 +1,4 @@
-"""InfoNCE: tell the other view of an image from other images (van den Oord et al., arXiv:1807.03748)."""
+"""InfoNCE: find the other view of an image among other images (van den Oord et al., arXiv:1807.03748)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.nn import functional
 class InfoNCELoss(nn.Module):
     """Contrastive loss, eq. 1 of the Flexible Sampling paper, on L2-normalised vectors.
 
-    Without `negatives` it is symmetric: each of the 2B views is told from the 2B - 2 views of other images (30
+    Without `negatives` it is symmetric: each of the 2B views is distinguished from the 2B - 2 views of other images (30
     negatives at a batch of 16). With `negatives` (a queue of keys), `first` holds queries and `second` their
-    keys: each query is told from the B - 1 other keys and from the queue, and keys carry no gradient.
+    keys: each query is distinguished from the B - 1 other keys and from the queue, and keys carry no gradient.
 
     Parameters
     ----------

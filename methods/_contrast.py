@@ -1,7 +1,7 @@
 """Self-supervised pre-training that methods share: momentum contrast with a queue (He et al., CVPR 2020).
 
-A key encoder follows the backbone as a moving average; each query is told from the keys of other images, those of
-the batch and of earlier batches. The paper of Flexible Sampling trains with batches of 16, where a loss on the
+A key encoder follows the backbone as a moving average; each query is distinguished from the keys of other images,
+those of the batch and of earlier batches. The paper of Flexible Sampling trains with batches of 16, where a loss on the
 batch alone would have 30 negatives; the queue makes their number independent of the batch.
 """
 

@@ -120,10 +120,10 @@ class Run(ABC):
         """Return the trial's random stream of this name; the same name gives the same stream."""
 
     @abstractmethod
-    def memo(self, name: str, compute: Callable[[], Any], *, told: bool = True) -> Any:
+    def memo(self, name: str, compute: Callable[[], Any], *, story: bool = True) -> Any:
         """Return `compute()`, computed once in the life of the trial and kept in its journal.
 
-        Told, it is part of the record's story too; a large value that explains nothing is better not.
+        With `story`, it is part of the record's story, too; leave out a large value that explains nothing.
 
         The value is what JSON keeps: numbers, strings, lists, dicts (arrays become lists). Whatever reads a network
         between stages must go through here, so that a resumed trial decides as it did before.
@@ -161,7 +161,7 @@ def _check_hooks(method: type[Method]) -> None:
         if near:
             raise TypeError(
                 f"{method.__name__}.{name} is no hook; did you mean {near[0]!r}? "
-                "(begin the name of a method of your own with an underscore)"
+                "(begin the name of your own methods with an underscore)"
             )
 
 

@@ -1,7 +1,7 @@
 """cRT: classifier re-training, a new head on the frozen features of plain training, on balanced batches.
 
-Representation and classifier are learned apart: instance-balanced training gives the better features, class-balanced
-training the better classifier (Kang et al., ICLR 2020, section 4.2).
+Representation and classifier are learned separately: instance-balanced training gives the better features,
+class-balanced training the better classifier (Kang et al., ICLR 2020, section 4.2).
 
 1. Plain training (`methods/_erm.py`), best epoch.
 2. The backbone is frozen, BatchNorm statistics included; the linear head starts anew and is trained with

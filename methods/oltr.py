@@ -214,7 +214,7 @@ class OpenLongTailRecognition(Method):
         return {"loss": total, "classification": classification, "centroid": centroid}
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Return all but the first stage's head; centroids apart, without weight decay."""
+        """Return all but the first stage's head; centroids separately, without weight decay."""
         rest = [
             parameter
             for name, parameter in self.named_parameters()
@@ -226,7 +226,7 @@ class OpenLongTailRecognition(Method):
         """Yield plain training, then memory and backbone together."""
         yield erm_stage(self, run)
         self.memory.hallucinator.load_state_dict(self.head.state_dict())
-        means = run.memo("centroids", lambda: self._class_means(run), told=False)
+        means = run.memo("centroids", lambda: self._class_means(run), story=False)
         with torch.no_grad():
             self.centroids.copy_(torch.tensor(means))
         yield Stage("memory", run.epochs, sampler=self._class_aware, stop=run.early_stopping())

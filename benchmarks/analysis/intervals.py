@@ -3,7 +3,8 @@
 All trials are scored on the same test images. A mean over them varies for three reasons: another training run would be
 better or worse (the trial), other test images would be easier or harder (the image), and whether this run gets this
 image right is partly luck. Averaging over more trials does not make the images more, nor the other way round, so the
-three are estimated apart. `python benchmarks/coverage.py` shows by simulation how often the intervals hold the truth.
+three are estimated separately. `python benchmarks/coverage.py` shows by simulation how often the intervals hold the
+truth.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ def paired_difference(
     never differ, p is 1 and the interval [0, 0].
 
     Simulated level at 5 %: 3 to 7 % of three trials or more, 4 to 9 % of two. One trial compares two trained networks,
-    not two methods: it tells them apart although the next two may be the other way round.
+    not two methods: it distinguishes them although the next two may be the other way round.
 
     Parameters
     ----------

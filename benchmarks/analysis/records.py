@@ -146,7 +146,7 @@ class Cost:
     forward_images : images that went through a backbone: every pass of every network, in training, validation, and
         features and scoring between stages
     parameters : of the method
-    peak_memory_mib : of the device on a GPU, else of the process; None where the system does not tell
+    peak_memory_mib : of the device on a GPU, else of the process; None where the system does not report it
     stages : in order
     """
 

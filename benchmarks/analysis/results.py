@@ -109,7 +109,7 @@ class Results:
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def story(self) -> Mapping[str, Any]:
-        """Return what the method of a single trial told of its course, by name: of `flex`, for example, its queries.
+        """Return what the method of a single trial recorded on its way, by name: of `flex`, for example, its queries.
 
         Raises
         ------

@@ -109,7 +109,7 @@ def _add_what(what: argparse._ArgumentGroup) -> None:
     about_trial = "only these, from 0; instead of --trials"
     _add(which, "--trial", dest="trials", nargs="+", type=int, metavar="K", help=about_trial)
     _add(what, "--set", nargs="+", action="extend", metavar="NAME=VALUE", help="hyper-parameters")
-    about_plugin = "methods and datasets of your own"
+    about_plugin = "further methods and datasets"
     _add(what, "--plugin", dest="plugins", type=Path, action="append", metavar="FILE.py", help=about_plugin)
     about_config = "a request as YAML or JSON, or a trial's config.json; other options come after it"
     _add(what, "--config", type=Path, metavar="FILE", help=about_config)

@@ -49,7 +49,7 @@ def _classes(found: Audit) -> str:
 
 def _overlaps(found: Audit) -> str:
     headers = ["images of", "known from", "images", "same image", "same lesion", "same patient"]
-    headers += ["same pixels", "near-duplicate", "alike, no lesion id tells", "in any way"]
+    headers += ["same pixels", "near-duplicate", "alike, lesion id unknown", "in any way"]
     rows = []
     for pair in found.pairs:
         said = [_counted(pair.leaked.get(kind), pair.total, pair.total) for kind in ("id", "lesion", "patient")]

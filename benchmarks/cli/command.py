@@ -1,4 +1,4 @@
-"""The command line of all programs, `ltbench COMMAND ...`: one line for what the user can mend, exit codes, signals."""
+"""The command line of all programs, `ltbench COMMAND ...`: one line for what the user can fix, exit codes, signals."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def datasets_table() -> str:
         rows.append([f"`{name}`", classes, images, _ratio(counts), _licence(name), how_to_get(name)])
     headers = ["name", "classes", "images", "natural ratio", "licence", "how to get it"]
     table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
-    return f"{table}\n\nempty: depends on the files, or drawn at will; `ltbench data info NAME` tells more"
+    return f"{table}\n\nempty: depends on the files, or drawn at will; for details: `ltbench data info NAME`"
 
 
 def how_to_get(name: str) -> str:

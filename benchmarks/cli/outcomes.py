@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def report_outcomes(outcomes: Iterable[Outcome]) -> int:
-    """Print how each trial ended; return the exit code: 0, 2 the user can mend a failure, 1 there is another one."""
+    """Print how each trial ended; return the exit code: 0, 2 the user can fix a failure, 1 there is another one."""
     failures: list[Outcome] = []
     for outcome in outcomes:
         if outcome.status == "failed":

@@ -20,7 +20,7 @@ def plan_ahead(request: Request) -> Plan:
 
     Raises
     ------
-    UserError : anything that the user can mend
+    UserError : anything that the user can fix
     """
     if request.jobs != 1 and not request.device.startswith("cuda"):
         preload(["ltbench.benchmarks.executors.local"])
@@ -50,7 +50,7 @@ def run(request: Request) -> Results:
 
     Raises
     ------
-    UserError : anything that the user can mend; of a trial, when all others have been run
+    UserError : anything that the user can fix; of a trial, when all others have been run
     RuntimeError : a trial failed in another way; the message ends with its traceback
     """
     planned = plan_ahead(request)

@@ -32,7 +32,7 @@ class Outcome:
     ----------
     status : `done`, `skipped` (done before) or `failed`
     message : one line, of a failed trial
-    details : traceback, where the failure is not one that the user can mend
+    details : traceback, where the failure is not one that the user can fix
     fatal : whether further trials would fail in the same way (a full disk, for example)
     """
 

@@ -1,7 +1,7 @@
 """What all pictures share: fonts, colours, and figures as PNG and SVG.
 
-Colours are those of Okabe and Ito, which the colour-blind tell apart; line styles, markers and hatches repeat what
-colours say, so that a print in grey still reads. A figure drawn twice is the same file to the byte.
+Colours are those of Okabe and Ito, which people with colour-blindness can distinguish; line styles, markers and
+hatches repeat what colours say, so that a print in grey still reads. A figure drawn twice is the same file to the byte.
 """
 
 from __future__ import annotations

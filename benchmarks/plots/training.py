@@ -34,7 +34,7 @@ class Curves:
         stage does not validate
     val_loss, train_loss : float [epochs]: cross-entropy on validation images (nats), NaN where a stage does not
         validate; the stage's own training loss, NaN for an evaluation without training
-    selected : position of the reported epoch, None where the record does not tell
+    selected : position of the reported epoch, None where the record does not say
     """
 
     stages: tuple[str, ...]

@@ -160,12 +160,12 @@ class Journal:
         write_lines(self.metrics, rows)
 
     def memo(
-        self, name: str, compute: Callable[[], Any], cost: Callable[[], Mapping[str, float]], *, told: bool
+        self, name: str, compute: Callable[[], Any], cost: Callable[[], Mapping[str, float]], *, story: bool
     ) -> Any:
         """Return the stored value of this name, or compute and store it with what it cost."""
         path = self.folder / f"memo-{name}.json"
         if not path.exists():
-            write_json(path, {"value": compute(), "cost": cost(), "told": told})
+            write_json(path, {"value": compute(), "cost": cost(), "story": story})
         return read_json(path)["value"]
 
     def memos(self) -> dict[str, Mapping[str, Any]]:

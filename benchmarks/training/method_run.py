@@ -63,14 +63,14 @@ class TrialRun(Run):
             return self._inference.logits(self._val), self._val.labels.copy()
         self._validations += 1
         name = f"validation{self._validations}"
-        kept = self.memo(name, lambda: self._inference.logits(self._val), told=False)
+        kept = self.memo(name, lambda: self._inference.logits(self._val), story=False)
         return np.asarray(kept, dtype=np.float32), self._val.labels.copy()
 
     def rng(self, name: str) -> np.random.Generator:
         """Return the trial's random stream of this name."""
         return numpy_stream(self._seed, "method", name)
 
-    def memo(self, name: str, compute: Callable[[], Any], *, told: bool = True) -> Any:
+    def memo(self, name: str, compute: Callable[[], Any], *, story: bool = True) -> Any:
         """Return `compute()`, computed once in the life of the trial."""
         started, forward_before = time.perf_counter(), self._counter.images
 
@@ -88,4 +88,4 @@ class TrialRun(Run):
                 finally:
                     self._in_memo = False
 
-        return self._journal.memo(name, seeded, cost, told=told)
+        return self._journal.memo(name, seeded, cost, story=story)

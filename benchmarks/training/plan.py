@@ -163,7 +163,7 @@ def plan(request: Request) -> Plan:
 
     Raises
     ------
-    UserError : anything that the user can mend
+    UserError : anything that the user can fix
     """
     return _Planner(request).plan()
 

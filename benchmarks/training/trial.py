@@ -68,7 +68,7 @@ def run_trial(spec: TrialSpec, slot: int = 0, display: Display | None = None) ->
 
     Raises
     ------
-    UserError : anything that the user can mend; what was done so far stays and is used by the next run
+    UserError : anything that the user can fix; what was done so far stays and is used by the next run
     """
     return Trial(spec, TrialDisplay(spec.label, slot), display).run()
 
@@ -249,7 +249,7 @@ class Trial:
             test=scores["test"],
             inspected=inspected,
             cost=cost_of(journal, method, self.device),
-            story={name: memo["value"] for name, memo in journal.memos().items() if memo["told"]},
+            story={name: memo["value"] for name, memo in journal.memos().items() if memo["story"]},
         )
         write_json(self.folder / "result.json", result.to_json(), durable=True)
         journal.drop_all_weights()

@@ -105,7 +105,7 @@ class Audit:
         return {**counts, "all": np.bincount(self.source.labels, minlength=number)}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as plain values for JSON; images are told by id, and what is not known is absent."""
+        """Return everything as plain values for JSON; images are named by id, and what is not known is absent."""
         ids, names = self.source.ids, self.source.class_names
         return {
             "dataset": self.source.name,

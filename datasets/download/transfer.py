@@ -59,7 +59,7 @@ def fetch(remote: Remote, root: Path, *, quiet: bool = False) -> Path:
                 _retrieve(remote, path, quiet)
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free some space or mend it, and {_AGAIN}"
+            f"cannot write {path}: {error.strerror or error}; free some space or fix it, and {_AGAIN}"
         ) from error
     return archives.extract(path, folder, quiet=quiet) if remote.unpack else path
 
@@ -115,7 +115,7 @@ def _silent(logger: logging.Logger) -> Iterator[None]:
 
 
 class _Interrupted(Exception):
-    """Something that another try may mend."""
+    """Something that another try may fix."""
 
     def __init__(self, reason: str, pause: float = 0.0) -> None:
         super().__init__(reason)

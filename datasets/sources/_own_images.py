@@ -46,7 +46,7 @@ class OwnImages(FileSource):
         if expected not in ("", found):
             raise UserError(
                 f"the image {self.path(position)}{self.origin(position)} has the SHA-256 {found}, not {expected}; "
-                "restore the file, or mend the line"
+                "restore the file, or fix the line"
             )
 
     def _set_classes(self, names: Sequence[str], where: Path, classes: Sequence[str] | None = None) -> None:

@@ -122,7 +122,7 @@ class CsvTable(OwnImages):
         self.default_split = "official" if "part" in rows else "lesion" if self.has_lesion_ids else "paper"
 
     def checksum(self, position: int) -> str:
-        """Return the SHA-256 that the table tells of image `position`, in lower case, "" where it tells none."""
+        """Return the SHA-256 that the table gives for image `position`, in lower case, "" where it gives none."""
         return str(self._checksums[position])
 
     def origin(self, position: int) -> str:

@@ -4,7 +4,7 @@ Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI (199
 Licence: CC BY 4.0.
 
 Ten classes of 174 to 183 images, so a long tail is drawn from them as from any balanced dataset. Who wrote a digit is
-not known here, so no split can keep the writers apart. Good for a quick look at real pixels, not for conclusions.
+not known here, so no split can separate the writers. Good for a quick look at real pixels, not for conclusions.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ licences, MD5 sums. The grades of retinamnist are nameless there and are called 
 
 The sets have parts of their own, the default split, and are unbalanced by nature, the default ratio. The parts of
 dermamnist share lesions (Abhishek et al., arXiv:2401.14497): HAM10000 has several images of a lesion and was divided by
-image. The files name no lesion and no patient, so `--split lesion` cannot mend that; the dataset `ham10000` can.
+image. The files name no lesion and no patient, so `--split lesion` cannot fix that; the dataset `ham10000` can.
 
 Files may be larger than memory (pathmnist at 224 pixels: 16 GB), so large ones are read as a stream, in order.
 """

@@ -5,7 +5,7 @@ Licence: MIT.
 
 An image is a pure function of (`_SEED`, class id, image index, size): numpy Generators give every parameter, and
 the drawing is a smooth function on [-1, 1]^2 that `size` only samples, so a lesion is the same at every size.
-What tells the classes apart is contour, pigment and texture (`Look`). Pose, size, darkness, skin, hair, light and
+The classes differ in contour, pigment and texture (`Look`). Pose, size, darkness, skin, hair, light and
 optics (`_pose`, `_photograph`) come from a stream of their own with one distribution for all classes.
 How hard a class is (`Difficulty`: subtypes, spread, overlap with its neighbours) is independent of how frequent it
 is; `difficulty` chooses which end of the ranking is hard. The looks are inventions, not diagnoses.

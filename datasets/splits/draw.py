@@ -25,7 +25,7 @@ from ltbench.datasets.splits.published import check_label_dictionary, part_path,
 from ltbench.errors import UserError
 from ltbench.registry import unknown
 
-# Sets the stream of splits apart from every other one that is drawn from the same seed.
+# Separates the stream of splits from every other one that is drawn from the same seed.
 _STREAM = int.from_bytes(b"split", "little")
 
 
@@ -70,7 +70,7 @@ def make_split(
             _require_images(source, np.isin(source.ids, manifest.ids))
         return manifest
     if split == "lesion" and not source.has_lesion_ids:
-        raise UserError(f"{source.title} does not tell which images show the same lesion; use --split paper")
+        raise UserError(f"{source.title} does not say which images show the same lesion; use --split paper")
     if seed < 0:
         raise UserError(f"seed must be 0 or more, not {seed}")
     if not allow_missing:

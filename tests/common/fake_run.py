@@ -52,7 +52,7 @@ class FakeRun(Run):
     def rng(self, name: str) -> np.random.Generator:
         return np.random.default_rng(2)
 
-    def memo(self, name: str, compute: Callable[[], Any], *, told: bool = True) -> Any:
+    def memo(self, name: str, compute: Callable[[], Any], *, story: bool = True) -> Any:
         if name not in self.memos:
             self.memos[name] = json.dumps(compute(), default=lambda value: value.tolist())
         return json.loads(self.memos[name])
