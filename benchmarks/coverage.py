@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
+from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, script
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parsed = Parser(prog=invocation("coverage"), description=__doc__.partition("\n")[0])
+    parsed = Parser(prog=invocation("coverage"), description=about(__doc__, "coverage"))
     parsed.add_argument("--replicates", type=int, default=1000, metavar="N", help="data sets a regime; default: 1000")
     parsed.add_argument("--trials", type=int, nargs="+", default=[1, 2, 3, 5, 10], metavar="T")
     parsed.add_argument("--sizes", nargs="+", metavar="NAME", help="test sets; default: all")

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltbench.benchmarks.cli.command import EXIT_BAD_INPUT, Parser, guarded, invocation, script
+from ltbench.benchmarks.cli.command import EXIT_BAD_INPUT, Parser, about, guarded, invocation, script
 from ltbench.errors import UserError
 from ltbench.processes import available_cores
 
@@ -31,7 +31,7 @@ EXIT_LEAKS = 1
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parsed = Parser(prog=invocation("data"), description=__doc__.partition("\n")[0])
+    parsed = Parser(prog=invocation("data"), description=about(__doc__, "data"))
     commands = parsed.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="all datasets")
     _add_command(commands, "info", "everything about one dataset, with class counts where it is on disk")

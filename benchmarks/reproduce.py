@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ltbench.benchmarks.cli.arguments import add_output, add_request, assignments, check_format, request_from
-from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
+from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, script
 from ltbench.benchmarks.training.request import Request
 from ltbench.errors import UserError
 from ltbench.registry import unknown
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parsed = Parser(
         prog=invocation("reproduce"),
-        description=__doc__,
+        description=about(__doc__, "reproduce", whole=True),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

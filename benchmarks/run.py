@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.cli.arguments import add_output, add_request, check_format, request_from
-from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
+from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, script
 from ltbench.benchmarks.training.request import write_request
 from ltbench.registry import load_plugin
 
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parsed = Parser(
         prog=invocation("run"),
-        description=__doc__.partition("\n")[0],
+        description=about(__doc__, "run"),
         epilog="methods, datasets and presets are listed by --list",
         allow_abbrev=False,
     )

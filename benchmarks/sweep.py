@@ -23,7 +23,7 @@ from typing import Any
 
 from ltbench.benchmarks import run
 from ltbench.benchmarks.cli.arguments import request_from
-from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
+from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, script
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.request import MAX_TRIALS, Ratio, Request, ratio_values
 from ltbench.errors import UserError
@@ -155,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parsed = Parser(
         prog=invocation("sweep"),
-        description=__doc__,
+        description=about(__doc__, "sweep", whole=True),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
+from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, script
 from ltbench.datasets.base import Source
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _alternating(
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parsed = Parser(prog=invocation("throughput"), description=__doc__.partition("\n")[0])
+    parsed = Parser(prog=invocation("throughput"), description=about(__doc__, "throughput"))
     parsed.add_argument("--backbone", default="resnet18", metavar="NAME", help="a timm model; default: resnet18")
     parsed.add_argument("--image-size", type=int, nargs="+", default=[64, 224], metavar="N", help="default: 64 224")
     parsed.add_argument("--batch-size", type=int, default=64, metavar="N", help="default: 64")

@@ -61,7 +61,8 @@ class Setting:
     Attributes
     ----------
     rows : best mean per-class accuracy first
-    notes : why the rows are not in a table with those of another setting, one line each
+    notes : why the rows are not in a table with those of another setting, and which records were left out as copies,
+        one line each
     """
 
     rows: tuple[Row, ...]
@@ -171,21 +172,26 @@ def settings_of(records: Iterable[Record]) -> list[Setting]:
 
     A row is a method with its hyper-parameters and, of a plug-in, its text. Where two would have the same name (a
     plug-in that was edited, defaults that changed), a digest of them is added, at all ratios of the data and protocol.
+    A trial that lies in several folders counts once.
     """
-    found: dict[tuple[Any, ...], dict[str, list[Record]]] = {}
+    found: dict[tuple[Any, ...], dict[str, dict[int, Record]]] = {}
     versions: dict[tuple[Any, ...], set[str]] = {}
+    copies: dict[tuple[Any, ...], list[str]] = {}
     for record in records:
-        version = _version(record.result)
+        version, trial = _version(record.result), record.result.trial
         versions.setdefault(_namesakes(record.result), set()).add(version)
         # Pixels are no part of the key that a plan knows: it is made before the images are decoded.
         key = (*key_of(record.result), record.result.data.pixels)
-        found.setdefault(key, {}).setdefault(version, []).append(record)
+        kept = found.setdefault(key, {}).setdefault(version, {}).setdefault(trial, record)
+        if kept is not record:
+            copies.setdefault(key, []).append(_copy(kept, record))
 
-    def row(own: Sequence[Record]) -> Row:
+    def row(by_trial: Mapping[int, Record]) -> Row:
+        own = tuple(by_trial[trial] for trial in sorted(by_trial))
         name = _name(own[0].result)
         if len(versions[_namesakes(own[0].result)]) > 1:
             name += f" [{_version(own[0].result)[:8]}]"
-        return Row(name, tuple(sorted(own, key=lambda record: record.result.trial)))
+        return Row(name, own)
 
     settings: list[Setting] = []
     for key in sorted(found):
@@ -194,8 +200,8 @@ def settings_of(records: Iterable[Record]) -> list[Setting]:
         same = [
             earlier for earlier in settings if (earlier.data.dataset, earlier.data.ratio) == (data.dataset, data.ratio)
         ]
-        notes = (_differences(rows[0].result, same[0].result),) if same else ()
-        settings.append(Setting(rows, notes))
+        notes = [_differences(rows[0].result, same[0].result)] if same else []
+        settings.append(Setting(rows, (*notes, *copies.get(key, ()))))
     return settings
 
 
@@ -229,6 +235,13 @@ def families_of(settings: Sequence[Setting]) -> list[Family]:
         families.append(Family(found[key], tuple(notes)))
         firsts[key] = first
     return families
+
+
+def _copy(kept: Record, other: Record) -> str:
+    """Return one line on a trial that lies in two folders: a record counts once, by what it is."""
+    same = kept.result.test == other.result.test
+    which = f"trial {kept.result.trial} of {_name(kept.result)} lies in {kept.folder} and in {other.folder}"
+    return f"Counted once: {which}{'' if same else ', which gives other numbers'}."
 
 
 def _other_trials(trials: Sequence[int]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import importlib
+import io
+import os
 import shlex
 import signal
 import sys
@@ -31,6 +34,12 @@ COMMANDS = {
 """Every command, a module of `ltbench.benchmarks`, and what it does."""
 
 
+def about(docstring: str | None, command: str, *, whole: bool = False) -> str:
+    """Return what `--help` says of a command: the first line of its file, or all; without docstrings, `COMMANDS`."""
+    text = docstring or COMMANDS[command]
+    return text if whole else text.partition("\n")[0]
+
+
 class Parser(argparse.ArgumentParser):
     """Reports a bad argument as one line."""
 
@@ -43,12 +52,34 @@ class Terminated(BaseException):
     """SIGTERM arrived."""
 
 
+_ASCII = {"Δ": "d", "±": "+/-", "≈": "~", "×": "x", "–": "-", "—": "-", "−": "-", "≥": ">=", "≤": "<=", "→": "->"}
+"""What stands for the signs of tables where a terminal or a pipe cannot show them."""
+
+
+def prepare_streams() -> None:
+    """Let every text be printed: signs that a stream cannot encode as ASCII, and nothing where there is no stream."""
+    codecs.register_error("ltbench.ascii", _in_ascii)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by who started the process
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="ltbench.ascii")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_ASCII.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+
+
 def guarded(body: Callable[[], int], *, hint: str = "") -> int:
     """Run a program; return its exit code.
 
     A `UserError` and an error of the operating system (a full disk, a folder that is not writable) become one line
     on stderr and code 2; Ctrl-C gives 130, SIGTERM 143, with `hint` printed.
     """
+    prepare_streams()
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         return body()

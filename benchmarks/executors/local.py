@@ -133,6 +133,9 @@ def _attempt(spec: TrialSpec, slot: int) -> Outcome:
         return Outcome(spec, "failed", f"{spec.label}: {advice}")
     except OSError as error:
         return Outcome(spec, "failed", f"{spec.label}: {os_error_line(error)}", fatal=True)
+    except SystemExit as error:  # of a plug-in: it would end the command without a result and without a word
+        reason = f"it called sys.exit({error.code!r}); a method must return or raise"
+        return Outcome(spec, "failed", f"{spec.label}: {reason}")
     except Exception as error:  # one broken trial must not take the others with it; its traceback is shown
         reason = str(error).partition("\n")[0]
         return Outcome(spec, "failed", f"{spec.label}: {type(error).__name__}: {reason}", traceback.format_exc())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -232,10 +232,10 @@ class Trainer:
             terms = self._step(optimizer, hooks.loss, hooks.transform(loaded, rng), progress)
             for name, value in terms.items():
                 total, count = totals.get(name, (0.0, 0))
-                totals[name] = total + value.detach().float(), count + 1
+                totals[name] = total + (value.detach().float() if isinstance(value, Tensor) else value), count + 1
             images += batch.images
         means = {name: float(total) / count for name, (total, count) in totals.items()}
-        self._check_finite(stage, epoch, means.get("loss", 0.0))
+        self._require_finite(stage, epoch, means.get("loss", 0.0), "loss")
         return means, len(batches), images
 
     def _step(
@@ -249,14 +249,24 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
             with autocast(self.device, self.protocol.precision):
                 terms = loss(batch, progress)
-            if not isinstance(terms, Mapping) or "loss" not in terms:
-                got = type(terms).__name__
-                raise UserError(f"{self.method.name}: a loss hook must return a dict with the key 'loss', got {got}")
+            self._check_terms(terms)
             terms["loss"].backward()
             return terms["loss"]
 
         optimizer.step(closure)  # type: ignore[arg-type]  # a tensor is as good as the float
         return terms
+
+    def _check_terms(self, terms: Any) -> None:
+        """Refuse what a loss hook may not return, naming it."""
+        if not isinstance(terms, Mapping) or "loss" not in terms:
+            got = type(terms).__name__
+            raise UserError(f"{self.method.name}: a loss hook must return a dict with the key 'loss', got {got}")
+        for name, value in terms.items():
+            scalar = isinstance(value, Tensor) and value.numel() == 1
+            if not scalar and (name == "loss" or not isinstance(value, int | float)):
+                got = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                wanted = "a scalar tensor" if name == "loss" else "a scalar tensor or a number"
+                raise UserError(f"{self.method.name}: a loss hook's {name!r} must be {wanted}, got {got}")
 
     def _epoch(
         self, stage: Stage, epoch: int, hooks: StageHooks, optimizer: torch.optim.Optimizer, rates: Sequence[float]
@@ -270,6 +280,7 @@ class Trainer:
 
     def _validated(self, stage: Stage, report: EpochReport) -> EpochReport:
         labels, logits = self.val_part.labels, self.inference.logits(self.val_part, predict=stage.predict)
+        self._require_finite(stage, report.epoch, logits, "a validation logit")
         predicted = logits.argmax(axis=1)
         precision, f1 = class_precision_and_f1(labels, predicted, self.num_classes)
         return replace(
@@ -338,10 +349,10 @@ class Trainer:
             stage.modules.load_state_dict(tensors["modules"])
         optimizer.load_state_dict(tensors["optimizer"])
 
-    def _check_finite(self, stage: Stage, epoch: int, loss: float) -> None:
-        if not math.isfinite(loss):
+    def _require_finite(self, stage: Stage, epoch: int, values: Any, what: str) -> None:
+        if not np.isfinite(values).all():
             where = f"{self.method.name}, stage {stage.name!r}, epoch {epoch}"
-            raise UserError(f"{where}: loss is not finite; try a smaller --lr or --precision fp32")
+            raise UserError(f"{where}: {what} is not finite; try a smaller --lr or --precision fp32")
 
 
 def _over(stage: Stage, reports: Sequence[EpochReport]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -33,3 +34,21 @@ def test_what_is_no_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err.startswith("error: unknown command 'runn'; did you mean 'run'?")
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"ltbench {ltbench.__version__}\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+def test_signs_that_a_stream_cannot_show_become_ascii(encoding: str) -> None:
+    program = "from ltbench.benchmarks.cli.command import guarded; guarded(lambda: print('Δ ±1 ≈ 中') or 0)"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=60, check=True)
+    assert done.stdout.decode(encoding).split() == ["d", "+/-1" if encoding == "ascii" else "±1", "~", "?"]
+
+
+def test_commands_work_without_docstrings_and_without_stderr() -> None:
+    done = subprocess.run(
+        [sys.executable, "-OO", "-c", "import sys; sys.stderr = None\n" + PROGRAM],
+        **{"input": "\n".join(f"{name} --help" for name in COMMANDS), "text": True, "timeout": 60},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert all(f"usage: ltbench {name}" in done.stdout for name in COMMANDS)

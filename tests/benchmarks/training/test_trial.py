@@ -105,6 +105,32 @@ def test_a_loss_that_is_not_finite_names_method_stage_and_epoch(make_spec: Any, 
         run_trial(make_spec("broken"))
 
 
+def test_a_validation_logit_that_is_not_a_number_ends_its_epoch(make_spec: Any, registered: Any) -> None:
+    class Broken(Method):
+        def predict(self, images: torch.Tensor) -> torch.Tensor:
+            return super().predict(images) * float("nan")
+
+    registered("broken", Broken)
+    with pytest.raises(UserError, match=r"broken, stage 'train', epoch 0: a validation logit is not finite"):
+        run_trial(make_spec("broken"))
+
+
+@pytest.mark.parametrize(("term", "wrong"), [(0.5, ""), (3, ""), ("text", "'more' must be"), (torch.ones(2), "'more'")])
+def test_logged_terms_are_scalars_or_numbers(term: Any, wrong: str, make_spec: Any, registered: Any) -> None:
+    class Logs(Method):
+        def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Any]:
+            return {**super().loss(batch, progress), "more": term}
+
+    registered("logs", Logs)
+    spec = make_spec("logs")
+    if wrong:
+        with pytest.raises(UserError, match=wrong):
+            run_trial(spec)
+        return
+    run_trial(spec)
+    assert json.loads((spec.folder / "metrics.jsonl").read_text().splitlines()[0])["terms"]["more"] == term
+
+
 def test_a_method_without_a_selectable_epoch_is_refused(make_spec: Any, registered: Any) -> None:
     class Hidden(Method):
         def stages(self, run: Run) -> Generator[Stage, StageResult, None]:

@@ -1,0 +1,40 @@
+"""A record counts once, by what it is and not by where it lies."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from written import write_record
+
+from ltbench.benchmarks.analysis.records import find_records
+from ltbench.benchmarks.analysis.standings import settings_of
+from ltbench.benchmarks.analysis.tables import render_all
+
+
+def test_a_copied_folder_adds_no_trials(tmp_path: Path) -> None:
+    for trial in range(3):
+        for method, accuracy in (("ce", 0.4), ("rs", 0.6)):
+            write_record(tmp_path, method, trial, accuracy)
+    before = settings_of(find_records(tmp_path))
+    (folder,) = tmp_path.glob("*/rs-*")
+    shutil.copytree(folder, folder.with_name("rs-copy"))
+    (setting,) = settings_of(find_records(tmp_path))
+    assert [len(row.records) for row in setting.rows] == [3, 3]
+    assert [row.accuracy for row in setting.rows] == [row.accuracy for row in before[0].rows]
+    assert len(setting.notes) == 3 and all("rs-copy" in note or "rs-" in note for note in setting.notes)
+    assert "Counted once: trial 1 of rs" in render_all(find_records(tmp_path), "github")
+
+
+def test_a_copy_with_other_numbers_says_so(tmp_path: Path) -> None:
+    write_record(tmp_path, "ce", 0, 0.4)
+    (folder,) = tmp_path.glob("*/ce-*")
+    copy = folder.with_name("ce-copy")
+    shutil.copytree(folder, copy)
+    path = copy / "trial0" / "result.json"
+    result = json.loads(path.read_text())
+    result["test"]["macro_f1"] = 0.123
+    path.write_text(json.dumps(result))
+    (setting,) = settings_of(find_records(tmp_path))
+    assert len(setting.rows[0].records) == 1 and "gives other numbers" in setting.notes[0]
