@@ -180,7 +180,8 @@ class Stage:
     views : augmented views of each image
     augmentation : fields of the protocol's augmentation that this stage changes
     lr, batch_size : of objectives that the source trains differently, such as pre-training; None: the protocol's
-    schedule : share of the stage that is done, in [0, 1), to the factor on every learning rate; None: the protocol's
+    schedule : share of the stage that is done in the middle of a step, in (0, 1), to the factor on every learning rate;
+        None: the protocol's
     stop : called with the stage's reports after each epoch; None: the whole budget
     keep : weights that the stage ends with: of its last or of its best epoch
     validate : whether to evaluate on validation images after each epoch

@@ -23,7 +23,7 @@ _PROTOCOL_HELP = {
     "schedule": "of the learning rate: constant or cosine",
     "selection_metric": "that selects the epoch: mean_class_accuracy, macro_f1 or top1",
     "weight_decay": "of the optimizer",
-    "warmup": "share of a stage's epochs in which the learning rate rises, below 1",
+    "lr_warmup": "share of a stage's epochs in which the learning rate rises, below 1",
 }
 _METAVARS = {"int": "N", "float": "X", "str": "NAME"}
 

@@ -72,9 +72,11 @@ class TrialRun(Run):
 
     def memo(self, name: str, compute: Callable[[], Any], *, story: bool = True) -> Any:
         """Return `compute()`, computed once in the life of the trial."""
-        started, forward_before = time.perf_counter(), self._counter.images
+        started, forward_before, nested = time.perf_counter(), self._counter.images, self._in_memo
 
         def cost() -> Mapping[str, float]:
+            if nested:  # the outer one is charged for all of it
+                return {"seconds": 0.0, "forward_images": 0}
             seconds = time.perf_counter() - started
             return {"seconds": seconds, "forward_images": self._counter.images - forward_before}
 
@@ -86,6 +88,6 @@ class TrialRun(Run):
                 try:
                     return compute()
                 finally:
-                    self._in_memo = False
+                    self._in_memo = nested
 
         return self._journal.memo(name, seeded, cost, story=story)

@@ -90,6 +90,7 @@ class Request:
     wandb_artifacts: bool = False
 
     def __post_init__(self) -> None:
+        _check_kinds(self)
         normal: dict[str, Any] = {
             "methods": tuple(dict.fromkeys(_several(self.methods))),
             "ratios": ratio_values(self.ratios),
@@ -123,6 +124,31 @@ class Request:
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as JSON and YAML keep them: `Request(**request.as_dict())` is the same request."""
         return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+
+
+def _check_kinds(request: Request) -> None:
+    """Refuse values of the wrong kind, as a file or a program may give them.
+
+    Raises
+    ------
+    UserError : a truth value, a text, a path or a mapping that is none
+    """
+    kinds: tuple[tuple[tuple[str, ...], tuple[type, ...], str], ...] = (
+        (("common_test", "allow_missing", "fresh", "wandb_artifacts"), (bool,), "true or false"),
+        (("dataset", "device", "wandb"), (str,), "text"),
+        (("preset", "split"), (str, type(None)), "text"),
+        (("out",), (str, Path), "a path"),
+        (("data_root", "split_dir"), (str, Path, type(None)), "a path"),
+        (("hyperparameters", "dataset_options", "protocol"), (Mapping, type(None)), "names with values"),
+    )
+    for names, allowed, what in kinds:
+        for name in names:
+            value = getattr(request, name)
+            if not isinstance(value, allowed):
+                raise UserError(f"{name} of a request must be {what}, got {value!r}")
+    for path in _several(request.plugins):
+        if not isinstance(path, str | Path):
+            raise UserError(f"plugins of a request must be paths, got {path!r}")
 
 
 def ratio_values(ratios: Any) -> tuple[Ratio, ...]:

@@ -152,12 +152,18 @@ class Trainer:
             "seed": self.seed,
             "stream": stage.name,
             "hooks": describe_hooks(self.method, stage),
+            "trained": [sorted(self._names(group)) for group in param_groups(self.method, stage, self.protocol.lr)],
             "weights": _digest(_of_modules(state, stage.produces) | self._trained(stage)),
             "modules": _digest(_tensors(stage.modules)) if stage.modules is not None else None,
             "device": self.device.type,
             "threads": torch.get_num_threads(),
             "indices": indices_digest(stage),
         }
+
+    def _names(self, group: Mapping[str, Any]) -> list[str]:
+        """Return the names of the method's parameters in a group."""
+        members = set(group["params"])
+        return [name for name, value in self.method.named_parameters() if value in members]
 
     def _trained(self, stage: Stage) -> dict[str, Tensor]:
         """Return the parameters of the method that a stage trains, by name."""
@@ -226,8 +232,11 @@ class Trainer:
         self._set_modes(stage)
         totals: dict[str, tuple[Tensor | float, int]] = {}
         images, batches = 0, epoch_batches(self.train_part, self.protocol, stage, hooks, progress, names)
+        if not batches:
+            where = f"{self.method.name}, stage {stage.name!r}, epoch {epoch}"
+            raise UserError(f"{where}: the sampler gave no batch of two images or more")
         for step, batch in enumerate(batches):
-            set_rates(optimizer, rates, hooks.schedule((epoch + step / len(batches)) / stage.epochs))
+            set_rates(optimizer, rates, hooks.schedule((epoch + (step + 0.5) / len(batches)) / stage.epochs))
             loaded = batch.load()
             terms = self._step(optimizer, hooks.loss, hooks.transform(loaded, rng), progress)
             for name, value in terms.items():

@@ -86,16 +86,32 @@ def check_backbone(protocol: Protocol) -> Protocol:
         raise unknown("backbone", name, near or ["resnet18", "resnet50", "and the others that timm lists"])
     with torch.random.fork_rng([]), torch.no_grad():
         try:
-            _create(replace(protocol, pretrained=False)).eval()(torch.zeros(1, 3, size, size))
+            network = _create(replace(protocol, pretrained=False)).eval()
+            network(torch.zeros(1, 3, size, size))
         except (AssertionError, RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             advice = "choose another --image-size or --backbone"
             raise UserError(f"backbone {name} takes no images of {size} pixels ({reason}); {advice}") from error
+    _require_whole_patches(protocol, network)
     published = timm.get_pretrained_cfg(name)
     if not protocol.pretrained or published is None:
         return protocol
     mean, std = ((float(r), float(g), float(b)) for r, g, b in (published.mean, published.std))
     return replace(protocol, augmentation=replace(protocol.augmentation, mean=mean, std=std))
+
+
+def _require_whole_patches(protocol: Protocol, network: nn.Module) -> None:
+    """Refuse a size of which a transformer would leave out the border that fills no patch."""
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    sides = {int(side) for side in (patch if isinstance(patch, tuple | list) else [patch]) if isinstance(side, int)}
+    for side in sides:
+        below = protocol.image_size // side * side
+        if below != protocol.image_size:
+            near = " or ".join(str(size) for size in (below, below + side) if size >= side)
+            raise UserError(
+                f"backbone {protocol.backbone} cuts images into patches of {side} pixels, which do not fill "
+                f"{protocol.image_size}; use --image-size {near}"
+            )
 
 
 def _create(protocol: Protocol) -> nn.Module:

@@ -1,8 +1,8 @@
 """What a stage is trained with: each hook its own or the method's; and what a shared stage must say of them.
 
-A shared stage is computed once for all methods that describe it alike, so its numbers may depend on nothing that its
-description leaves out. A hook that the stage gives is described by its code and by what it was built with; a hook that
-it leaves to the method must be the base class's.
+A shared stage is computed once for all methods of this package that describe it alike. A hook that the stage gives is
+described by its code and by what it was built with; a hook that it leaves to the method must be the base class's. A
+method from outside shares with itself alone.
 """
 
 from __future__ import annotations
@@ -129,7 +129,31 @@ def describe_hooks(method: Method, stage: Stage) -> dict[str, Any]:
     names = {module: name for name, module in method.named_modules()}
     frozen = [names.get(module, type(module).__qualname__) for module in stage.frozen]
     modules = None if stage.modules is None else [type(stage.modules).__qualname__, repr(stage.modules)]
-    return {"given": given, "structure": structure, "frozen": frozen, "modules": modules}
+    return {"given": given, "structure": structure, "frozen": frozen, "modules": modules, "owner": _owner(method)}
+
+
+def _owner(method: Method) -> Any:
+    """Return None for a method of this package; of any other, a digest of its code, and its hyper-parameters.
+
+    What a class from outside does in `build`, `train` or to the network cannot be described in full, so its shared
+    stages are its own: it computes them anew, with the same random streams, and nobody takes them for others.
+    """
+    foreign = [cls for cls in type(method).__mro__ if issubclass(cls, Method) and not cls.__module__.startswith(_OWN)]
+    if not foreign:
+        return None
+    return [[f"{cls.__module__}.{cls.__qualname__}", _sources(cls)] for cls in foreign] + [repr(method.config)]
+
+
+def _sources(cls: type) -> Any:
+    """Return digests of the loaded files in the folder of a class and below; of its functions where it has no file."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    if file is None or not Path(file).is_file():
+        return [describe(value) for value in vars(cls).values() if isinstance(value, FunctionType)]
+    folder = Path(file).resolve().parent
+    loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    near = {Path(each).resolve() for each in loaded if each and Path(each).suffix == ".py"}
+    files = sorted(path for path in near if path.is_relative_to(folder) and path.is_file())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def describe(value: Any) -> Any:
@@ -161,7 +185,8 @@ def _described_function(function: FunctionType) -> Any:
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     closed = ["method" if own and isinstance(cell, Method) else describe(cell) for cell in cells]
     name = f"{function.__module__}.{function.__qualname__}"
-    return [name, _code(function.__code__), _source(function.__module__), closed, describe(function.__defaults__)]
+    defaults = [describe(function.__defaults__), describe(function.__kwdefaults__)]
+    return [name, _code(function.__code__), _source(function.__module__), closed, defaults]
 
 
 def _described_object(value: Any) -> Any:

@@ -28,7 +28,7 @@ def new_optimizer(protocol: Protocol, groups: ParamGroups) -> torch.optim.Optimi
 
 
 def schedule_of(protocol: Protocol) -> Schedule:
-    """Return the protocol's schedule: share of a stage that is done, in [0, 1), to a factor in [0, 1].
+    """Return the protocol's schedule: share of a stage that is done, in (0, 1), to a factor in (0, 1].
 
     `constant` is 1, `cosine` falls from 1 to 0 as (1 + cos(pi x)) / 2; before either the factor rises linearly from 0
     to 1 over the first `lr_warmup` of the stage, and x is the share of what follows.

@@ -157,6 +157,45 @@ def test_another_activation_is_another_network(registered: Any, in_both_orders: 
     in_both_orders()
 
 
+def still(self: Any) -> None:
+    Method.build(self)
+    self.backbone.requires_grad_(False)
+
+
+def louder(self: Any) -> None:
+    Method.build(self)
+    self.backbone.register_forward_hook(lambda module, given, result: 3 * result)
+
+
+def frozen_norms(self: Any, mode: bool = True) -> Any:
+    Method.train(self, mode)
+    self.backbone.eval()
+    return self
+
+
+def other_optimizer(self: Any) -> None:
+    Method.build(self)
+    object.__setattr__(self.task, "new_optimizer", lambda groups: torch.optim.SGD(groups))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"build": still}, {"build": louder}, {"train": frozen_norms}, {"build": other_optimizer}],
+    ids=["frozen backbone", "forward hook", "norms in eval mode", "optimizer of the task"],
+)
+@pytest.mark.parametrize("select", [False, True])
+def test_what_no_description_sees_is_not_shared(
+    change: dict[str, Any], select: bool, registered: Any, in_both_orders: Any
+) -> None:
+    registered("plugged", method_of(as_it_is, select=select, **change))
+    in_both_orders()
+
+
+def test_training_other_parameters_is_another_stage(registered: Any, in_both_orders: Any) -> None:
+    registered("plugged", method_of(lambda method, stage: replace(stage, params=list(method.head.parameters()))))
+    in_both_orders()
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
