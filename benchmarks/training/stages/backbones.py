@@ -87,12 +87,14 @@ def check_backbone(protocol: Protocol) -> Protocol:
     with torch.random.fork_rng([]), torch.no_grad():
         try:
             network = _create(replace(protocol, pretrained=False)).eval()
+            _require_whole_patches(protocol, network)
             network(torch.zeros(1, 3, size, size))
+        except UserError:
+            raise
         except (AssertionError, RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             advice = "choose another --image-size or --backbone"
             raise UserError(f"backbone {name} takes no images of {size} pixels ({reason}); {advice}") from error
-    _require_whole_patches(protocol, network)
     published = timm.get_pretrained_cfg(name)
     if not protocol.pretrained or published is None:
         return protocol

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,22 @@ def test_each_trial_names_the_request_that_means_it_alone(tmp_path: Path) -> Non
         told = json.loads(json.dumps(spec.request))
         (again,) = plan(Request(**told | {"out": tmp_path, "device": "cpu"})).specs(pixels)
         assert again == spec
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("fresh", "false", "fresh of a request must be true or false, got 'false'"),
+        ("allow_missing", 1, "allow_missing of a request must be true or false"),
+        ("hyperparameters", [1, 2], "hyperparameters of a request must be names with values"),
+        ("protocol", 5, "protocol of a request must be names with values"),
+        ("dataset", 5, "dataset of a request must be text"),
+        ("preset", 3, "preset of a request must be text"),
+        ("device", 3, "device of a request must be text"),
+        ("plugins", [4], "plugins of a request must be paths"),
+        ("out", 5, "out of a request must be a path"),
+    ],
+)
+def test_values_of_another_kind_are_refused(name: str, value: object, what: str) -> None:
+    with pytest.raises(UserError, match=re.escape(what)):
+        Request(**{"methods": ["ce"], name: value})  # type: ignore[arg-type]
