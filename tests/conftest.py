@@ -119,3 +119,20 @@ def _registries_as_before() -> Iterator[None]:
     yield
     for module in [name for name in sys.modules if name.startswith("ltbench_plugin_") and name not in modules]:
         del sys.modules[module]
+
+
+@pytest.fixture
+def refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[Callable[[list[str]], int], list[str], str], None]:
+    """Return a function that checks that a command refuses its arguments: code 2, one line, nothing written."""
+    monkeypatch.chdir(tmp_path)
+
+    def check(main: Callable[[list[str]], int], arguments: list[str], reason: str) -> None:
+        before = sorted(tmp_path.rglob("*"))
+        assert main(arguments) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert line.startswith("error: ") and reason in line
+        assert sorted(tmp_path.rglob("*")) == before
+
+    return check

@@ -16,38 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exploit import Exploit
 from filelock import FileLock
 
 from ltbench import files
 from ltbench.errors import UserError
-from ltbench.files import (
-    Pace,
-    Progress,
-    append_line,
-    file_hash,
-    fingerprint,
-    locked,
-    plain,
-    read_json,
-    read_tensors,
-    require_room,
-    write_arrays,
-    write_at,
-    write_bytes,
-    write_json,
-    write_lines,
-    write_tensors,
-)
-
-
-class Exploit:
-    """A pickle of this creates a file."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Callable, tuple[Any, ...]]:
-        return Path.touch, (self.target,)
 
 
 def names(folder: Path) -> list[str]:
@@ -57,44 +30,37 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.parametrize("durable", [False, True])
 def test_write_replaces_the_whole_file(tmp_path: Path, durable: bool) -> None:
     path = tmp_path / "new" / "file"
-    write_bytes(path, b"a long first version", durable=durable)
-    write_bytes(path, b"short", durable=durable)
+    files.write_bytes(path, b"a long first version", durable=durable)
+    files.write_bytes(path, b"short", durable=durable)
     assert path.read_bytes() == b"short" and names(path.parent) == ["file"]
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_the_old_file_and_no_temporary(
+    tmp_path: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "file"
-    write_bytes(path, b"old")
+    files.write_bytes(path, b"old")
 
-    def full(self: Path, target: Path) -> None:
-        raise OSError(28, "No space left on device")
+    def failing(self: Path, target: Path) -> None:
+        raise error
 
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_bytes(path, b"new")
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(type(error)):
+        files.write_bytes(path, b"new")
     assert path.read_bytes() == b"old" and names(tmp_path) == ["file"]
 
 
 def test_a_folder_in_the_way_leaves_no_temporary(tmp_path: Path) -> None:
     (tmp_path / "file" / "inside").mkdir(parents=True)
     with pytest.raises(OSError):
-        write_bytes(tmp_path / "file", b"new")
+        files.write_bytes(tmp_path / "file", b"new")
     assert names(tmp_path) == ["file"]
-
-
-def test_an_interrupted_write_leaves_no_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(self: Path, target: Path) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_bytes(tmp_path / "file", b"new")
-    assert names(tmp_path) == []
 
 
 def test_a_value_that_json_lacks_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
-        write_json(tmp_path / "file.json", {"value": object()})
+        files.write_json(tmp_path / "file.json", {"value": object()})
     assert names(tmp_path) == []
 
 
@@ -117,22 +83,16 @@ def test_a_value_that_json_lacks_writes_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_values_as_json_keeps_them(tmp_path: Path, value: Any, kept: Any) -> None:
-    assert plain(value) == kept
-    write_json(tmp_path / "file.json", {"value": value})
+    assert files.plain(value) == kept
+    files.write_json(tmp_path / "file.json", {"value": value})
     text = (tmp_path / "file.json").read_text()
-    assert read_json(tmp_path / "file.json") == json.loads(text, parse_constant=pytest.fail) == {"value": kept}
-
-
-def test_numbers_survive_json_to_the_bit(tmp_path: Path) -> None:
-    values = np.random.default_rng(0).normal(size=50) * 10.0 ** np.arange(-25, 25)
-    write_json(tmp_path / "file.json", values)
-    assert read_json(tmp_path / "file.json") == values.tolist()
+    assert files.read_json(tmp_path / "file.json") == json.loads(text, parse_constant=pytest.fail) == {"value": kept}
 
 
 def test_lines(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    write_lines(path, [{"epoch": 0, "loss": float("nan")}])
-    append_line(path, {"epoch": 1, "loss": np.float32(0.5)})
+    files.write_lines(path, [{"epoch": 0, "loss": float("nan")}])
+    files.append_line(path, {"epoch": 1, "loss": np.float32(0.5)})
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {"epoch": 0, "loss": None},
         {"epoch": 1, "loss": 0.5},
@@ -146,8 +106,8 @@ def test_tensors_round_trip(tmp_path: Path) -> None:
         "count": torch.tensor(7),
         "plain": {"written": 5, "names": ["a"], "score": 0.1, "none": None},
     }
-    write_tensors(tmp_path / "model.pt", value)
-    again = read_tensors(tmp_path / "model.pt")
+    files.write_tensors(tmp_path / "model.pt", value)
+    again = files.read_tensors(tmp_path / "model.pt")
     assert all(torch.equal(again[name], value[name]) for name in ("float", "half", "count"))
     assert again["plain"] == value["plain"] and names(tmp_path) == ["model.pt"]
 
@@ -158,7 +118,7 @@ def test_arrays_round_trip(tmp_path: Path) -> None:
         "test_labels": np.array([1, 0], dtype=np.int64),
         "test_logits": np.array([[0.1, np.nan], [np.inf, -2]], dtype=np.float32),
     }
-    write_arrays(tmp_path / "predictions.npz", arrays)
+    files.write_arrays(tmp_path / "predictions.npz", arrays)
     with np.load(tmp_path / "predictions.npz", allow_pickle=False) as again:
         assert set(again) == arrays.keys()
         for name, array in arrays.items():
@@ -166,15 +126,15 @@ def test_arrays_round_trip(tmp_path: Path) -> None:
             np.testing.assert_array_equal(again[name], array)
 
 
-READERS: dict[str, Callable[[Path], Any]] = {"json": read_json, "tensors": read_tensors}
+READERS: dict[str, Callable[[Path], Any]] = {"json": files.read_json, "tensors": files.read_tensors}
 
 
 def damaged(path: Path, kind: str, damage: str) -> None:
     """Write a file of a kind, then damage it."""
     if kind == "json":
-        write_json(path, {"value": list(range(500))})
+        files.write_json(path, {"value": list(range(500))})
     else:
-        write_tensors(path, {"value": torch.randn(500)})
+        files.write_tensors(path, {"value": torch.randn(500)})
     data = path.read_bytes()
     changed = bytearray(data)
     middle = slice(len(data) // 2, len(data) // 2 + 20)
@@ -209,23 +169,13 @@ def save_bare(value: Any, path: Path) -> None:
     path.write_bytes(pickle.dumps(value, protocol=2))
 
 
-with_code = pytest.mark.parametrize("save", [torch.save, save_bare])
-
-
-@with_code
-def test_code_among_tensors_does_not_run(tmp_path: Path, save: Callable[[Any, Path], Any]) -> None:
+@pytest.mark.parametrize("save", [torch.save, save_bare])
+def test_tensors_with_code_are_named_and_it_does_not_run(tmp_path: Path, save: Callable[[Any, Path], Any]) -> None:
     path, trace = tmp_path / "model.pt", tmp_path / "trace"
     save({"value": Exploit(trace)}, path)
-    with pytest.raises((UserError, pickle.UnpicklingError)):
-        read_tensors(path)
+    with pytest.raises(UserError, match=str(path)):
+        files.read_tensors(path)
     assert not trace.exists()
-
-
-@with_code
-def test_tensors_with_code_are_named(tmp_path: Path, save: Callable[[Any, Path], Any]) -> None:
-    save({"value": Exploit(tmp_path / "trace")}, tmp_path / "model.pt")
-    with pytest.raises(UserError, match=str(tmp_path / "model.pt")):
-        read_tensors(tmp_path / "model.pt")
 
 
 class Slow(io.BytesIO):
@@ -239,26 +189,26 @@ class Slow(io.BytesIO):
 
 def test_a_place_in_a_file_is_written_in_full_or_an_error() -> None:
     file = Slow(bytes(10))
-    write_at(file, 1, b"abcdefg")
+    files.write_at(file, 1, b"abcdefg")
     assert file.getvalue() == b"\0abcdefg\0\0"
     with pytest.raises(OSError, match="No space left"):
-        write_at(file, 2, b"1234567")
+        files.write_at(file, 2, b"1234567")
 
 
 def test_a_hash_is_that_of_the_whole_file(tmp_path: Path) -> None:
     path, content = tmp_path / "large", bytes(range(256)) * 10_000
     path.write_bytes(content)
-    assert file_hash(path) == hashlib.sha256(content).hexdigest()
-    assert file_hash(path, "md5") == hashlib.md5(content).hexdigest()
+    assert files.file_hash(path) == hashlib.sha256(content).hexdigest()
+    assert files.file_hash(path, "md5") == hashlib.md5(content).hexdigest()
 
 
 def test_fingerprints_are_those_of_earlier_versions() -> None:
-    assert [fingerprint(b""), fingerprint(b"12 34")] == [-5426141060434712860, 4553695716537345936]
-    assert -(2**63) <= fingerprint(b"x") < 2**63
+    assert [files.fingerprint(b""), files.fingerprint(b"12 34")] == [-5426141060434712860, 4553695716537345936]
+    assert -(2**63) <= files.fingerprint(b"x") < 2**63
 
 
 def test_who_waits_for_a_lock_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with locked(tmp_path / "lock", "building it"):
+    with files.locked(tmp_path / "lock", "building it"):
         pass
     assert capsys.readouterr().err == ""
     held = threading.Event()
@@ -271,27 +221,25 @@ def test_who_waits_for_a_lock_says_so(tmp_path: Path, capsys: pytest.CaptureFixt
     thread = threading.Thread(target=other)
     thread.start()
     assert held.wait(5)
-    with locked(tmp_path / "lock", "building it"):
+    with files.locked(tmp_path / "lock", "building it"):
         thread.join(5)
     assert capsys.readouterr().err == "another process is building it; waiting for it\n"
 
 
 def test_a_disk_without_room_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2**20))
-    require_room(tmp_path, 2**20, "the store")
+    files.require_room(tmp_path, 2**20, "the store")
     with pytest.raises(UserError, match=rf"^the store needs 2.0 MiB in {tmp_path} and 1.0 MiB are free; .*another fol"):
-        require_room(tmp_path, 2**21, "the store")
+        files.require_room(tmp_path, 2**21, "the store")
 
 
-def test_progress_is_a_line_at_the_start_and_one_every_20_seconds(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_is_a_line_at_the_start_and_one_every_20_seconds(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(files.time, "monotonic", lambda: now[0])
     with (
-        Progress("fetching", 3 * 2**20, done=2**20) as fetching,
-        Progress("hashing", 60, unit="files") as hashing,
-        Progress("nothing", 5, quiet=True) as nothing,
+        files.Progress("fetching", 3 * 2**20, done=2**20) as fetching,
+        files.Progress("hashing", 60, unit="files") as hashing,
+        files.Progress("nothing", 5, quiet=True) as nothing,
     ):
         for now[0] in (10.0, 20.0, 30.0, 45.0):
             fetching.update(2**18)
@@ -309,7 +257,7 @@ def test_progress_is_a_line_at_the_start_and_one_every_20_seconds(
 def test_a_pace_counts_from_the_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(files.time, "monotonic", lambda: now[0])
-    pace = Pace(2.0)
+    pace = files.Pace(2.0)
     now[0] = 2.0
     assert pace.due and pace.due
     pace.restart()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -128,3 +130,21 @@ def test_no_folder_has_more_than_fifteen_modules(package: str) -> None:
     folders = {path.parent for path in (ROOT / package).rglob("*.py")} - {ROOT / "benchmarks", ROOT / "methods"}
     sizes = {folder: len([path for path in folder.glob("*.py") if path.stem != "__init__"]) for folder in folders}
     assert not {folder.name: size for folder, size in sizes.items() if size > most}
+
+
+PLOTS = [f"ltbench.benchmarks.plots.{path.stem}" for path in (ROOT / "benchmarks" / "plots").glob("[a-z]*.py")]
+LATE = [
+    (["ltbench"], {"numpy", "torch", "ltbench.benchmarks"}),
+    (["ltbench.benchmarks.report", "ltbench.benchmarks.pages.page"], {"matplotlib", "pandas", "numpy", "torch"}),
+    (["ltbench.benchmarks.figures", *PLOTS], {"matplotlib", "matplotlib.pyplot"}),
+    (["ltbench.benchmarks.run", "ltbench.benchmarks.training.wandb_mirror"], {"wandb", "matplotlib"}),
+    (["ltbench.benchmarks.training.wandb_run"], {"wandb", "matplotlib"}),
+    (["ltbench.datasets.sources.digits"], {"sklearn"}),
+]
+
+
+@pytest.mark.parametrize(("imported", "late"), LATE, ids=lambda value: str(value)[:40])
+def test_what_is_slow_is_imported_where_it_is_used(imported: list[str], late: set[str]) -> None:
+    program = f"import sys, {', '.join(imported)}; print(*{late} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "\n"

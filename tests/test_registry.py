@@ -90,12 +90,6 @@ def test_names_are_known_without_importing_torch(package: str) -> None:
     assert done.stdout.split() == {"methods": methods, "datasets": datasets}[package].available()
 
 
-def test_available_is_sorted_and_holds_what_is_shipped() -> None:
-    names = methods.available()
-    assert names == sorted(names) and {"ce", "rs", "rw", "flex"} <= set(names)
-    assert {"synthetic", "isic2019"} <= set(datasets.available())
-
-
 @pytest.mark.parametrize("name", methods.available())
 def test_every_method_has_its_name_and_a_summary(name: str) -> None:
     assert methods.registry.get(name).name == name
@@ -108,9 +102,6 @@ def test_unknown_names_get_the_nearest() -> None:
     for ask in (methods.registry.get, methods.registry.summary):
         with pytest.raises(UserError, match=message):
             ask("flexx")
-
-
-def test_unknown_names_without_a_near_one_get_the_list() -> None:
     assert str(unknown("thing", "zzz", iter(["ab", "cd"]))) == "unknown thing 'zzz'; known: ab, cd"
 
 
@@ -145,19 +136,14 @@ def test_a_plugin_may_not_take_a_name(tmp_path: Path) -> None:
     [
         ("import nowhere_to_be_found", "ModuleNotFoundError"),
         ("def broken(:", "SyntaxError"),
-        ("1 / 0", "ZeroDivisionError"),
+        (PLUGIN + "\n1 / 0\n", "ZeroDivisionError"),
     ],
 )
 def test_a_broken_plugin_is_named(tmp_path: Path, text: str, reason: str) -> None:
     for _ in range(2):
         with pytest.raises(UserError, match=rf"mine\.py fails on import: {reason}"):
             load_plugin(plugin(tmp_path, "mine", text))
-
-
-def test_a_broken_plugin_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="ZeroDivisionError"):
-        load_plugin(plugin(tmp_path, "mine", PLUGIN + "\n1 / 0\n"))
-    assert "mine" not in methods.available()
+        assert "mine" not in methods.available()
 
 
 def test_a_plugin_that_registers_nothing_is_refused(tmp_path: Path) -> None:

@@ -13,22 +13,8 @@ import pytest
 import ltbench
 
 ROOT = Path(ltbench.__file__).parent
-TINY = [
-    "--image-size",
-    "16",
-    "--n-max",
-    "30",
-    "--val-per-class",
-    "3",
-    "--test-per-class",
-    "4",
-    "--batch-size",
-    "16",
-    "--jobs",
-    "1",
-    "--device",
-    "cpu",
-]
+SETTINGS = {"image-size": 16, "n-max": 30, "val-per-class": 3, "test-per-class": 4, "batch-size": 16, "jobs": 1}
+TINY = [word for name, value in {**SETTINGS, "device": "cpu"}.items() for word in (f"--{name}", str(value))]
 
 
 def _pip(*arguments: str) -> None:

@@ -6,16 +6,14 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from real_data import DATA
 
 from ltbench.benchmarks import data
 from ltbench.datasets.download import remote, whole
-
-real = pytest.mark.skipif(not (DATA / "isic2019-ham").is_dir(), reason="the ISIC 2019 folder is not here")
 
 
 @pytest.fixture
@@ -44,49 +42,17 @@ def _edit(path: Path, line: int, old: str, new: str) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def test_an_untouched_folder_is_as_its_manifest(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_is_compared_with_its_manifest(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(root, "verify") == 2
     assert "--create" in capsys.readouterr().err
     assert _run(root, "verify", "--create") == 0 and _run(root, "verify") == 0
     assert "as in" in capsys.readouterr().out
-
-
-def _flip_a_byte(root: Path) -> None:
-    path = root / "07.png"
-    content = bytearray(path.read_bytes())
-    content[-20] ^= 1
-    path.write_bytes(content)
-
-
-def _swap_two_labels(root: Path) -> None:
-    _edit(root / "table.csv", 9, "nevus", "melanoma")
+    (root / "07.png").unlink()
     _edit(root / "table.csv", 45, "melanoma", "nevus")
-
-
-def _drop_a_row(root: Path) -> None:
-    lines = (root / "table.csv").read_text().splitlines()
-    (root / "table.csv").write_text("\n".join(lines[:8] + lines[9:]) + "\n")
-
-
-CHANGES = {
-    "a byte is flipped": (_flip_a_byte, ["07.png", "line 9"]),
-    "two labels are swapped": (_swap_two_labels, ["line 9", "nevus", "melanoma"]),
-    "a row is dropped": (_drop_a_row, ["07.png", "line 9"]),
-    "a path leads outside": (lambda root: _edit(root / "table.csv", 9, "07.png", "../07.png"), ["table.csv", "line 9"]),
-    "a label is empty": (lambda root: _edit(root / "table.csv", 9, "nevus", ""), ["table.csv", "line 9"]),
-    "an image is missing": (lambda root: (root / "07.png").unlink(), ["07.png", "line 9"]),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_change_is_named_by_file_and_row(change: str, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run(root, "verify", "--create") == 0
-    capsys.readouterr()
-    alter, words = CHANGES[change]
-    alter(root)
     assert _run(root, "verify") == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert any(all(word in line for word in words) for line in lines), lines
+    for words in (["07.png", "line 9"], ["43.png", "line 45", "melanoma", "nevus"]):
+        assert any(all(word in line for word in words) for line in lines), lines
 
 
 def test_an_unknown_class_is_named_by_file_and_row(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,9 +174,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_a_download_fetches_what_is_missing_and_no_more(
-    archive: Path, fetched: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_download_fetches_what_is_missing_and_no_more(archive: Path, fetched: list[str], capsys: Any) -> None:
     assert _download(archive, "--dry-run") == 0
     printed = capsys.readouterr().out
     assert "3 images of the ISIC Archive are missing" in printed and "\nisic image download --search" in printed
@@ -253,9 +217,7 @@ def test_a_dry_run_into_a_new_folder_names_everything(
     assert fetched == [] and not (tmp_path / "new").exists()
 
 
-def test_verify_compares_the_counts_with_those_of_the_whole_dataset(
-    archive: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verify_compares_the_counts_with_those_of_the_whole_dataset(archive: Path, capsys: Any) -> None:
     verify = ["verify", "isic_archive", "--data-root", str(archive)]
     counts = "class 'NV': the tables list 2 images, the whole dataset has 12875"
     assert data.main([*verify, "--create"]) == 0
@@ -274,9 +236,7 @@ def test_info_counts_what_is_there(root: Path, capsys: pytest.CaptureFixture[str
     assert _row(printed, "all classes")["images there"] == "59" and "not on disk" not in printed
 
 
-def test_info_without_data_tells_what_is_declared(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_info_without_data_tells_what_is_declared(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LTBENCH_DATA", raising=False)
     assert data.main(["info", "isic_archive"]) == 0
@@ -293,12 +253,9 @@ BAD: Sequence[tuple[str, str]] = [
     ("info isic2019 --data-root .", "ISIC_2019_Training_GroundTruth.csv is missing"),
     ("info digits --dataset-option hair=1", "unknown option of dataset digits 'hair'"),
     ("info isic_archive --split-dir nowhere", "isic_archive needs its folder"),
-    ("audit digits --dataset-option a=1 --dataset-option b=2", "unknown option of dataset digits 'a'"),
-    ("audit digits --dataset-option a=1 --dataset-option a=2", "--dataset-option gives a two values"),
     ("audit digits --split-dir . --n-max 5", "--n-max would have no effect with --split-dir"),
     ("audit isic2020", "did you mean 'isic2019'"),
     ("audit digits --distance 99", "--distance must be from 0 to 64"),
-    ("audit digits --ratio many", "--ratio must be a number or natural"),
     ("audit digits --json nowhere/a.json", "does not exist"),
     ("verify digits", "nothing to verify"),
     ("download medmnist --data-root .", "--accept-licence"),
@@ -308,13 +265,8 @@ BAD: Sequence[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD)
-def test_bad_input_is_one_line(
-    arguments: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert data.main(arguments.split()) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: ") and message in line and list(tmp_path.iterdir()) == []
+def test_bad_input_is_one_line(arguments: str, message: str, refuses: Any) -> None:
+    refuses(data.main, arguments.split(), message)
 
 
 def test_the_list_and_every_dataset_is_described(capsys: pytest.CaptureFixture[str]) -> None:
@@ -329,9 +281,7 @@ def test_the_list_and_every_dataset_is_described(capsys: pytest.CaptureFixture[s
         assert "licence" in capsys.readouterr().out
 
 
-def test_a_download_fetches_what_the_options_say(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_fetches_what_the_options_say(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
     monkeypatch.setattr(whole, "fetch", lambda each, root: fetched.append(each.name))
     into = ["--data-root", str(tmp_path)]
@@ -347,31 +297,6 @@ def test_a_download_fetches_what_the_options_say(
     assert "nothing to download" in capsys.readouterr().out
     assert data.main(["download", "medmnist", *into, "--dataset-option", "sett=x"]) == 2
     assert "did you mean 'set'" in capsys.readouterr().err
-
-
-@real
-@pytest.mark.parametrize(("ratio", "leaked"), [("100", 383), ("500", 245)])
-def test_the_published_splits_leak(ratio: str, leaked: int, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = ["--data-root", str(DATA / "isic2019-ham")]
-    splits = ["--split-dir", str(DATA / "flexsampling-splits" / "8-class"), "--no-images"]
-    assert data.main(["audit", "isic2019", *folder, "--ratio", ratio, *splits]) == 0
-    assert f"leaks train/test: {leaked} of 800 test images" in capsys.readouterr().out
-
-
-@real
-@pytest.mark.parametrize("ratio", ["100", "200", "500"])
-def test_splits_by_lesion_do_not(ratio: str, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = ["--data-root", str(DATA / "isic2019-ham"), "--split", "lesion", "--no-images"]
-    assert data.main(["audit", "isic2019", *folder, "--ratio", ratio]) == 0
-    assert "leaks train/test: 0 of 800 test images" in capsys.readouterr().out
-
-
-@real
-def test_the_archives_split_leaks_more(capsys: pytest.CaptureFixture[str]) -> None:
-    folder = ["--data-root", str(DATA / "isic2019-ham"), "--no-images"]
-    assert data.main(["audit", "isic_archive", *folder, "--split-dir", str(DATA / "flexsampling-splits/14-class")]) == 0
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("leaks train/test: "))
-    assert int(line.split()[2]) >= 2829
 
 
 def test_info_lists_the_options_of_a_dataset(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -63,28 +62,18 @@ def test_latex_is_a_booktabs_table() -> None:
     assert r"my\_best" in text and r"\textbf{2 $\pm$ 1}" in text and r"$\approx$" in text and "±" not in text
 
 
-@pytest.mark.parametrize("letter", ["_", "%", "&", "#", "$", "{", "}"])
-def test_latex_escapes(letter: str) -> None:
-    text = render([toy(f"a{letter}b")], "latex")
-    assert f"a\\{letter}b" in text and f"a{letter}b" not in text
+LATEX = {
+    **{f"a{letter}b": f"a\\{letter}b" for letter in "_%&#${}"},
+    **{"a<b": r"a\textless{}b", "a>b": r"a\textgreater{}b", "a|b": r"a\textbar{}b", 'a"b': "a''b"},
+    **{"*a*": "\n{}*a* ", "[2] b": "\n{}[2] b "},  # no arguments of the end of the row before
+    "-0.21 [-3.0, 2.5] 1-2 mel-1": "$-$0.21 [$-$3.0, 2.5] 1-2 mel-1",
+}
 
 
-@pytest.mark.parametrize(
-    ("sign", "written"), [("<", r"\textless{}"), (">", r"\textgreater{}"), ("|", r"\textbar{}"), ('"', "''")]
-)
-def test_latex_writes_signs_that_its_first_font_encoding_lacks(sign: str, written: str) -> None:
-    text = render([toy(f"a{sign}b")], "latex")
-    assert f"a{written}b" in text and sign not in text
-
-
-@pytest.mark.parametrize("name", ["*a*", "[2] b"])
-def test_latex_takes_no_name_for_an_argument(name: str) -> None:
-    assert f"\n{{}}{name} " in render([toy(name)], "latex")
-
-
-def test_latex_has_a_minus_before_numbers_alone() -> None:
-    text = render([toy("-0.21 [-3.0, 2.5] 1-2 mel-1")], "latex")
-    assert "$-$0.21 [$-$3.0, 2.5] 1-2 mel-1" in text
+@pytest.mark.parametrize("name", LATEX)
+def test_latex_prints_names_as_they_are(name: str) -> None:
+    text = render([toy(name)], "latex")
+    assert LATEX[name] in text and (name in LATEX[name] or name not in text)
 
 
 def test_html_escapes() -> None:
@@ -135,34 +124,14 @@ def test_csv_holds_unrounded_numbers_of_all_tables() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("style", FORMATS)
-def test_command_line_prints_every_table_in_every_format(
-    results: Path, capsys: pytest.CaptureFixture[str], kind: str, style: str
-) -> None:
+def test_command_line_prints_every_table_in_every_format(results: Path, capsys: Any, kind: str, style: str) -> None:
     assert main(["--results", str(results), "--table", kind, "--format", style]) == 0
     captured = capsys.readouterr()
     assert captured.out.strip() == render_all(records(results), style, [kind]).strip() and captured.err == ""
     assert "flex" in captured.out
-    if style == "html":
-        parsed = _Balanced()
-        parsed.feed(captured.out)
-        assert parsed.open == []
     if style == "csv":
         frame = pd.read_csv(io.StringIO(captured.out))
         assert set(frame["ratio"]) == {30, 100} and frame["title"].notna().all()
-
-
-class _Balanced(HTMLParser):
-    """Keeps the tags that are open."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
@@ -208,13 +177,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("arguments", BAD)
-def test_command_line_refuses_in_one_line(
-    arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(arguments.split()) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and BAD[arguments] in captured.err and len(captured.err.splitlines()) == 1
+def test_command_line_refuses_in_one_line(arguments: str, refuses: Any) -> None:
+    refuses(main, arguments.split(), BAD[arguments])
 
 
 def shown(text: str) -> tuple[list[str], int]:
@@ -232,9 +196,7 @@ def shown(text: str) -> tuple[list[str], int]:
         (["--dataset", "toy", "--protocol", PRESETS["quick"].digest()[:6]], ["ce", "flex", "my_best"], 2),
     ],
 )
-def test_trials_are_selected(
-    chosen: list[str], methods: list[str], tables: int, results: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_trials_are_selected(chosen: list[str], methods: list[str], tables: int, results: Path, capsys: Any) -> None:
     assert main(["--results", str(results), *chosen]) == 0
     assert shown(capsys.readouterr().out) == (methods, tables)
 
@@ -246,29 +208,21 @@ def test_a_selection_changes_no_number(results: Path, capsys: pytest.CaptureFixt
     assert alone.strip() in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("chosen", "reason"),
-    [
-        (["--method", "flexx"], "did you mean 'flex'"),
-        (["--dataset", "tyo"], "did you mean 'toy'"),
-        (["--ratio", "big"], "a number or natural"),
-        (["--ratio", "natural"], "holds no trial that --dataset"),
-        (["--ratio", "31"], "holds no trial that --dataset"),
-        (["--protocol", "zz"], "holds no trial that --dataset"),
-    ],
-    ids=str,
-)
-def test_a_selection_of_nothing_is_refused_in_one_line(
-    chosen: list[str], reason: str, results: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["--results", str(results), *chosen]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and reason in captured.err and len(captured.err.splitlines()) == 1
+SELECTIONS = {
+    "--method flexx": "did you mean 'flex'",
+    "--dataset tyo": "did you mean 'toy'",
+    "--ratio big": "a number or natural",
+    "--ratio natural": "holds no trial that --dataset",
+    "--ratio 31": "holds no trial that --dataset",
+    "--protocol zz": "holds no trial that --dataset",
+}
 
 
-def test_a_table_without_rows_is_told(
-    tmp_path: Path, add_record: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("chosen", SELECTIONS)
+def test_a_selection_of_nothing_is_refused_in_one_line(chosen: str, results: Path, refuses: Any) -> None:
+    refuses(main, ["--results", str(results), *chosen.split()], SELECTIONS[chosen])
+
+
+def test_a_table_without_rows_is_told(tmp_path: Path, add_record: Callable[..., dict[str, Any]], refuses: Any) -> None:
     add_record(tmp_path, "ce", 0, 0.6)
-    assert main(["--results", str(tmp_path), "--table", "ablation"]) == 2
-    assert "holds no trial for this table" in capsys.readouterr().err
+    refuses(main, ["--results", str(tmp_path), "--table", "ablation"], "holds no trial for this table")

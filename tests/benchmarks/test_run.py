@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,22 +89,15 @@ BAD = {
 
 
 @pytest.mark.parametrize("arguments", BAD)
-def test_bad_input_is_one_line(
-    arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert run.main([*TINY, *arguments.split(), "--out", str(tmp_path / "results")]) == 2
-    assert BAD[arguments] in _one_line(capsys)
-    assert list(tmp_path.iterdir()) == []
+def test_bad_input_is_one_line(arguments: str, refuses: Any) -> None:
+    refuses(run.main, [*TINY, *arguments.split(), "--out", "results"], BAD[arguments])
 
 
 def test_a_value_said_twice_is_one_value() -> None:
     assert assignments("--set", ["a=1", "b=2", "a=1"]) == {"a": "1", "b": "2"}
 
 
-def test_the_data_folder_of_the_environment(
-    isic: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_data_folder_of_the_environment(isic: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = [*TINY, *ISIC, "--dry-run"]
     monkeypatch.setenv("LTBENCH_DATA", str(isic))
     assert run.main(arguments) == 0
@@ -119,29 +112,6 @@ def test_the_data_folder_of_the_environment(
 def test_cuda_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main([*TINY, "--device", "cuda", "--out", str(tmp_path / "results")]) == 2
     assert "no CUDA device is available" in _one_line(capsys)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("raise RuntimeError('oops')", "fails on import: RuntimeError: oops"),
-        ("def broken(:", "fails on import: SyntaxError"),
-        (
-            "from ltbench.methods import Method, register\n@register('ce')\nclass A(Method): ...",
-            "taken method name 'ce'",
-        ),
-        (
-            "from dataclasses import dataclass\nfrom ltbench.methods import Method, register\n@register('mine')\n"
-            "class A(Method):\n    @dataclass(frozen=True)\n    class Config:\n        lr: float = 1\n",
-            "redeclares lr",
-        ),
-    ],
-)
-def test_bad_plugins(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plugin = tmp_path / "mine.py"
-    plugin.write_text(text)
-    assert run.main([*TINY, "--plugin", str(plugin), "--out", str(tmp_path / "results")]) == 2
-    assert message in _one_line(capsys)
 
 
 @pytest.fixture
@@ -164,10 +134,8 @@ def isic(tmp_path: Path) -> Path:
 
 
 ISIC_SETTINGS = {"method": "ce", "trials": 1, "ratio": 2, "n-max": 4, "val-per-class": 2, "test-per-class": 3}
-ISIC = [word for name, value in ISIC_SETTINGS.items() for word in (f"--{name}", str(value))] + [
-    "--backbone",
-    "test_resnet",
-]
+ISIC_SETTINGS |= {"backbone": "test_resnet"}
+ISIC = [word for name, value in ISIC_SETTINGS.items() for word in (f"--{name}", str(value))]
 
 
 def _isic_run(folder: Path, out: Path) -> int:
@@ -181,32 +149,19 @@ def test_isic_folder_is_found_and_trains(isic: Path, tmp_path: Path, capsys: pyt
     assert "### ISIC-2019-LT, ratio 2" in printed
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda folder: (folder / "ISIC_2019_Training_Metadata.csv").unlink(), "ISIC_2019_Training_Metadata.csv"),
-        (lambda folder: _replace(folder, ",SCC", ",XYZ"), "GroundTruth.csv"),
-        (lambda folder: _replace(folder, "ISIC_0000005,", "ISIC_0000004,"), "ISIC_0000004"),
-        (lambda folder: _replace(folder, "ISIC_0000003,0.0", "ISIC_0000003,1.0"), "line 5"),
-        (lambda folder: _replace(folder, "ISIC_0000000,1.0", "ISIC_0000000,0.0"), "line 2"),
-        (lambda folder: next(folder.glob("*/*.jpg")).unlink(), "1 of 96 images missing"),
-        (lambda folder: [path.write_bytes(path.read_bytes()[:300]) for path in folder.glob("*/*.jpg")], ".jpg"),
-    ],
-)
-def test_spoilt_isic_folder(
-    spoil: object, message: str, isic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    spoil(isic)
-    assert _isic_run(isic, tmp_path / "results") == 2
-    error = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("decoding")]
-    assert len(error) == 1 and error[0].startswith("error: ") and message in error[0]
+def test_spoilt_isic_folder(isic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def refused(message: str) -> None:
+        assert _isic_run(isic, tmp_path / "results") == 2
+        error = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("decoding")]
+        assert len(error) == 1 and error[0].startswith("error: ") and message in error[0]
 
-
-def _replace(folder: Path, old: str, new: str) -> None:
-    path = folder / "ISIC_2019_Training_GroundTruth.csv"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
+    for path in isic.glob("*/*.jpg"):
+        path.write_bytes(path.read_bytes()[:300])
+    refused(".jpg")
+    path.unlink()
+    refused("1 of 96 images missing")
+    (isic / "ISIC_2019_Training_Metadata.csv").unlink()
+    refused("ISIC_2019_Training_Metadata.csv")
 
 
 def test_results_folder_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,9 +170,7 @@ def test_results_folder_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFix
     assert "is a file" in _one_line(capsys) or "Not a directory" in _one_line(capsys)
 
 
-def test_a_full_disk_is_one_line_and_nothing_is_lost(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     arguments = [*TINY, "--method", "ce", "--trials", "1", "--out", str(tmp_path / "results")]
     write = files.write_bytes
 
@@ -234,9 +187,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(
     assert run.main(arguments) == 0
 
 
-def test_the_command_twice_skips_what_is_done_and_fresh_does_it_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_twice_skips_what_is_done_and_fresh_does_it_again(tmp_path: Path, capsys: Any) -> None:
     arguments = [*TINY, "--method", "ce", "rw", "--trials", "2", "--out", str(tmp_path / "results")]
     assert run.main(arguments) == 0
     first = capsys.readouterr().out
@@ -256,9 +207,7 @@ def test_the_command_twice_skips_what_is_done_and_fresh_does_it_again(
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]"])
 @pytest.mark.parametrize("name", ["result.json", "config.json"])
-def test_fresh_repairs_what_errors_say_it_repairs(
-    name: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_fresh_repairs_what_errors_say_it_repairs(name: str, content: str, tmp_path: Path, capsys: Any) -> None:
     arguments = [*TINY, "--method", "ce", "--trials", "1", "--out", str(tmp_path / "results")]
     assert run.main(arguments) == 0
     (result,) = (tmp_path / "results").glob("*/*/trial0/result.json")
@@ -319,24 +268,21 @@ def test_interrupted_runs_say_how_to_resume(number: int, code: int, jobs: str, t
 
 
 def test_two_processes_share_a_results_folder(tmp_path: Path) -> None:
-    arguments = [*TINY, "--method", "ce", "rw", "--trials", "3", "--out", str(tmp_path / "results")]
+    arguments = [*TINY, "--method", "ce", "rw", "--epochs", "1", "--trials", "2", "--out", str(tmp_path / "results")]
     command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), *arguments]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     done = [line for _, errors in outputs for line in errors.splitlines() if "test mean per-class accuracy" in line]
-    assert len(done) == len({line.partition(":")[0] for line in done}) == 6
+    assert len(done) == len({line.partition(":")[0] for line in done}) == 4
     tables = [text[text.index("###") :] for text, _ in outputs]
     assert tables[0] == tables[1]
     for path in (tmp_path / "results").glob("*/*/trial*/result.json"):
         assert json.loads(path.read_text())["schema"] == records.SCHEMA
-    shutil.rmtree(tmp_path / "results")
 
 
 def test_only_the_trials_that_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ltbench.benchmarks.training.plan.available_cores", lambda: 1)  # no processes for decoding
-    assert (
-        run.main([*TINY, "--method", "ce", "--trial", "2", "0", "--epochs", "1", "--out", str(tmp_path / "results")])
-        == 0
-    )
+    arguments = [*TINY, "--method", "ce", "--trial", "2", "0", "--epochs", "1", "--out", str(tmp_path / "results")]
+    assert run.main(arguments) == 0
     assert sorted(path.parent.name for path in tmp_path.rglob("result.json")) == ["trial0", "trial2"]

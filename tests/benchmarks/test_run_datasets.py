@@ -140,18 +140,12 @@ def test_a_folder_of_one_split_is_recorded_with_the_ratio_that_it_has(tmp_path: 
     assert (dataset.split, dataset.natural, dataset.ratio) == ("published", True, 1.33)  # 8 to 6
 
 
-def test_the_missing_image_of_a_table_is_named_with_its_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = _table(tmp_path)
-    (tmp_path / "img" / "07.png").unlink()
-    assert run.main([*SHORT.split(), "--dataset", "csv", "--data-root", str(tmp_path), *options]) == 2
-    assert "(first: 07.png (table.csv, line 9))" in capsys.readouterr().err
-
-
 def test_other_pixels_are_another_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Images changed in place: what is done is not taken for theirs, and rows of both are not in one table."""
     options = ["--dataset", "csv", "--data-root", str(tmp_path), *_table(tmp_path)]
     out = tmp_path / "results"
     (before,) = _train(out, *options)
+    (tmp_path / "img" / "00.png").touch()
     assert len(_train(out, *options)) == 1  # done
     for path in (tmp_path / "img").iterdir():
         Image.open(path).convert("L").save(path)
@@ -165,10 +159,3 @@ def test_other_pixels_are_another_result(tmp_path: Path, capsys: pytest.CaptureF
     assert run.main([*command, "--fresh"]) == 0
     (after,) = [record for record in find_records(out) if record.result.method == "ce"]
     assert after.result.data.pixels != before.result.data.pixels
-
-
-def test_a_file_that_is_touched_is_no_other_result(tmp_path: Path) -> None:
-    options = ["--dataset", "csv", "--data-root", str(tmp_path), *_table(tmp_path)]
-    _train(tmp_path / "results", *options)
-    (tmp_path / "img" / "00.png").touch()
-    assert len(_train(tmp_path / "results", *options)) == 1

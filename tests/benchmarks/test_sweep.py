@@ -84,9 +84,7 @@ def _violations(definition: dict[str, Any]) -> list[str]:
     return schema_violations_from_proposed_config(definition)
 
 
-def test_a_grid_passes_the_schema_and_enumerates_to_the_jobs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_grid_passes_the_schema_and_enumerates_to_the_jobs(tmp_path: Path, capsys: Any) -> None:
     (definition,) = _created([*GRID, *FIXED], tmp_path).values()
     assert "grid of ce, rs, 12 runs, schema checked\n" in capsys.readouterr().out
     assert _violations(definition) == [] and "run_cap" not in definition
@@ -131,9 +129,7 @@ def test_a_repeated_dataset_option_reaches_every_job(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("search", ["random", "bayes"])
-def test_every_method_is_searched_with_the_same_budget(
-    search: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_method_is_searched_with_the_same_budget(search: str, tmp_path: Path, capsys: Any) -> None:
     import sweeps
 
     definitions = _created(["--method", "all", "--search", search, "--budget", "7", *FIXED], tmp_path)
@@ -168,18 +164,14 @@ def test_without_the_package_the_schema_is_not_checked_and_that_is_said(
     assert 'schema not checked (pip install "sweeps<0.3"' in capsys.readouterr().out
 
 
-def test_what_the_schema_refuses_is_not_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_schema_refuses_is_not_written(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep.wandb_mirror, "SCORE", 5)
     assert sweep.main(["create", *GRID, "--file", str(tmp_path / "sweep.yaml")]) == 2
     assert "W&B would refuse this sweep: 5 is not" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_run_trains_the_grid_whose_jobs_an_agent_then_finds_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_trains_the_grid_whose_jobs_an_agent_then_finds_done(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("ltbench.benchmarks.training.plan.available_cores", lambda: 1)  # no processes for decoding
     out = ["--out", str(tmp_path / "results")]
     grid = ["--method", "rs", "--ratio", "5", "--trials", "2", "--set", "power=0,0.5", *TINY, *out]
@@ -210,11 +202,7 @@ BAD = {
     "create --method ldam --search random --budget 0": "--budget must be",
     "create --method ldam --budget 5": "--budget is for",
     "create --method ldam --search random --trials 3": "takes one --ratio",
-    "create --method ce --trials 0": "--trials must be",
     "create --method ce --epoch 3": "unrecognized arguments",
-    "create --method ce --epochs 0": "epochs must be",
-    "create --method ce --dataset syntetic": "did you mean 'synthetic'",
-    "create --method ce --preset quik": "did you mean 'quick'",
     "create --method ce --wandb onlin": "did you mean 'online'",
     "create --method ce --ratio 5 50 --common-test --n-max auto": "a job knows one ratio",
     "create --method ce --dataset digits --ratio 5 50 --common-test": "a job knows one ratio",
@@ -233,22 +221,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("arguments", BAD)
-def test_bad_input_is_one_line(
-    arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_input_is_one_line(arguments: str, refuses: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    monkeypatch.chdir(tmp_path)
-    assert sweep.main(arguments.split()) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: ") and BAD[arguments] in line
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("NETRC", "none")
+    refuses(sweep.main, arguments.split(), BAD[arguments])
 
 
-def test_registering_tells_how_to_start_an_agent(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_registering_tells_how_to_start_an_agent(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     arguments = ["create", *GRID, "--register", "--file", str(tmp_path / "sweep.yaml")]

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from ltbench.benchmarks.analysis.metrics import evaluate, frequency_groups
-from ltbench.benchmarks.analysis.records import SCHEMA, Record
+from ltbench.benchmarks.analysis.records import SCHEMA, Record, find_records
+from ltbench.benchmarks.analysis.rows import Row
+from ltbench.benchmarks.analysis.standings import settings_of
 from ltbench.benchmarks.training.protocol import PRESETS, Protocol
 from ltbench.datasets.splits.manifest import Manifest
 from ltbench.files import json_digest, write_arrays, write_json, write_lines
@@ -144,3 +146,13 @@ def write_trial(
     write_lines(record.folder / "metrics.jsonl", epochs)
     manifest.write(record.folder.parent / "split.csv")
     return record
+
+
+def rows_of(results: Path) -> tuple[Row, ...]:
+    """Return the rows of the one setting that a folder holds."""
+    (setting,) = settings_of(find_records(results))
+    return setting.rows
+
+
+def row_of(results: Path, name: str = "ce") -> Row:
+    return next(row for row in rows_of(results) if row.name == name)

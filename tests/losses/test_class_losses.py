@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -86,7 +86,6 @@ class Case:
     image: Callable[[Sequence[int]], Callable[..., Image]]
     weights: Callable[[Sequence[int]], Sequence[float]] = lambda counts: [1.0] * len(counts)
     mean_of_weights: bool = False
-    softmax: bool = True
 
     def expected(self, logits: np.ndarray, targets: np.ndarray, counts: Sequence[int]) -> tuple[float, np.ndarray]:
         """Return value and gradient [B, K]."""
@@ -113,7 +112,6 @@ def _balanced(base: str, beta: float, gamma: float = 2.0) -> Case:
         lambda counts: ClassBalancedLoss(counts, beta, base, gamma),
         lambda counts: image[base],
         partial(effective, beta=beta),
-        softmax=base == "softmax",
     )
 
 
@@ -146,6 +144,8 @@ CASES = {
     "ldam other": _margin(0.3, 10.0),
     "balanced softmax": Case(BalancedSoftmaxLoss, lambda counts: partial(shifted, shifts=np.log(counts).tolist())),
     **{f"logit adjusted {tau}": _adjusted(tau) for tau in (0.0, 0.5, 1.0, 2.0)},
+    "logit adjusted": replace(_adjusted(1.0), loss=LogitAdjustedLoss),
+    "focal": replace(_focal(2.0), loss=lambda counts: FocalLoss()),
 }
 every = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -177,19 +177,12 @@ def test_value_and_gradient(case: Case, counts: tuple[int, ...], kind: str) -> N
         logits, targets = batch_of(counts, kind, seed)
         logits = logits * (1.0 if isinstance(loss, LDAMLoss) else width)
         value, gradient = case.expected(logits.numpy(), targets.numpy(), counts)
+        before = logits.clone(), targets.clone()
         result = loss(logits, targets)
+        assert torch.equal(logits, before[0]) and torch.equal(targets, before[1])
         assert result.dtype == torch.float64 and result.shape == ()
         assert result.item() == pytest.approx(value, rel=1e-11, abs=1e-12)
         np.testing.assert_allclose(gradient_of(loss, logits, targets).numpy(), gradient, rtol=1e-9, atol=1e-12)
-
-
-@every
-def test_gradients_are_those_of_the_value(case: Case) -> None:
-    if case is CASES["focal detached"]:
-        pytest.skip("its gradient is another one on purpose")
-    logits, targets = batch_of(COUNTS["single"], seed=3)
-    loss = case.loss(COUNTS["single"])
-    assert torch.autograd.gradcheck(lambda values: loss(values, targets), (logits.requires_grad_(),))
 
 
 @every
@@ -200,28 +193,6 @@ def test_saturated_logits_stay_finite_in_single_precision(case: Case) -> None:
         logits = torch.where(functional.one_hot(targets, 8).bool(), own, others)
         assert torch.isfinite(case.loss(counts)(logits, targets))
         assert torch.isfinite(gradient_of(case.loss(counts), logits, targets)).all()
-
-
-@every
-def test_classes_may_be_permuted(case: Case) -> None:
-    counts = COUNTS["unsorted8"]
-    logits, targets = batch_of(counts)
-    order = torch.tensor([3, 0, 7, 1, 6, 2, 5, 4])
-    renamed = case.loss([counts[index] for index in order])(logits[:, order], order.argsort()[targets])
-    torch.testing.assert_close(renamed, case.loss(counts)(logits, targets), rtol=1e-12, atol=0)
-
-
-@every
-def test_softmax_losses_see_differences_of_logits_alone(case: Case) -> None:
-    counts = COUNTS["ten"]
-    loss, (logits, targets) = case.loss(counts), batch_of(counts)
-    moved = logits + torch.linspace(-3, 3, len(logits), dtype=torch.float64)[:, None]
-    sums = gradient_of(loss, logits, targets).sum(1)
-    if case.softmax:
-        torch.testing.assert_close(loss(moved, targets), loss(logits, targets), rtol=1e-11, atol=0)
-        torch.testing.assert_close(sums, torch.zeros_like(sums), rtol=0, atol=1e-13)
-    else:
-        assert abs(loss(moved, targets) - loss(logits, targets)) > 1e-3 and sums.abs().max() > 1e-3
 
 
 @every
@@ -256,14 +227,6 @@ def test_half_precision_is_computed_in_single_precision(case: Case, dtype: torch
     assert torch.equal(loss(logits, targets), plain)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(loss(logits, targets), plain)
-
-
-@every
-def test_inputs_stay_as_they_are(case: Case) -> None:
-    logits, targets = batch_of(COUNTS["ten"])
-    before = logits.clone(), targets.clone()
-    case.loss(COUNTS["ten"])(logits, targets)
-    assert torch.equal(logits, before[0]) and torch.equal(targets, before[1])
 
 
 @every
@@ -312,6 +275,12 @@ def test_refuses_logits_of_another_number_of_classes(loss: nn.Module) -> None:
             loss(torch.zeros(2, size), torch.zeros(2, dtype=torch.int64))
 
 
+@pytest.mark.parametrize("tau", [-1.0, -1e-9, math.nan, math.inf])
+def test_logit_adjustment_refuses_tau(tau: float) -> None:
+    with pytest.raises(ValueError, match="tau"):
+        LogitAdjustedLoss(COUNTS["ten"], tau)
+
+
 @pytest.mark.parametrize("loss", [ClassBalancedLoss, LDAMLoss, BalancedSoftmaxLoss, LogitAdjustedLoss])
 @pytest.mark.parametrize("counts", [[5, 0], [5, -1], [], [[1, 2]], 5, [1.0, math.nan], [1.0, math.inf]])
 def test_refuses_counts(loss: Callable[..., nn.Module], counts: object) -> None:
@@ -325,26 +294,3 @@ def test_takes_lists_arrays_and_tensors(loss: Callable[..., nn.Module], kind: Ca
     counts = COUNTS["sorted8"]
     logits, targets = batch_of(counts)
     assert torch.equal(loss(kind(list(counts)))(logits, targets), loss(counts)(logits, targets))
-
-
-@pytest.mark.parametrize(
-    "loss",
-    [
-        FocalLoss(0.0),
-        FocalLoss(0.0, [1.0] * 5),
-        ClassBalancedLoss([37] * 5),
-        ClassBalancedLoss((90, 1, 7, 40, 3), beta=0.0),
-        LDAMLoss((90, 1, 7, 40, 3), max_margin=0.0, scale=1.0),
-        BalancedSoftmaxLoss([37] * 5),
-        LogitAdjustedLoss([37] * 5, tau=1.7),
-        LogitAdjustedLoss((90, 1, 7, 40, 3), tau=0.0),
-    ],
-    ids=["gamma 0", "even weight", "cb even", "beta 0", "margin 0", "bsm even", "la even", "tau 0"],
-)
-def test_is_cross_entropy_where_it_must_be(loss: nn.Module) -> None:
-    logits, targets = batch_of((90, 1, 7, 40, 3))
-    plain = functional.cross_entropy
-    torch.testing.assert_close(loss(logits, targets), plain(logits, targets), rtol=1e-13, atol=0)
-    torch.testing.assert_close(
-        gradient_of(loss, logits, targets), gradient_of(plain, logits, targets), rtol=1e-12, atol=1e-15
-    )

@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 from fake_run import FakeRun
-from mean_colour import MeanColour
+from mean_colour import method_on_colour
 from torch import nn
 
 from ltbench.methods import HOOKS, Batch, EpochReport, Method, Plateau, Progress, Stage, StageResult, Task, create
@@ -26,14 +26,7 @@ def reports(*scores: float) -> list[EpochReport]:
 
 @pytest.fixture
 def method() -> Method:
-    torch.manual_seed(0)
-    return create("ce", Task(3, COUNTS, 8), MeanColour())
-
-
-@pytest.fixture
-def batch() -> Batch:
-    images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    return Batch((images,), torch.tensor([0, 1, 2, 0, 0, 1]), np.arange(6))
+    return method_on_colour("ce", COUNTS)
 
 
 @pytest.mark.parametrize(
@@ -81,10 +74,6 @@ def test_early_stopping_is_the_protocols() -> None:
     assert FakeRun(np.repeat(np.arange(3), COUNTS), epochs=12).early_stopping(after=2, best=0.3) == Plateau(5, 2, 0.3)
 
 
-def test_progress_is_a_share_of_the_stage() -> None:
-    assert [Progress(epoch, 4).fraction for epoch in range(4)] == [0.0, 0.25, 0.5, 0.75]
-
-
 @pytest.mark.parametrize(
     "fields",
     [
@@ -125,21 +114,11 @@ def test_stage_result_summarises_its_reports() -> None:
     assert StageResult("train", False, ()).best == -math.inf
 
 
-def test_uniform_logits_cost_log_k(method: Method, batch: Batch) -> None:
-    nn.init.zeros_(method.head.weight)
-    nn.init.zeros_(method.head.bias)
-    assert method.loss(batch, Progress(0, 1))["loss"].item() == pytest.approx(math.log(3), rel=1e-6)
-
-
 def test_default_loss_is_the_mean_cross_entropy(method: Method, batch: Batch) -> None:
     logits = method.predict(batch.images)
     loss = method.loss(batch, Progress(0, 1))["loss"]
     expected = -logits.double().log_softmax(1)[torch.arange(6), batch.targets].mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-    logits.retain_grad()
-    nn.functional.cross_entropy(logits, batch.targets).backward()
-    onehot = nn.functional.one_hot(batch.targets, 3)
-    torch.testing.assert_close(logits.grad, (logits.softmax(1) - onehot).detach() / 6)
 
 
 def test_default_loss_takes_soft_targets(method: Method, batch: Batch) -> None:
@@ -211,33 +190,13 @@ def test_default_training_is_one_stage(method: Method) -> None:
     assert (stages[0].epochs, stages[0].stop, stages[0].select) == (12, Plateau(5), True)
 
 
-def test_weights_do_not_matter_where_classes_are_equal(batch: Batch) -> None:
-    losses = []
-    for name, options in (("ce", {}), ("rw", {}), ("rw", {"scheme": "sqrt"}), ("rw", {"scheme": "effective"})):
-        torch.manual_seed(0)
-        method = create(name, Task(3, np.array([7, 7, 7]), 8), MeanColour(), **options)
-        losses.append(method.loss(batch, Progress(0, 1))["loss"])
-    torch.testing.assert_close(torch.stack(losses), losses[0].expand(4))
-
-
-def test_reweighting_is_the_weighted_mean(batch: Batch) -> None:
-    torch.manual_seed(0)
-    method = create("rw", Task(3, COUNTS, 8), MeanColour())
-    weights = torch.tensor([1 / 40, 1 / 10, 1 / 5])[batch.targets]
-    each = nn.functional.cross_entropy(method.predict(batch.images), batch.targets, reduction="none")
-    torch.testing.assert_close(method.loss(batch, Progress(0, 1))["loss"], (weights * each).sum() / weights.sum())
-    assert "class_weights" in method.state_dict()
-
-
 @pytest.mark.parametrize("backbone", ["mobilenetv3_small_050", "test_resnet", "test_convnext", "test_vit"])
 def test_heads_fit_backbones_whose_features_are_not_the_channels_of_the_last_map(backbone: str) -> None:
     network = timm.create_model(backbone, num_classes=0)
     side = network.pretrained_cfg["input_size"][-1]
     for name in ("ce", "ldam"):
-        assert create(name, Task(3, COUNTS, side), network).eval().predict(torch.zeros(1, 3, side, side)).shape == (
-            1,
-            3,
-        )
+        logits = create(name, Task(3, COUNTS, side), network).eval().predict(torch.zeros(1, 3, side, side))
+        assert logits.shape == (1, 3)
 
 
 @pytest.mark.parametrize(("name", "hook"), [("los", "loss"), ("stage", "stages"), ("on_epoch_ends", "on_epoch_end")])

@@ -147,33 +147,6 @@ def test_weights_are_exact_in_float64() -> None:
     assert set(method.image_weights.tolist()) == {1.0, 0.7, 0.1}
 
 
-def test_permuting_the_classes_permutes_nothing_else() -> None:
-    order = torch.tensor([2, 0, 1])
-    place, run, renamed = order.argsort().numpy(), FakeRun(LABELS, FEATURES), FakeRun(LABELS, FEATURES)
-    renamed.labels, renamed.class_counts = place[LABELS], COUNTS[order]
-    one, other = make(), create("curriculumnet", Task(3, COUNTS[order], 8), make().backbone)
-    for mine, yours in zip(walk(one, run), walk(other, renamed), strict=True):
-        np.testing.assert_array_equal(mine.indices, yours.indices)
-    assert torch.equal(one.image_weights, other.image_weights)
-    with torch.no_grad():
-        other.head.weight.copy_(one.head.weight[order])
-        other.head.bias.copy_(one.head.bias[order])
-    batch = batch_of(np.arange(24))
-    moved = Batch(batch.views, torch.from_numpy(place)[batch.targets], batch.indices)
-    torch.testing.assert_close(other.loss(moved, Progress(0, 1))["loss"], one.loss(batch, Progress(0, 1))["loss"])
-
-
-def test_equal_weights_are_cross_entropy() -> None:
-    method = make(middle_weight=1.0, sparse_weight=1.0)
-    walk(method, FakeRun(LABELS, FEATURES))
-    batch = batch_of(np.arange(30))
-    expected = functional.cross_entropy(method.predict(batch.images), batch.targets)
-    loss = method.loss(batch, Progress(0, 1))["loss"]
-    torch.testing.assert_close(loss, expected)
-    soft = Batch(batch.views, functional.one_hot(batch.targets, 3).float(), batch.indices)
-    torch.testing.assert_close(method.loss(soft, Progress(0, 1))["loss"], loss)
-
-
 @pytest.mark.parametrize(
     ("epochs", "curriculum"), [(1, ["all"]), (2, ["dense", "all"]), (5, ["dense", "middle", "all"])]
 )

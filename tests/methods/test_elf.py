@@ -83,13 +83,6 @@ def test_prediction_takes_the_first_sure_exit(threshold: float) -> None:
         assert details["last_exit_class"].tolist() == every[-1].argmax(1).tolist()
 
 
-def test_one_exit_is_cross_entropy() -> None:
-    elf, plain = method(exits=1), create("ce", Task(8, COUNTS, 64), timm.create_model("test_resnet", num_classes=0))
-    plain.load_state_dict(elf.state_dict())
-    batch = Batch((torch.randn(6, 3, 64, 64),), torch.tensor([0, 1, 2, 7, 7, 3]), np.arange(6))
-    torch.testing.assert_close(elf.loss(batch, Progress(0, 1))["loss"], plain.loss(batch, Progress(0, 1))["loss"])
-
-
 def test_above_one_every_exit_is_supervised() -> None:
     elf = method(threshold=1.5)
     batch = Batch((torch.randn(6, 3, 64, 64),), torch.tensor([0, 1, 2, 7, 7, 3]), np.arange(6))
@@ -128,23 +121,3 @@ def test_a_backbone_that_runs_no_further_than_it_is_asked_to(backbone: str) -> N
         logits = elf.exit_logits(images)
         assert logits.shape == (4, 2, 8)
         torch.testing.assert_close(logits[-1], elf.classify(elf.features(images)))
-
-
-def test_permuting_the_classes_permutes_exits_and_loss() -> None:
-    order = torch.tensor([3, 0, 7, 1, 6, 2, 5, 4])
-    one = method(threshold=0.13).eval()
-    other = create("elf", Task(8, COUNTS[order], 64), one.backbone, threshold=0.13).eval()
-    with torch.no_grad():
-        for mine, yours in zip((*one.exits, one.head), (*other.exits, other.head), strict=True):
-            yours.weight.copy_(mine.weight[order])
-            yours.bias.copy_(mine.bias[order])
-    images, targets = torch.randn(8, 3, 64, 64), torch.arange(8)
-    losses = [
-        each.loss(Batch((images,), labels, np.arange(8)), Progress(0, 1))
-        for each, labels in ((one, targets), (other, order.argsort()[targets]))
-    ]
-    torch.testing.assert_close(losses[0], losses[1])
-    (logits, told), (renamed, retold) = one.inspect(images), other.inspect(images)
-    torch.testing.assert_close(renamed, logits[:, order])
-    assert torch.equal(told["exit"], retold["exit"])
-    assert torch.equal(order[retold["last_exit_class"]], told["last_exit_class"])

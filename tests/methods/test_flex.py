@@ -62,9 +62,12 @@ def test_story_of_a_trial(options: dict[str, Any], make_spec: Any, tiny_dataset:
     assert result["story"]["anchors"]["counts"] == expected.tolist()
     edges = np.array(result["story"]["anchors"]["edges"])
     assert labels[edges].tolist() == np.repeat(np.arange(8), np.minimum(counts, 4)).tolist()
-    events = _events(result["story"])
+    events, left = _events(result["story"]), counts - expected
     assert events
     for event in events:
+        if not options:
+            assert event["quotas"] == query_quotas(np.array(event["accuracy"]), left, 0.1).tolist()
+        left = np.array(event["pool_left"])
         before = np.setdiff1d(np.arange(len(labels)), training)
         assert sum(event["difficulty"]) == pytest.approx(8)
         assert event["difficulty"] == pytest.approx(class_difficulty(np.array(event["accuracy"])).tolist())
@@ -80,16 +83,6 @@ def test_story_of_a_trial(options: dict[str, Any], make_spec: Any, tiny_dataset:
     stages = [stage for stage in result["cost"]["stages"] if stage["name"] != "pretrain"]
     assert [stage["name"] for stage in stages] == ["anchors", *(f"query{n + 1}" for n in range(len(events)))]
     assert sum(stage["epochs"] for stage in stages) <= spec.protocol.epochs
-
-
-def test_quotas_of_an_event_are_the_formula(make_spec: Any, stuck: Protocol) -> None:
-    result = _run(make_spec("flex", protocol=stuck, **EAGER))
-    assert _events(result["story"])
-    counts = np.array(result["class_counts"])
-    pool = counts - np.array(result["story"]["anchors"]["counts"])
-    for event in _events(result["story"]):
-        assert event["quotas"] == query_quotas(np.array(event["accuracy"]), pool, 0.1).tolist()
-        pool = np.array(event["pool_left"])
 
 
 def test_anchors_are_the_nearest_to_their_prototype(

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
-from mean_colour import MeanColour
+from mean_colour import method_on_colour
 from torch.nn import functional
 
-from ltbench.errors import UserError
-from ltbench.methods import Batch, Method, Progress, Task, create
+from ltbench.methods import Batch, Method, Progress
 
 COUNTS = np.array([40, 10, 5], dtype=np.int64)
-
-
-def method_of(**options: object) -> Method:
-    torch.manual_seed(0)
-    return create("focal", Task(3, COUNTS, 8), MeanColour(), **options)
-
-
-@pytest.fixture
-def batch() -> Batch:
-    images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    return Batch((images,), torch.tensor([0, 1, 2, 0, 0, 1]), np.arange(6))
+method_of = partial(method_on_colour, "focal", counts=COUNTS)
 
 
 def loss_of(method: Method, batch: Batch) -> torch.Tensor:
@@ -48,12 +39,6 @@ def test_detaching_reaches_the_gradient(batch: Batch) -> None:
 
 
 def test_starts_where_cross_entropy_starts() -> None:
-    torch.manual_seed(0)
-    plain = create("ce", Task(3, COUNTS, 8), MeanColour()).state_dict()
+    plain = method_on_colour("ce", COUNTS).state_dict()
     state = method_of().state_dict()
     assert all(torch.equal(state[name], value) for name, value in plain.items())
-
-
-def test_refuses_a_negative_gamma() -> None:
-    with pytest.raises(UserError, match="focal: gamma must be at least 0"):
-        method_of(gamma=-1.0)

@@ -74,24 +74,6 @@ def test_values_are_typed(name: str, raw: Any, value: Any) -> None:
         ("scheme", "Plain", "plain, fancy"),
         ("level", "3", "1, 2"),
         ("limit", "x", "a whole number"),
-    ],
-)
-def test_values_of_another_type_are_refused(name: str, raw: Any, allowed: str) -> None:
-    with pytest.raises(UserError, match=f"toy: {name} must be .*{allowed}") as caught:
-        set_to(**{name: raw})
-    assert repr(raw) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "raw"), [("count", 1), ("count", 100), ("rate", 0.0), ("rate", 1.0), ("above", 1e9), ("below", -1e9)]
-)
-def test_bounds_are_inclusive(name: str, raw: float) -> None:
-    assert getattr(set_to(**{name: raw}), name) == raw
-
-
-@pytest.mark.parametrize(
-    ("name", "raw", "bounds"),
-    [
         ("count", "0", "at least 1 and at most 100"),
         ("count", "101", "at least 1 and at most 100"),
         ("rate", "-0.1", "at least 0 and at most 1"),
@@ -101,12 +83,19 @@ def test_bounds_are_inclusive(name: str, raw: float) -> None:
         ("above", "nan", "at least 0"),
         ("below", "3", "at most 2"),
         ("limit", "0", "at least 1"),
-        ("free", "nan", "a finite number, got nan"),
+        ("free", "nan", "a finite number"),
     ],
 )
-def test_values_out_of_range_are_refused(name: str, raw: str, bounds: str) -> None:
-    with pytest.raises(UserError, match=f"toy: {name} must be .*{bounds}"):
+def test_values_of_another_type_or_out_of_range_are_refused(name: str, raw: Any, allowed: str) -> None:
+    with pytest.raises(UserError, match=f"toy: {name} must be .*{allowed}.*"):
         set_to(**{name: raw})
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"), [("count", 1), ("count", 100), ("rate", 0.0), ("rate", 1.0), ("above", 1e9), ("below", -1e9)]
+)
+def test_bounds_are_inclusive(name: str, raw: float) -> None:
+    assert getattr(set_to(**{name: raw}), name) == raw
 
 
 def test_unknown_names_get_the_nearest() -> None:
@@ -148,29 +137,23 @@ def test_every_field_that_is_redeclared_is_named() -> None:
                 epochs: int = hp(1)
 
 
-def test_a_config_that_can_change_is_an_error() -> None:
-    with pytest.raises(TypeError, match=r"Thawed\.Config must be decorated with @dataclass\(frozen=True\)"):
-
-        class Thawed(Method):
-            @dataclass
-            class Config:
-                own: int = hp(1)
+@dataclass
+class Thawed:
+    own: int = hp(1)
 
 
-def test_a_config_that_is_no_dataclass_is_an_error() -> None:
-    with pytest.raises(TypeError, match="must be decorated"):
-
-        class Bare(Method):
-            class Config:
-                own: int = 1
+class Bare:
+    own: int = 1
 
 
-def test_a_config_that_inherits_its_decoration_is_an_error() -> None:
-    with pytest.raises(TypeError, match="must be decorated"):
+class Heir(Method.Config):
+    own: int = hp(1)
 
-        class Heir(Method):
-            class Config(Method.Config):
-                own: int = hp(1)
+
+@pytest.mark.parametrize("config", [Thawed, Bare, Heir])
+def test_a_config_that_is_no_frozen_dataclass_is_an_error(config: type) -> None:
+    with pytest.raises(TypeError, match=r"Mine\.Config must be decorated with @dataclass\(frozen=True\)"):
+        type("Mine", (Method,), {"Config": config})
 
 
 @pytest.mark.parametrize("name", available())

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from mean_colour import MeanColour
+from mean_colour import MeanColour, method_on_colour
 from torch import nn
 from torch.nn import functional
 
 from ltbench.losses import LDAMLoss, effective_number_weights
-from ltbench.methods import Batch, EpochReport, Method, Plateau, Progress, Stage, Task, create
+from ltbench.methods import Batch, Method, Plateau, Progress, Stage, Task
 from ltbench.methods.ldam import LabelDistributionAwareMargin, NormedLinear
 
 COUNTS = np.array([10, 400, 5], dtype=np.int64)
+method_of = partial(method_on_colour, "ldam", counts=COUNTS)
 
 
 @dataclass
@@ -30,11 +31,6 @@ class Protocol:
         return Plateau(self.patience, after, best)
 
 
-def method_of(**options: object) -> Method:
-    torch.manual_seed(0)
-    return create("ldam", Task(3, COUNTS, 8), MeanColour(), **options)
-
-
 def stage_of(method: Method, epochs: int) -> Stage:
     (stage,) = method.stages(Protocol(epochs))
     return stage
@@ -45,12 +41,6 @@ def cosines_of(method: Method, batch: Batch) -> torch.Tensor:
     return features @ functional.normalize(method.head.weight, dim=0)
 
 
-@pytest.fixture
-def batch() -> Batch:
-    images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    return Batch((images,), torch.tensor([0, 1, 2, 0, 0, 1]), np.arange(6))
-
-
 def test_head_starts_with_unit_class_vectors_and_has_no_bias() -> None:
     head = NormedLinear(20, 7)
     assert [tuple(parameter.shape) for parameter in head.parameters()] == [(20, 7)]
@@ -58,23 +48,6 @@ def test_head_starts_with_unit_class_vectors_and_has_no_bias() -> None:
     before = head.weight.detach().clone()
     head.reset_parameters()
     assert not torch.equal(head.weight, before) and (head.weight < 0).any() and (head.weight > 0).any()
-
-
-def test_head_gives_cosines_whatever_the_lengths() -> None:
-    head, features = NormedLinear(20, 7), torch.randn(5, 20)
-    cosines = head(features)
-    expected = functional.cosine_similarity(features[:, :, None], head.weight[None], dim=1)
-    torch.testing.assert_close(cosines, expected, atol=1e-6, rtol=1e-5)
-    with torch.no_grad():
-        head.weight.mul_(torch.rand(7) * 9 + 0.1)
-    torch.testing.assert_close(head(features * 1e3), cosines)
-    torch.testing.assert_close(head(head.weight.T).diagonal(), torch.ones(7))
-
-
-def test_predictions_are_scaled_cosines_without_margin(batch: Batch) -> None:
-    for options, scale in (({}, 30.0), ({"scale": 10.0, "max_margin": 0.3}, 10.0)):
-        method = method_of(**options)
-        torch.testing.assert_close(method.predict(batch.images), scale * cosines_of(method, batch))
 
 
 def test_training_has_the_margin(batch: Batch) -> None:
@@ -127,13 +100,6 @@ def test_without_deferred_weights_there_are_none(batch: Batch) -> None:
     assert stage_of(method, 10).stop == Plateau(3)
 
 
-def test_early_stopping_never_comes_before_the_switch() -> None:
-    falling = [EpochReport("train", epoch, {}, 1, 1, 0.0, val_recall=(1 / (epoch + 1),)) for epoch in range(30)]
-    deferred, plain = (stage_of(method_of(drw=drw), 30).stop for drw in (True, False))
-    assert [deferred(falling[:count]) for count in range(1, 31)].index(True) == 24 + 2  # epochs 24, 25, 26 count
-    assert [plain(falling[:count]) for count in range(1, 31)].index(True) == 3
-
-
 @pytest.mark.parametrize("head", [nn.Linear(4, 3), nn.Identity()])
 def test_another_head_is_refused(head: nn.Module) -> None:
     class Unnormalised(LabelDistributionAwareMargin):
@@ -155,8 +121,3 @@ def test_a_head_of_a_subclass_is_taken() -> None:
             self.head = Own(4, 3)
 
     Variant(Variant.Config(), Task(3, COUNTS, 8), MeanColour())
-
-
-def test_margins_and_weights_are_part_of_the_checkpoint() -> None:
-    state: dict[str, Any] = method_of().state_dict()
-    assert {"loss_function.margins", "deferred_loss.margins", "deferred_loss.weight"} <= state.keys()

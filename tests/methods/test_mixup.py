@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from mean_colour import method_on_colour
 from torch.nn import functional
 
-from ltbench.methods import Batch, Method, Progress, Task, create
+from ltbench.methods import Batch, Progress
 
-COUNTS = np.array([40, 10, 5, 9], dtype=np.int64)
-
-
-class Colour(nn.Module):
-    """Mean colour, then a linear map."""
-
-    num_features = 6
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, 6)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.layer(images.mean((2, 3)))
-
-
-def method(**options: float) -> Method:
-    torch.manual_seed(0)
-    return create("mixup", Task(4, COUNTS, 8), Colour(), **options)
+method = partial(method_on_colour, "mixup", counts=np.array([40, 10, 5, 9], dtype=np.int64))
 
 
 @pytest.fixture

@@ -9,28 +9,15 @@ import numpy as np
 import pytest
 import timm
 import torch
+from mean_colour import method_on_colour
 from torch import Tensor, nn
 
 from ltbench.methods import Method, Task, create
 from ltbench.methods.ldam import NormedLinear
-from ltbench.methods.oltr import CosNorm
 
 COUNTS = np.array([40, 10, 5, 20], dtype=np.int64)
 PRIORS = COUNTS / COUNTS.sum()
 WIDTH, BATCH = 6, 5
-
-
-class Plain(nn.Module):
-    """Mean colour, then a linear map."""
-
-    num_features = WIDTH
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, WIDTH)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layer(images.mean((2, 3)))
 
 
 def normal(*shape: int, seed: int) -> Tensor:
@@ -41,8 +28,7 @@ FEATURES, OUTER = normal(BATCH, WIDTH, seed=1), normal(BATCH, 4, seed=2)
 
 
 def method_of(name: str, **options: Any) -> Method:
-    torch.manual_seed(0)
-    return create(name, Task(4, COUNTS, 8), Plain(), **options).double()
+    return method_on_colour(name, COUNTS, num_features=WIDTH, **options).double()
 
 
 def check(head: Any, parameters: Sequence[Tensor], logits: np.ndarray, gradients: Sequence[np.ndarray]) -> None:
@@ -107,15 +93,6 @@ def test_normalised_head(scale: float) -> None:
     check(head if scale == 1 else method.classify, [head.weight], scale * cosines, gradients)
 
 
-def test_squashed_cosines() -> None:
-    head = CosNorm(WIDTH, 4, 16.0).double()
-    f, weight = FEATURES.numpy(), head.weight.detach().numpy()
-    squashed = f / (1 + np.linalg.norm(f, axis=1, keepdims=True))
-    expected = 16 * squashed @ (weight / np.linalg.norm(weight, axis=1, keepdims=True)).T
-    np.testing.assert_allclose(head(FEATURES).detach().numpy(), expected, rtol=0, atol=1e-12)
-    assert torch.autograd.gradcheck(head, (FEATURES.clone().requires_grad_(),))
-
-
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -141,7 +118,6 @@ def test_no_image_is_rounded_on_its_way(name: str, options: dict[str, float]) ->
 
 @pytest.mark.parametrize("name", ["la_posthoc", "rw", "tau_norm"])
 def test_constants_are_kept_in_float64(name: str) -> None:
-    torch.manual_seed(0)
-    method = create(name, Task(4, COUNTS, 8), Plain())
+    method = method_on_colour(name, COUNTS, num_features=WIDTH)
     assert all(value.dtype == torch.float64 for _, value in method.named_buffers())
     assert method.classify(FEATURES.float()).dtype == torch.float32

@@ -52,10 +52,10 @@ def run(make_spec: Any, name: str, **options: Any) -> tuple[Any, dict[str, Any],
     return spec, result, [json.loads(line) for line in (spec.folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_every_pass_and_every_image_is_counted(make_spec: Any) -> None:
+def test_every_pass_and_every_image_is_counted(make_spec: Any, tiny_protocol: Any) -> None:
     images = sum(make_spec().data.class_counts)
     for name, seen, passes in (("three_experts", 1, 3), ("two_streams", 2, 2), ("sharpness_aware", 1, 2)):
-        spec, result, epochs = run(make_spec, name)
+        spec, result, epochs = run(make_spec, name, protocol=replace(tiny_protocol, epochs=2))
         (stage,) = result["cost"]["stages"]
         trained = stage["steps"] * spec.protocol.batch_size
         assert images * len(epochs) * seen - len(epochs) * 2 <= stage["images"] <= trained * seen

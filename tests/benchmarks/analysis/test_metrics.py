@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -36,13 +34,6 @@ def predictions(seed: int = 0, counts: tuple[int, ...] = COUNTS) -> tuple[np.nda
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
     return labels, (rng.normal(size=(len(labels), len(counts))) + 1.2 * np.eye(len(counts))[labels]).astype(np.float32)
-
-
-def equal(first: object, second: object, tolerance: float = 0.0) -> bool:
-    """Return whether two values of `evaluate` are the same, NaN being NaN."""
-    return bool(
-        np.allclose(np.asarray(first, float), np.asarray(second, float), rtol=0, atol=tolerance, equal_nan=True)
-    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -85,45 +76,13 @@ def test_less_is_better_of_errors_alone() -> None:
     assert lower == {"ece", "classwise_ece", "cross_entropy"}
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_saved_predictions_give_the_same_numbers(tmp_path: Path, dtype: type) -> None:
-    labels, logits = predictions()
-    np.savez(tmp_path / "predictions.npz", labels=labels, logits=logits)
-    measured = evaluate(labels, logits, GROUPS, NAMES)
-    with np.load(tmp_path / "predictions.npz") as saved:
-        again = evaluate(saved["labels"], saved["logits"].astype(dtype), GROUPS, NAMES)
-    assert all(equal(measured[name], again[name], 1e-9) for name in measured.keys() - {"undefined"})
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("counts", [COUNTS, (20, 9, 6, 0, 5)])
-def test_permuting_classes_permutes_everything(seed: int, counts: tuple[int, ...]) -> None:
-    labels, logits = predictions(seed, counts)
-    ids = np.random.default_rng(seed).permutation(5)  # the new id of each class
-    old = np.argsort(ids)
-    groups = {name: tuple(ids[list(classes)]) for name, classes in GROUPS.items()}
-    measured = evaluate(labels, logits, GROUPS, NAMES)
-    permuted = evaluate(ids[labels], logits[:, old], groups, [NAMES[label] for label in old])
-    assert all(equal(measured[name], permuted[name], 1e-12) for name in METRICS)
-    for name in ("per_class_accuracy", "per_class_interval", "per_class_count"):
-        assert equal(np.array(measured[name])[old], permuted[name])
-    np.testing.assert_array_equal(np.array(measured["confusion"])[np.ix_(old, old)], permuted["confusion"])
-    assert measured["undefined"] == permuted["undefined"]
-
-
 def test_an_absent_class_leaves_undefined_what_needs_it() -> None:
     labels, logits = predictions(counts=(40, 20, 10, 0, 5))
     measured = evaluate(labels, logits, GROUPS, NAMES)
     recall = np.array(measured["per_class_accuracy"])
     assert np.isnan(recall).tolist() == [False, False, False, True, False]
-    undefined = {
-        "tail",
-        "macro_auroc",
-        "macro_auprc",
-        "mean_of_group_means",
-        "per_class_accuracy",
-        "per_class_interval",
-    }
+    undefined = {"tail", "macro_auroc", "macro_auprc", "mean_of_group_means"}
+    undefined |= {"per_class_accuracy", "per_class_interval"}
     assert measured["undefined"] == dict.fromkeys(undefined, "no image of class AK")
     assert {name for name in METRICS if np.isnan(measured[name])} == undefined & METRICS.keys()
     assert np.isnan(measured["per_class_interval"][3]).all() and measured["per_class_count"][3] == 0
@@ -137,12 +96,7 @@ def test_an_empty_group_is_left_out() -> None:
     measured = evaluate(labels, logits, frequency_groups([20, 10]), ("NV", "MEL"))
     assert np.isnan(measured["head"]) and measured["undefined"] == {"head": "no class is in this group"}
     assert measured["mean_of_group_means"] == pytest.approx(measured["mean_class_accuracy"])
-
-
-def test_no_group_at_all() -> None:
-    labels, logits = predictions(counts=(20, 10))
-    measured = evaluate(labels, logits, {}, ("NV", "MEL"))
-    assert measured["undefined"] == {
+    assert evaluate(labels, logits, {}, ("NV", "MEL"))["undefined"] == {
         **dict.fromkeys(("head", "medium", "tail"), "no class is in this group"),
         "mean_of_group_means": "no group has a class",
     }
@@ -196,12 +150,8 @@ def test_sensitivity_at_specificity_against_loops(seed: int, decimals: int, spec
     assert sensitivity_at_specificity(positive, scores, specificity) == pytest.approx(best, abs=1e-12)
 
 
-def test_sensitivity_at_specificity_by_hand() -> None:
-    positive = np.array([False] * 10 + [True] * 4)
-    scores = np.r_[np.arange(10) / 10, 0.95, 0.85, 0.85, 0.05]
-    assert sensitivity_at_specificity(positive, scores, 0.9) == 0.75  # .9 alone of ten is called falsely
-    assert sensitivity_at_specificity(positive, scores, 0.95) == 0.25
-    assert sensitivity_at_specificity(positive, np.zeros(14), 0.9) == 0.0  # all alike: none can be called
+def test_sensitivity_at_specificity_refuses_and_is_undefined_without_both_kinds() -> None:
+    positive, scores = np.arange(14) >= 10, np.arange(14) / 14
     for wrong in ((positive[:3], scores, 0.9), (positive, scores, 1.1), (positive, scores, -0.1)):
         with pytest.raises(ValueError):
             sensitivity_at_specificity(*wrong)
@@ -240,13 +190,10 @@ def test_classwise_calibration_error_against_loops(seed: int) -> None:
     assert classwise_calibration_error(labels, probabilities) == pytest.approx(np.mean(errors), rel=1e-12)
 
 
-def test_classwise_calibration_error_by_hand() -> None:
-    sure = np.eye(3)[[0, 1, 2]]
-    assert classwise_calibration_error(np.array([0, 1, 2]), sure) == 0
-    assert classwise_calibration_error(np.array([1, 1, 2]), sure) == pytest.approx((1 / 3 + 1 / 3 + 0) / 3)
+def test_calibration_errors_refuse_labels_that_do_not_fit() -> None:
     for error in (classwise_calibration_error, expected_calibration_error):
         with pytest.raises(ValueError, match="do not fit"):
-            error(np.array([0, 1]), sure)
+            error(np.array([0, 1]), np.eye(3))
 
 
 def test_class_recall() -> None:
@@ -283,22 +230,6 @@ def test_calibration_error_by_hand(confidence: tuple[float, ...], right: tuple[b
 def test_an_upper_edge_is_in_its_calibration_bin() -> None:
     confidence = np.array([0, 0.06, 1 / 15, 0.07, 0.6, 0.601, 14 / 15, 0.94, 1])
     assert calibration_bins(confidence).tolist() == [0, 0, 0, 1, 8, 9, 13, 14, 14]
-
-
-def test_calibration_error_against_loops() -> None:
-    labels, logits = predictions()
-    probabilities = softmax(logits.astype(np.float64), axis=1)
-    total = 0.0
-    for bin_ in range(15):
-        inside = [
-            (row.max(), row.argmax() == label)
-            for row, label in zip(probabilities, labels, strict=True)
-            if bin_ / 15 < row.max() <= (bin_ + 1) / 15
-        ]
-        if inside:
-            confidence, right = np.array(inside, dtype=np.float64).mean(axis=0)
-            total += len(inside) / len(labels) * abs(confidence - right)
-    assert expected_calibration_error(labels, probabilities) == pytest.approx(total, rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exploit import Exploit
 
 from ltbench.benchmarks.analysis.records import SCHEMA, Record, find_records, read_predictions, read_result
 from ltbench.errors import UserError
@@ -85,16 +86,6 @@ def test_a_wrong_form_is_one_line_that_names_file_and_place(
     with pytest.raises(UserError, match=f"^{path} (has a )?{reason}.*; delete its folder or use --fresh$") as raised:
         read_result(path)
     assert "\n" not in str(raised.value)
-
-
-class Exploit:
-    """A pickle of this creates a file."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Callable, tuple[Any, ...]]:
-        return Path.touch, (self.target,)
 
 
 def test_predictions_with_code_are_refused_and_it_does_not_run(tmp_path: Path) -> None:

@@ -31,11 +31,10 @@ def tables(results: Path, kind: str = "overview") -> list[Table]:
 
 
 @pytest.fixture
-def results(tmp_path: Path, add_record: Add) -> Path:
+def results(tmp_path: Path, add_trials: Add) -> Path:
     """Two methods of three trials: one clearly better than the baseline."""
-    for trial in range(3):
-        add_record(tmp_path, "my_best", trial, 0.95)
-        add_record(tmp_path, "ce", trial, 0.6)
+    add_trials(tmp_path, "my_best", 3, 0.95)
+    add_trials(tmp_path, "ce", 3, 0.6)
     return tmp_path
 
 
@@ -102,9 +101,8 @@ def test_other_test_images_are_refused(results: Path, array: str) -> None:
             tables(results)
 
 
-def test_ranks_differences_and_their_tests(results: Path, add_record: Add) -> None:
-    for trial in range(3):
-        add_record(results, "cb", trial, 0.62)
+def test_ranks_differences_and_their_tests(results: Path, add_trials: Add) -> None:
+    add_trials(results, "cb", 3, 0.62)
     (table,) = tables(results)
     frame = table.frame.set_index("method")
     assert frame["rank"].tolist() == [1, 2, 3] and frame.index[0] == "my_best"
@@ -128,10 +126,9 @@ def test_ranks_differences_and_their_tests(results: Path, add_record: Add) -> No
     assert marked == frame["tie_baseline"].tolist()
 
 
-def test_what_chance_explains_is_a_tie(tmp_path: Path, add_record: Add) -> None:
-    for trial in range(3):
-        add_record(tmp_path, "ce", trial, 0.7)
-        add_record(tmp_path, "rs", trial, 0.7)
+def test_what_chance_explains_is_a_tie(tmp_path: Path, add_trials: Add) -> None:
+    add_trials(tmp_path, "ce", 3, 0.7)
+    add_trials(tmp_path, "rs", 3, 0.7)
     (table,) = tables(tmp_path)
     assert table.frame["tie"].tolist() == [False, True]
     accuracy = column(table, "mean per-class accuracy")
@@ -183,10 +180,9 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("change", "told"), CHANGES)
 @pytest.mark.parametrize("kind", ["overview", "ratios"])
 def test_other_settings_never_share_a_table(
-    results: Path, add_record: Add, change: dict[str, Any], told: str, kind: str
+    results: Path, add_trials: Add, change: dict[str, Any], told: str, kind: str
 ) -> None:
-    for trial in range(3):
-        add_record(results, "rs", trial, 0.99, **change)
+    add_trials(results, "rs", 3, 0.99, **change)
     found = tables(results, kind)
     assert sorted(sorted(table.frame["method"].unique()) for table in found) == [["ce", "my_best"], ["rs"]]
     (line,) = [note for table in found for note in table.notes if note.startswith("Not mixed with an earlier table")]
@@ -195,8 +191,7 @@ def test_other_settings_never_share_a_table(
 
 @pytest.mark.parametrize("change", [{"ratio": 31.0}, {"dataset": "other"}])
 def test_other_data_and_ratios_are_other_tables(results: Path, add_record: Add, change: dict[str, Any]) -> None:
-    for trial in range(3):
-        add_record(results, "rs", trial, 0.99, **change)
+    add_record(results, "rs", 0, 0.99, **change)
     assert sorted(sorted(table.frame["method"]) for table in tables(results)) == [["ce", "my_best"], ["rs"]]
 
 
@@ -215,9 +210,8 @@ def test_ratios_are_the_columns_of_one_table(tmp_path: Path, add_record: Add) ->
     assert "n = 2 trials" in table.notes[-1]
 
 
-def test_other_sizes_are_no_columns_of_the_same_table(results: Path, add_record: Add) -> None:
-    for trial in range(3):
-        add_record(results, "ce", trial, 0.6, ratio=50.0, class_counts=(500, 100, 30, 10), split_digest="7" * 64)
+def test_other_sizes_are_no_columns_of_the_same_table(results: Path, add_trials: Add) -> None:
+    add_trials(results, "ce", 3, 0.6, ratio=50.0, class_counts=(500, 100, 30, 10), split_digest="7" * 64)
     found = tables(results, "ratios")
     assert len(found) == 2 and any("largest class 500, not 300" in note for note in found[1].notes + found[0].notes)
 
@@ -256,9 +250,8 @@ def test_classes_have_intervals(results: Path, tmp_path: Path, add_record: Add) 
     assert "Wilson" in table.notes[0]
 
 
-def test_groups_have_intervals_and_tests(results: Path, add_record: Add) -> None:
-    for trial in range(3):
-        add_record(results, "cb", trial, 0.62)
+def test_groups_have_intervals_and_tests(results: Path, add_trials: Add) -> None:
+    add_trials(results, "cb", 3, 0.62)
     (table,) = tables(results, "groups")
     frame, rows = table.frame.set_index("method"), {row.name: row for row in settings_of(find_records(results))[0].rows}
     groups = rows["ce"].result.data.groups
@@ -295,31 +288,24 @@ def test_the_ablation_is_spanned_by_three_hyper_parameters(tmp_path: Path, add_r
     assert second.title.startswith("flex anchor_scale=0.5; ") and len(second.cells) == 1
 
 
-def test_versions_of_a_method_have_ablations_of_their_own(tmp_path: Path, add_record: Add) -> None:
+def test_versions_of_a_method_have_ablations_of_their_own(tmp_path: Path, add_trials: Add) -> None:
     """Two defaults of a hyper-parameter that no row changes: nothing is dropped, and the titles differ."""
     for scale in (0.1, 0.2):
         own = {"pretrain": "ssl", "selection": "anchor", "query": "none", "anchor_scale": scale}
-        for trial in range(2):
-            add_record(tmp_path, "flex", trial, 0.5 + scale, hyperparameters=own)
+        add_trials(tmp_path, "flex", 2, 0.5 + scale, hyperparameters=own)
     first, second = tables(tmp_path, "ablation")
     assert len(first.frame) == len(second.frame) == 1
     titles = [table.title.partition(";")[0] for table in (first, second)]
     assert sorted(titles) == ["flex anchor_scale=0.1", "flex anchor_scale=0.2"]
 
 
-def test_without_a_method_of_that_kind_there_is_no_ablation(results: Path) -> None:
-    assert tables(results, "ablation") == []
-
-
-def test_two_versions_of_a_plugin_are_two_rows(tmp_path: Path, add_record: Add) -> None:
+def test_two_versions_of_a_plugin_are_two_rows(tmp_path: Path, add_trials: Add) -> None:
     for version in ("a" * 64, "b" * 64):
-        for trial in range(2):
-            add_record(tmp_path, "mine", trial, 0.7, plugin=version)
+        add_trials(tmp_path, "mine", 2, 0.7, plugin=version)
     (table,) = tables(tmp_path)
     assert len(table.frame) == 2 and (table.frame["n"] == 2).all()
     assert table.frame["method"].str.fullmatch(r"mine \[[0-9a-f]{8}\]").all()
-    for trial in range(2):
-        add_record(tmp_path, "mine", trial, 0.7, plugin="a" * 64, ratio=50.0, split_digest="7" * 64)
+    add_trials(tmp_path, "mine", 2, 0.7, plugin="a" * 64, ratio=50.0, split_digest="7" * 64)
     (table,) = tables(tmp_path, "ratios")
     assert len(table.cells) == 2  # one version has both ratios, under one name
     assert sorted([cell.text == "n/a" for cell in row].count(True) for row in table.cells) == [2, 3]  # Δ ce is one
@@ -347,15 +333,8 @@ def test_what_is_missing_is_told_below_the_ratios_too(tmp_path: Path, add_record
         assert "missing images: 3 of 9" in " ".join([table.title, *table.notes])
 
 
-def test_an_empty_class_is_not_balanced(tmp_path: Path, add_record: Add) -> None:
-    add_record(tmp_path, "ce", 0, 0.7, test_counts=(20, 20, 20, 0))
-    (table,) = tables(tmp_path)
-    assert "Balanced" not in " ".join(table.notes) and "micro top-1" in table.headers
-
-
-def test_undefined_is_not_a_number_and_has_its_reason(tmp_path: Path, add_record: Add) -> None:
-    for trial in range(2):
-        add_record(tmp_path, "ce", trial, 0.7, test_counts=(20, 20, 20, 0))
+def test_undefined_is_not_a_number_and_has_its_reason(tmp_path: Path, add_trials: Add) -> None:
+    add_trials(tmp_path, "ce", 2, 0.7, test_counts=(20, 20, 20, 0))
     for kind, header in (("overview", "tail"), ("per-class", "d (10)"), ("metrics", "macro AUROC")):
         (table,) = tables(tmp_path, kind)
         assert column(table, header) == ["n/a"]
@@ -375,8 +354,10 @@ def test_micro_top1_is_shown_where_the_test_set_is_not_balanced(results: Path, t
     (balanced,) = tables(results)
     assert "micro top-1" not in balanced.headers and "micro top-1 equals" in " ".join(balanced.notes)
     add_record(tmp_path / "other", "ce", 0, 0.7, test_counts=(40, 10, 10, 20))
-    (table,) = tables(tmp_path / "other")
-    assert "micro top-1" in table.headers
+    add_record(tmp_path / "empty", "ce", 0, 0.7, test_counts=(20, 20, 20, 0))
+    for folder in ("other", "empty"):
+        (table,) = tables(tmp_path / folder)
+        assert "micro top-1" in table.headers and "Balanced" not in " ".join(table.notes)
 
 
 def test_titles_name_data_and_protocol(results: Path) -> None:

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from written import COUNTS, EPOCHS, STORY, TOLD, split_of, write_trial
+from written import COUNTS, EPOCHS, STORY, TOLD, row_of, rows_of, split_of, write_trial
 
 from ltbench.benchmarks.analysis.metrics import wilson_interval
 from ltbench.benchmarks.analysis.records import find_records
-from ltbench.benchmarks.analysis.rows import Row
-from ltbench.benchmarks.analysis.standings import settings_of
 from ltbench.benchmarks.figures import main
 from ltbench.benchmarks.plots.accuracy import class_shares, confusion, confusion_counts, per_class_accuracy
 from ltbench.benchmarks.plots.calibration import BINS, reliability, reliability_bins
@@ -25,16 +23,6 @@ from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
-
-
-def rows_of(results: Path) -> tuple[Row, ...]:
-    (setting,) = settings_of(find_records(results))
-    return setting.rows
-
-
-def row_of(results: Path, name: str = "ce") -> Row:
-    return next(row for row in rows_of(results) if row.name == name)
-
 
 # ---- curves
 
@@ -48,19 +36,12 @@ def test_curves_are_those_of_the_file(tmp_path: Path) -> None:
     assert curves.recall.shape == (3, 4) and np.isnan(curves.recall[1, 2])
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        None,
-        "",
-        "{",
-        "[]\n",
-        '{"stage": "a"}\n',
-        '{"stage": "a", "epoch": 0, "terms": {}, "val_loss": 1, "val_recall": [1]}\n',
-        '{"stage": "a", "epoch": 0, "terms": {"loss": "x"}, "val_loss": 1, "val_recall": null}\n',
-    ],
-    ids=str,
-)
+CORRUPT = ["", "{", "[]\n", '{"stage": "a"}\n']
+CORRUPT += ['{"stage": "a", "epoch": 0, "terms": {}, "val_loss": 1, "val_recall": [1]}\n']
+CORRUPT += ['{"stage": "a", "epoch": 0, "terms": {"loss": "x"}, "val_loss": 1, "val_recall": null}\n']
+
+
+@pytest.mark.parametrize("text", [None, *CORRUPT], ids=str)
 def test_corrupt_metrics_are_named(tmp_path: Path, text: str | None) -> None:
     record = write_trial(tmp_path)
     path = record.folder / "metrics.jsonl"
@@ -78,9 +59,8 @@ def test_mean_and_range_of_trials_of_different_length() -> None:
 
 def test_training_curves_draw_mean_reported_epochs_and_stages(tmp_path: Path) -> None:
     write_trial(tmp_path, trial=0)
-    write_trial(
-        tmp_path, trial=1, epochs=EPOCHS[1:], selection={"metric": "", "score": 0.5, "stage": "train", "epoch": 0}
-    )
+    reported = {"metric": "", "score": 0.5, "stage": "train", "epoch": 0}
+    write_trial(tmp_path, trial=1, epochs=EPOCHS[1:], selection=reported)
     write_trial(tmp_path, "rs")
     row = row_of(tmp_path)
     assert stage_starts([read_curves(record) for record in row.records]) == {"pretrain": 1.0, "train": 1.5}
@@ -203,10 +183,7 @@ def test_story_groups(tmp_path: Path) -> None:
         "in the pool, lowest\ninformation": [[88, 95, 80], [391, 390], [], []],
     }
     random = write_trial(tmp_path / "random", "flex", story=STORY, hyperparameters={"query": "random"})
-    assert [name for name in story_groups(random, labels) if "random score" in name] == [
-        "queried, highest\nrandom score",
-        "in the pool, lowest\nrandom score",
-    ]
+    assert sum("est\nrandom score" in name for name in story_groups(random, labels)) == 2
 
 
 def test_pictures_of_a_real_flex_trial(
@@ -225,17 +202,15 @@ def test_pictures_of_a_real_flex_trial(
     for classes in story_groups(record, labels).values():
         assert all((labels[rows] == class_id).all() and len(rows) <= 4 for class_id, rows in enumerate(classes))
 
-    assert (
-        find_store(record, tiny_dataset.manifest, results)
-        == f"no images: {results / 'cache' / 'images'} does not hold them"
-    )
+    cache = results / "cache" / "images"
+    assert find_store(record, tiny_dataset.manifest, results) == f"no images: {cache} does not hold them"
     command = ["--results", str(results), "--out", str(out), "--figure", "story", "samples"]
     assert main(command) == 0
     captured = capsys.readouterr()
     assert len(captured.err.splitlines()) == 2 and captured.err.count("no images") == 2
     assert len(captured.out.splitlines()) == 2 == len(list(out.glob("*/*")))
 
-    store, cache = tiny_dataset.store().folder, results / "cache" / "images"
+    store = tiny_dataset.store().folder
     cache.mkdir(parents=True)
     (cache / store.name).symlink_to(store)
     assert find_store(record, tiny_dataset.manifest, results).size == 19

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import ltbench
 from ltbench import files
+from ltbench.benchmarks import run
 from ltbench.benchmarks.analysis import records
 from ltbench.benchmarks.training.trial import run_trial
 
@@ -48,11 +49,11 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], None]:
 
 @pytest.mark.parametrize("name", ["ce", "flex", "la_posthoc", "oltr"])
 def test_killed_at_any_write(
-    name: str, make_spec: Any, numbers_of: Any, kill_at: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, make_spec: Any, tiny_protocol: Any, numbers_of: Any, kill_at: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    reference = make_spec(name, out=tmp_path / "reference")
+    short = replace(tiny_protocol, epochs=3, batch_size=64)
+    reference, spec = (make_spec(name, out=tmp_path / out, protocol=short) for out in ("reference", "killed"))
     run_trial(reference)
-    spec = make_spec(name, out=tmp_path / "killed")
     kills = 0
     # Every attempt gets one or a few writes further than the one before, and dies before or after the last of them.
     for attempt in range(200):
@@ -80,21 +81,23 @@ def test_a_shared_stage_gives_the_numbers_of_one_that_is_not(make_spec: Any, num
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
-def test_the_command_killed_and_run_again(tmp_path: Path) -> None:
-    settings = {"method": "ce", "ratio": 5, "trials": 2, "jobs": 2, "epochs": 12, "image-size": 16, "n-max": 60}
+def test_the_command_killed_and_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"method": "ce", "ratio": 5, "trials": 2, "epochs": 12, "image-size": 16, "n-max": 30}
     settings |= {"val-per-class": 4, "test-per-class": 5, "batch-size": 16, "patience": 50}
-    command = [sys.executable, str(Path(ltbench.__file__).parent / "benchmarks" / "run.py")]
-    command += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    reference, killed = tmp_path / "reference", tmp_path / "killed"
-    subprocess.run([*command, "--out", reference], check=True, capture_output=True, timeout=300)
-    process = subprocess.Popen([*command, "--out", killed], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    arguments = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    reference, killed = str(tmp_path / "reference"), tmp_path / "killed"
+    assert run.main([*arguments, "--jobs", "1", "--out", reference]) == 0
+    command = [sys.executable, run.__file__, *arguments, "--jobs", "2", "--out", str(killed)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list(killed.glob("*/*/trial0/journal/checkpoint.pt")) and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    again = subprocess.run([*command, "--out", killed], check=True, capture_output=True, timeout=300, text=True)
-    assert "2 trials, 0 of them done" in again.stdout
-    for path in reference.glob("*/*/trial*/predictions.npz"):
-        other = killed / path.relative_to(reference)
-        one, two = records.read_predictions(path), records.read_predictions(other)
+    capsys.readouterr()
+    assert run.main([*arguments, "--jobs", "1", "--out", str(killed)]) == 0
+    assert "2 trials, 0 of them done" in capsys.readouterr().out
+    paths = [path.relative_to(reference) for path in Path(reference).glob("*/*/trial*/predictions.npz")]
+    assert len(paths) == 2
+    for path in paths:
+        one, two = (records.read_predictions(Path(folder) / path) for folder in (reference, killed))
         assert all((one[key] == two[key]).all() for key in one)

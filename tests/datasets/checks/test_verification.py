@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -197,9 +198,7 @@ def test_a_table_is_compared_wherever_it_lies(path: str, root: Path, tmp_path_fa
     assert f"line 5 (image3.png, images/image3.png) has the group 'g3', the dataset ({name}, line 5) 'g2'" in row
 
 
-def test_a_table_that_shares_its_name_with_the_manifest_is_compared(
-    root: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_table_that_shares_its_name_with_the_manifest_is_compared(root: Path, tmp_path_factory: Any) -> None:
     manifest = tmp_path_factory.mktemp("elsewhere") / "labels.csv"
     assert write_manifest(Album(root), root, manifest, quiet=True) == 6
     _flip(root / "labels.csv")
@@ -214,9 +213,7 @@ def test_a_table_outside_the_folder_is_refused(root: Path, tmp_path_factory: pyt
         write_manifest(source, root, root / "other.csv", quiet=True)
 
 
-def test_a_folder_may_be_named_by_a_link_or_from_here(
-    root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_may_be_named_by_a_link_or_from_here(root: Path, tmp_path_factory: Any, monkeypatch: Any) -> None:
     link = tmp_path_factory.mktemp("elsewhere") / "data"
     link.symlink_to(root)
     _table(root, "tab/mine.csv")

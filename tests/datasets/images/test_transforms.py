@@ -14,16 +14,8 @@ from torchvision.transforms.v2 import functional as reference
 from ltbench.datasets.images.augmentation import Augmentation, stored_size
 from ltbench.datasets.images.transforms import BatchTransform, resampling_matrix
 
-PLAIN = Augmentation(
-    crop_scale=(1.0, 1.0),
-    crop_ratio=(1.0, 1.0),
-    horizontal_flip=0.0,
-    vertical_flip=0.0,
-    brightness=0.0,
-    contrast=0.0,
-    saturation=0.0,
-    hue=0.0,
-)
+OFF = dict.fromkeys(("horizontal_flip", "vertical_flip", "brightness", "contrast", "saturation", "hue"), 0.0)
+PLAIN = Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), **OFF)
 RAW = replace(PLAIN, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 STRONG = replace(Augmentation(), crop_scale=(0.3, 1.0), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
 LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64).view(3, 1, 1)
@@ -180,10 +172,7 @@ def hue(image: Tensor, turn: float) -> Tensor:
 
 
 OPERATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "brightness": brightness,
-    "contrast": contrast,
-    "saturation": saturation,
-    "hue": hue,
+    operation.__name__: operation for operation in (brightness, contrast, saturation, hue)
 }
 
 

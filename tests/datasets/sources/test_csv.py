@@ -65,20 +65,10 @@ def test_all_that_a_table_may_hold(root):
 def test_columns_and_folders_may_have_other_names(root):
     (root / "tables").mkdir()
     _write(root, "image,label", "a.png,x", "d e.png,y", name="decoy.csv")
-    lines = ["File Name,Diagnosis,Case,Fold,Person", "b.PNG, x ,k,train,p", ".\\größe\\..x,y,k,,", "x"]
-    lines = [lines[0], lines[1], '"größe, 中.png",y,k,,']
+    lines = ["File Name,Diagnosis,Case,Fold,Person", "b.PNG, x ,k,train,p", '"größe, 中.png",y,k,,']
     (root / "tables" / "t.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
-    source = CsvTable(
-        root,
-        table="tables/t.csv",
-        images="../sub",
-        image="File Name",
-        label="Diagnosis",
-        group="Case",
-        part="Fold",
-        patient="Person",
-        classes="y, x",
-    )
+    columns = {"image": "File Name", "label": "Diagnosis", "group": "Case", "part": "Fold", "patient": "Person"}
+    source = CsvTable(root, table="tables/t.csv", images="../sub", classes="y, x", **columns)
     assert source.class_names == ("y", "x") and source.labels.tolist() == [1, 0]
     assert source.lesions.tolist() == ["k", "k"] and source.parts.tolist() == ["train", ""]
     assert source.patients.tolist() == ["p", ""] and source.present.all()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -50,11 +48,6 @@ def test_a_fingerprint_is_that_of_the_pixels(source: Digits) -> None:
     other = Digits()
     other._images[5, 0, 0] ^= 1
     assert (other.fingerprints(np.arange(1797)) != marks).nonzero()[0].tolist() == [5]
-
-
-def test_scikit_learn_is_imported_only_for_the_images() -> None:
-    code = "import sys; from ltbench.datasets.sources import digits; sys.exit('sklearn' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(("ratio", "tail"), [(20, 7), (100, 2)])

@@ -148,6 +148,16 @@ def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path):
             fails()
 
 
+def test_fingerprints_change_with_the_file(tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.fromarray(_halves()).save(tmp_path / name)
+    source = _Files(tmp_path, "a.png", "b.png")
+    before = source.fingerprints(np.array([1, 0]))
+    assert before.dtype == np.int64 and before.all()
+    os.utime(tmp_path / "a.png", ns=(0, 1))
+    assert (source.fingerprints(np.array([1, 0])) != before).tolist() == [False, True]
+
+
 def test_missing_images_are_counted_among_those_needed(tmp_path):
     Image.fromarray(_halves()).save(tmp_path / "a.png")
     source = _Files(tmp_path, "a.png", "b.png", "c.png")
@@ -157,6 +167,10 @@ def test_missing_images_are_counted_among_those_needed(tmp_path):
     assert source.path(1) == tmp_path / "b.png"
     with pytest.raises(UserError, match=r"b\.png is missing; get it again"):
         source.read(1, 4)
+    (tmp_path / "a.png").unlink()
+    for fails in (lambda: source.read(0, 4), lambda: source.fingerprints(np.array([0]))):
+        with pytest.raises(UserError, match=r"a\.png: No such file"):
+            fails()
 
 
 def _touch(root, *names):

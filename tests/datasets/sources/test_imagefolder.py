@@ -39,31 +39,20 @@ def test_parts_are_used_where_the_folder_is_divided(tmp_path):
     (tmp_path / "test" / "a").mkdir()
     source = ImageFolder(tmp_path)
     assert source.class_names == ("b", "a") and source.default_split == "official"
-    assert source.ids.tolist() == [
-        "test/b/1.png",
-        "train/a/2.png",
-        "train/b/1.png",
-        "train/b/deep/3.png",
-        "val/a/1.png",
-    ]
+    names = ["test/b/1.png", "train/a/2.png", "train/b/1.png", "train/b/deep/3.png", "val/a/1.png"]
+    assert source.ids.tolist() == names
     assert source.parts.tolist() == ["test", "train", "train", "train", "val"]
     assert source.labels.tolist() == [0, 1, 0, 0, 1]
 
 
 @pytest.mark.parametrize(
-    "folders",
-    [
-        ("train", "valid", "test"),
-        ("training", "validation", "testing"),
-        ("Train", "Val", "Test"),
-        ("TRAINING", "VALID"),
-    ],
+    "folders", ["train valid test", "training validation testing", "Train Val Test", "TRAINING VALID"]
 )
 def test_parts_have_several_spellings(folders, tmp_path):
-    _fill(tmp_path, *(f"{folder}/{name}/1.png" for folder in folders for name in "ab"))
+    expected = dict(zip(folders.split(), ("train", "val", "test"), strict=False))
+    _fill(tmp_path, *(f"{folder}/{name}/1.png" for folder in expected for name in "ab"))
     source = ImageFolder(tmp_path)
     assert source.class_names == ("a", "b") and source.default_split == "official"
-    expected = dict(zip(folders, ("train", "val", "test"), strict=False))
     assert source.parts.tolist() == [expected[image.split("/")[0]] for image in source.ids.tolist()]
     assert source.read(0, 4).shape == (3, 4, 4)
 

@@ -131,15 +131,6 @@ def test_a_broken_table_is_refused_with_file_and_line(added, message, root):
     assert "\n" not in str(error.value)
 
 
-def test_two_labels_swapped_in_the_ground_truth_are_noticed(root):
-    _write_added(root)
-    _write_truth(root, {**TRUTH, "I1": "AK", "I7": "NV"})
-    with pytest.raises(
-        UserError, match=rf"{ADDITIONAL}, line 6 \(image 'I7'\) contradicts the class in {GROUND_TRUTH}"
-    ):
-        IsicArchive(root)
-
-
 @pytest.mark.parametrize(
     ("classes", "message"),
     [({**CLASSES, "I1": "AK"}, rf"gives I1 the class AK, {GROUND_TRUTH} NV"), ({"I7": "SK"}, "gives I7 the class SK")],

@@ -135,17 +135,9 @@ def test_a_changed_file_is_decoded_again_and_a_copied_one_is_not(root, tmp_path_
 
 
 def test_a_long_tail_is_drawn_from_all_images(root, tmp_path) -> None:
-    dataset = load(
-        "medmnist",
-        root=root,
-        ratio=2,
-        image_size=16,
-        split="paper",
-        val_per_class=1,
-        test_per_class=2,
-        cache=tmp_path / "images",
-        options={"set": "dermamnist", "size": "28"},
-    )
+    drawn = {"ratio": 2, "split": "paper", "val_per_class": 1, "test_per_class": 2}
+    options = {"set": "dermamnist", "size": "28"}
+    dataset = load("medmnist", root=root, image_size=16, cache=tmp_path / "images", options=options, **drawn)
     assert dataset.source.variant == "dermamnist-28" and dataset.class_counts.sum() < 61 - 3 * 7
     assert dataset.class_counts.max() == 2 * dataset.class_counts.min() - 1
     assert dataset.store().pixels.shape == (61, 3, 19, 19)

@@ -330,12 +330,3 @@ def test_ratios_without_a_common_test_set_are_told(changes, message):
     with pytest.raises(UserError, match=f"--common-test: {message}"):
         require_common_test([load("synthetic", ratio=2, **first), load("synthetic", ratio=5, **second)])
     require_common_test([load("synthetic", ratio=2, **first), load("synthetic", ratio=5, **first)])
-
-
-@pytest.mark.parametrize("split", ["paper", "lesion"])
-def test_ratios_have_one_test_set_and_nested_training_sets(split):
-    source = Pairs()
-    small, large = (_split(source, split=split, ratio=ratio, n_max=100) for ratio in (20, 5))
-    for part in ("val", "test"):
-        np.testing.assert_array_equal(small.part(part)[0], large.part(part)[0])
-    assert set(small.part("train")[0]) < set(large.part("train")[0])

@@ -119,11 +119,6 @@ def test_val_and_test_do_not_depend_on_the_ratio_and_train_sets_nest(by_lesion):
     assert set(splits[1]["train"]) < set(splits[0]["train"])
 
 
-def test_split_by_image_names_the_class_that_lacks_images():
-    with pytest.raises(UserError, match="class 'b' lacks 5 images"):
-        split_by_image(np.repeat([0, 1], 50), np.array([10, 25]), 10, 20, np.random.default_rng(0), ("a", "b"))
-
-
 @pytest.mark.parametrize(
     ("sizes", "train", "val", "test"),
     [

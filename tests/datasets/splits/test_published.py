@@ -1,11 +1,11 @@
 """The authors' split files: read without a general unpickler, and checked."""
 
-import os
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+from exploit import Exploit
 from real_data import DATA
 
 from ltbench.datasets.splits.published import (
@@ -97,23 +97,13 @@ def test_a_damaged_file_of_names_is_refused(content, tmp_path):
         read_names(tmp_path / "names.npy")
 
 
-class _Hostile:
-    """Makes a folder when a general unpickler loads it."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
 def test_nothing_in_a_hostile_file_runs(tmp_path):
     trace = tmp_path / "trace"
     names = tmp_path / "names.npy"
-    np.save(names, np.array(["a", _Hostile(trace)], dtype=object), allow_pickle=True)
+    np.save(names, np.array(["a", Exploit(trace)], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match=r"names\.npy: .*allow_pickle=False"):
         read_names(names)
-    for labels in ({"a": _Hostile(trace)}, _Hostile(trace), {_Hostile(trace): 0}):
+    for labels in ({"a": Exploit(trace)}, Exploit(trace), {Exploit(trace): 0}):
         path = _save_dictionary(tmp_path / "dic.npy", labels)
         with pytest.raises(UserError, match=r"refused to load .*dic\.npy: it asks for"):
             read_label_dictionary(path)
