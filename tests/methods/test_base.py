@@ -15,7 +15,6 @@ from mean_colour import method_on_colour
 from torch import nn
 
 from ltbench.methods import HOOKS, Batch, EpochReport, Method, Plateau, Progress, Stage, StageResult, Task, create
-from ltbench.methods.stages import Pool
 
 COUNTS = np.array([40, 10, 5], dtype=np.int64)
 
@@ -138,12 +137,6 @@ def test_logits_are_single_precision_under_autocast(method: Method, batch: Batch
         features, logits = method.features(batch.images), method.predict(batch.images)
     assert features.dtype == logits.dtype == torch.float32
     torch.testing.assert_close(logits, method.classify(features))
-
-
-def test_default_sampler_shuffles_without_replacement(method: Method) -> None:
-    pool = Pool(np.repeat(np.arange(3), COUNTS), COUNTS, 55)
-    stream = method.sampler(pool, Progress(0, 1), np.random.default_rng(0))
-    assert sorted(stream.tolist()) == list(range(55)) and stream.tolist() != list(range(55))
 
 
 @pytest.mark.parametrize(

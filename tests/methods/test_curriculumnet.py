@@ -141,12 +141,6 @@ def test_loss_is_the_mean_by_image_weight() -> None:
     assert method.loss(batch, Progress(0, 1))["loss"].item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_weights_are_exact_in_float64() -> None:
-    method = make(middle_weight=0.7, sparse_weight=0.1).double().eval()
-    walk(method, FakeRun(LABELS, FEATURES))
-    assert set(method.image_weights.tolist()) == {1.0, 0.7, 0.1}
-
-
 @pytest.mark.parametrize(
     ("epochs", "curriculum"), [(1, ["all"]), (2, ["dense", "all"]), (5, ["dense", "middle", "all"])]
 )

@@ -56,13 +56,6 @@ def test_a_resnet_exits_after_its_layers() -> None:
         torch.testing.assert_close(logits[number], elf.exits[number](maps[name].mean((2, 3))))
 
 
-@pytest.mark.parametrize("backbone", ["test_vit"])
-def test_a_backbone_without_stages_is_refused(backbone: str) -> None:
-    backbone = timm.create_model(backbone, num_classes=0)
-    with pytest.raises(UserError, match="at least 4 stages, this one has 1"):
-        create("elf", Task(8, COUNTS, 160), backbone)
-
-
 def test_more_exits_than_stages_are_refused() -> None:
     with pytest.raises(UserError, match="at least 8 stages, this one has 5"):
         method(exits=8)

@@ -78,16 +78,3 @@ def test_a_class_that_the_pool_lacks_is_left_out(scheme: str) -> None:
     even = (counts > 0) / 3
     expected = {"progressive": (counts / counts.sum() + even) / 2, "effective": counts / counts.sum()}.get(scheme, even)
     np.testing.assert_allclose(np.bincount(drawn, minlength=4) / 12_000, expected, atol=0.02)
-
-
-@pytest.mark.parametrize("scheme", ["balanced", "progressive", "effective"])
-def test_classes_may_be_permuted(scheme: str) -> None:
-    place = np.array([2, 0, 3, 1])
-    method, progress = method_of(scheme=scheme, power=0.5, beta=0.9), Progress(1, 3)
-    plain, renamed = (stream_of(method, progress, labels, 500) for labels in (LABELS, place[LABELS]))
-    np.testing.assert_array_equal(plain, renamed)
-
-
-def test_the_stream_depends_on_the_generator_alone() -> None:
-    method = method_of()
-    np.testing.assert_array_equal(stream_of(method), stream_of(method))

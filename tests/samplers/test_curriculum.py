@@ -40,17 +40,6 @@ def least_spread(values: np.ndarray, k: int) -> float:
     return min(sum(((run - run.mean()) ** 2).sum() for run in np.split(ordered, cut)) for cut in cuts)
 
 
-def blobs(seed: int = 0, dimension: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Return a dense, a middle and a sparse blob, far from each other and shuffled, with the subset of each point."""
-    rng = np.random.default_rng(seed)
-    expected = np.repeat(np.arange(3), (90, 60, 30))
-    centres = np.zeros((3, dimension))
-    centres[:, 0] = (0.0, 1e3, 2e3)
-    features = centres[expected] + rng.normal(size=(180, dimension))
-    order = rng.permutation(180)
-    return features[order], expected[order]
-
-
 @pytest.mark.parametrize("quantile", QUANTILES)
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 17, 60])
 def test_density_is_the_definition(count: int, quantile: float) -> None:
@@ -115,17 +104,6 @@ def test_kmeans_refuses(values: list) -> None:
         kmeans_1d(np.array([1.0, 2.0]), 0)
 
 
-@pytest.mark.parametrize("dimension", [2, 16, 300])
-@pytest.mark.parametrize("seed", range(3))
-def test_planted_densities_are_found(seed: int, dimension: int) -> None:
-    # The quantile is the share of distances inside a blob, so that an image has its own blob as neighbours.
-    features, expected = blobs(seed, dimension)
-    within = (90**2 + 60**2 + 30**2) / 180**2
-    subsets = curriculum_subsets(features, np.zeros(180, dtype=np.int64), quantile=within + 1e-9)
-    assert subsets.dtype == np.int64
-    np.testing.assert_array_equal(subsets, expected)
-
-
 def test_every_class_is_cut_for_itself_whatever_its_id() -> None:
     rng = np.random.default_rng(7)
     features, labels = rng.normal(size=(200, 4)), rng.choice([11, 2, 70], size=200)
@@ -174,7 +152,7 @@ def test_two_distinct_densities_are_too_few_for_three_subsets() -> None:
 
 
 def test_one_subset_is_everything() -> None:
-    features, _ = blobs()
+    features = np.random.default_rng(0).normal(size=(180, 2))
     assert (curriculum_subsets(features, np.zeros(180), num_subsets=1) == 0).all()
     assert curriculum_subsets(np.empty((0, 4)), np.empty(0)).shape == (0,)
 

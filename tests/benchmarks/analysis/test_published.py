@@ -99,9 +99,3 @@ def test_natural_data_alone_meet_the_table_of_natural_data(
 
 def _ours(table: Any) -> list[tuple[int, Any]]:
     return [(int(table.frame["table"].iloc[0]), table.frame)] if "ours" in table.frame else []
-
-
-def test_without_any_result_the_paper_stands_alone() -> None:
-    tables = beside([], PRESETS)
-    assert [len(table.frame) for table in tables] == [33, 24, 10]
-    assert sum("Misprint" in note for table in tables for note in table.notes) == 3

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import ltbench
+from ltbench import methods
 from ltbench.benchmarks.cli.command import COMMANDS, main
 
 PROGRAM = """
@@ -26,7 +27,7 @@ def test_help_and_lists_import_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], input=lines, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert all(f"usage: ltbench {name} [-h]" in done.stdout for name in COMMANDS)
-    assert all(f"\n  {name} " in done.stdout for name in ("ce", "rs", "rw", "flex", "synthetic", "isic2019", "paper"))
+    assert all(f"\n  {name} " in done.stdout for name in (*methods.available(), "synthetic", "isic2019", "paper"))
 
 
 def test_what_is_no_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

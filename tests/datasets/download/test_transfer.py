@@ -212,14 +212,16 @@ def test_a_connection_that_always_breaks_ends_after_some_tries(server, root, mon
     assert server.ranges()[-3:] == [f"bytes={done}-" for done in (262144, 327680, 393216)]
 
 
-@pytest.mark.parametrize("checksum", [f"sha256:{'0' * 64}", f"md5:{'0' * 32}"])
-def test_a_wrong_checksum_leaves_nothing_behind(server, root, checksum):
-    refused(server, root, r"not the file that was expected: .* expected \w+:0+ but got \w+;", checksum=checksum)
-    assert names(root) == []
-
-
-def test_a_wrong_size_is_noticed_before_the_bytes_come(server, root):
-    refused(server, root, r"now has 400000 bytes, not 7: it is not the file that ltbench knows", size=7)
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        ({"checksum": f"sha256:{'0' * 64}"}, r"not the file that was expected: .* expected \w+:0+ but got \w+;"),
+        ({"checksum": f"md5:{'0' * 32}"}, r"not the file that was expected: .* expected \w+:0+ but got \w+;"),
+        ({"size": 7}, "now has 400000 bytes, not 7: it is not the file that ltbench knows"),
+    ],
+)
+def test_another_file_than_is_known_leaves_nothing_behind(server, root, known, message):
+    refused(server, root, message, **known)
     assert names(root) == []
 
 

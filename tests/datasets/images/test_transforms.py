@@ -49,24 +49,6 @@ def test_resampling_rows_sum_to_one(source: int, target: int) -> None:
     torch.testing.assert_close(matrices.sum(2), torch.ones(50, target))
 
 
-def test_resampling_the_whole_at_its_own_size_changes_nothing() -> None:
-    matrices = resampling_matrix(torch.zeros(1), torch.full((1,), 7.0), 7, 7)
-    assert torch.equal(matrices[0], torch.eye(7))
-
-
-def test_resampling_a_whole_number_of_pixels_cuts_them_out() -> None:
-    matrices = resampling_matrix(torch.tensor([2.0]), torch.tensor([4.0]), 9, 4)
-    assert torch.equal(matrices[0], torch.eye(9)[2:6])
-
-
-def test_flipping_reads_backwards() -> None:
-    start, length = torch.tensor([0.0, 1.3, 1.3]), torch.tensor([9.0, 5.5, 5.5])
-    straight = resampling_matrix(start, length, 9, 6)
-    flipped = resampling_matrix(start, length, 9, 6, torch.tensor([True, True, False]))
-    torch.testing.assert_close(flipped[:2], straight[:2].flip(1), rtol=0, atol=1e-6)
-    assert torch.equal(flipped[2], straight[2])
-
-
 @pytest.mark.parametrize(("source", "target"), [(55, 48), (32, 32), (19, 16), (64, 20), (12, 30)])
 def test_evaluation_is_an_antialiased_resize_and_a_normalisation(source: int, target: int) -> None:
     pixels, chosen = images(4, source), Augmentation()

@@ -7,12 +7,9 @@ import pickle
 import numpy as np
 import pytest
 from PIL import Image
-from real_data import DATA
 
-from ltbench.datasets import load, registry
+from ltbench.datasets import registry
 from ltbench.datasets.sources.csv import CsvTable
-from ltbench.datasets.sources.ham10000 import METADATA
-from ltbench.datasets.sources.isic2019 import IMAGE_FOLDER
 from ltbench.errors import UserError
 
 FILES = ["a.png", "sub/b.PNG", "sub/größe, 中.png", "d e.png"]
@@ -221,18 +218,3 @@ def test_results_of_a_changed_table_never_meet_those_of_the_old_one(change, root
         "group": [*lines[:3], "d e.png,y,2"],
     }
     assert _write(root, *changed[change]).variant != before
-
-
-@pytest.mark.skipif(not (DATA / "isic2019-ham").is_dir(), reason="the HAM10000 images are not here")
-def test_the_table_of_ham10000_is_a_table_like_any_other(tmp_path):
-    names = {"image": "path", "label": "dx", "group": "lesion_id"}
-    header, *rows = (DATA / "isic2019-ham" / METADATA).read_text().splitlines()
-    rows = [f"{row},{IMAGE_FOLDER}/{row.split(',')[1]}.jpg" for row in rows]
-    (tmp_path / "ham.csv").write_text("\n".join([f"{header},path", *rows]))
-    source = CsvTable(tmp_path, images=DATA / "isic2019-ham", **names)
-    assert source.class_names == ("nv", "mel", "bkl", "bcc", "akiec", "vasc", "df")
-    assert source.present.all() and len(np.unique(source.lesions)) == 7470
-    options = {"images": str(DATA / "isic2019-ham"), **names}
-    split = {"split": "lesion", "ratio": 20, "val_per_class": 10, "test_per_class": 20}
-    dataset = load("csv", root=tmp_path, image_size=16, cache=tmp_path / "cache", options=options, **split)
-    assert dataset.overlap.as_dict()["train/test"]["lesion_images"] == 0
