@@ -27,9 +27,7 @@ def test_several_texts_are_separated_by_commas(given: object) -> None:
 
 
 def test_an_unknown_option_gets_the_nearest_or_the_word_none() -> None:
-    with pytest.raises(
-        UserError, match=r"^unknown option of dataset toy 'sied'; did you mean 'side'\? known: names, s"
-    ):
+    with pytest.raises(UserError, match=r"^unknown option of dataset toy 'sied'; did you mean 'side'"):
         set_to(sied=1)
     with pytest.raises(UserError, match=r"^unknown option of x 'hair'; known: none$"):
         filled(dataclass(frozen=True)(type("Empty", (), {})), {"hair": 1}, label="x", what="option of x")

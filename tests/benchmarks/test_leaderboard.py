@@ -42,9 +42,8 @@ def records(results: Path) -> list[Record]:
 
 def toy(text: str, **more: Any) -> Table:
     frame = pd.DataFrame({"method": [text, "b"], "x": [1 / 3, 2.0]})
-    return Table(
-        "A, title", frame, ["method", "x"], [[Cell(text), Cell("33.33 ≈")], [Cell("b"), Cell("2 ± 1", True)]], **more
-    )
+    cells = [[Cell(text), Cell("33.33 ≈")], [Cell("b"), Cell("2 ± 1", True)]]
+    return Table("A, title", frame, ["method", "x"], cells, **more)
 
 
 def test_github_marks_the_best() -> None:

@@ -62,7 +62,6 @@ BAD = {
     "table4": "did you mean 'table",
     "table1 --method ce": "chooses --method itself",
     "table3 --set query=none": "chooses --set itself",
-    "table1 --trials 0": "--trials must be",
     "table1 --epoch 3": "unrecognized arguments",
     "": "required: table1|table2",
 }

@@ -61,7 +61,7 @@ BAD = {
     "--seed -1": "--seed must be",
     "--epochs 0": "--epochs must be at least 1",
     "--batch-size 1": "--batch-size must be at least 2",
-    "--image-size 4": "--image-size must be at least 16",
+    "--image-size 15": "--image-size must be at least 16",
     "--lr 0": "--lr must be a number above 0",
     "--lr nan": "--lr must be a number above 0",
     "--patience 0": "--patience must be at least 1",

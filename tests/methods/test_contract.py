@@ -30,20 +30,19 @@ def test_every_method_holds_to_the_contract(name: str, folder: Path) -> None:
     check_method(methods.registry.get(name), folder=folder)
 
 
+def logits_of(spec: Any) -> bytes:
+    run_trial(spec)
+    return read_predictions(spec.folder / "predictions.npz")["test_logits"].tobytes()
+
+
 @pytest.fixture(scope="module")
-def plain_logits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return {"out": tmp_path_factory.mktemp("plain")}
+def plain_logits(spec_under: Any, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return logits_of(spec_under(tmp_path_factory.mktemp("plain"), "ce"))
 
 
 @pytest.mark.parametrize("name", NEUTRAL)
-def test_a_neutral_method_is_plain_cross_entropy_to_the_bit(name: str, make_spec: Any, plain_logits: Any) -> None:
-    if "logits" not in plain_logits:
-        spec = make_spec("ce", out=plain_logits["out"])
-        run_trial(spec)
-        plain_logits["logits"] = read_predictions(spec.folder / "predictions.npz")["test_logits"].tobytes()
-    spec = make_spec(name, **(neutral_setting(name) or {}))
-    run_trial(spec)
-    assert read_predictions(spec.folder / "predictions.npz")["test_logits"].tobytes() == plain_logits["logits"]
+def test_a_neutral_method_is_plain_cross_entropy_to_the_bit(name: str, make_spec: Any, plain_logits: bytes) -> None:
+    assert logits_of(make_spec(name, **(neutral_setting(name) or {}))) == plain_logits
 
 
 default_cfgs = generate_default_cfgs({"small_swin.untrained": {"input_size": (3, 224, 224), "fixed_input_size": True}})

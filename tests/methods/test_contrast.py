@@ -78,9 +78,8 @@ def test_empty_places_are_no_negatives() -> None:
         value = step(built, backbone, seed)["loss"]
         first, second = batch(3, seed).views
         weight = (8 + 2) / (known + 2)  # the keys that are there stand for a full queue
-        expected = InfoNCELoss(0.2)(
-            built.projector(backbone(first)), keys_of(built, second), queue, negative_weight=weight
-        )
+        queries, keys = built.projector(backbone(first)), keys_of(built, second)
+        expected = InfoNCELoss(0.2)(queries, keys, queue, negative_weight=weight)
         torch.testing.assert_close(value, expected)
 
 
@@ -148,7 +147,6 @@ def test_an_earlier_key_of_the_same_image_is_no_negative() -> None:
     assert shown[:3] == batch(3, 0).indices.tolist() and shown[3:] == [-1, -1, -1]
     first, second = batch(3, 0).views
     queue, others = built.queue[:3].clone(), ~torch.eye(3, dtype=torch.bool)
-    keyed = InfoNCELoss(0.2)(
-        built.projector(backbone(first)), keys_of(built, second), queue, negative_weight=8 / 5, excluded=~others
-    )
+    queries, keys = built.projector(backbone(first)), keys_of(built, second)
+    keyed = InfoNCELoss(0.2)(queries, keys, queue, negative_weight=8 / 5, excluded=~others)
     torch.testing.assert_close(step(built, backbone, seed=0)["loss"], keyed)

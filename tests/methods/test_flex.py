@@ -161,9 +161,8 @@ def test_every_stage_starts_with_a_fresh_optimizer_at_the_protocols_rate(
 def test_scoring_leaves_buffers_modes_and_generators_alone(tiny_dataset: SplitDataset, make_spec: Any) -> None:
     spec = make_spec("flex")
     counts = np.array(spec.data.class_counts)
-    method = build_method(
-        FlexibleSampling, FlexibleSampling.Config(**spec.hyperparameters), spec.protocol, counts, seed=0
-    )
+    config = FlexibleSampling.Config(**spec.hyperparameters)
+    method = build_method(FlexibleSampling, config, spec.protocol, counts, seed=0)
     part = tiny_dataset.part("train")
     transform = BatchTransform(16, spec.protocol.augmentation, compute_dtype("fp32"))
     method.train()

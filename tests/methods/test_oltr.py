@@ -138,11 +138,9 @@ def logits_by_loops(built: MetaEmbedding, features: Tensor, centroids: Tensor) -
 @pytest.mark.parametrize("batch", [1, 5])
 def test_the_memory_head_is_its_formula(batch: int, classes: int, options: dict[str, float]) -> None:
     built, features, centroids = head(classes=classes, **options), normal(batch, 6), normal(classes, 6, seed=1)
-    logits = built(features, centroids)
-    assert logits.dtype == torch.float64
-    np.testing.assert_allclose(
-        logits.detach().numpy(), logits_by_loops(built, features, centroids), rtol=1e-9, atol=1e-9
-    )
+    logits, expected = built(features, centroids).detach().numpy(), logits_by_loops(built, features, centroids)
+    assert logits.dtype == np.float64
+    np.testing.assert_allclose(logits, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("size", [1e-6, 1.0, 100.0, 1e6])
@@ -274,9 +272,7 @@ def test_backbones_without_maps_are_refused(backbone: Any, size: int, message: s
         backbone.num_features = 4
     with pytest.raises(UserError, match=message) as caught:
         method_on(backbone, size)
-    assert "\n" not in str(caught.value) and str(caught.value).endswith(
-        "choose a convolutional --backbone such as resnet18"
-    )
+    assert "\n" not in str(caught.value) and str(caught.value).endswith("--backbone such as resnet18")
 
 
 def test_the_first_stage_trains_backbone_and_linear_head_only() -> None:

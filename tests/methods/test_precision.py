@@ -104,9 +104,8 @@ def test_normalised_head(scale: float) -> None:
 def test_no_image_is_rounded_on_its_way(name: str, options: dict[str, float]) -> None:
     """A change of 1e-7 of the images is lost in float32; here twice the change gives twice the difference."""
     torch.manual_seed(0)
-    method = (
-        create(name, Task(4, COUNTS, 32), timm.create_model("test_resnet", num_classes=0), **options).double().eval()
-    )
+    backbone = timm.create_model("test_resnet", num_classes=0)
+    method = create(name, Task(4, COUNTS, 32), backbone, **options).double().eval()
     images, direction = normal(2, 3, 32, 32, seed=5), normal(2, 3, 32, 32, seed=6)
     with torch.no_grad():
         if name == "oltr":

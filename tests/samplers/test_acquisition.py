@@ -19,9 +19,8 @@ def test_difficulty_is_proportional_to_the_error() -> None:
 
 
 def test_a_class_that_was_not_evaluated_counts_as_all_wrong() -> None:
-    np.testing.assert_array_equal(
-        class_difficulty(np.array([0.5, np.nan, 0.25])), class_difficulty(np.array([0.5, 0.0, 0.25]))
-    )
+    unknown, wrong = (class_difficulty(np.array([0.5, value, 0.25])) for value in (np.nan, 0.0))
+    np.testing.assert_array_equal(unknown, wrong)
 
 
 def test_perfect_classes_are_equally_difficult() -> None:
@@ -93,9 +92,8 @@ def test_total_ties_go_to_the_lower_class() -> None:
 
 
 def test_total_gives_on_what_a_class_cannot_hold() -> None:
-    quotas = query_quotas(
-        np.full(3, 0.5), np.array([2, 50, 50]), 0.3, base_counts=np.array([100, 50, 50]), rule="total"
-    )
+    pool, base = np.array([2, 50, 50]), np.array([100, 50, 50])
+    quotas = query_quotas(np.full(3, 0.5), pool, 0.3, base_counts=base, rule="total")
     assert quotas.tolist() == [2, 29, 29]
 
 

@@ -178,9 +178,8 @@ def test_class_weights_are_those_of_the_mean() -> None:
     alone = LABELS == 2
     nearly = np.array([1e-9, 1e-9, 1.0, 1e-9])
     one = interval(right[:, alone] / alone.sum(), LABELS[alone])
-    assert interval(right * image_weights(LABELS, nearly), LABELS, class_weights=nearly).value == pytest.approx(
-        one.value
-    )
+    same = interval(right * image_weights(LABELS, nearly), LABELS, class_weights=nearly)
+    assert same.value == pytest.approx(one.value)
     with pytest.raises(ValueError, match="needs a weight"):
         image_weights(LABELS, weights[:3])
 

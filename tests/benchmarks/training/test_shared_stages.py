@@ -126,9 +126,7 @@ def test_a_shared_stage_that_is_reported_goes_with_no_hook(
     hook: str, registered: Any, trial: Any, tmp_path: Path
 ) -> None:
     registered("plugged", method_of(as_it_is, select=True, **{hook: HOOKS[hook]}))
-    with pytest.raises(
-        UserError, match=rf"shared stage 'train' is reported as it is shared, and plugged overrides {hook}"
-    ):
+    with pytest.raises(UserError, match=rf"shared stage 'train' is reported .*, and plugged overrides {hook}"):
         trial("plugged", tmp_path)
 
 

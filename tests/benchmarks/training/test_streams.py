@@ -32,9 +32,7 @@ def test_the_same_names_give_the_same_stream_and_others_another() -> None:
 
 
 def test_streams_are_the_same_in_every_process() -> None:
-    program = (
-        "from ltbench.benchmarks.training.streams import stream_seed; print(stream_seed(7, 'stage', 3, 'sampler'))"
-    )
+    program = "from ltbench.benchmarks.training import streams; print(streams.stream_seed(7, 'stage', 3, 'sampler'))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert int(done.stdout) == stream_seed(7, "stage", 3, "sampler")
 

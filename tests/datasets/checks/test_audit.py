@@ -133,11 +133,8 @@ def test_one_image_in_two_parts(source: Planted) -> None:
 def test_contradicting_labels_are_found(source: Planted) -> None:
     source.labels[list(IMAGES).index("test_lesion")] = 1
     (lesion, copy) = _audited(source).as_dict()["conflicts"]
-    assert (lesion["what"], lesion["ids"], lesion["labels"]) == (
-        "same lesion",
-        ["train1", "test_lesion"],
-        ["common", "rare"],
-    )
+    assert lesion["what"] == "same lesion" and lesion["labels"] == ["common", "rare"]
+    assert lesion["ids"] == ["train1", "test_lesion"]
     assert (copy["what"], copy["ids"], copy["parts"]) == ("same pixels", ["train0", "test_copy"], ["train", "test"])
 
 
@@ -147,9 +144,8 @@ def test_broken_and_odd_images_are_named(source: Planted) -> None:
     assert broken["ids"] == ["unused_truncated"] and "unused_truncated.png" in broken["what"]
     odd = {finding["ids"][0]: finding["what"] for finding in found["odd"]}
     assert odd.keys() == {"unused_tiny", "unused_wide", "unused_grey"}
-    assert (
-        "aspect ratio 5" in odd["unused_wide"] and "side 0.1" in odd["unused_tiny"] and "mode L" in odd["unused_grey"]
-    )
+    assert "aspect ratio 5" in odd["unused_wide"] and "side 0.1" in odd["unused_tiny"]
+    assert "mode L" in odd["unused_grey"]
     assert found["images"] == {"labelled": 15, "present": 14, "examined": 14}
 
 

@@ -191,9 +191,8 @@ def test_missing_and_corrupt_images_are_named_with_their_line(root):
     (root / "bad.png").write_bytes(b"no image")
     (root / "folder.png").mkdir()
     digest = "0" * 64
-    source = _write(
-        root, "image,label,sha256", "gone.png,x,", "bad.png,y,", f"lost.png,y,{digest}", "folder.png,y,", "a.png,y,"
-    )
+    rows = ["gone.png,x,", "bad.png,y,", f"lost.png,y,{digest}", "folder.png,y,", "a.png,y,"]
+    source = _write(root, "image,label,sha256", *rows)
     assert source.present.tolist() == [False, True, False, False, True]
     first = "(first: gone.png (mine.csv, line 2))"
     assert source.describe_missing() == f"3 of 5 images missing under {root} {first}"

@@ -312,9 +312,7 @@ def test_a_folder_of_one_split_goes_by_the_natural_ratio_alone(tmp_path):
     for part, names in {"train": source.ids[:30], "val": source.ids[40:50], "test": source.ids[60:80]}.items():
         np.save(tmp_path / f"{part}.npy", names)
     assert len(_split(source, split_dir=tmp_path, ratio="natural").ids) == 60
-    with pytest.raises(
-        UserError, match="has one split, whose ratio is that of its images; use --ratio natural, not 10"
-    ):
+    with pytest.raises(UserError, match=r"has one split, whose ratio .*; use --ratio natural, not 10"):
         _split(source, split_dir=tmp_path, ratio=10)
 
 
