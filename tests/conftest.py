@@ -1,7 +1,5 @@
 """What several test files share: a small split of the synthetic dataset, and trials on it that take a second."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """Files: whole or not there, refused by name when they are damaged, hashed, locked, with progress."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Imports point one way: between the packages, between the rooms of the commands, and never in a circle of files."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

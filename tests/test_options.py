@@ -1,7 +1,5 @@
 """Declared options: what `methods.hyperparameters`, tested on its own, does not use of them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 
 import pytest

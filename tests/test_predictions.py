@@ -1,7 +1,5 @@
 """Predictions of every built-in method, to the bit: what a change must leave alone, or say that it changes."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import platform

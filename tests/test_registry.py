@@ -1,7 +1,5 @@
 """Registries and plug-in files; and what holds for every file of the repository."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import shutil

@@ -1,7 +1,5 @@
 """The wheel, installed outside the repository: all commands by one name."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

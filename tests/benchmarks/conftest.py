@@ -1,7 +1,5 @@
 """Records written by hand, as trials write them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The Python interface: a program without a guard runs trials side by side; its results as tables and values."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The dataset command: what leaks and what changed is found, and named by file and row."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

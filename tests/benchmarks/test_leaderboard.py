@@ -1,7 +1,5 @@
 """The command line of the leaderboard and its four formats."""
 
-from __future__ import annotations
-
 import io
 import re
 import shutil

@@ -1,7 +1,5 @@
 """What a table of the paper needs: the runs, what is done of them, the table at the end."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The command line: bad input is one line and code 2; signals; two processes at once."""
 
-from __future__ import annotations
-
 import errno
 import json
 import signal

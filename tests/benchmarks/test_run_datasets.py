@@ -1,7 +1,5 @@
 """The command line on every kind of dataset: each is trained on from files in its own format."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Sweeps: the definition that W&B gets means exactly the grid's jobs, each of which `run` accepts."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A trial without training: what a method is asked and told between stages, for tests of its stages."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from typing import Any

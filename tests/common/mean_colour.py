@@ -1,7 +1,5 @@
 """The smallest backbone with timm's interface, and methods on it, for tests that need any weights and features."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Where real images and published splits lie, for tests that skip without them."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

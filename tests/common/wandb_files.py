@@ -1,7 +1,5 @@
 """Reads what wandb wrote offline."""
 
-from __future__ import annotations
-
 import json
 import struct
 from collections.abc import Iterator

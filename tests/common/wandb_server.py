@@ -1,7 +1,5 @@
 """A server that W&B's own client takes for one of its own, as far as a run and a sweep need it."""
 
-from __future__ import annotations
-
 import contextlib
 import http.server
 import json

@@ -1,7 +1,5 @@
 """Records written by hand, as trials write them, with the split and the epochs of toy data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The notebook of the Python API runs from its first cell to its last, and is committed without outputs."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

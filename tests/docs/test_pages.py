@@ -1,7 +1,5 @@
 """What readers of the pages paste works: commands parse, plug-ins train, generated pages hold what the code says."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import re

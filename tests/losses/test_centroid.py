@@ -1,7 +1,5 @@
 """The centroid loss against loops, and its two rules of gradient."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

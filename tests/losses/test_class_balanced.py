@@ -1,7 +1,5 @@
 """Class-balanced loss: its defaults and extremes; values and gradients are in test_class_losses.py."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Losses of logits and class ids against loops: values, gradients, limits, and what they all have in common."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

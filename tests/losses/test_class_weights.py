@@ -1,7 +1,5 @@
 """Class weights: their sum, their limits, their digits where 1 - beta ** n has none."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from decimal import Decimal, localcontext
 from functools import partial

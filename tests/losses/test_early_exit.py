@@ -1,7 +1,5 @@
 """Early exits: who leaves where, in training and in evaluation, and what is paid on the way."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Focal loss: what its modulator and its weight do; values and gradients are in test_class_losses.py."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

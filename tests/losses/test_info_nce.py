@@ -1,7 +1,5 @@
 """InfoNCE against its formula written as loops."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

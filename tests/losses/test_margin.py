@@ -1,7 +1,5 @@
 """LDAM: batches without weight, and refusals; values and gradients are in test_class_losses.py."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

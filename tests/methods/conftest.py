@@ -1,7 +1,5 @@
 """A batch for the tests of methods."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

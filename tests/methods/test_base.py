@@ -1,7 +1,5 @@
 """The contract: stop rules, stages, and the default method, which is cross-entropy."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import FrozenInstanceError
 from typing import Any

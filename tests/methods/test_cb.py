@@ -1,7 +1,5 @@
 """CB: the three forms of the loss, and the head bias of those with sigmoids."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 

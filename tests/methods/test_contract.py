@@ -1,7 +1,5 @@
 """Every registered method against the contract, and at its neutral setting against plain cross-entropy."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Momentum contrast: the queue, the moving average, what learns and what is kept."""
 
-from __future__ import annotations
-
 import io
 from typing import Any
 

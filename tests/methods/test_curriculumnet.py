@@ -1,7 +1,5 @@
 """CurriculumNet: its stages, budgets, subsets and weighted loss."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any

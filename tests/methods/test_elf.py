@@ -1,7 +1,5 @@
 """ELF: exits of any timm backbone with stages, early exit in evaluation, exits of each class in the record."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

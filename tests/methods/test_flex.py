@@ -1,7 +1,5 @@
 """Flexible Sampling: what must hold in every trial, and its rules on made-up histories."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any

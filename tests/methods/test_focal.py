@@ -1,7 +1,5 @@
 """Focal: the loss reaches training with the configured modulator."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Hyper-parameters: typed, checked, and none of the protocol's."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 

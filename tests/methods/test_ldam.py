@@ -1,7 +1,5 @@
 """LDAM: the normalised head, margins in training alone, deferred weights and early stopping."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 

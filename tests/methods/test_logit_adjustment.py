@@ -1,7 +1,5 @@
 """Balanced softmax and logit adjustment: adjusted in training, plain in prediction."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

@@ -1,7 +1,5 @@
 """MixUp: images and labels by the same share and the same partner."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

@@ -1,7 +1,5 @@
 """OLTR's modules against loops, and what its two stages start from and train."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Heads in float64: values and gradients against formulas by hand, and nothing on the way that rounds to float32."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

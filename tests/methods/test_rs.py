@@ -1,7 +1,5 @@
 """RS: how often each scheme shows each class, by class id, whatever the order of the counts."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

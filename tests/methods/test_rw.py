@@ -1,7 +1,5 @@
 """RW: which class weights reach the loss, at unequal counts."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Methods that begin with plain training: one model for all of them, and what each may change after it."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any

@@ -3,8 +3,6 @@
 Neutral: none, most weights stand still
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ltbench.errors import UserError

@@ -4,8 +4,6 @@ w' = w + radius g / |g|; the optimizer steps from w with the gradient at w'. Two
 Neutral: radius=0
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@
 Neutral: none, its logits are scaled
 """
 
-from __future__ import annotations
-
 from collections.abc import Generator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Plug-ins, one file each, against the contract: what methods to come need is there."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A dataset without a folder, as one plug-in file: loaded by name with its options, and trained on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -4,8 +4,6 @@ Predictions are the mean of the experts' logits; the loss is the sum of their cr
 Neutral: none, it has three networks
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

@@ -4,8 +4,6 @@ loss = (1 - t) CE(first stream) + t CE(second stream), t the fraction of trainin
 Neutral: none, it sees twice the images
 """
 
-from __future__ import annotations
-
 from collections.abc import Generator, Mapping
 
 import numpy as np

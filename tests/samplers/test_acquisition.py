@@ -1,7 +1,5 @@
 """Difficulty, quotas and mutual information, against hand-made values and brute force."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Index streams: their lengths, their class shares, their determinism."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

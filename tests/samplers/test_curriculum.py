@@ -1,7 +1,5 @@
 """Densities, exact one-dimensional k-means and curriculum subsets, against brute force and planted structure."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

@@ -1,7 +1,5 @@
 """Prototypes, anchor counts and anchor points, against brute force and the paper's numbers."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

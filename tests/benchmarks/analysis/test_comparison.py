@@ -1,7 +1,5 @@
 """Error bars and paired tests: exact where they can be, against SciPy where it has them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats

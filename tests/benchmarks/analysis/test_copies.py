@@ -1,7 +1,5 @@
 """A record counts once, by what it is and not by where it lies."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

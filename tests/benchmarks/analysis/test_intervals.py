@@ -4,8 +4,6 @@
 trials of real runs, with bounds of 93 to 97 % and 3 to 7 % that a sampling error of .8 % at 800 replicates may use up.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

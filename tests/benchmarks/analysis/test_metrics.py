@@ -1,7 +1,5 @@
 """Metrics against scikit-learn, and by hand where it has none."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats

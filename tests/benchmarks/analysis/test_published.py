@@ -1,7 +1,5 @@
 """The paper's numbers: what is printed, what contradicts itself, and ours beside them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

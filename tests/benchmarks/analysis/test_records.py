@@ -1,7 +1,5 @@
 """Records of finished trials: typed, and refused in one line when they are damaged or of another form."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tables from records written by hand: numbers, what shares a table, what is told about what does not."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import replace

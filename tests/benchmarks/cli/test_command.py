@@ -1,7 +1,5 @@
 """One command line for all commands: what it answers at once."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

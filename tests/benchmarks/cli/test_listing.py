@@ -1,7 +1,5 @@
 """What `--list` says of methods comes from their files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Worker processes: to whom Ctrl-C is left."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

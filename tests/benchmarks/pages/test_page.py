@@ -1,7 +1,5 @@
 """The HTML report: what it holds, that it needs nothing else, its bytes, its command line, and in Chromium."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html

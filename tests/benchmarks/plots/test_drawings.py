@@ -1,7 +1,5 @@
 """What pictures show: the numbers behind curves, accuracies, calibration, data and stories."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

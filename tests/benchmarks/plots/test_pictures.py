@@ -1,7 +1,5 @@
 """Pictures: the numbers in them, their files, and the command line; from records written by hand and a real trial."""
 
-from __future__ import annotations
-
 import io
 import os
 import re

@@ -1,7 +1,5 @@
 """The protocol: presets, ranges, and a digest of every field."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """A request: what it accepts, its file, and the trials that it means."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A trial that is killed anywhere and started again ends with the numbers of an uninterrupted one, to the bit."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

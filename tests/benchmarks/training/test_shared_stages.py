@@ -1,7 +1,5 @@
 """Shared stages: whatever a method overrides, no other method gets its numbers, and it gets nobody else's."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace

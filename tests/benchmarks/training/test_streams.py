@@ -1,7 +1,5 @@
 """Random streams: a name, a stream."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """Whole trials of every registered method on a tiny split."""
 
-from __future__ import annotations
-
 import gc
 import json
 from collections.abc import Generator, Mapping

@@ -1,7 +1,5 @@
 """What an audit finds in a source of a few images, with every flaw planted by hand."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Near-duplicates are found after harmless changes, and nothing else is."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """A manifest tells every change of a folder by file and row, in one line."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Images of the ISIC Archive come through the archive's own program, here a stand-in."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -4,8 +4,6 @@
 this file: `importable` puts the repository on the path that they inherit.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import time
 from collections import Counter

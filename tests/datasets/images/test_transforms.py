@@ -1,7 +1,5 @@
 """Batch transforms against torchvision, and against the four colour operations written one by one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

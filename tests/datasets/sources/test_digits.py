@@ -1,7 +1,5 @@
 """The digits of scikit-learn: real, offline, the same at every call."""
 
-from __future__ import annotations
-
 import pickle
 
 import numpy as np

@@ -1,7 +1,5 @@
 """MedMNIST: small files in the package's format, read as they are, and what may be wrong with one."""
 
-from __future__ import annotations
-
 import csv
 import pickle
 import zipfile

@@ -1,7 +1,5 @@
 """The synthetic dataset: same pixels everywhere, same supply for all classes, difficulty apart from frequency."""
 
-from __future__ import annotations
-
 import pickle
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Networks of a trial: what cannot be used is refused before anything is decoded, and passes are counted."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The protocol's optimizers and learning-rate schedules."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
