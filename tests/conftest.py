@@ -1,5 +1,6 @@
 """What several test files share: a small split of the synthetic dataset, and trials on it that take a second."""
 
+import gc
 import json
 import os
 import sys
@@ -19,6 +20,11 @@ from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.datasets.loading import SplitDataset, load
 
 SpecMaker = Callable[..., TrialSpec]
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of garbage collections: statsmodels asks for one at every adjustment of p-values."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

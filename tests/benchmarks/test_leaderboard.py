@@ -12,10 +12,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ltbench.benchmarks.analysis.records import Record, find_records
+from ltbench.benchmarks.analysis.published import beside
+from ltbench.benchmarks.analysis.records import find_records
 from ltbench.benchmarks.analysis.rendering import FORMATS, KINDS, Cell, Table, render
 from ltbench.benchmarks.analysis.standings import settings_of
-from ltbench.benchmarks.analysis.tables import render_all
+from ltbench.benchmarks.analysis.tables import tables_of
 from ltbench.benchmarks.leaderboard import main
 from ltbench.benchmarks.training.protocol import PRESETS
 
@@ -34,8 +35,11 @@ def results(tmp_path_factory: pytest.TempPathFactory, add_record: Callable[..., 
     return folder
 
 
-def records(results: Path) -> list[Record]:
-    return list(find_records(results))
+@pytest.fixture(scope="module")
+def tables(results: Path) -> dict[str, list[Table]]:
+    """Return the tables of each kind."""
+    settings = settings_of(find_records(results))
+    return {kind: tables_of(kind, settings) for kind in KINDS}
 
 
 def toy(text: str, **more: Any) -> Table:
@@ -121,10 +125,12 @@ def test_csv_holds_unrounded_numbers_of_all_tables() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("style", FORMATS)
-def test_command_line_prints_every_table_in_every_format(results: Path, capsys: Any, kind: str, style: str) -> None:
+def test_command_line_prints_every_table_in_every_format(
+    results: Path, tables: dict[str, list[Table]], capsys: Any, kind: str, style: str
+) -> None:
     assert main(["--results", str(results), "--table", kind, "--format", style]) == 0
     captured = capsys.readouterr()
-    assert captured.out.strip() == render_all(records(results), style, [kind]).strip() and captured.err == ""
+    assert captured.out.strip() == render(tables[kind], style).strip() and captured.err == ""
     assert "flex" in captured.out
     if style == "csv":
         frame = pd.read_csv(io.StringIO(captured.out))
@@ -132,12 +138,9 @@ def test_command_line_prints_every_table_in_every_format(results: Path, capsys: 
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
-def test_latex_compiles(results: Path, tmp_path: Path) -> None:
-    bodies = [render_all(records(results), "latex", [kind]) for kind in KINDS]
-    settings = settings_of(records(results))
-    from ltbench.benchmarks.analysis.published import beside
-
-    bodies.append(render(beside(settings, PRESETS), "latex"))
+def test_latex_compiles(results: Path, tables: dict[str, list[Table]], tmp_path: Path) -> None:
+    bodies = [render(tables[kind], "latex") for kind in KINDS]
+    bodies.append(render(beside(settings_of(find_records(results)), PRESETS), "latex"))
     bodies += [render([toy(name, notes=[name])], "latex") for name in ('<a>|"b"', "*a\nb*", "[a] \\~^%&#$_{}")]
     source = "\n\n".join(bodies)
     document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\tiny\n%s\n\\end{document}\n"
@@ -148,9 +151,8 @@ def test_latex_compiles(results: Path, tmp_path: Path) -> None:
     assert (tmp_path / "tables.pdf").stat().st_size > 1000
 
 
-def test_tables_are_in_order_of_ratio(results: Path) -> None:
-    titles = re.findall(r"^### .*?(ratio \d+)", render_all(records(results), "github"), re.MULTILINE)
-    assert titles == ["ratio 30", "ratio 100"]
+def test_tables_are_in_order_of_ratio(tables: dict[str, list[Table]]) -> None:
+    assert re.findall(r"ratio \d+", " ".join(table.title for table in tables["overview"])) == ["ratio 30", "ratio 100"]
 
 
 def test_published_numbers_beside_ours(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

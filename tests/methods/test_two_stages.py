@@ -32,13 +32,14 @@ def rows_of(spec: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (spec.folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_plain_training_is_done_once_and_charged_to_all(make_spec: Any) -> None:
-    plain = make_spec("ce")
+def test_plain_training_is_done_once_and_charged_to_all(make_spec: Any, tiny_protocol: Any) -> None:
+    short = replace(tiny_protocol, epochs=2)
+    plain = make_spec("ce", protocol=short)
     run_trial(plain)
     first = [{**row, "stage": "train"} for row in rows_of(plain)]
     cost = result_of(plain)["cost"]["stages"][0]
     for name in BEGIN_PLAIN:
-        spec = make_spec(name)
+        spec = make_spec(name, protocol=short)
         run_trial(spec)
         assert [row for row in rows_of(spec) if row["stage"] == "train"] == first
         stage = result_of(spec)["cost"]["stages"][0]
