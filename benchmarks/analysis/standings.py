@@ -152,6 +152,11 @@ def compare(rows: Sequence[Row], reference: Row | None, metric: str = ACCURACY) 
     ]
 
 
+def comparisons(panel: Panel) -> tuple[list[Comparison], list[Comparison]]:
+    """Return the rows' comparisons with the best of them and with the baseline."""
+    return compare(panel.rows, panel.rows[0]), compare(panel.rows, panel.setting.baseline)
+
+
 def common_trials(row: Row, reference: Row) -> list[int]:
     """Return the numbers of the trials that both have."""
     return sorted(set(row.trials) & set(reference.trials))

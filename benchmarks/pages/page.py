@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltbench.benchmarks.pages.blocks import Line, TableBlock, listing, table_block
 from ltbench.benchmarks.pages.parts import HEADINGS, Part, overlap_line, setting_parts, short_name
+from ltbench.files import json_digest
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.analysis.records import Record
@@ -106,8 +106,7 @@ def _rendered(**values: Any) -> bytes:
 
 def _digest(records: Sequence[Record]) -> str:
     """Return which state of the folder the page shows, as a date would not."""
-    results = json.dumps([record.result.to_json() for record in records], sort_keys=True)
-    return hashlib.sha256(results.encode()).hexdigest()[:12]
+    return json_digest([record.result.to_json() for record in records])[:12]
 
 
 def _listed(settings: Sequence[Setting], keys: Sequence[str]) -> TableBlock:
