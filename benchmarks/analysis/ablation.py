@@ -10,7 +10,7 @@ import pandas as pd
 
 from ltbench.benchmarks.analysis.cells import accuracy_cell, accuracy_numbers, lines_of
 from ltbench.benchmarks.analysis.metrics import METRICS
-from ltbench.benchmarks.analysis.notes import TESTED, caveats, title_of
+from ltbench.benchmarks.analysis.notes import caveats, tested, title_of
 from ltbench.benchmarks.analysis.records import Result
 from ltbench.benchmarks.analysis.rendering import Cell, Table
 from ltbench.benchmarks.analysis.rows import ACCURACY, Row
@@ -59,13 +59,14 @@ def _variant(rows: Sequence[Row], variants: Collection[Sequence[Row]], spanned: 
 
 
 def _ablation(panel: Panel) -> Table:
+    compared = comparisons(panel)
     frame = pd.DataFrame(
         {
             **{name: row.result.hyperparameters[name] for name in (*ABLATION, ABLATION_COLUMN)},
             **{"method": row.name, "n": len(row.trials)},
             **accuracy_numbers(row, best, baseline),
         }
-        for row, best, baseline in zip(panel.rows, *comparisons(panel), strict=True)
+        for row, best, baseline in zip(panel.rows, *compared, strict=True)
     )
     columns = sorted(frame[ABLATION_COLUMN].unique(), key=lambda name: (name != "none", name != "random", name))
     places = {tuple(own[name] for name in (*ABLATION, ABLATION_COLUMN)): own for own in lines_of(frame)}
@@ -74,6 +75,6 @@ def _ablation(panel: Panel) -> Table:
         found = [places.get((*place, column)) for column in columns]
         cells.append([*map(Cell, place), *(Cell("n/a") if own is None else accuracy_cell(own) for own in found)])
     headers = [*ABLATION.values(), *(f"{ABLATION_COLUMN}: {column.replace('_', ' ')}" for column in columns)]
-    about = f"{METRICS[ACCURACY].capitalize()}, n = {len(panel.trials)} trials. {TESTED}"
+    about = f"{METRICS[ACCURACY].capitalize()}, n = {len(panel.trials)} trials. {tested(panel.rows, *compared)}"
     notes = [about, *caveats(panel.rows, ())]
     return Table(title_of(panel.setting.result), frame, headers, cells, notes)

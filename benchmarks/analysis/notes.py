@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
+from ltbench.benchmarks.analysis.comparisons import (
+    LEVEL,
+    POWER,
+    Comparison,
+    best_of_chance,
+    detectable,
+    dunnett,
+    tukey,
+)
 from ltbench.benchmarks.analysis.metrics import metric_labels
 from ltbench.benchmarks.analysis.records import Result
 from ltbench.benchmarks.analysis.rows import Row
-from ltbench.benchmarks.analysis.standings import BASELINE, SIGNIFICANT, Panel, common_trials
+from ltbench.benchmarks.analysis.standings import BASELINE, Panel, common_trials
 
 SPREAD = "mean ± sd over n trials (ddof = 1)"
 INTERVALS = "intervals: 95 % over trials and test images, each by itself"
-TESTED = (
-    f"Percent, {SPREAD}; {INTERVALS}. Bold: best; ≈: the difference to the best (behind Δ: to {BASELINE}) can be "
-    f"chance, paired test, p ≥ {SIGNIFICANT} after Holm's adjustment for all rows of the ratio; so an interval of Δ "
-    "may leave out 0 where ≈ stands."
-)
 
 
 def title_of(result: Result, *, ratio: bool = True) -> str:
@@ -28,6 +35,39 @@ def title_of(result: Result, *, ratio: bool = True) -> str:
     network = f"{protocol['backbone']} {protocol['image_size']} px, at most {protocol['epochs']} epochs"
     notes = "".join(f"; {note}" for note in result.data.notes) if ratio else ""
     return f"{data}; protocol {result.protocol_digest[:8]}: {network}{notes}"
+
+
+def tested(rows: Sequence[Row], best: Sequence[Comparison], baseline: Sequence[Comparison]) -> str:
+    """Return what numbers and signs of accuracies mean, and what the comparisons could have found.
+
+    Parameters
+    ----------
+    best, baseline : the rows' comparisons with the best of them, and with the baseline
+    """
+    lines = [
+        f"Percent, {SPREAD}; {INTERVALS}. Bold: best. ?: it is open whether it is worse than the best (behind Δ: "
+        f"whether it differs from {BASELINE}), p ≥ {LEVEL}, adjusted for all rows and for the best being chosen by "
+        "looking; so an interval of Δ may leave out 0 where ? stands."
+    ]
+    found = [
+        f"{100 * size:.1f} points to {name}"
+        for name, size in (("the best", detectable(best, tukey)), (BASELINE, detectable(baseline, dunnett)))
+        if not math.isnan(size)
+    ]
+    if found:
+        lines.append(f"A true difference of {' and of '.join(found)} would be seen in {100 * POWER:.0f} % of cases.")
+    errors = [each.standard_error for each in best if each.standard_error > 0]
+    if errors:
+        excess = best_of_chance(len(rows)) * float(np.median(errors)) / math.sqrt(2)
+        lines.append(
+            f"Were all {len(rows)} rows equally good, the best would still show {100 * excess:.1f} points more."
+        )
+    elif len(rows) > 1 and len(rows[0].trials) == 2:
+        lines.append("Two trials of so few rows are not tested.")
+    if rows[0].lesions is not None:
+        lesions = len(np.unique(rows[0].lesions))
+        lines.append(f"Images of one lesion are not independent: {len(rows[0].labels)} test images, {lesions} lesions.")
+    return " ".join(lines)
 
 
 def baseline_notes(panel: Panel) -> list[str]:
@@ -50,7 +90,7 @@ def caveats(rows: Sequence[Row], shown: Iterable[str]) -> list[str]:
     lines = []
     if len(rows[0].trials) == 1:
         lines.append(
-            "One trial: intervals and ≈ are over test images alone and compare these networks, not the methods."
+            "One trial: intervals and ? are over test images alone and compare these networks, not the methods."
         )
     reasons = {name: reason for row in rows for own in row.measured for name, reason in own["undefined"].items()}
     labels = metric_labels(rows[0].result.data.special_classes)

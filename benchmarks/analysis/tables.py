@@ -15,6 +15,7 @@ import pandas as pd
 
 from ltbench.benchmarks.analysis.ablation import ablation
 from ltbench.benchmarks.analysis.cells import (
+    OPEN,
     accuracy_cell,
     accuracy_numbers,
     amount,
@@ -25,10 +26,11 @@ from ltbench.benchmarks.analysis.cells import (
     percent,
     percent_interval,
     range_text,
+    signed,
     statistics,
 )
 from ltbench.benchmarks.analysis.metrics import METRICS, higher_is_better, metric_labels, wilson_interval
-from ltbench.benchmarks.analysis.notes import INTERVALS, SPREAD, TESTED, baseline_notes, caveats, title_of
+from ltbench.benchmarks.analysis.notes import INTERVALS, SPREAD, baseline_notes, caveats, tested, title_of
 from ltbench.benchmarks.analysis.records import Record
 from ltbench.benchmarks.analysis.rendering import Cell, Table, render
 from ltbench.benchmarks.analysis.rows import ACCURACY, GROUP_MEAN, Row
@@ -60,20 +62,21 @@ def overview(panel: Panel) -> Table:
     setting, rows = panel.setting, panel.rows
     shown_metrics = ["top1", *GROUPS, "macro_f1", "macro_auroc"]
     labels = metric_labels(setting.data.special_classes)
-    compared = zip(rows, *comparisons(panel), strict=True)
+    compared = comparisons(panel)
     frame = pd.DataFrame(
         {
             **{"rank": rank, "method": row.name, "n": len(row.trials)},
             **statistics({name: row.values(name) for name in labels}),
             **accuracy_numbers(row, best, baseline),
+            **statistics({"validation_gap": row.validation_gap()}),
             **statistics({name: row.costs(name) for name in ("images_seen", "train_seconds")}),
         }
-        for rank, (row, best, baseline) in enumerate(compared, 1)
+        for rank, (row, best, baseline) in enumerate(zip(rows, *compared, strict=True), 1)
     )
     balanced = len(set(np.bincount(rows[0].labels, minlength=len(setting.data.class_names)))) == 1
     shown_metrics = shown_metrics[balanced:]
     headers = ["rank", "method", _ACCURACY, "95 % interval", f"Δ {BASELINE}", "95 % of Δ"]
-    headers += [*(METRICS[name] for name in shown_metrics), "n", "images seen", "train s"]
+    headers += [*(METRICS[name] for name in shown_metrics), "val − test", "n", "images seen", "train s"]
     cells = [
         [
             *(
@@ -84,21 +87,23 @@ def overview(panel: Panel) -> Table:
             ),
             *(delta_cell(own), Cell(range_text(own["delta_low"], own["delta_high"]))),
             *(Cell(percent(own, name)) for name in shown_metrics),
+            Cell(signed(own["validation_gap"])),
             *(Cell(f"{own[name]:.0f}") for name in ("n", "images_seen", "train_seconds")),
         ]
         for own in lines_of(frame)
     ]
-    about = f"{TESTED} {_BALANCED}" if balanced else TESTED
+    about = tested(rows, *compared) + f" {_BALANCED}" * balanced
     notes = [about, *baseline_notes(panel), *caveats(rows, shown_metrics)]
     return Table(title_of(setting.result), frame, headers, cells, notes)
 
 
 def ratios(family: Family) -> Table:
     """Return the paper's Table 1: methods by ratios, accuracy and the difference to the baseline."""
+    compared = {ratio: comparisons(panel) for ratio, panel in family.panels.items()}
     frame = pd.DataFrame(
         {"method": row.name, "ratio": ratio, "n": len(row.trials), **accuracy_numbers(row, best, baseline)}
         for ratio, panel in family.panels.items()
-        for row, best, baseline in zip(panel.rows, *comparisons(panel), strict=True)
+        for row, best, baseline in zip(panel.rows, *compared[ratio], strict=True)
     )
     places = {(own["method"], own["ratio"]): own for own in lines_of(frame)}
     # Methods that have all ratios come first: means over other ratios say nothing of each other.
@@ -112,7 +117,9 @@ def ratios(family: Family) -> Table:
         cells.append(line)
     headers = [header for ratio in family.panels for header in (f"ratio {ratio:g}", f"Δ {BASELINE}")]
     rows = [row for panel in family.panels.values() for row in panel.rows]
-    about = f"{_ACCURACY.capitalize()}, n = {len(rows[0].trials)} trials. {TESTED}"
+    largest = max(family.panels)
+    signs = tested(family.panels[largest].rows, *compared[largest])
+    about = f"{_ACCURACY.capitalize()}, n = {len(rows[0].trials)} trials. At ratio {largest:g}: {signs}"
     of_ratios = [
         f"Ratio {ratio:g}: {line.rstrip('.')}."
         for ratio, panel in family.panels.items()
@@ -127,7 +134,7 @@ def groups(panel: Panel) -> Table:
     """Return the paper's Table 2: accuracy of head, medium and tail, and the mean of the three, with intervals."""
     setting = panel.setting
     rows = sorted(panel.rows, key=lambda row: -np.nan_to_num(row.values(GROUP_MEAN).mean(), nan=-1.0))
-    compared = (compare(rows, rows[0], GROUP_MEAN), compare(rows, setting.baseline, GROUP_MEAN))
+    compared = (compare(rows, rows[0], GROUP_MEAN, best=True), compare(rows, setting.baseline, GROUP_MEAN))
     frame = pd.DataFrame(
         {
             **{"method": row.name, "n": len(row.trials)},
@@ -142,14 +149,18 @@ def groups(panel: Panel) -> Table:
         [
             Cell(own["method"]),
             *(Cell(percent_interval(own, name), own[name] == best[name]) for name in GROUPS[:-1]),
-            Cell(percent_interval(own, GROUP_MEAN) + " ≈" * bool(own["tie"]), own[GROUP_MEAN] == best[GROUP_MEAN]),
+            Cell(
+                percent_interval(own, GROUP_MEAN) + OPEN * bool(own["open_best"]), own[GROUP_MEAN] == best[GROUP_MEAN]
+            ),
             *(delta_cell(own), Cell(range_text(own["delta_low"], own["delta_high"])), Cell(str(own["n"]))),
         ]
         for own in lines_of(frame)
     ]
     names = setting.data.class_names
     listed = [f"{name}: {', '.join(names[own] for own in members)}" for name, members in setting.data.groups.items()]
-    about = f"{TESTED} {'; '.join(listed)}. The mean of group means is the paper's All; ≈ and Δ are of it."
+    about = (
+        f"{tested(rows, *compared)} {'; '.join(listed)}. The mean of group means is the paper's All; ? and Δ are of it."
+    )
     headers = ["method", *(METRICS[name] for name in GROUPS), f"Δ {BASELINE}", "95 % of Δ", "n"]
     notes = [about, *baseline_notes(panel), *caveats(rows, GROUPS)]
     return Table(title_of(setting.result), frame, headers, cells, notes)
@@ -222,7 +233,7 @@ def metrics(panel: Panel) -> Table:
         {"method": row.name, "n": len(row.trials), **statistics({name: row.values(name) for name in labels})}
         for row in panel.rows
     )
-    about = f"Percent (cross-entropy: nats), {SPREAD}; bold: best."
+    about = f"Percent (cross-entropy: nats), {SPREAD}, so over trials alone, the test images as given; bold: best."
     headers = ["method", *labels.values(), "n"]
     cells = _metric_cells(frame, tuple(labels))
     notes = [about, *caveats(panel.rows, labels)]

@@ -150,10 +150,10 @@ def _facts(setting: Setting, overview: Table) -> list[Line]:
     network = f"{protocol['backbone']}, {protocol['image_size']} px, at most {protocol['epochs']} epochs"
     counts = data.class_counts
     compared = f"{len(counts)} classes of {max(counts)} to {min(counts)} training images; {network}."
-    best, ties = frame.iloc[0], ", ".join(frame.loc[frame["tie"].astype(bool), "method"])
+    best, left = frame.iloc[0], ", ".join(frame.loc[frame["open_best"].astype(bool), "method"])
     found = (
         f"Best of {len(frame)}, n = {best['n']}: {best['method']}, {100 * best['mean_class_accuracy']:.2f} % mean "
-        f"per-class accuracy. Not significantly different from it: {ties or 'none'}."
+        f"per-class accuracy. Not shown to be worse: {left or 'none'}."
     )
     shared = {pair: own for pair, own in data.overlap.items() if own.images or own.lesion_images}
     warnings = [*data.notes, *(overlap_line(pair, own) for pair, own in shared.items())]
