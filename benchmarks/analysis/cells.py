@@ -9,11 +9,8 @@ import numpy as np
 import pandas as pd
 
 from ltbench.benchmarks.analysis.comparisons import Comparison
-from ltbench.benchmarks.analysis.rendering import Cell
+from ltbench.benchmarks.analysis.rendering import OPEN, Cell
 from ltbench.benchmarks.analysis.rows import ACCURACY, Row
-
-OPEN = " ?"
-"""Behind a number whose comparison leaves it open which of the two is better."""
 
 
 def lines_of(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ import pandas as pd
 
 from ltbench.benchmarks.analysis.ablation import ablation
 from ltbench.benchmarks.analysis.cells import (
-    OPEN,
     accuracy_cell,
     accuracy_numbers,
     amount,
@@ -32,7 +31,7 @@ from ltbench.benchmarks.analysis.cells import (
 from ltbench.benchmarks.analysis.metrics import METRICS, higher_is_better, metric_labels, wilson_interval
 from ltbench.benchmarks.analysis.notes import INTERVALS, SPREAD, baseline_notes, caveats, tested, title_of
 from ltbench.benchmarks.analysis.records import Record
-from ltbench.benchmarks.analysis.rendering import Cell, Table, render
+from ltbench.benchmarks.analysis.rendering import OPEN, Cell, Table, render
 from ltbench.benchmarks.analysis.rows import ACCURACY, GROUP_MEAN, Row
 from ltbench.benchmarks.analysis.standings import (
     BASELINE,

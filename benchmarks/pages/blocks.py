@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from ltbench.benchmarks.analysis.cells import OPEN
-from ltbench.benchmarks.analysis.rendering import Cell, Table, text_columns
+from ltbench.benchmarks.analysis.rendering import OPEN, Cell, Table, text_columns
 from ltbench.errors import UserError
 
 if TYPE_CHECKING:
