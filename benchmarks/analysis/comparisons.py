@@ -180,10 +180,9 @@ def detectable(comparisons: Sequence[Comparison], adjusted: Adjustment) -> float
     made = [each for each in comparisons if each.standard_error > 0]
     if not made:
         return _NOTHING
-    error, freedom = (
-        float(np.median([getattr(each, name) for each in made])) for name in ("standard_error", "freedom")
-    )
-    rows = len(comparisons)
+    error = float(np.median([each.standard_error for each in made]))
+    freedom = float(np.median([each.freedom for each in made]))
+    rows = 1 + sum(not each.reference for each in comparisons)
     critical = brentq(lambda statistic: adjusted(statistic, rows, freedom) - LEVEL, 0.5, 1000.0, xtol=1e-3)
     return float(critical + stdtrit(freedom, POWER)) * error
 
