@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from ltbench.benchmarks.pages.blocks import Line, TableBlock, listing, table_block
 from ltbench.benchmarks.pages.parts import HEADINGS, Part, overlap_line, setting_parts, short_name
-from ltbench.files import json_digest
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.analysis.records import Record
@@ -106,6 +105,8 @@ def _rendered(**values: Any) -> bytes:
 
 def _digest(records: Sequence[Record]) -> str:
     """Return which state of the folder the page shows, as a date would not."""
+    from ltbench.files import json_digest
+
     return json_digest([record.result.to_json() for record in records])[:12]
 
 
