@@ -56,7 +56,7 @@ class Pace:
         return time.monotonic() - self._since >= self._seconds
 
 
-class Progress:
+class ProgressLine:
     """How much is done of a total: a bar on a terminal, plain lines elsewhere, at most one every 20 seconds.
 
     Parameters
@@ -84,7 +84,7 @@ class Progress:
         self._lines = not quiet and not terminal
         self._pace = Pace()
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressLine:
         if self._lines:
             self._line()
         return self
@@ -287,12 +287,17 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, durable: bool 
     write_bytes(path, buffer.getbuffer(), durable=durable)
 
 
+def content_digest(content: bytes | memoryview | str) -> str:
+    """Return the SHA-256 of bytes, of text in UTF-8, hex."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
 def json_digest(value: Any) -> str:
     """Return the SHA-256 of a JSON value's canonical text, hex."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return content_digest(json.dumps(value, sort_keys=True, separators=(",", ":")))
 
 
-def file_hash(path: Path, kind: str = "sha256", *, progress: Progress | None = None) -> str:
+def file_hash(path: Path, kind: str = "sha256", *, progress: ProgressLine | None = None) -> str:
     """Return the hash of a file's bytes in hexadecimal digits, read as a stream.
 
     Parameters

@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any, TypeVar
 
-from ltbench.files import Progress
+from ltbench.files import ProgressLine
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -142,7 +142,7 @@ def in_threads(
     unit : what an item is, in the plural
     quiet : show nothing
     """
-    with Progress(label, len(items), unit=unit, quiet=quiet) as progress:
+    with ProgressLine(label, len(items), unit=unit, quiet=quiet) as progress:
         for result in map(function, items) if workers <= 1 else _ordered(function, items, workers):
             progress.update()
             yield result

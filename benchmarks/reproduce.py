@@ -107,7 +107,7 @@ def _main(options: argparse.Namespace) -> int:
         raise UserError(f"reproduce chooses {' and '.join(chosen)} itself; use {invocation('run')}")
     check_format(options.format)
     from ltbench.benchmarks.cli.outcomes import report_outcomes
-    from ltbench.benchmarks.executors.execution import execute
+    from ltbench.benchmarks.executors.execution import Execution
     from ltbench.benchmarks.training.plan import plan
 
     target = TARGETS[options.target]
@@ -116,7 +116,7 @@ def _main(options: argparse.Namespace) -> int:
     print(_listed(plans, _known(plans)), flush=True)
     if options.dry_run:
         return 0
-    codes = [report_outcomes(execute(planned)) for planned in plans]
+    codes = [report_outcomes(Execution(planned).outcomes()) for planned in plans]
     _print_table(target, plans, options.format)
     return next((code for code in reversed(codes) if code), 0)
 
@@ -141,11 +141,11 @@ def _print_table(target: Target, plans: Sequence[Plan], style: str) -> None:
 
 def _known(plans: Sequence[Plan]) -> list[Record]:
     """Return the records under the settings of some plans."""
-    from ltbench.benchmarks.executors.execution import related
+    from ltbench.benchmarks.executors.execution import Execution
 
     if not plans[0].request.out.is_dir():
         return []
-    found = [record for planned in plans for record in related(planned)[0].records]
+    found = [record for planned in plans for record in Execution(planned).related()[0].records]
     return list({record.folder: record for record in found}.values())
 
 

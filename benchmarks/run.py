@@ -21,6 +21,7 @@ from ltbench.benchmarks.training.request import write_request
 from ltbench.registry import load_plugin
 
 if TYPE_CHECKING:
+    from ltbench.benchmarks.executors.execution import Execution
     from ltbench.benchmarks.training.plan import Plan
 
 
@@ -53,10 +54,9 @@ def _main(options: argparse.Namespace) -> int:
         return _list(options)
     check_format(options.format)
     request = request_from(options)
-    from ltbench.benchmarks.executors.execution import plan_ahead
     from ltbench.benchmarks.training.plan import plan
 
-    planned = plan(request) if options.dry_run else plan_ahead(request)
+    planned = plan(request, run_next=not options.dry_run)
     if options.save_config is not None:
         write_request(options.save_config, request)
     return carry_out(planned, dry_run=options.dry_run, style=options.format)
@@ -71,13 +71,14 @@ def carry_out(planned: Plan, *, dry_run: bool = False, style: str = "github") ->
     style : format of the tables
     """
     from ltbench.benchmarks.cli.outcomes import report_outcomes
-    from ltbench.benchmarks.executors.execution import execute
+    from ltbench.benchmarks.executors.execution import Execution
 
-    print(_described(planned), flush=True)
+    print("\n".join(planned.lines()), flush=True)
     if dry_run:
         return 0
-    code = report_outcomes(execute(planned))
-    _print_leaderboards(planned, style)
+    execution = Execution(planned)
+    code = report_outcomes(execution.outcomes())
+    _print_leaderboards(execution, style, several=len(planned.datasets) > 1)
     return code
 
 
@@ -90,32 +91,14 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _described(planned: Plan) -> str:
-    from ltbench.benchmarks.training.trial import is_done
-
-    lines = [f"data: {planned.datasets[0].source.title}"]
-    for dataset in planned.datasets:
-        lines.append(f"ratio {dataset.ratio:g}, split {dataset.split} ({dataset.manifest.digest[:8]})")
-        lines += [f"  {line}" for line in dataset.lines()]
-    protocol, folders = planned.protocol, planned.trial_folders()
-    network = f"{protocol.backbone}, {protocol.image_size} px, {protocol.precision}"
-    steps = f"{protocol.optimizer} {protocol.lr:g}, batch {protocol.batch_size}"
-    budget = f"at most {protocol.epochs} epochs, patience {protocol.patience}"
-    lines.append(f"protocol {protocol.preset} ({protocol.digest()[:8]}): {network}, {steps}, {budget}")
-    done = 0 if planned.request.fresh else sum(map(is_done, folders))
-    lines.append(f"{len(folders)} trials, {done} of them done; {planned.device}, {planned.jobs} side by side")
-    return "\n".join(lines)
-
-
-def _print_leaderboards(planned: Plan, style: str) -> None:
+def _print_leaderboards(execution: Execution, style: str, *, several: bool) -> None:
     """Print the tables of all records that share a setting with the plan: one of ratios where there are several."""
     from ltbench.benchmarks.analysis.tables import render_all
-    from ltbench.benchmarks.executors.execution import related
 
-    shared, others = related(planned)
+    shared, others = execution.related()
     if shared.records:
-        several = len(planned.datasets) > 1 and style != "csv"  # which has the ratio as a column
-        kinds = ["overview", "ratios"] if several else ["overview"]
+        # CSV has the ratio as a column of the overview.
+        kinds = ["overview", "ratios"] if several and style != "csv" else ["overview"]
         print("\n" + "\n\n".join(render_all(shared.records, style, [kind]) for kind in kinds))
     if others:
         print(f"\n{others} results of other protocols or splits are not mixed in; see `{invocation('leaderboard')}`")

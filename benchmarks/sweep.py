@@ -317,10 +317,9 @@ def _choices(texts: Sequence[str], methods: Sequence[str]) -> dict[str, list[Any
 
 def _run_grid(requests: Sequence[Request], shared: argparse.Namespace) -> int:
     """Run requests one after the other, as `ltbench run` does; return the first code that is not 0."""
-    from ltbench.benchmarks.executors.execution import plan_ahead
     from ltbench.benchmarks.training.plan import plan
 
-    plans = [(plan if shared.dry_run else plan_ahead)(request) for request in requests]
+    plans = [plan(request, run_next=not shared.dry_run) for request in requests]
     codes = [run.carry_out(planned, dry_run=shared.dry_run, style=shared.format) for planned in plans]
     return next((code for code in codes if code), 0)
 

@@ -123,12 +123,12 @@ def _trainer(
     from ltbench.benchmarks.training.trial import build_method
     from ltbench.datasets.images.augmentation import stored_size
     from ltbench.datasets.images.part import ImagePart
-    from ltbench.datasets.images.store import build
+    from ltbench.datasets.images.store import StoreBuilder
     from ltbench.methods import configure, registry
 
     protocol = protocol_for("paper", backbone=backbone, image_size=size, batch_size=batch, precision=precision)
     source = RandomImages(steps * batch)
-    store = build(source, np.arange(len(source.ids)), stored_size(size), folder, quiet=True)
+    store = StoreBuilder(source, stored_size(size), folder).build(np.arange(len(source.ids)), quiet=True)
     part = ImagePart(store, source.ids, source.labels, device)
     counts = np.bincount(source.labels, minlength=_CLASSES)
     flex = registry.get("flex")

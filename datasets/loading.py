@@ -14,7 +14,7 @@ import numpy as np
 from ltbench.datasets import registry
 from ltbench.datasets.base import NATURAL, Source
 from ltbench.datasets.images.augmentation import stored_size
-from ltbench.datasets.images.store import ImageStore, build
+from ltbench.datasets.images.store import ImageStore, StoreBuilder
 from ltbench.datasets.splits.draw import make_split, restrict
 from ltbench.datasets.splits.longtail import PARTS
 from ltbench.datasets.splits.manifest import Manifest, Overlap, overlap
@@ -46,6 +46,7 @@ class SplitDataset:
     ratio : imbalance ratio that was asked for; of natural data, that of the training images
     natural : whether the data are as they are, not thinned to a ratio
     n_max : training images of the largest class as asked for, or `auto`; None where nothing is thinned here
+    val_per_class, test_per_class : images of validation and test; None where the split is not drawn here
     image_size : of the network, pixels; images are stored one seventh larger
     cache : folder of image stores
     """
@@ -59,6 +60,8 @@ class SplitDataset:
     cache: Path
     natural: bool = False
     n_max: int | Literal["auto"] | None = None
+    val_per_class: int | None = None
+    test_per_class: int | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -71,12 +74,16 @@ class SplitDataset:
         """What the parts of the declared split share."""
         return overlap(self.declared, lesions_known=self.source.has_lesion_ids)
 
+    @property
+    def store_builder(self) -> StoreBuilder:
+        """What decodes its images, and knows where."""
+        return StoreBuilder(self.source, stored_size(self.image_size), self.cache)
+
     def store(self, *, workers: int = 1, quiet: bool = True) -> ImageStore:
         """Return the store of the split's images, decoding what is missing."""
         position = {image_id: row for row, image_id in enumerate(self.source.ids.tolist())}
         positions = np.array([position[image_id] for image_id in self.manifest.ids.tolist()], dtype=np.int64)
-        size = stored_size(self.image_size)
-        return build(self.source, np.sort(positions), size, self.cache, workers=workers, quiet=quiet)
+        return self.store_builder.build(np.sort(positions), workers=workers, quiet=quiet)
 
     def part(self, name: Literal["train", "val", "test"], device: torch.device | str = "cpu") -> ImagePart:
         """Return the images and labels of one part."""
@@ -178,6 +185,7 @@ def load(
     manifest = declared
     if split_dir is not None:
         manifest = restrict(renumbered(declared, there.class_names), there.ids[there.present])
+    drawn_here = split_dir is None and request["split"] != "official"
     return SplitDataset(
         source=there,
         manifest=manifest,
@@ -188,6 +196,8 @@ def load(
         cache=Path(cache),
         natural=request["ratio"] == NATURAL,
         n_max=request["n_max"],
+        val_per_class=request["val_per_class"] if drawn_here else None,
+        test_per_class=request["test_per_class"] if drawn_here else None,
         notes=_notes(source, there, declared, manifest),
     )
 

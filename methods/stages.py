@@ -71,10 +71,6 @@ class Pool:
     length: int
 
 
-SELECTION_METRICS = ("mean_class_accuracy", "macro_f1", "top1")
-"""Validation metrics that may select the reported epoch."""
-
-
 @dataclass(frozen=True)
 class EpochReport:
     """One epoch, as `metrics.jsonl` keeps it.
@@ -89,7 +85,7 @@ class EpochReport:
         the stage does not validate. Precision is 0 for a class that is never predicted
     val_loss : cross-entropy of the validation logits, nats
     val_top1 : share of validation images that are right
-    metric : of `SELECTION_METRICS`, what `score` is
+    metric : the protocol's selection metric, which `score` is
     forward_images : images that went through a backbone, in training and validation: every pass of every network
     """
 
@@ -104,7 +100,7 @@ class EpochReport:
     val_f1: tuple[float, ...] | None = None
     val_loss: float | None = None
     val_top1: float | None = None
-    metric: str = SELECTION_METRICS[0]
+    metric: str = "mean_class_accuracy"
     forward_images: int = 0
 
     @property

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ltbench.benchmarks.analysis.rendering import Cell
+from ltbench.benchmarks.analysis.comparisons import Comparison
+from ltbench.benchmarks.analysis.rendering import OPEN, Cell
 from ltbench.benchmarks.analysis.rows import ACCURACY, Row
-from ltbench.benchmarks.analysis.standings import Comparison
 
 
 def lines_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -32,7 +32,7 @@ def difference_numbers(best: Comparison, baseline: Comparison) -> dict[str, Any]
     return {
         **{"delta": baseline.delta, "delta_low": baseline.low, "delta_high": baseline.high},
         **{"p_baseline": baseline.p_value, "p_best": best.p_value, "best": best.reference},
-        **{"tie": best.chance, "tie_baseline": baseline.chance},
+        **{"open_best": best.open, "open_baseline": baseline.open},
     }
 
 
@@ -46,13 +46,13 @@ def statistics(values: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 def accuracy_cell(numbers: Mapping[str, Any]) -> Cell:
-    """Return an accuracy as it is shown: bold where it is the best, ≈ where it may equal the best by chance."""
-    return Cell(percent(numbers, ACCURACY) + " ≈" * bool(numbers["tie"]), bool(numbers["best"]))
+    """Return an accuracy as it is shown: bold where it is the best, ? where it may be the best itself."""
+    return Cell(percent(numbers, ACCURACY) + OPEN * bool(numbers["open_best"]), bool(numbers["best"]))
 
 
 def delta_cell(numbers: Mapping[str, Any]) -> Cell:
-    """Return the difference to the baseline as it is shown, ≈ where it can be chance."""
-    return Cell(signed(numbers["delta"]) + " ≈" * bool(numbers["tie_baseline"]))
+    """Return the difference to the baseline as it is shown, ? where its sign is open."""
+    return Cell(signed(numbers["delta"]) + OPEN * bool(numbers["open_baseline"]))
 
 
 def percent(numbers: Mapping[str, Any], name: str) -> str:

@@ -9,11 +9,10 @@ truth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import polygamma, stdtr, stdtrit
 
 from ltbench.benchmarks.analysis.metrics import wilson_interval
 
@@ -76,7 +75,11 @@ def image_weights(labels: np.ndarray, class_weights: np.ndarray | None = None) -
 
 
 def interval(
-    scores: np.ndarray, labels: np.ndarray, confidence: float = 0.95, class_weights: np.ndarray | None = None
+    scores: np.ndarray,
+    labels: np.ndarray,
+    confidence: float = 0.95,
+    class_weights: np.ndarray | None = None,
+    clusters: np.ndarray | None = None,
 ) -> Estimate:
     """Return the mean over trials of the scores' sum over images, with its interval over new trials and new images.
 
@@ -102,6 +105,10 @@ def interval(
     images that happen to be all right do not stand for certainty, and a class of one image has a variance. If no class
     has two images, all are taken as one class.
 
+    Images of one lesion are not independent. Where `clusters` says which belong together, the cluster is what is drawn:
+    with u[t, g] = Σ_i (y[t, i] - mean of its class) over the images i of cluster g, Σ_c n_c s² becomes
+    Σ_c G_c / (G_c - 1) Σ_g u², G_c being the clusters of class c, and n_c - 1 becomes G_c - 1.
+
     Scores within 0 and w_c / n_c, as those of `class_balanced_scores`, where w_c = 1 / K, have ends within 0 and 1. If
     they show no variance because all are at the same end, Wilson's interval of 1 / Σ_c (w_c² / n_c) images is taken; if
     because every class is either all right or all wrong, the variance is that of classes of which two more images
@@ -117,20 +124,85 @@ def interval(
     scores : float [T, n], `class_balanced_scores` of T trials, or others that are w_c / n_c for an image that is right
     labels : int64 [n]
     class_weights : float [number of classes], w_c by class id; None: equal ones
+    clusters : [n], equal for images that belong together, as those of a lesion do; None: each image by itself
 
     Raises
     ------
     ValueError : shapes that do not fit, scores that are not finite, a confidence outside 0 and 1
     """
     scores, labels = _checked(scores, labels, confidence)
-    weights = image_weights(labels, class_weights)
-    estimate = _estimate(scores, labels, weights, confidence)
-    if (scores < 0).any() or (scores > weights * (1 + _ROUNDING)).any():
+    strata = _Strata(labels, image_weights(labels, class_weights), clusters)
+    estimate = _estimate(scores, strata, confidence)
+    if (scores < 0).any() or (scores > strata.weights * (1 + _ROUNDING)).any():
         return estimate
-    if not scores.any() or np.allclose(scores, weights, rtol=_ROUNDING, atol=0):
-        return _of_equal_images(estimate, weights, confidence)
+    if not scores.any() or np.allclose(scores, strata.weights, rtol=_ROUNDING, atol=0):
+        return _of_equal_images(estimate, strata.effective_images, confidence)
     low, high = (float(np.clip(end, 0, 1)) for end in (estimate.low, estimate.high))
     return replace(estimate, low=low, high=high)
+
+
+@dataclass(frozen=True)
+class PooledVariance:
+    """What the rows of a table together say of how much trials differ, for comparisons of any two of them.
+
+    Two or three trials say little of a variance: it is small by chance in one of many comparisons, which then looks
+    significant. So each is drawn towards the mean of all rows, the more the more alike the rows are: the moderated
+    variance of Smyth, Linear models and empirical Bayes methods, Stat. Appl. Genet. Mol. Biol. 3 (2004), eq. (4).
+
+    Attributes
+    ----------
+    mean_square : of what row and trial leave of the scores' sums S[m, t]
+    prior_freedom : degrees of freedom of the common variance, infinite where the rows are as alike as by chance
+    rows, trials : M and T
+    """
+
+    mean_square: float
+    prior_freedom: float
+    rows: int
+    trials: int
+
+    @classmethod
+    def of(cls, sums: np.ndarray) -> PooledVariance:
+        """Return what the rows of a table say.
+
+        Parameters
+        ----------
+        sums : float [M, T], each row's score in each trial, M and T at least 2
+        """
+        rows, trials = sums.shape
+        left = sums - sums.mean(axis=1, keepdims=True) - sums.mean(axis=0) + sums.mean()
+        squares = (left**2).sum(axis=1)
+        mean_square = float(squares.sum()) / ((rows - 1) * (trials - 1))
+        if rows < 3 or not mean_square:
+            return cls(mean_square, float("inf"), rows, trials)
+        logs = np.log(np.maximum(squares / (trials - 1), 1e-6 * mean_square))
+        excess = float(logs.var(ddof=1) - polygamma(1, (trials - 1) / 2))
+        return cls(mean_square, 2 * _inverse_trigamma(excess) if excess > 0 else float("inf"), rows, trials)
+
+    def moderated(self, variance: float) -> tuple[float, float]:
+        """Return the variance of the mean difference of two rows over trials, and its degrees of freedom.
+
+        Parameters
+        ----------
+        variance : s² of the differences of these two over trials, divided by T
+        """
+        common, own, prior = 2 * self.mean_square / self.trials, self.trials - 1, self.prior_freedom
+        most = float((self.rows - 1) * own)
+        if np.isinf(prior):
+            return common, most
+        return (prior * common + own * variance) / (prior + own), min(prior + own, most)
+
+
+def _inverse_trigamma(value: float) -> float:
+    """Return x > 0 with trigamma(x) = value, by Newton's method on the reciprocal (Smyth 2004, appendix)."""
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = float(polygamma(1, x))
+        step = trigamma * (1 - trigamma / value) / float(polygamma(2, x))
+        x += step
+        if abs(step) < 1e-8 * x:
+            break
+    return x
 
 
 def paired_difference(
@@ -139,6 +211,8 @@ def paired_difference(
     labels: np.ndarray,
     confidence: float = 0.95,
     class_weights: np.ndarray | None = None,
+    clusters: np.ndarray | None = None,
+    pooled: PooledVariance | None = None,
 ) -> tuple[Estimate, float]:
     """Return the difference in mean per-class accuracy, first minus second, and the two-sided p-value of none.
 
@@ -148,14 +222,16 @@ def paired_difference(
     some classes and on none of the others, the variance is that of two more images each, as for `interval`. If they
     never differ, p is 1 and the interval [0, 0].
 
-    Simulated level at 5 %: 3 to 7 % of three trials or more, 4 to 9 % of two. One trial compares two trained networks,
-    not two methods: it distinguishes them although the next two may be the other way round.
+    Simulated level at 5 %: 3 to 7 % of three trials or more, 4 to 9 % of two, in one comparison that stands alone.
+    Far smaller levels, which one of many comparisons is tested at, hold with `pooled` only. One trial compares two
+    trained networks, not two methods: it distinguishes them although the next two may be the other way round.
 
     Parameters
     ----------
     first, second : float [T, n], `class_balanced_scores` of the same trials on the same images
     labels : int64 [n]
-    class_weights : as for `interval`
+    class_weights, clusters : as for `interval`
+    pooled : of the rows of which these are two; V_T and T - 1 are then the moderated ones
 
     Raises
     ------
@@ -165,29 +241,15 @@ def paired_difference(
     if first.shape != second.shape:
         raise ValueError(f"the methods' scores are of different shapes: {first.shape} and {second.shape}")
     difference, labels = _checked(first - second, labels, confidence)
-    estimate = _estimate(difference, labels, image_weights(labels, class_weights), confidence)
+    estimate = _estimate(
+        difference, _Strata(labels, image_weights(labels, class_weights), clusters), confidence, pooled
+    )
+    low, high = max(estimate.low, -1.0), min(estimate.high, 1.0)  # NaN stays, as the first argument
+    estimate = replace(estimate, low=low, high=high)
     if estimate.standard_error == 0:
         return estimate, float(estimate.value == 0)
     statistic = abs(estimate.value) / estimate.standard_error
     return estimate, float(2 * stdtr(estimate.degrees_of_freedom, -statistic))
-
-
-def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return Holm's adjusted p-values, in the given order.
-
-    NaN, a comparison that was not made, stays NaN and is not counted.
-
-    Parameters
-    ----------
-    p_values : 0 to 1
-    """
-    from statsmodels.stats.multitest import multipletests
-
-    adjusted = np.array(p_values, dtype=np.float64)
-    made = ~np.isnan(adjusted)
-    if made.any():
-        adjusted[made] = multipletests(adjusted[made], method="holm")[1]
-    return adjusted
 
 
 def _checked(scores: np.ndarray, labels: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
@@ -201,83 +263,126 @@ def _checked(scores: np.ndarray, labels: np.ndarray, confidence: float) -> tuple
     return scores, labels
 
 
-def _estimate(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, confidence: float) -> Estimate:
+class _Strata:
+    """The test images by class, and within a class by cluster.
+
+    Parameters
+    ----------
+    labels : int64 [n]
+    weights : float64 [n], `image_weights`
+    clusters : as for `interval`
+
+    Attributes
+    ----------
+    sizes : clusters of each class that has images, G_c, float64; all images in one class where no class has two
+    """
+
+    def __init__(self, labels: np.ndarray, weights: np.ndarray, clusters: np.ndarray | None) -> None:
+        self.weights = weights
+        _, first, strata, images = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
+        self._class_weights, self._image_weights = weights[first] * images, weights[first]
+        if clusters is None:
+            self._members, of_cluster = None, strata
+        else:
+            _, inverse = np.unique(clusters, return_inverse=True)
+            keys, self._members = np.unique(strata * (inverse.max() + 1) + inverse, return_inverse=True)
+            of_cluster = keys // (inverse.max() + 1)
+        self.sizes = np.bincount(of_cluster).astype(np.float64)
+        if self.sizes.max() == 1:
+            strata, of_cluster = np.zeros_like(strata), np.zeros_like(of_cluster)
+            self.sizes, images = self.sizes.sum(keepdims=True), images.sum(keepdims=True)
+            self._image_weights = self._image_weights[:1]
+        self._strata, self._images = strata, images
+        self._of_cluster = (of_cluster[:, None] == np.arange(len(self.sizes))).astype(np.float64)
+
+    @property
+    def effective_images(self) -> float:
+        """1 / Σ_c (w_c² / G_c): as many independent images in one class would say as much."""
+        return 1 / float((self._class_weights**2 / self._class_sizes).sum())
+
+    @property
+    def _class_sizes(self) -> np.ndarray:
+        return self.sizes if len(self.sizes) == len(self._class_weights) else np.ones(len(self._class_weights))
+
+    def two_more(self) -> tuple[float, float]:
+        """Return V and ν where no class shows a variance: as if two more images of each were other than the rest."""
+        counts = self._class_sizes
+        of_class = 2 * self._class_weights**2 / ((counts + 1) * (counts + 2))
+        freedom = np.maximum(counts - 1, 1)
+        return float(of_class.sum()), float(of_class.sum() ** 2 / (of_class**2 / freedom).sum())
+
+    def variances(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return V_Ic, V_Ec (0 for one trial) and G_c - 1, float64 each, of the classes c of two clusters or more.
+
+        Classes of one are in it: their share of the variance is in what the mean class lends (see `interval`).
+
+        Parameters
+        ----------
+        scores : float64 [T, n]
+        """
+        trials, known = len(scores), self.sizes > 1
+        totals = np.stack([np.bincount(self._strata, row, len(self._images)) for row in scores])
+        centred = scores - (totals / self._images)[:, self._strata]
+        if self._members is not None:
+            centred = np.stack([np.bincount(self._members, row, len(self._of_cluster)) for row in centred])
+        of_image = centred.mean(axis=0)
+        freedom = self.sizes[known] - 1
+        image = (of_image**2 @ self._of_cluster)[known] / freedom
+        left = ((centred - of_image) ** 2).sum(axis=0) @ self._of_cluster
+        residual = left[known] / (freedom * max(trials - 1, 1))
+        # In units of right and wrong, y n_c / w_c, a class has the variance ((G_c - 1) s_c² + mean of s² over classes)
+        # / G_c, and V is Σ_c of it w_c² / G_c. Written as Σ_c part s_c², the mean's part goes to its classes.
+        share = self._image_weights  # w_c / n_c
+        parts = freedom + (share**2).sum() / (known.sum() * share[known] ** 2)
+        return parts * image, parts * residual / trials, freedom
+
+
+def _estimate(scores: np.ndarray, strata: _Strata, confidence: float, pooled: PooledVariance | None = None) -> Estimate:
     """Return the mean and its interval, not yet cut to the range that the scores can have."""
     value, scale = float(scores.sum(axis=1).mean()), float(np.abs(scores).sum(axis=1).max())
-    variance, freedom = _variance(scores, labels, weights, (_ROUNDING * scale) ** 2)
+    variance, freedom = _variance(scores, strata, (_ROUNDING * scale) ** 2, pooled)
     value = 0.0 if abs(value) <= _ROUNDING * scale else value
     error = float(np.sqrt(variance))
     half = error * float(stdtrit(freedom, (1 + confidence) / 2)) if error else 0.0
     return Estimate(value, value - half, value + half, error, freedom)
 
 
-def _variance(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, rounding: float) -> tuple[float, float]:
+def _variance(
+    scores: np.ndarray, strata: _Strata, rounding: float, pooled: PooledVariance | None
+) -> tuple[float, float]:
     """Return V and ν of `interval`; (0, infinity) where all scores are 0, NaN twice for one image.
 
     Parameters
     ----------
     scores : float64 [T, n]
-    labels : int64 [n]
-    weights : float64 [n], `image_weights`
     rounding : a variance up to this is 0
     """
     trials = len(scores)
     if not scores.any():
         return 0.0, float("inf")
-    if scores.shape[1] == 1:
+    if strata.sizes.sum() == 1:
         return float("nan"), float("nan")
-    images, residuals, freedom = _within_classes(scores, labels, weights)
+    images, residuals, freedom = strata.variances(scores)
     by_trial = float(scores.sum(axis=1).var(ddof=1)) / trials if trials > 1 else 0.0
+    trial_freedom = float(trials - 1)
+    if pooled is not None and trials > 1:
+        by_trial, trial_freedom = pooled.moderated(by_trial)
     by_trial = by_trial if by_trial > rounding else 0.0
     by_image, luck = float(images.sum()), float(residuals.sum())
     variance = by_trial + max(by_image - luck, 0.0)
     if variance <= rounding:
         variance = luck
     if variance <= rounding:
-        return _two_more_images(labels, weights)
+        return strata.two_more()
     share = by_trial / variance
-    inverse = share / (trials - 1) if share else 0.0
+    inverse = share / trial_freedom if share else 0.0
     if by_image > rounding:
         inverse += (1 - share) * float((images**2 / freedom).sum()) / by_image**2
     return variance, 1 / inverse if inverse else float("inf")
 
 
-def _two_more_images(labels: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """Return V and ν where no class shows a variance: as if two more images of each were other than the rest."""
-    _, first, counts = np.unique(labels, return_index=True, return_counts=True)
-    of_class = 2 * (weights[first] * counts) ** 2 / ((counts + 1) * (counts + 2))
-    freedom = np.maximum(counts - 1, 1)
-    return float(of_class.sum()), float(of_class.sum() ** 2 / (of_class**2 / freedom).sum())
-
-
-def _within_classes(
-    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return V_Ic, V_Ec (0 for one trial) and n_c - 1, float64 each, of the classes c of two images or more.
-
-    Classes of one image are in it: their share of the variance is in what the mean class lends (see `interval`).
-    """
-    trials = len(scores)
-    _, first, strata, counts = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
-    if counts.max() == 1:
-        strata, counts, first = np.zeros_like(strata), counts.sum(keepdims=True), first[:1]
-    member = (strata[:, None] == np.arange(len(counts))).astype(np.float64)
-    centred = scores - (scores @ member / counts)[:, strata]
-    of_image = centred.mean(axis=0)
-    known = counts > 1
-    sizes, freedom = counts[known], counts[known] - 1.0
-    image = (of_image**2 @ member)[known] / freedom
-    residual = (((centred - of_image) ** 2).sum(axis=0) @ member)[known] / (freedom * max(trials - 1, 1))
-    # In units of right and wrong, y n_c / w_c, a class has the variance ((n_c - 1) s_c² + mean of s² over classes) /
-    # n_c, and V is Σ_c of it w_c² / n_c. Written as Σ_c part s_c², the mean's part goes to the classes it is from.
-    share = weights[first]  # w_c / n_c
-    parts = freedom + (share**2).sum() / (len(sizes) * share[known] ** 2)
-    return parts * image, parts * residual / trials, freedom
-
-
-def _of_equal_images(estimate: Estimate, weights: np.ndarray, confidence: float) -> Estimate:
+def _of_equal_images(estimate: Estimate, images: float, confidence: float) -> Estimate:
     """Return Wilson's interval for a method that is right, or wrong, on every image in every trial."""
-    images = 1 / float((weights**2).sum())
     value = round(estimate.value)
     low, high = wilson_interval(value * images, images, confidence)
     return replace(estimate, value=float(value), low=low, high=high)

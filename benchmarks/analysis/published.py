@@ -17,11 +17,11 @@ import pandas as pd
 from scipy.special import ndtri, stdtrit
 
 from ltbench.benchmarks.analysis.metrics import METRICS
+from ltbench.benchmarks.analysis.notes import title_of
 from ltbench.benchmarks.analysis.records import Result
 from ltbench.benchmarks.analysis.rendering import Cell, Table
 from ltbench.benchmarks.analysis.rows import Row
 from ltbench.benchmarks.analysis.standings import BASELINE, Family, Setting, families_of
-from ltbench.benchmarks.analysis.tables import title_of
 from ltbench.datasets.base import NATURAL
 from ltbench.files import plain
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 FORMATS = ("github", "latex", "csv", "html")
 KINDS = ("overview", "ratios", "groups", "ablation", "per-class", "cost", "metrics")
 """Kinds of table, by their names on the command line."""
+OPEN = " ?"
+"""Behind a number whose comparison leaves it open which of the two is better."""
 
 _LATEX = {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},

@@ -14,12 +14,14 @@ import numpy as np
 from ltbench.benchmarks.analysis.intervals import Estimate, image_weights, interval
 from ltbench.benchmarks.analysis.metrics import evaluate, wilson_interval
 from ltbench.benchmarks.analysis.records import Record, Result
+from ltbench.datasets.splits.manifest import Manifest
 from ltbench.errors import UserError
 
 ACCURACY, GROUP_MEAN = "mean_class_accuracy", "mean_of_group_means"
 """The metric that ranks, and the paper's "All" on ISIC-Archive-LT."""
 
 _AGREEMENT = 1e-9
+_FEW_IMAGES = 10
 _UNKNOWN = Estimate(*[float("nan")] * 5)
 
 
@@ -60,6 +62,22 @@ class Row:
     def test_ids(self) -> np.ndarray:
         """Names of the test images, [n]."""
         return self._predictions[0]
+
+    @cached_property
+    def lesions(self) -> np.ndarray | None:
+        """Lesion of each test image, str [n], from the split; None where each image is of another, or no split lies by.
+
+        Raises
+        ------
+        UserError : the split was changed
+        """
+        path = self.records[0].folder.parent / "split.csv"
+        if not path.exists():
+            return None
+        manifest = Manifest.verify(path, self.result.split_digest)
+        lesion = dict(zip(manifest.ids.tolist(), manifest.lesions.tolist(), strict=True))
+        found = np.array([lesion.get(image_id, image_id) for image_id in self.test_ids.tolist()])
+        return found if len(np.unique(found)) < len(found) else None
 
     @cached_property
     def _predictions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -109,23 +127,36 @@ class Row:
         metric : `mean_class_accuracy`, `mean_of_group_means`, or a group's name
         """
         mean = ClassMean.of(self, metric)
-        return _UNKNOWN if mean is None else interval(mean.scores(self), mean.labels, class_weights=mean.weights)
+        if mean is None:
+            return _UNKNOWN
+        clusters = None if self.lesions is None else self.lesions[mean.used]
+        return interval(mean.scores(self), mean.labels, class_weights=mean.weights, clusters=clusters)
 
     def class_estimate(self, label: int) -> Estimate:
-        """Return the accuracy of a class with its 95 % interval: over trials and images, of one trial Wilson's."""
+        """Return the accuracy of a class with its 95 % interval: over trials and images, of one trial Wilson's.
+
+        Two trials of a few images do not give one.
+        """
         own = self.labels == label
         if not own.any():
             return _UNKNOWN
-        right = self.right[:, own]
-        found = interval(right / own.sum(), self.labels[own])
-        if len(right) > 1:
-            return found
-        low, high = wilson_interval(right.sum(), own.sum())
-        return replace(found, low=low, high=high)
+        right, lesions = self.right[:, own], None if self.lesions is None else self.lesions[own]
+        size = own.sum() if lesions is None else len(np.unique(lesions))
+        found = interval(right / own.sum(), self.labels[own], clusters=lesions)
+        if len(right) == 1:
+            low, high = wilson_interval(right.mean() * size, size)
+            return replace(found, low=low, high=high)
+        if len(right) == 2 and size < _FEW_IMAGES:
+            return replace(found, low=float("nan"), high=float("nan"))
+        return found
 
     def values(self, metric: str) -> np.ndarray:
         """Return a metric of each trial, float64 [T], NaN where it is undefined."""
         return np.array([own[metric] for own in self.measured], dtype=np.float64)
+
+    def validation_gap(self) -> np.ndarray:
+        """Return mean per-class accuracy of the reported epoch on validation, minus test, float64 [T]."""
+        return np.array([record.result.val["mean_class_accuracy"] for record in self.records]) - self.values(ACCURACY)
 
     def recalls(self) -> np.ndarray:
         """Return the accuracy of each class, float64 [T, K], NaN for one without a test image."""

@@ -11,16 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ltbench.benchmarks.analysis.intervals import Estimate, holm, paired_difference
+from ltbench.benchmarks.analysis.comparisons import UNKNOWN, Comparison, with_best, with_one
 from ltbench.benchmarks.analysis.records import DataDescription, Record, Result
 from ltbench.benchmarks.analysis.rows import ACCURACY, ClassMean, Row, other_images
 from ltbench.files import json_digest
 
 BASELINE = "ce"
 """Row to which differences refer."""
-
-SIGNIFICANT = 0.05
-"""Adjusted p-value below which two rows differ significantly."""
 
 
 def setting_key(data: DataDescription, split_digest: str, protocol_digest: str) -> tuple[Any, ...]:
@@ -109,62 +106,41 @@ class Family:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A row against a reference, over the trials of both and on the same test images.
-
-    Attributes
-    ----------
-    delta, low, high : difference in accuracy with its 95 % interval
-    p_value : two-sided, Holm-adjusted over the rows that were compared; NaN for the reference itself
-    reference : whether the row is the reference
-    """
-
-    delta: float
-    low: float
-    high: float
-    p_value: float
-    reference: bool = False
-
-    @property
-    def chance(self) -> bool:
-        """Whether the difference can be chance."""
-        return self.p_value >= SIGNIFICANT
-
-
-def compare(rows: Sequence[Row], reference: Row | None, metric: str = ACCURACY) -> list[Comparison]:
-    """Return each row's difference to the reference: NaN without a common trial, 0 for the reference itself.
+def compare(
+    rows: Sequence[Row], reference: Row | None, metric: str = ACCURACY, *, best: bool = False
+) -> list[Comparison]:
+    """Return each row's difference to a reference, over the trials of both and on the same test images.
 
     Parameters
     ----------
+    rows : of the same trials
+    reference : one of them or another; None: nothing is compared
     metric : as for `Row.estimate`
+    best : whether the reference is one of the rows that was chosen for being the best of them
     """
-    nothing = float("nan")
-    found = [_difference(row, reference, metric) if reference else None for row in rows]
-    adjusted = holm([nothing if each is None else each[1] for each in found])
-    return [
-        Comparison(0.0, nothing, nothing, nothing, reference=True)
-        if row is reference
-        else Comparison(nothing, nothing, nothing, nothing)
-        if each is None
-        else Comparison(each[0].value, each[0].low, each[0].high, float(p_value))
-        for row, each, p_value in zip(rows, found, adjusted, strict=True)
-    ]
+    common = common_trials(rows[0], reference) if reference and rows else []
+    mean = ClassMean.of(reference, metric) if reference else None
+    if reference is None or mean is None or not common:
+        return [UNKNOWN] * len(rows)
+    everyone = [*rows, *([] if any(row is reference for row in rows) else [reference])]
+    for row in everyone:
+        if not np.array_equal(row.test_ids, reference.test_ids):
+            raise other_images(row.records[0], reference.records[0])
+    scores = np.stack([mean.scores(row)[[row.trials.index(trial) for trial in common]] for row in everyone])
+    place = next(index for index, row in enumerate(everyone) if row is reference)
+    clusters = None if reference.lesions is None else reference.lesions[mean.used]
+    found = (with_best if best else with_one)(scores, place, mean.labels, mean.weights, clusters)
+    return found[: len(rows)]
+
+
+def comparisons(panel: Panel) -> tuple[list[Comparison], list[Comparison]]:
+    """Return the rows' comparisons with the best of them and with the baseline."""
+    return compare(panel.rows, panel.rows[0], best=True), compare(panel.rows, panel.setting.baseline)
 
 
 def common_trials(row: Row, reference: Row) -> list[int]:
     """Return the numbers of the trials that both have."""
     return sorted(set(row.trials) & set(reference.trials))
-
-
-def _difference(row: Row, reference: Row, metric: str) -> tuple[Estimate, float] | None:
-    common, mean = common_trials(row, reference), ClassMean.of(row, metric)
-    if row is reference or not common or mean is None:
-        return None
-    if not np.array_equal(row.test_ids, reference.test_ids):
-        raise other_images(row.records[0], reference.records[0])
-    first, second = (mean.scores(each)[[each.trials.index(trial) for trial in common]] for each in (row, reference))
-    return paired_difference(first, second, mean.labels, class_weights=mean.weights)
 
 
 def settings_of(records: Iterable[Record]) -> list[Setting]:

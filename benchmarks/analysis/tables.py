@@ -6,14 +6,14 @@ Rows of different trials and settings of different data, splits or protocols are
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ltbench.benchmarks.analysis.ablation import ablation
 from ltbench.benchmarks.analysis.cells import (
     accuracy_cell,
     accuracy_numbers,
@@ -25,21 +25,21 @@ from ltbench.benchmarks.analysis.cells import (
     percent,
     percent_interval,
     range_text,
+    signed,
     statistics,
 )
 from ltbench.benchmarks.analysis.metrics import METRICS, higher_is_better, metric_labels, wilson_interval
-from ltbench.benchmarks.analysis.records import Record, Result
-from ltbench.benchmarks.analysis.rendering import Cell, Table, render
+from ltbench.benchmarks.analysis.notes import INTERVALS, SPREAD, baseline_notes, caveats, tested, title_of
+from ltbench.benchmarks.analysis.records import Record
+from ltbench.benchmarks.analysis.rendering import OPEN, Cell, Table, render
 from ltbench.benchmarks.analysis.rows import ACCURACY, GROUP_MEAN, Row
 from ltbench.benchmarks.analysis.standings import (
     BASELINE,
-    SIGNIFICANT,
-    Comparison,
     Family,
     Panel,
     Setting,
-    common_trials,
     compare,
+    comparisons,
     families_of,
     settings_of,
 )
@@ -52,31 +52,8 @@ COSTS = {
     "parameters": "parameters",
     "peak_memory_mib": "peak memory MiB",
 }
-ABLATION = {"pretrain": "pre-train", "selection": "sample selection"}
-ABLATION_COLUMN = "query"
-"""Hyper-parameters that span the paper's Table 3: its rows and its columns."""
-
 _ACCURACY = METRICS[ACCURACY]
-_SPREAD = "mean ± sd over n trials (ddof = 1)"
-_INTERVALS = "intervals: 95 % over trials and test images, each by itself"
-_TESTED = (
-    f"Percent, {_SPREAD}; {_INTERVALS}. Bold: best; ≈: the difference to the best (behind Δ: to {BASELINE}) can be "
-    f"chance, paired test, p ≥ {SIGNIFICANT} after Holm's adjustment for all rows of the ratio; so an interval of Δ "
-    "may leave out 0 where ≈ stands."
-)
 _BALANCED = "Balanced test set: micro top-1 equals mean per-class accuracy."
-
-
-def title_of(result: Result, *, ratio: bool = True) -> str:
-    """Return the title of a table: data, split, protocol and, unless its columns are ratios, the ratio."""
-    protocol, split = result.protocol, f"split {result.data.split}"
-    data = f"{result.data.title}, {split}"
-    if ratio:
-        natural = "natural " if result.data.natural else ""
-        data = f"{result.data.title}, {natural}ratio {result.data.ratio:g}, {split} ({result.split_digest[:8]})"
-    network = f"{protocol['backbone']} {protocol['image_size']} px, at most {protocol['epochs']} epochs"
-    notes = "".join(f"; {note}" for note in result.data.notes) if ratio else ""
-    return f"{data}; protocol {result.protocol_digest[:8]}: {network}{notes}"
 
 
 def overview(panel: Panel) -> Table:
@@ -84,20 +61,21 @@ def overview(panel: Panel) -> Table:
     setting, rows = panel.setting, panel.rows
     shown_metrics = ["top1", *GROUPS, "macro_f1", "macro_auroc"]
     labels = metric_labels(setting.data.special_classes)
-    compared = zip(rows, *_comparisons(panel), strict=True)
+    compared = comparisons(panel)
     frame = pd.DataFrame(
         {
             **{"rank": rank, "method": row.name, "n": len(row.trials)},
             **statistics({name: row.values(name) for name in labels}),
             **accuracy_numbers(row, best, baseline),
+            **statistics({"validation_gap": row.validation_gap()}),
             **statistics({name: row.costs(name) for name in ("images_seen", "train_seconds")}),
         }
-        for rank, (row, best, baseline) in enumerate(compared, 1)
+        for rank, (row, best, baseline) in enumerate(zip(rows, *compared, strict=True), 1)
     )
     balanced = len(set(np.bincount(rows[0].labels, minlength=len(setting.data.class_names)))) == 1
     shown_metrics = shown_metrics[balanced:]
     headers = ["rank", "method", _ACCURACY, "95 % interval", f"Δ {BASELINE}", "95 % of Δ"]
-    headers += [*(METRICS[name] for name in shown_metrics), "n", "images seen", "train s"]
+    headers += [*(METRICS[name] for name in shown_metrics), "val − test", "n", "images seen", "train s"]
     cells = [
         [
             *(
@@ -108,21 +86,23 @@ def overview(panel: Panel) -> Table:
             ),
             *(delta_cell(own), Cell(range_text(own["delta_low"], own["delta_high"]))),
             *(Cell(percent(own, name)) for name in shown_metrics),
+            Cell(signed(own["validation_gap"])),
             *(Cell(f"{own[name]:.0f}") for name in ("n", "images_seen", "train_seconds")),
         ]
         for own in lines_of(frame)
     ]
-    about = f"{_TESTED} {_BALANCED}" if balanced else _TESTED
-    notes = [about, *_of_baseline(panel), *_caveats(rows, shown_metrics)]
+    about = tested(rows, *compared) + f" {_BALANCED}" * balanced
+    notes = [about, *baseline_notes(panel), *caveats(rows, shown_metrics)]
     return Table(title_of(setting.result), frame, headers, cells, notes)
 
 
 def ratios(family: Family) -> Table:
     """Return the paper's Table 1: methods by ratios, accuracy and the difference to the baseline."""
+    compared = {ratio: comparisons(panel) for ratio, panel in family.panels.items()}
     frame = pd.DataFrame(
         {"method": row.name, "ratio": ratio, "n": len(row.trials), **accuracy_numbers(row, best, baseline)}
         for ratio, panel in family.panels.items()
-        for row, best, baseline in zip(panel.rows, *_comparisons(panel), strict=True)
+        for row, best, baseline in zip(panel.rows, *compared[ratio], strict=True)
     )
     places = {(own["method"], own["ratio"]): own for own in lines_of(frame)}
     # Methods that have all ratios come first: means over other ratios say nothing of each other.
@@ -136,14 +116,16 @@ def ratios(family: Family) -> Table:
         cells.append(line)
     headers = [header for ratio in family.panels for header in (f"ratio {ratio:g}", f"Δ {BASELINE}")]
     rows = [row for panel in family.panels.values() for row in panel.rows]
-    about = f"{_ACCURACY.capitalize()}, n = {len(rows[0].trials)} trials. {_TESTED}"
+    largest = max(family.panels)
+    signs = tested(family.panels[largest].rows, *compared[largest])
+    about = f"{_ACCURACY.capitalize()}, n = {len(rows[0].trials)} trials. At ratio {largest:g}: {signs}"
     of_ratios = [
         f"Ratio {ratio:g}: {line.rstrip('.')}."
         for ratio, panel in family.panels.items()
-        for line in (*panel.setting.data.notes, *_of_baseline(panel))
+        for line in (*panel.setting.data.notes, *baseline_notes(panel))
     ]
     title = title_of(rows[0].result, ratio=False)
-    notes = [*family.notes, about, *of_ratios, *_caveats(rows, ())]
+    notes = [*family.notes, about, *of_ratios, *caveats(rows, ())]
     return Table(title, frame, ["method", *headers], cells, notes)
 
 
@@ -151,7 +133,7 @@ def groups(panel: Panel) -> Table:
     """Return the paper's Table 2: accuracy of head, medium and tail, and the mean of the three, with intervals."""
     setting = panel.setting
     rows = sorted(panel.rows, key=lambda row: -np.nan_to_num(row.values(GROUP_MEAN).mean(), nan=-1.0))
-    compared = (compare(rows, rows[0], GROUP_MEAN), compare(rows, setting.baseline, GROUP_MEAN))
+    compared = (compare(rows, rows[0], GROUP_MEAN, best=True), compare(rows, setting.baseline, GROUP_MEAN))
     frame = pd.DataFrame(
         {
             **{"method": row.name, "n": len(row.trials)},
@@ -166,75 +148,21 @@ def groups(panel: Panel) -> Table:
         [
             Cell(own["method"]),
             *(Cell(percent_interval(own, name), own[name] == best[name]) for name in GROUPS[:-1]),
-            Cell(percent_interval(own, GROUP_MEAN) + " ≈" * bool(own["tie"]), own[GROUP_MEAN] == best[GROUP_MEAN]),
+            Cell(
+                percent_interval(own, GROUP_MEAN) + OPEN * bool(own["open_best"]), own[GROUP_MEAN] == best[GROUP_MEAN]
+            ),
             *(delta_cell(own), Cell(range_text(own["delta_low"], own["delta_high"])), Cell(str(own["n"]))),
         ]
         for own in lines_of(frame)
     ]
     names = setting.data.class_names
     listed = [f"{name}: {', '.join(names[own] for own in members)}" for name, members in setting.data.groups.items()]
-    about = f"{_TESTED} {'; '.join(listed)}. The mean of group means is the paper's All; ≈ and Δ are of it."
-    headers = ["method", *(METRICS[name] for name in GROUPS), f"Δ {BASELINE}", "95 % of Δ", "n"]
-    notes = [about, *_of_baseline(panel), *_caveats(rows, GROUPS)]
-    return Table(title_of(setting.result), frame, headers, cells, notes)
-
-
-def ablation(panel: Panel) -> list[Table]:
-    """Return the paper's Table 3: pre-training and sample selection by querying strategy.
-
-    Rows that differ in other hyper-parameters are in tables of their own.
-    """
-    spanned = {*ABLATION, ABLATION_COLUMN}
-    variants: dict[str, list[Row]] = {}
-    for row in panel.rows:
-        if spanned <= set(row.result.hyperparameters):
-            variants.setdefault(_beside(row.result, spanned), []).append(row)
-    tables = []
-    for rows in variants.values():
-        table = _ablation(replace(panel, rows=tuple(rows)))
-        tables.append(replace(table, title=f"{_variant(rows, variants.values(), spanned)}; {table.title}"))
-    return tables
-
-
-def _beside(result: Result, spanned: Collection[str]) -> str:
-    """Return all that a table of `spanned` hyper-parameters must have in common, as text."""
-    rest = {name: value for name, value in result.hyperparameters.items() if name not in spanned}
-    return json.dumps([result.method, rest, result.plugin], sort_keys=True)
-
-
-def _variant(rows: Sequence[Row], variants: Collection[Sequence[Row]], spanned: Collection[str]) -> str:
-    """Return the name of a variant: method and changes, and where another has the same, all hyper-parameters."""
-
-    def named(own: Sequence[Row]) -> str:
-        changed = [f"{name}={value}" for name, value in own[0].result.changed.items() if name not in spanned]
-        return " ".join([own[0].result.method, *changed])
-
-    if [named(own) for own in variants].count(named(rows)) == 1:
-        return named(rows)
-    rest = [f"{name}={value}" for name, value in rows[0].result.hyperparameters.items() if name not in spanned]
-    text = (rows[0].result.plugin or "")[:8]
-    return " ".join([rows[0].result.method, *rest, *([f"[{text}]"] if text else [])])
-
-
-def _ablation(panel: Panel) -> Table:
-    frame = pd.DataFrame(
-        {
-            **{name: row.result.hyperparameters[name] for name in (*ABLATION, ABLATION_COLUMN)},
-            **{"method": row.name, "n": len(row.trials)},
-            **accuracy_numbers(row, best, baseline),
-        }
-        for row, best, baseline in zip(panel.rows, *_comparisons(panel), strict=True)
+    about = (
+        f"{tested(rows, *compared)} {'; '.join(listed)}. The mean of group means is the paper's All; ? and Δ are of it."
     )
-    columns = sorted(frame[ABLATION_COLUMN].unique(), key=lambda name: (name != "none", name != "random", name))
-    places = {tuple(own[name] for name in (*ABLATION, ABLATION_COLUMN)): own for own in lines_of(frame)}
-    cells = []
-    for place in sorted({place[:-1] for place in places}):
-        found = [places.get((*place, column)) for column in columns]
-        cells.append([*map(Cell, place), *(Cell("n/a") if own is None else accuracy_cell(own) for own in found)])
-    headers = [*ABLATION.values(), *(f"{ABLATION_COLUMN}: {column.replace('_', ' ')}" for column in columns)]
-    about = f"{_ACCURACY.capitalize()}, n = {len(panel.trials)} trials. {_TESTED}"
-    notes = [about, *_caveats(panel.rows, ())]
-    return Table(title_of(panel.setting.result), frame, headers, cells, notes)
+    headers = ["method", *(METRICS[name] for name in GROUPS), f"Δ {BASELINE}", "95 % of Δ", "n"]
+    notes = [about, *baseline_notes(panel), *caveats(rows, GROUPS)]
+    return Table(title_of(setting.result), frame, headers, cells, notes)
 
 
 def per_class(panel: Panel) -> Table:
@@ -253,12 +181,10 @@ def per_class(panel: Panel) -> Table:
     tested = np.bincount(rows[0].labels, minlength=len(names))
     sizes = ", ".join(f"{name} {count}" for name, count in zip(names, tested, strict=True))
     headers = ["method", *(f"{name} ({count})" for name, count in zip(names, counts, strict=True)), "n"]
-    interval = _INTERVALS if len(rows[0].trials) > 1 else "intervals: Wilson's 95 % over test images"
-    about = f"Percent, {_SPREAD}; {interval}. Behind a class: its training images. Test images: {sizes}."
-    caveats = _caveats(rows, ("per_class_accuracy",))
-    return Table(
-        title_of(panel.setting.result), pd.concat(by_row, ignore_index=True), headers, cells, [about, *caveats]
-    )
+    interval = INTERVALS if len(rows[0].trials) > 1 else "intervals: Wilson's 95 % over test images"
+    about = f"Percent, {SPREAD}; {interval}. Behind a class: its training images. Test images: {sizes}."
+    notes = [about, *caveats(rows, ("per_class_accuracy",))]
+    return Table(title_of(panel.setting.result), pd.concat(by_row, ignore_index=True), headers, cells, notes)
 
 
 def _class_numbers(row: Row) -> list[dict[str, Any]]:
@@ -292,7 +218,7 @@ def cost(panel: Panel) -> Table:
     ]
     devices = sorted({record.result.device for row in panel.rows for record in row.records})
     about = (
-        f"{_SPREAD.capitalize()}; shared stages are charged in full. Device: {'; '.join(devices)}. Seconds are of the "
+        f"{SPREAD.capitalize()}; shared stages are charged in full. Device: {'; '.join(devices)}. Seconds are of the "
         "clock, with whatever else ran beside; compare images and passes. On a CPU, memory is the most that the "
         "process had, which may have run other trials before."
     )
@@ -306,10 +232,10 @@ def metrics(panel: Panel) -> Table:
         {"method": row.name, "n": len(row.trials), **statistics({name: row.values(name) for name in labels})}
         for row in panel.rows
     )
-    about = f"Percent (cross-entropy: nats), {_SPREAD}; bold: best."
+    about = f"Percent (cross-entropy: nats), {SPREAD}, so over trials alone, the test images as given; bold: best."
     headers = ["method", *labels.values(), "n"]
     cells = _metric_cells(frame, tuple(labels))
-    notes = [about, *_caveats(panel.rows, labels)]
+    notes = [about, *caveats(panel.rows, labels)]
     return Table(title_of(panel.setting.result), frame, headers, cells, notes)
 
 
@@ -358,26 +284,6 @@ def render_all(records: Iterable[Record], style: str, kinds: Sequence[str] = ("o
     return render([table for kind in kinds for table in tables_of(kind, settings)], style)
 
 
-def _of_baseline(panel: Panel) -> list[str]:
-    """Return a line where Δ is not simply the difference of two rows: why it is n/a, or over which trials."""
-    baseline, setting = panel.setting.baseline, panel.setting
-    if baseline is None:
-        several = any(row.result.method == BASELINE for row in setting.rows)
-        reason = f"there are several versions of {BASELINE}" if several else f"no trial of {BASELINE} is finished"
-        return [f"Δ n/a, {reason}."]
-    common = common_trials(panel.rows[0], baseline)
-    if not common:
-        return [f"Δ n/a, no trial in common with {BASELINE}."]
-    if baseline.trials == panel.trials:
-        return []
-    return [f"Δ is over the trials that {BASELINE} has too: {', '.join(map(str, common))}."]
-
-
-def _comparisons(panel: Panel) -> tuple[list[Comparison], list[Comparison]]:
-    """Return the rows' comparisons with the best of them and with the baseline."""
-    return compare(panel.rows, panel.rows[0]), compare(panel.rows, panel.setting.baseline)
-
-
 def _metric_cells(frame: pd.DataFrame, names: Sequence[str]) -> list[list[Cell]]:
     """Return lines of method, metrics with the best ones bold, and n."""
     best = {name: frame[name].max() if higher_is_better(name) else frame[name].min() for name in names}
@@ -394,20 +300,3 @@ def _metric_cells(frame: pd.DataFrame, names: Sequence[str]) -> list[list[Cell]]
         ]
         for own in lines_of(frame)
     ]
-
-
-def _caveats(rows: Sequence[Row], shown: Iterable[str]) -> list[str]:
-    """Return lines on what the numbers do not say: intervals of one trial, why a metric is undefined."""
-    lines = []
-    if len(rows[0].trials) == 1:
-        lines.append(
-            "One trial: intervals and ≈ are over test images alone and compare these networks, not the methods."
-        )
-    reasons = {name: reason for row in rows for own in row.measured for name, reason in own["undefined"].items()}
-    labels = metric_labels(rows[0].result.data.special_classes)
-    undefined: dict[str, list[str]] = {}
-    for name in shown:
-        if name in reasons:
-            undefined.setdefault(reasons[name], []).append(labels.get(name, name.replace("_", " ")))
-    lines += [f"n/a, {reason}: {', '.join(names)}." for reason, names in undefined.items()]
-    return lines

@@ -10,7 +10,6 @@ from tabulate import tabulate
 from ltbench.options import allowed, shown
 
 HYPERPARAMETER_HEADERS = ("--set", "default", "range", "values to try", "source")
-STATUSES = ("verified against the original code", "from the paper", "our reading")
 
 
 def listing() -> str:

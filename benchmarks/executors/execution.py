@@ -6,41 +6,55 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.analysis.results import Results
-from ltbench.benchmarks.training.plan import Plan, plan, prepare
+from ltbench.benchmarks.training.plan import Plan, described, plan, prepare
 from ltbench.benchmarks.training.request import Request
 from ltbench.errors import UserError
-from ltbench.processes import preload
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.executors.local import Outcome
 
 
-def plan_ahead(request: Request) -> Plan:
-    """Return the plan of a request that is to be executed; worker processes import what they need meanwhile.
+class Execution:
+    """The trials of a plan, from the first file written to their results.
 
-    Raises
-    ------
-    UserError : anything that the user can fix
+    Parameters
+    ----------
+    planned : as `plan` returned it
     """
-    if request.jobs != 1 and not request.device.startswith("cuda"):
-        preload(["ltbench.benchmarks.executors.local"])
-    return plan(request)
 
+    def __init__(self, planned: Plan) -> None:
+        self._planned = planned
 
-def execute(planned: Plan) -> Iterator[Outcome]:
-    """Run the trials of a plan that are not done; yield their outcomes as they come.
+    def outcomes(self) -> Iterator[Outcome]:
+        """Run the trials that are not done; yield their outcomes as they come.
 
-    Raises
-    ------
-    UserError : the results folder or the images cannot be used, or earlier trials that are in use are to be discarded
-    """
-    from ltbench.benchmarks.executors.local import run_trials
-    from ltbench.benchmarks.training.trial import discard
+        Raises
+        ------
+        UserError : the results folder or the images cannot be used, or earlier trials that are in use are to be
+            discarded
+        """
+        from ltbench.benchmarks.executors.local import run_trials
+        from ltbench.benchmarks.training.trial import discard
 
-    if planned.request.fresh:
-        for folder in planned.trial_folders():
-            discard(folder)
-    yield from run_trials(prepare(planned), planned.jobs)
+        if self._planned.request.fresh:
+            for folder in self._planned.trial_folders():
+                discard(folder)
+        yield from run_trials(prepare(self._planned), self._planned.jobs)
+
+    def results(self) -> Results:
+        """Return the results of the plan's trials that are done."""
+        return Results.of_trials(self._planned.trial_folders())
+
+    def related(self) -> tuple[Results, int]:
+        """Return all results under the plan's settings, and how many of the same data and ratios are not among them."""
+        from ltbench.benchmarks.analysis.standings import key_of, setting_key
+
+        folders = dict.fromkeys(row.folder.parent.name for row in self._planned.rows)
+        results = Results.load(self._planned.request.out, folders=folders)
+        protocol = self._planned.protocol.digest()
+        wanted = {setting_key(described(each), each.manifest.digest, protocol) for each in self._planned.datasets}
+        shared = tuple(record for record in results.records if key_of(record.result) in wanted)
+        return Results(shared), len(results.records) - len(shared)
 
 
 def run(request: Request) -> Results:
@@ -53,23 +67,11 @@ def run(request: Request) -> Results:
     UserError : anything that the user can fix; of a trial, when all others have been run
     RuntimeError : a trial failed in another way; the message ends with its traceback
     """
-    planned = plan_ahead(request)
-    failed = [outcome for outcome in execute(planned) if outcome.status == "failed"]
+    execution = Execution(plan(request, run_next=True))
+    failed = [outcome for outcome in execution.outcomes() if outcome.status == "failed"]
     for outcome in failed:
         if outcome.details:
             raise RuntimeError(f"{outcome.message}\n{outcome.details}")
     if failed:
         raise UserError(failed[0].message)
-    return Results.of_trials(planned.trial_folders())
-
-
-def related(planned: Plan) -> tuple[Results, int]:
-    """Return the results under the settings of a plan, and how many of the same data and ratios are not among them."""
-    from ltbench.benchmarks.analysis.standings import key_of, setting_key
-    from ltbench.benchmarks.training.trial_spec import described
-
-    results = Results.load(planned.request.out, folders=dict.fromkeys(row.folder.parent.name for row in planned.rows))
-    protocol = planned.protocol.digest()
-    wanted = {setting_key(described(each), each.manifest.digest, protocol) for each in planned.datasets}
-    shared = tuple(record for record in results.records if key_of(record.result) in wanted)
-    return Results(shared), len(results.records) - len(shared)
+    return execution.results()

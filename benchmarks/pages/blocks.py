@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from ltbench.benchmarks.analysis.rendering import Cell, Table, text_columns
+from ltbench.benchmarks.analysis.rendering import OPEN, Cell, Table, text_columns
 from ltbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ LARGEST_SVG = 300_000
 
 _PNG_DPI = 170
 _CSS_DPI = 96
-TIE = " ≈"
-"""What ends the text of a number that may equal another by chance."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def _block(
 ) -> TableBlock:
     row_header, names = int(headers[0] == "rank"), text_columns(cells)
     shown = ["second" if row_header else "first", classes]
-    if any(cell.text.endswith(TIE) and not cell.strong for row in cells for cell in row):
+    if any(cell.text.endswith(OPEN) and not cell.strong for row in cells for cell in row):
         shown.append("ties")
     right = [column not in names for column in range(len(headers))]
     return TableBlock(title, headers, cells, notes, row_header, right, level, " ".join(shown), links)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +105,9 @@ def _rendered(**values: Any) -> bytes:
 
 def _digest(records: Sequence[Record]) -> str:
     """Return which state of the folder the page shows, as a date would not."""
-    results = json.dumps([record.result.to_json() for record in records], sort_keys=True)
-    return hashlib.sha256(results.encode()).hexdigest()[:12]
+    from ltbench.files import json_digest
+
+    return json_digest([record.result.to_json() for record in records])[:12]
 
 
 def _listed(settings: Sequence[Setting], keys: Sequence[str]) -> TableBlock:
@@ -151,10 +151,10 @@ def _facts(setting: Setting, overview: Table) -> list[Line]:
     network = f"{protocol['backbone']}, {protocol['image_size']} px, at most {protocol['epochs']} epochs"
     counts = data.class_counts
     compared = f"{len(counts)} classes of {max(counts)} to {min(counts)} training images; {network}."
-    best, ties = frame.iloc[0], ", ".join(frame.loc[frame["tie"].astype(bool), "method"])
+    best, left = frame.iloc[0], ", ".join(frame.loc[frame["open_best"].astype(bool), "method"])
     found = (
         f"Best of {len(frame)}, n = {best['n']}: {best['method']}, {100 * best['mean_class_accuracy']:.2f} % mean "
-        f"per-class accuracy. Not significantly different from it: {ties or 'none'}."
+        f"per-class accuracy. Not shown to be worse: {left or 'none'}."
     )
     shared = {pair: own for pair, own in data.overlap.items() if own.images or own.lesion_images}
     warnings = [*data.notes, *(overlap_line(pair, own) for pair, own in shared.items())]

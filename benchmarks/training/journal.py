@@ -6,7 +6,6 @@ starts again, finished stages return their stored result, and decisions between 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,16 @@ import numpy as np
 import torch
 
 from ltbench.errors import UserError
-from ltbench.files import append_line, plain, read_json, read_tensors, write_json, write_lines, write_tensors
+from ltbench.files import (
+    append_line,
+    content_digest,
+    plain,
+    read_json,
+    read_tensors,
+    write_json,
+    write_lines,
+    write_tensors,
+)
 from ltbench.methods.stages import EpochReport, Stage, StageResult
 
 
@@ -213,4 +221,4 @@ def indices_digest(stage: Stage) -> str | None:
     """Return the SHA-256 of a stage's images, None for all."""
     if stage.indices is None:
         return None
-    return hashlib.sha256(np.ascontiguousarray(stage.indices, dtype=np.int64).tobytes()).hexdigest()
+    return content_digest(np.ascontiguousarray(stage.indices, dtype=np.int64).tobytes())

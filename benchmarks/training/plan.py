@@ -9,17 +9,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ltbench.benchmarks.analysis.metrics import frequency_groups
+from ltbench.benchmarks.analysis.records import DataDescription, SharedImages
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.protocol import Protocol, protocol_for
-from ltbench.benchmarks.training.request import Ratio, Request
+from ltbench.benchmarks.training.request import PROTOCOL_CHANGES, Ratio, Request
 from ltbench.datasets import registry as dataset_registry
-from ltbench.datasets.images.augmentation import stored_size
-from ltbench.datasets.images.store import store_folder
 from ltbench.datasets.loading import SplitDataset, largest_common_n_max, load, require_common_test, resolve
 from ltbench.errors import UserError
 from ltbench.files import json_digest
 from ltbench.methods import available, configure, registry
-from ltbench.processes import available_cores
+from ltbench.processes import available_cores, preload
 from ltbench.registry import load_plugin, unknown
 
 if TYPE_CHECKING:
@@ -95,6 +95,22 @@ class Plan:
         """Return the folders of all trials."""
         return [row.trial_folder(trial) for row in self.rows for trial in self.request.trial_numbers]
 
+    def lines(self) -> list[str]:
+        """Return a description: data and splits, protocol, trials."""
+        from ltbench.benchmarks.training.trial import is_done
+
+        lines = [f"data: {self.datasets[0].source.title}"]
+        for dataset in self.datasets:
+            lines.append(f"ratio {dataset.ratio:g}, split {dataset.split} ({dataset.manifest.digest[:8]})")
+            lines += [f"  {line}" for line in dataset.lines()]
+        protocol, folders = self.protocol, self.trial_folders()
+        network = f"{protocol.backbone}, {protocol.image_size} px, {protocol.precision}"
+        steps = f"{protocol.optimizer} {protocol.lr:g}, batch {protocol.batch_size}"
+        budget = f"at most {protocol.epochs} epochs, patience {protocol.patience}"
+        lines.append(f"protocol {protocol.preset} ({protocol.digest()[:8]}): {network}, {steps}, {budget}")
+        done = 0 if self.request.fresh else sum(map(is_done, folders))
+        return [*lines, f"{len(folders)} trials, {done} of them done; {self.device}, {self.jobs} side by side"]
+
     def specs(self, pixels: Mapping[str, str]) -> list[TrialSpec]:
         """Return all trials.
 
@@ -102,13 +118,13 @@ class Plan:
         ----------
         pixels : SHA-256 of the pixels of each split, by the digest of its manifest
         """
-        from ltbench.benchmarks.training.trial_spec import TrialSpec, described
+        from ltbench.benchmarks.training.trial_spec import TrialSpec
 
         digests = [dataset.manifest.digest for dataset in self.datasets]
         data = {
             digest: described(dataset, pixels[digest]) for digest, dataset in zip(digests, self.datasets, strict=True)
         }
-        request, image_size = self.request, stored_size(self.protocol.image_size)
+        request = self.request
         return [
             TrialSpec(
                 data=data[row.dataset.manifest.digest],
@@ -120,7 +136,7 @@ class Plan:
                 trial=trial,
                 folder=row.trial_folder(trial),
                 split_digest=row.dataset.manifest.digest,
-                store=store_folder(row.dataset.source, image_size, row.dataset.cache),
+                store=row.dataset.store_builder.folder,
                 cache=request.out / "cache" / "stages",
                 device=str(self.device),
                 threads=self.threads,
@@ -145,26 +161,32 @@ class Plan:
             dataset=source.name,
             data_root=source.root and source.root.resolve(),
             dataset_options=request.dataset_options,
-            split=request.split,
+            split=None if request.split_dir else row.dataset.split,
             split_dir=request.split_dir and request.split_dir.resolve(),
             n_max=row.dataset.n_max,
-            val_per_class=request.val_per_class,
-            test_per_class=request.test_per_class,
+            val_per_class=row.dataset.val_per_class,
+            test_per_class=row.dataset.test_per_class,
             allow_missing=request.allow_missing,
             preset=self.protocol.preset,
-            protocol={**request.protocol, "precision": self.protocol.precision},
+            protocol={name: getattr(self.protocol, name) for name in PROTOCOL_CHANGES},
             seed=request.seed,
             threads=self.threads,
         )
 
 
-def plan(request: Request) -> Plan:
+def plan(request: Request, *, run_next: bool = False) -> Plan:
     """Return what a request means; reads the data's tables, writes nothing.
+
+    Parameters
+    ----------
+    run_next : whether its trials are run after that, so that worker processes import what they need meanwhile
 
     Raises
     ------
     UserError : anything that the user can fix
     """
+    if run_next and request.jobs != 1 and not request.device.startswith("cuda"):
+        preload(["ltbench.benchmarks.executors.local"])
     return _Planner(request).plan()
 
 
@@ -265,6 +287,37 @@ def prepare(planned: Plan) -> list[TrialSpec]:
         for digest, dataset in stores.items()
     }
     return planned.specs(pixels)
+
+
+def described(dataset: SplitDataset, pixels: str = "") -> DataDescription:
+    """Return what records say of the data.
+
+    Parameters
+    ----------
+    pixels : SHA-256 of the pixels of the split's images; empty where they are not decoded yet
+    """
+    source, counts = dataset.source, dataset.class_counts.tolist()
+    groups = source.groups or frequency_groups(counts)
+    return DataDescription(
+        dataset=source.name,
+        variant=source.variant,
+        title=source.title,
+        licence=source.licence,
+        citation=source.citation,
+        split=dataset.split,
+        ratio=float(dataset.ratio),
+        natural=dataset.natural,
+        class_names=tuple(source.class_names),
+        class_counts=tuple(counts),
+        groups={name: tuple(members) for name, members in groups.items()},
+        overlap={
+            f"{pair.first}/{pair.second}": SharedImages(pair.images, pair.lesion_images, pair.total)
+            for pair in dataset.overlap.pairs
+        },
+        special_classes=source.special_classes,
+        notes=tuple(dataset.notes),
+        pixels=pixels,
+    )
 
 
 def method_names(names: Sequence[str]) -> list[str]:

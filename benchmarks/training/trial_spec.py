@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ltbench.benchmarks.analysis.metrics import frequency_groups
-from ltbench.benchmarks.analysis.records import SCHEMA, DataDescription, SharedImages
+from ltbench.benchmarks.analysis.records import SCHEMA, DataDescription
 from ltbench.benchmarks.training.protocol import Protocol
-from ltbench.datasets.loading import SplitDataset
 
 
 @dataclass(frozen=True)
@@ -19,7 +17,7 @@ class TrialSpec:
 
     Attributes
     ----------
-    data : what records say of the data, `described(dataset, pixels)`
+    data : what records say of the data, `plan.described(dataset, pixels)`
     method, hyperparameters : name and all values
     changed : the hyper-parameters that differ from the preset's defaults
     plugin : SHA-256 of the method's file where it is a plug-in
@@ -79,34 +77,3 @@ class TrialSpec:
             "protocol_digest": self.protocol.digest(),
             "split_digest": self.split_digest,
         }
-
-
-def described(dataset: SplitDataset, pixels: str = "") -> DataDescription:
-    """Return what records say of the data.
-
-    Parameters
-    ----------
-    pixels : SHA-256 of the pixels of the split's images; empty where they are not decoded yet
-    """
-    source, counts = dataset.source, dataset.class_counts.tolist()
-    groups = source.groups or frequency_groups(counts)
-    return DataDescription(
-        dataset=source.name,
-        variant=source.variant,
-        title=source.title,
-        licence=source.licence,
-        citation=source.citation,
-        split=dataset.split,
-        ratio=float(dataset.ratio),
-        natural=dataset.natural,
-        class_names=tuple(source.class_names),
-        class_counts=tuple(counts),
-        groups={name: tuple(members) for name, members in groups.items()},
-        overlap={
-            f"{pair.first}/{pair.second}": SharedImages(pair.images, pair.lesion_images, pair.total)
-            for pair in dataset.overlap.pairs
-        },
-        special_classes=source.special_classes,
-        notes=tuple(dataset.notes),
-        pixels=pixels,
-    )

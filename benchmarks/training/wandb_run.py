@@ -7,7 +7,6 @@ What went wrong is printed, in one line.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -23,6 +22,7 @@ from urllib.request import Request, urlopen
 
 from ltbench.benchmarks.training.wandb_mirror import END_SECONDS, PROJECT, SCORE, UNFINISHED_SECONDS
 from ltbench.errors import UserError
+from ltbench.files import content_digest
 
 _ANSWER_SECONDS, _SYNC_SECONDS = 3.0, 20.0
 _GROUP_LENGTH, _TAG_LENGTH = 128, 64  # W&B refuses longer ones
@@ -145,14 +145,14 @@ def run_identity(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """
     setting, method, trial = folder.parts[-3:]
     return {
-        "id": hashlib.sha256(f"{setting}/{method}/{trial}".encode()).hexdigest()[:24],
+        "id": content_digest(f"{setting}/{method}/{trial}")[:24],
         "name": f"{config['method']}-r{config['ratio']:g}-s{config['trial']}",
         "group": _shortened(f"{setting}/{method}", _GROUP_LENGTH),
     }
 
 
 def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return text if len(text) <= length else f"{text[: length - 9]}-{content_digest(text)[:8]}"
 
 
 def _log_rows(run: Any, folder: Path, logged: int) -> int:

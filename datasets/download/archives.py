@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ltbench.errors import UserError
-from ltbench.files import Progress, amount, locked, require_room
+from ltbench.files import ProgressLine, amount, locked, require_room
 
 RECORD = ".unpacked.json"
 _MAX_FILES = 2_000_000
@@ -141,7 +141,7 @@ def _unpack(archive: Path, size: int, folder: Path, quiet: bool) -> None:
             total = sum(sizes.values())
             require_room(folder.parent, total, f"unpacking {archive.name}")
             growing.mkdir()
-            with Progress(f"unpacking {archive.name}", total, quiet=quiet) as progress:
+            with ProgressLine(f"unpacking {archive.name}", total, quiet=quiet) as progress:
                 for path, member in files.items():
                     _write(opened, member, growing / path, progress)
         record = {"archive": archive.name, "size": size, "sizes": sizes}
@@ -211,7 +211,7 @@ def _safe_path(name: str) -> PurePosixPath:
     return PurePosixPath(name)
 
 
-def _write(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, progress: Progress) -> None:
+def _write(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, progress: ProgressLine) -> None:
     """Copy one file; its CRC is checked at its end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = 0

@@ -25,7 +25,7 @@ import ltbench
 from ltbench.datasets.download import archives
 from ltbench.datasets.download.remote import Remote
 from ltbench.errors import UserError
-from ltbench.files import Progress, amount, file_hash, locked, require_room, synchronize
+from ltbench.files import ProgressLine, amount, file_hash, locked, require_room, synchronize
 
 _TIMEOUT = (15.0, 60.0)  # seconds to connect, and between two packets
 _TRIES = 5  # in a row without progress
@@ -73,7 +73,7 @@ def _check_existing(remote: Remote, path: Path, quiet: bool) -> None:
         difference = f"it has {size} bytes, not {remote.size}"
     elif remote.checksum is not None:
         kind, _, expected = remote.checksum.partition(":")
-        with Progress(f"checking {remote.name}", size, quiet=quiet) as progress:
+        with ProgressLine(f"checking {remote.name}", size, quiet=quiet) as progress:
             found = file_hash(path, kind, progress=progress)
         difference = f"its {kind} is {found}, not {expected}" if found != expected.lower() else ""
     if difference:
@@ -221,7 +221,7 @@ class _Transfer:
         if size is not None:
             room = size - have + (size if self._remote.unpack else 0)  # packed images hardly grow
             require_room(self._path.parent, room, label)
-        with self._part.open("ab") as part, Progress(label, size, done=have, quiet=self._quiet) as progress:
+        with self._part.open("ab") as part, ProgressLine(label, size, done=have, quiet=self._quiet) as progress:
             for chunk in response.iter_content(_CHUNK):
                 have += part.write(chunk)
                 progress.update(len(chunk))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import numpy as np
 
 from ltbench.datasets.sources._image_files import FileSource
 from ltbench.errors import UserError
+from ltbench.files import content_digest
 
 _SPECIAL = ("mel", "melanoma")
 
@@ -68,7 +68,7 @@ class OwnImages(FileSource):
         """Set `variant`, so that results of two datasets, or of one before and after a change, never meet."""
         columns = (self.ids, np.array(self.class_names)[self.labels], self.lesions)
         text = "\n".join("\t".join(row) for row in zip(*(column.tolist() for column in columns), strict=True))
-        self.variant = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        self.variant = f"{name}-{content_digest(text)[:12]}"
 
 
 class Confined:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ from ltbench.datasets.base import Source
 from ltbench.datasets.splits.longtail import PARTS
 from ltbench.datasets.tables import read_table
 from ltbench.errors import UserError
-from ltbench.files import file_hash, replacing
+from ltbench.files import content_digest, file_hash, replacing
 from ltbench.registry import unknown
 
 COLUMNS = ("id", "label", "class", "lesion", "part")
@@ -112,7 +111,7 @@ class Manifest:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical CSV, 64 hex digits."""
-        return hashlib.sha256(self.csv).hexdigest()
+        return content_digest(self.csv)
 
     def write(self, path: Path) -> None:
         """Write the canonical CSV so that a reader sees all of it or nothing.

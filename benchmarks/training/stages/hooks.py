@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ltbench.errors import UserError
+from ltbench.files import content_digest, file_hash
 from ltbench.methods.base import Method
 from ltbench.methods.stages import (
     LossHook,
@@ -153,7 +153,7 @@ def _sources(cls: type) -> Any:
     loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
     near = {Path(each).resolve() for each in loaded if each and Path(each).suffix == ".py"}
     files = sorted(path for path in near if path.is_relative_to(folder) and path.is_file())
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {path.name: file_hash(path) for path in files}
 
 
 def describe(value: Any) -> Any:
@@ -176,7 +176,7 @@ def describe(value: Any) -> Any:
     if isinstance(value, Tensor):
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
-        return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        return content_digest(np.ascontiguousarray(value).tobytes())
     return _described_object(value)
 
 
@@ -204,7 +204,7 @@ def _described_object(value: Any) -> Any:
 def _code(code: CodeType) -> str:
     """Return a digest of compiled code, nested functions included, without the lines that it stands on."""
     constants = [_constant(each) for each in code.co_consts]
-    return hashlib.sha256(repr((code.co_code.hex(), constants, code.co_names)).encode()).hexdigest()
+    return content_digest(repr((code.co_code.hex(), constants, code.co_names)))
 
 
 def _constant(value: Any) -> Any:
@@ -218,4 +218,4 @@ def _source(module: str) -> str | None:
     file = getattr(sys.modules.get(module), "__file__", None)
     if module.startswith(_OWN) or file is None or not Path(file).is_file():
         return None
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return file_hash(Path(file))

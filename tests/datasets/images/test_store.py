@@ -16,7 +16,7 @@ import pytest
 
 import ltbench
 from ltbench.datasets.base import Source
-from ltbench.datasets.images.store import ImageStore, build, store_folder
+from ltbench.datasets.images.store import ImageStore, StoreBuilder
 from ltbench.errors import UserError
 
 COUNT, SIZE = 100, 6
@@ -58,6 +58,10 @@ def assert_holds(store: ImageStore, positions: np.ndarray, version: int = 1) -> 
     np.testing.assert_array_equal(store.pixels[positions], expected)
 
 
+def build(source: Drawn, positions: np.ndarray, size: int, cache: Path, **options: Any) -> ImageStore:
+    return StoreBuilder(source, size, cache).build(positions, **options)
+
+
 def build_here(source: Drawn, cache: Path) -> None:
     build(source, EVERY, SIZE, cache, quiet=True)
 
@@ -81,7 +85,7 @@ def reads(log: Path) -> list[int]:
 def test_build_decodes_every_image(tmp_path: Path, log: Path) -> None:
     source = Drawn(log)
     store = build(source, EVERY, SIZE, tmp_path, quiet=True)
-    assert store.size == SIZE and store.folder == store_folder(source, SIZE, tmp_path)
+    assert store.size == SIZE and store.folder == StoreBuilder(source, SIZE, tmp_path).folder
     assert store.pixels.shape == (COUNT, 3, SIZE, SIZE) and store.pixels.dtype == np.uint8
     assert not store.pixels.flags.writeable
     assert_holds(store, EVERY)
@@ -108,9 +112,9 @@ def test_changed_images_are_read_again(tmp_path: Path, log: Path) -> None:
 def test_sizes_and_variants_have_stores_of_their_own(tmp_path: Path, log: Path) -> None:
     source, other, moved = Drawn(log), Drawn(log), Drawn(log)
     other.variant, moved.root = "other", tmp_path
-    folders = {store_folder(source, SIZE, tmp_path), store_folder(source, SIZE + 1, tmp_path)}
-    folders |= {store_folder(other, SIZE, tmp_path), store_folder(moved, SIZE, tmp_path)}
-    assert len(folders) == 4 and store_folder(Drawn(log), SIZE, tmp_path) in folders
+    folders = {StoreBuilder(source, SIZE, tmp_path).folder, StoreBuilder(source, SIZE + 1, tmp_path).folder}
+    folders |= {StoreBuilder(other, SIZE, tmp_path).folder, StoreBuilder(moved, SIZE, tmp_path).folder}
+    assert len(folders) == 4 and StoreBuilder(Drawn(log), SIZE, tmp_path).folder in folders
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -150,7 +154,7 @@ def test_two_builders_at_once_decode_every_image_once(tmp_path: Path, log: Path,
         builder.join(timeout=60)
     assert [builder.exitcode for builder in builders] == [0, 0]
     assert set(Counter(reads(log)).values()) == {1} and len(reads(log)) == COUNT
-    assert_holds(ImageStore(store_folder(source, SIZE, tmp_path)), EVERY)
+    assert_holds(ImageStore(StoreBuilder(source, SIZE, tmp_path).folder), EVERY)
 
 
 def test_a_killed_build_is_finished_by_the_next(tmp_path: Path, log: Path, importable: None) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ltbench import datasets
-from ltbench.datasets.images.store import build
+from ltbench.datasets.images.store import StoreBuilder
 from ltbench.datasets.loading import load
 from ltbench.datasets.sources import medmnist
 from ltbench.datasets.sources.medmnist import SIZES, MedMnist, med_sets
@@ -119,7 +119,7 @@ def test_a_changed_file_is_decoded_again_and_a_copied_one_is_not(root, tmp_path_
     source = MedMnist(root)
     marks = source.fingerprints(np.arange(61))
     assert marks.dtype == np.int64 and (marks != 0).all() and len(set(marks.tolist())) == 61
-    store = build(source, np.arange(61), 28, cache, quiet=True)
+    store = StoreBuilder(source, 28, cache).build(np.arange(61), quiet=True)
     before = store.pixels[:].copy()
     _write(root / "dermamnist.npz")
     assert np.array_equal(MedMnist(root).fingerprints(np.arange(61)), marks)
@@ -128,7 +128,7 @@ def test_a_changed_file_is_decoded_again_and_a_copied_one_is_not(root, tmp_path_
     _write(root / "dermamnist.npz", val_images=images)
     changed = MedMnist(root)
     assert set((changed.fingerprints(np.arange(61)) != marks).nonzero()[0]) == set(range(40, 49))
-    after = build(changed, np.arange(61), 28, cache, quiet=True).pixels
+    after = StoreBuilder(changed, 28, cache).build(np.arange(61), quiet=True).pixels
     assert (after != before).any(axis=(1, 2, 3)).nonzero()[0].tolist() == [43]
 
 

@@ -1,0 +1,102 @@
+"""What stands above and below tables: titles, what the numbers and signs mean, and where they mean less."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from ltbench.benchmarks.analysis.comparisons import (
+    LEVEL,
+    POWER,
+    Comparison,
+    best_of_chance,
+    detectable,
+    dunnett,
+    tukey,
+)
+from ltbench.benchmarks.analysis.metrics import metric_labels
+from ltbench.benchmarks.analysis.records import Result
+from ltbench.benchmarks.analysis.rows import Row
+from ltbench.benchmarks.analysis.standings import BASELINE, Panel, common_trials
+
+SPREAD = "mean ± sd over n trials (ddof = 1)"
+INTERVALS = "intervals: 95 % over trials and test images, each by itself"
+
+
+def title_of(result: Result, *, ratio: bool = True) -> str:
+    """Return the title of a table: data, split, protocol and, unless its columns are ratios, the ratio."""
+    protocol, split = result.protocol, f"split {result.data.split}"
+    data = f"{result.data.title}, {split}"
+    if ratio:
+        natural = "natural " if result.data.natural else ""
+        data = f"{result.data.title}, {natural}ratio {result.data.ratio:g}, {split} ({result.split_digest[:8]})"
+    network = f"{protocol['backbone']} {protocol['image_size']} px, at most {protocol['epochs']} epochs"
+    notes = "".join(f"; {note}" for note in result.data.notes) if ratio else ""
+    return f"{data}; protocol {result.protocol_digest[:8]}: {network}{notes}"
+
+
+def tested(rows: Sequence[Row], best: Sequence[Comparison], baseline: Sequence[Comparison]) -> str:
+    """Return what numbers and signs of accuracies mean, and what the comparisons could have found.
+
+    Parameters
+    ----------
+    best, baseline : the rows' comparisons with the best of them, and with the baseline
+    """
+    lines = [
+        f"Percent, {SPREAD}; {INTERVALS}. Bold: best. ?: it is open whether it is worse than the best (behind Δ: "
+        f"whether it differs from {BASELINE}), p ≥ {LEVEL}, adjusted for all rows and for the best being chosen by "
+        "looking; so an interval of Δ may leave out 0 where ? stands."
+    ]
+    found = [
+        f"{100 * size:.1f} points to {name}"
+        for name, size in (("the best", detectable(best, tukey)), (BASELINE, detectable(baseline, dunnett)))
+        if not math.isnan(size)
+    ]
+    if found:
+        lines.append(f"A true difference of {' and of '.join(found)} would be seen in {100 * POWER:.0f} % of cases.")
+    errors = [each.standard_error for each in best if each.standard_error > 0]
+    if errors:
+        excess = best_of_chance(len(rows)) * float(np.median(errors)) / math.sqrt(2)
+        lines.append(
+            f"Were all {len(rows)} rows equally good, the best would still show {100 * excess:.1f} points more."
+        )
+    elif len(rows) > 1 and len(rows[0].trials) == 2:
+        lines.append("Two trials of so few rows are not tested.")
+    if rows[0].lesions is not None:
+        lesions = len(np.unique(rows[0].lesions))
+        lines.append(f"Images of one lesion are not independent: {len(rows[0].labels)} test images, {lesions} lesions.")
+    return " ".join(lines)
+
+
+def baseline_notes(panel: Panel) -> list[str]:
+    """Return a line where Δ is not simply the difference of two rows: why it is n/a, or over which trials."""
+    baseline, setting = panel.setting.baseline, panel.setting
+    if baseline is None:
+        several = any(row.result.method == BASELINE for row in setting.rows)
+        reason = f"there are several versions of {BASELINE}" if several else f"no trial of {BASELINE} is finished"
+        return [f"Δ n/a, {reason}."]
+    common = common_trials(panel.rows[0], baseline)
+    if not common:
+        return [f"Δ n/a, no trial in common with {BASELINE}."]
+    if baseline.trials == panel.trials:
+        return []
+    return [f"Δ is over the trials that {BASELINE} has too: {', '.join(map(str, common))}."]
+
+
+def caveats(rows: Sequence[Row], shown: Iterable[str]) -> list[str]:
+    """Return lines on what the numbers do not say: intervals of one trial, why a metric is undefined."""
+    lines = []
+    if len(rows[0].trials) == 1:
+        lines.append(
+            "One trial: intervals and ? are over test images alone and compare these networks, not the methods."
+        )
+    reasons = {name: reason for row in rows for own in row.measured for name, reason in own["undefined"].items()}
+    labels = metric_labels(rows[0].result.data.special_classes)
+    undefined: dict[str, list[str]] = {}
+    for name in shown:
+        if name in reasons:
+            undefined.setdefault(reasons[name], []).append(labels.get(name, name.replace("_", " ")))
+    lines += [f"n/a, {reason}: {', '.join(names)}." for reason, names in undefined.items()]
+    return lines
