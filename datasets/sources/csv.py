@@ -111,6 +111,7 @@ class CsvTable(OwnImages):
 
     def _use_optional(self, rows: pd.DataFrame) -> None:
         self.has_lesion_ids = "group" in rows
+        self.group_name = self.options.group or "group"
         groups = rows["group"] if self.has_lesion_ids else pd.Series("", rows.index)
         self.lesions = np.where(groups == "", self.ids, groups).astype(str)
         if "patient" in rows:

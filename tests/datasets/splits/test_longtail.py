@@ -175,7 +175,7 @@ def test_the_waste_is_the_least_there_is(seed):
 def test_too_few_lesions_are_refused_with_the_class():
     labels, lesions = np.zeros(200, dtype=np.int64), np.array(["one"] * 200)
     with pytest.raises(
-        UserError, match="class 'DF' lacks at least 1 images: its 1 lesions that show no other class, with 200 images"
+        UserError, match="class 'DF' lacks at least 1 images: its 1 lesions or groups that show no other class"
     ):
         split_by_lesion(labels, lesions, np.array([10]), 5, 5, np.random.default_rng(0), ("DF",))
     with pytest.raises(UserError, match="class 'DF' lacks at least 10 images"):
