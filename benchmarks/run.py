@@ -37,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
     more = parsed.add_argument_group("instead, and beside")
     about_list = "list what there is, or explain methods and their hyper-parameters"
     more.add_argument("--list", nargs="*", metavar="METHOD", help=about_list)
-    more.add_argument("--save-config", type=Path, metavar="FILE", help="write the request, YAML or JSON, for --config")
+    about_saved = "also write the request, YAML or JSON, for --config; with --dry-run, write it and train nothing"
+    more.add_argument("--save-config", type=Path, metavar="FILE", help=about_saved)
     return parsed
 
 
@@ -59,6 +60,7 @@ def _main(options: argparse.Namespace) -> int:
     planned = plan(request) if options.dry_run else plan_ahead(request)
     if options.save_config is not None:
         write_request(options.save_config, request)
+        print(f"request written to {options.save_config}", file=sys.stderr)
     return carry_out(planned, dry_run=options.dry_run, style=options.format)
 
 
@@ -71,9 +73,10 @@ def carry_out(planned: Plan, *, dry_run: bool = False, style: str = "github") ->
     style : format of the tables
     """
     from ltbench.benchmarks.cli.outcomes import report_outcomes
+    from ltbench.benchmarks.cli.plan_text import plan_text
     from ltbench.benchmarks.executors.execution import execute
 
-    print(_described(planned), flush=True)
+    print(plan_text(planned), flush=True)
     if dry_run:
         return 0
     code = report_outcomes(execute(planned))
@@ -88,23 +91,6 @@ def _list(options: argparse.Namespace) -> int:
         load_plugin(plugin)
     print("\n\n".join(map(describe_method, options.list)) if options.list else listing())
     return 0
-
-
-def _described(planned: Plan) -> str:
-    from ltbench.benchmarks.training.trial import is_done
-
-    lines = [f"data: {planned.datasets[0].source.title}"]
-    for dataset in planned.datasets:
-        lines.append(f"ratio {dataset.ratio:g}, split {dataset.split} ({dataset.manifest.digest[:8]})")
-        lines += [f"  {line}" for line in dataset.lines()]
-    protocol, folders = planned.protocol, planned.trial_folders()
-    network = f"{protocol.backbone}, {protocol.image_size} px, {protocol.precision}"
-    steps = f"{protocol.optimizer} {protocol.lr:g}, batch {protocol.batch_size}"
-    budget = f"at most {protocol.epochs} epochs, patience {protocol.patience}"
-    lines.append(f"protocol {protocol.preset} ({protocol.digest()[:8]}): {network}, {steps}, {budget}")
-    done = 0 if planned.request.fresh else sum(map(is_done, folders))
-    lines.append(f"{len(folders)} trials, {done} of them done; {planned.device}, {planned.jobs} side by side")
-    return "\n".join(lines)
 
 
 def _print_leaderboards(planned: Plan, style: str) -> None:

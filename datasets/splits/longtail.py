@@ -313,17 +313,17 @@ def _feasible_n_max(
         if largest < least:
             lacking = _lacking(names, pareto_class_counts(len(room), least, ratio) - room)
             raise UserError(
-                f"ratio {ratio:g} with {aside} is impossible for these data: it needs n_max of at least {least}, "
+                f"ratio {ratio:g} with {aside} is impossible for these data: it needs --n-max of at least {least}, "
                 f"and then {lacking}; use a lower ratio or fewer val or test images"
             )
         return largest
     by_rank = pareto_class_counts(len(room), n_max, ratio)
     if n_max < least:
-        raise UserError(f"ratio {ratio:g} needs n_max of at least {least}, not {n_max}")
+        raise UserError(f"ratio {ratio:g} needs --n-max of at least {least}, not {n_max}")
     if (by_rank > room).any():
-        no_hope = "no n_max will do: use a lower ratio or fewer val or test images"
+        no_hope = "no --n-max will do: use a lower ratio or fewer val or test images"
         hint = f"use `--n-max auto` (here {largest})" if largest >= least else no_hope
-        raise UserError(f"n_max {n_max} at ratio {ratio:g} with {aside}: {_lacking(names, by_rank - room)}; {hint}")
+        raise UserError(f"--n-max {n_max} at ratio {ratio:g} with {aside}: {_lacking(names, by_rank - room)}; {hint}")
     return int(n_max)
 
 

@@ -166,9 +166,11 @@ class PairOverlap:
 
     def line(self, group: str = "lesion") -> str:
         """Return a line of plain text; `group` is what images of one `lesions` entry share."""
-        text = f"overlap {self.first}/{self.second}: {self.images} images"
+        text = f"overlap {self.first}/{self.second}: {self.images or 'no'} image{'s' * (self.images > 1)} in both"
         if self.lesion_images is None:
             return f"{text}; {group}s are not known"
+        if self.lesion_images == 0:
+            return f"{text}, no {group} in both"
         shown = f"{self.lesion_images} of {self.total} {self.second} images"
         return f"{text}; {shown} show a {group} that {self.first} shows too"
 

@@ -142,14 +142,14 @@ def test_the_report_says_what_is_known_from_what(divided: Path, capsys: pytest.C
     assert _run(divided, "audit") == 0
     printed = capsys.readouterr().out
     row = _row(printed, "test", "train")
-    assert (row["images"], row["same image"], row["same lesion"], row["same patient"]) == ("5", "0", "1", "n/a")
-    assert (row["same pixels"], row["near-duplicate"], row["alike, lesion id unknown"]) == ("1", "0", "1")
+    assert (row["images"], row["same image"], row["same group"], row["same patient"]) == ("5", "0", "1", "n/a")
+    assert (row["same pixels"], row["near-duplicate"], row["alike, group id unknown"]) == ("1", "0", "1")
     assert row["in any way"] == "2"
     assert "\nleaks train/test: 2 of 5 test images (40.0 %)\n" in printed
-    assert "\nleaks train/val: 0 of 2 val images\n" in printed and "lesions are not known" not in printed
+    assert "\nleaks train/val: 0 of 2 val images\n" in printed and "groups are not known" not in printed
     assert _run(divided, "audit", "--no-images") == 0
     row = _row(capsys.readouterr().out, "test", "train")
-    looks = ("same pixels", "near-duplicate", "alike, lesion id unknown")
+    looks = ("same pixels", "near-duplicate", "alike, group id unknown")
     assert [row[look] for look in looks] == ["n/a"] * 3 and row["in any way"] == "1"
 
 
@@ -157,8 +157,8 @@ def test_unknown_lesions_are_not_reported_as_none(divided: Path, capsys: pytest.
     found = _audit(divided, "--dataset-option", "group=")
     printed = capsys.readouterr().out
     row = _row(printed, "test", "train")
-    assert (row["same image"], row["same lesion"], row["alike, lesion id unknown"]) == ("0", "n/a", "n/a")
-    assert "\nleaks train/test: 0 of 5 test images; lesions are not known\n" in printed
+    assert (row["same image"], row["same group"], row["alike, group id unknown"]) == ("0", "n/a", "n/a")
+    assert "\nleaks train/test: 0 of 5 test images; groups are not known\n" in printed
     assert "lesion" not in found["overlap"]["train/test"]["leaked"]
 
 

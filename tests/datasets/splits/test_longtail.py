@@ -74,9 +74,9 @@ def test_what_no_n_max_can_give_is_refused():
     names = ("often", "rare")
     with pytest.raises(UserError, match=r"impossible.*class 'rare' lacks 101 images"):
         longtail_counts(np.array([1000, 50]), "auto", 5, 50, 100, class_names=names)
-    with pytest.raises(UserError, match=r"class 'rare' lacks.*no n_max will do"):
+    with pytest.raises(UserError, match=r"class 'rare' lacks.*no --n-max will do"):
         longtail_counts(np.array([1000, 50]), 500, 5, 50, 100, class_names=names)
-    with pytest.raises(UserError, match="ratio 500 needs n_max of at least 500, not 499"):
+    with pytest.raises(UserError, match="ratio 500 needs --n-max of at least 500, not 499"):
         longtail_counts(ISIC, 499, 500, 50, 100)
     with pytest.raises(UserError, match="val images a class must be a whole number"):
         longtail_counts(ISIC, 500, 500, -1, 100)
