@@ -26,7 +26,7 @@ from ltbench.errors import UserError
 
 Entry = TypeVar("Entry", bound=type)
 
-_DETAIL = re.compile(r"^(Source|Cost|Neutral|Status|Licence): (.+)$", re.MULTILINE)
+_DETAIL = re.compile(r"^(Source|Size|Cost|Neutral|Status|Licence): (.+)$", re.MULTILINE)
 _DECORATOR = re.compile(r"^@register\(\s*[\"']([^\"']+)[\"']\s*\)", re.MULTILINE)
 
 _PLUGIN = "ltbench_plugin_"
@@ -130,7 +130,7 @@ class Registry(Generic[Entry]):
         return ast.get_docstring(self._tree(name)) or ""
 
     def details(self, name: str) -> dict[str, str]:
-        """Return its lines `Source: ...`, `Cost: ...`, `Status: ...`, `Licence: ...` by their first word."""
+        """Return the lines of its docstring that state a fact, such as `Source: ...` or `Size: ...`, by their name."""
         return dict(_DETAIL.findall(self.docstring(name)))
 
     def definitions(self, name: str) -> list[str]:

@@ -2,6 +2,8 @@
 
     ltbench coverage --replicates 1000
 
+The default takes 20 to 30 minutes on one core, `--replicates 50` one to two.
+
 What is drawn, and which other intervals stand beside ours, is said in `analysis/simulation.py`.
 """
 
@@ -15,7 +17,11 @@ from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, s
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parsed = Parser(prog=invocation("coverage"), description=about(__doc__, "coverage"))
+    parsed = Parser(
+        prog=invocation("coverage"),
+        description=about(__doc__, "coverage", whole=True),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parsed.add_argument("--replicates", type=int, default=1000, metavar="N", help="data sets a regime; default: 1000")
     parsed.add_argument("--trials", type=int, nargs="+", default=[1, 2, 3, 5, 10], metavar="T")
     parsed.add_argument("--sizes", nargs="+", metavar="NAME", help="test sets; default: all")
@@ -35,6 +41,7 @@ def _main(options: argparse.Namespace) -> int:
 
     from ltbench.benchmarks.analysis.simulation import EFFECTS, IMAGE_EFFECTS, SIZES, TRIAL_EFFECTS, Regime, simulate
     from ltbench.errors import UserError
+    from ltbench.files import Progress
     from ltbench.registry import unknown
 
     for name in options.sizes or ():
@@ -44,11 +51,14 @@ def _main(options: argparse.Namespace) -> int:
     if min(options.replicates, *options.trials) < 1 or options.seed < 0:
         raise UserError("--replicates and --trials must be at least 1, --seed at least 0")
     rows = []
-    for name, trials, (trial, image) in itertools.product(options.sizes or SIZES, options.trials, EFFECTS):
-        regime = Regime(SIZES[name], trials, *TRIAL_EFFECTS[trial], IMAGE_EFFECTS[image])
-        rates = simulate(regime, options.replicates, options.seed)
-        shown = [f"{100 * rate:.1f}" for rate in (*rates.coverage, *rates.rejections)]
-        rows.append([name, trials, trial, image, *(cell.replace("nan", "n/a") for cell in shown)])
+    regimes = list(itertools.product(options.sizes or SIZES, options.trials, EFFECTS))
+    with Progress("simulating", len(regimes), unit="regimes") as progress:
+        for name, trials, (trial, image) in regimes:
+            regime = Regime(SIZES[name], trials, *TRIAL_EFFECTS[trial], IMAGE_EFFECTS[image])
+            rates = simulate(regime, options.replicates, options.seed)
+            shown = [f"{100 * rate:.1f}" for rate in (*rates.coverage, *rates.rejections)]
+            rows.append([name, trials, trial, image, *(cell.replace("nan", "n/a") for cell in shown)])
+            progress.update()
     print(f"Percent of {options.replicates} replicates; coverage at 95 %, rejections of equal methods at 5 %")
     headers = ["classes x images", "trials", "trial effect", "image effect", "coverage", "bootstrap", "t over trials"]
     headers += ["rejections", "bootstrap", "t over trials"]

@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltbench.benchmarks.cli.arguments import add_output, add_request, check_format, request_from
+from ltbench.benchmarks.cli.arguments import add_output, add_request, check_format, load_plugins, request_from
 from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, script
 from ltbench.benchmarks.training.request import write_request
-from ltbench.registry import load_plugin
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.training.plan import Plan
@@ -87,8 +86,7 @@ def carry_out(planned: Plan, *, dry_run: bool = False, style: str = "github") ->
 def _list(options: argparse.Namespace) -> int:
     from ltbench.benchmarks.cli.listing import describe_method, listing
 
-    for plugin in getattr(options, "plugins", ()):
-        load_plugin(plugin)
+    load_plugins(options)
     print("\n\n".join(map(describe_method, options.list)) if options.list else listing())
     return 0
 

@@ -11,7 +11,7 @@ from typing import Any
 from ltbench.benchmarks.analysis.rendering import FORMATS
 from ltbench.benchmarks.training.request import PROTOCOL_CHANGES, Request, read_request
 from ltbench.errors import UserError
-from ltbench.registry import unknown
+from ltbench.registry import load_plugin, unknown
 
 _PROTOCOL_HELP = {
     "backbone": "a timm model",
@@ -42,6 +42,23 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     shown.add_argument("--dry-run", action="store_true", help="show what would be run; trains nothing")
     about = f"of the tables: {', '.join(FORMATS)}; default: github"
     shown.add_argument("--format", default="github", metavar="NAME", help=about)
+
+
+def add_plugins(group: Any) -> None:
+    """Add `--plugin`, whose files `load_plugins` imports."""
+    about = "further methods and datasets; again for each file"
+    _add(group, "--plugin", dest="plugins", type=Path, action="append", metavar="FILE.py", help=about)
+
+
+def load_plugins(options: argparse.Namespace) -> None:
+    """Import the files of `--plugin`.
+
+    Raises
+    ------
+    UserError : a file is missing, fails on import, registers nothing or a taken name
+    """
+    for plugin in getattr(options, "plugins", ()):
+        load_plugin(plugin)
 
 
 def check_format(name: str) -> None:
@@ -114,8 +131,7 @@ def _add_what(what: argparse._ArgumentGroup) -> None:
     about_trial = "only these, from 0; instead of --trials"
     _add(which, "--trial", dest="trials", nargs="+", type=int, metavar="K", help=about_trial)
     _add(what, "--set", nargs="+", action="extend", metavar="NAME=VALUE", help="hyper-parameters")
-    about_plugin = "further methods and datasets"
-    _add(what, "--plugin", dest="plugins", type=Path, action="append", metavar="FILE.py", help=about_plugin)
+    add_plugins(what)
     about_config = "a request as YAML or JSON, or a trial's config.json; other options replace its values"
     _add(what, "--config", type=Path, metavar="FILE", help=about_config)
 

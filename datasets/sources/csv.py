@@ -1,6 +1,7 @@
 """Your own images: a table with a row for each, its label, and what else is known of it.
 
 Source: yours.
+Size: as your table.
 Licence: yours.
 
 `--dataset csv --data-root FOLDER` reads the one `.csv` of the folder; its columns, in any order and among others:

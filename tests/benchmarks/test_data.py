@@ -19,8 +19,9 @@ real = pytest.mark.skipif(not (DATA / "isic2019-ham").is_dir(), reason="the ISIC
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A table of 60 images of two classes, two images to a lesion."""
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table of 60 images of two classes, two images to a lesion; the working folder is above it."""
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "data"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -44,10 +45,17 @@ def _edit(path: Path, line: int, old: str, new: str) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def test_an_untouched_folder_is_as_its_manifest(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_untouched_folder_is_as_its_manifest(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert _run(root, "verify") == 2
     assert "--create" in capsys.readouterr().err
+    before = sorted(root.iterdir())
     assert _run(root, "verify", "--create") == 0 and _run(root, "verify") == 0
+    assert sorted(root.iterdir()) == before and (root.parent / "csv-manifest.csv").is_file()
+    monkeypatch.chdir(root)
+    assert _run(root, "verify", "--create") == 2
+    assert _run(root, "verify", "--create", "--manifest", "named-manifest.csv") == 0
     assert "as in" in capsys.readouterr().out
 
 
@@ -254,9 +262,9 @@ def test_a_dry_run_into_a_new_folder_names_everything(
 
 
 def test_verify_compares_the_counts_with_those_of_the_whole_dataset(
-    archive: Path, capsys: pytest.CaptureFixture[str]
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    verify = ["verify", "isic_archive", "--data-root", str(archive)]
+    verify = ["verify", "isic_archive", "--data-root", str(archive), "--manifest", str(tmp_path / "m.csv")]
     counts = "class 'NV': the tables list 2 images, the whole dataset has 12875"
     assert data.main([*verify, "--create"]) == 0
     assert f"note: {counts}\n" in capsys.readouterr().err

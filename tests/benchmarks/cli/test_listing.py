@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ltbench import methods
+from ltbench import datasets, methods
 from ltbench.benchmarks.cli.listing import STATUSES, describe_method, hooks_of, listing
 from ltbench.errors import UserError
 from ltbench.registry import load_plugin
@@ -40,6 +40,14 @@ def test_everything_is_listed() -> None:
     for name in methods.available():
         assert f"\n  {name} " in text
     assert "synthetic" in text and "quick" in text
+
+
+@pytest.mark.parametrize("name", datasets.available())
+def test_every_dataset_says_how_large_it_is(name: str) -> None:
+    dataset, size = datasets.registry.get(name), datasets.registry.details(name)["Size"]
+    if dataset.expected_counts is not None:
+        counts = dataset.expected_counts.values()
+        assert size == f"{len(counts)} classes, {sum(counts):,} images."
 
 
 def test_a_method_is_explained_with_its_hyper_parameters() -> None:
