@@ -93,14 +93,17 @@ def _list(options: argparse.Namespace) -> int:
 
 def _print_leaderboards(planned: Plan, style: str) -> None:
     """Print the tables of all records that share a setting with the plan: one of ratios where there are several."""
+    from ltbench.benchmarks.analysis.damage import left_out
     from ltbench.benchmarks.analysis.tables import render_all
+    from ltbench.benchmarks.cli.outcomes import report_damaged
     from ltbench.benchmarks.executors.execution import related
 
-    shared, others = related(planned)
+    shared, others, damaged = related(planned)
+    report_damaged(damaged)
     if shared.records:
         several = len(planned.datasets) > 1 and style != "csv"  # which has the ratio as a column
         kinds = ["overview", "ratios"] if several else ["overview"]
-        print("\n" + "\n\n".join(render_all(shared.records, style, [kind]) for kind in kinds))
+        print("\n" + render_all(shared.records, style, kinds, left_out(damaged)))
     if others:
         print(f"\n{others} results of other protocols or splits are not mixed in; see `{invocation('leaderboard')}`")
 

@@ -63,13 +63,19 @@ def run(request: Request) -> Results:
     return Results.of_trials(planned.trial_folders())
 
 
-def related(planned: Plan) -> tuple[Results, int]:
-    """Return the results under the settings of a plan, and how many of the same data and ratios are not among them."""
+def related(planned: Plan) -> tuple[Results, int, list[str]]:
+    """Return the results under the settings of a plan, and what else there is of the same data and ratios.
+
+    That is how many results of other settings, and for each record that cannot be read what is wrong.
+    """
+    from ltbench.benchmarks.analysis.damage import sound_records
     from ltbench.benchmarks.analysis.standings import key_of, setting_key
     from ltbench.benchmarks.training.trial_spec import described
 
-    results = Results.load(planned.request.out, folders=dict.fromkeys(row.folder.parent.name for row in planned.rows))
+    folders = dict.fromkeys(row.folder.parent.name for row in planned.rows)
+    found = [sound_records(planned.request.out, f"{name}/*/trial*/result.json") for name in folders]
+    records = [record for sound, _ in found for record in sound]
     protocol = planned.protocol.digest()
     wanted = {setting_key(described(each), each.manifest.digest, protocol) for each in planned.datasets}
-    shared = tuple(record for record in results.records if key_of(record.result) in wanted)
-    return Results(shared), len(results.records) - len(shared)
+    shared = tuple(record for record in records if key_of(record.result) in wanted)
+    return Results(shared), len(records) - len(shared), [reason for _, damaged in found for reason in damaged]
