@@ -41,8 +41,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     UserError("unknown method 'lda'; did you mean 'ldam'? known: ce, ldam")
     """
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    by_lower_case = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
+    hint = f"; did you mean {by_lower_case[near[0]]!r}?" if near else ";"
     return UserError(f"unknown {kind} {name!r}{hint} known: {', '.join(known)}")
 
 

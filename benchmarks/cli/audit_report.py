@@ -24,8 +24,9 @@ def audit_text(found: Audit, heading: str) -> str:
     if source.has_lesion_ids and unknown:
         group = source.group_name
         lines.append(f"{group} unknown for {unknown} images of the split; each counts as a {group} by itself")
-    if source.patients is not None:
-        lines.append(f"patient unknown for {int((source.patients == '').sum())} of {len(source.ids)} images")
+    without_patient = 0 if source.patients is None else int((source.patients == "").sum())
+    if without_patient:
+        lines.append(f"patient unknown for {without_patient} of {len(source.ids)} images")
     lines += ["", *_images(found)]
     lines += _listed("different labels", found.conflicts, found)
     if found.facts is not None:

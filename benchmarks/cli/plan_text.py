@@ -46,7 +46,7 @@ def _protocol_text(protocol: Protocol) -> str:
         protocol.precision,
         f"{protocol.optimizer} {protocol.lr:g}",
         f"batch {protocol.batch_size}",
-        f"at most {protocol.epochs} epochs",
+        "1 epoch" if protocol.epochs == 1 else f"at most {protocol.epochs} epochs",
         f"patience {protocol.patience}",
     ]
     names = [each.name for each in fields(Protocol) if each.name not in _SHOWN]

@@ -26,5 +26,8 @@ def unused_line(source: Source, manifest: Manifest, split: str) -> str | None:
             (unused & ~unassigned & ~surplus).sum()
         ),
     }
-    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
-    return f"in no part: {int(unused.sum())} of {int(source.present.sum())} images: {reasons}" if reasons else None
+    reasons = {reason: count for reason, count in counts.items() if count}
+    if not reasons:
+        return None
+    texts = reasons if len(reasons) == 1 else [f"{count} {reason}" for reason, count in reasons.items()]
+    return f"in no part: {int(unused.sum())} of {int(source.present.sum())} images ({', '.join(texts)})"

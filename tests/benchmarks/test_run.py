@@ -38,6 +38,7 @@ def _one_line(capsys: pytest.CaptureFixture[str]) -> str:
 BAD = {
     "--method lda": "unknown method 'lda'",
     "--method flx": "did you mean 'flex'",
+    "--method CE": "did you mean 'ce'",
     "--dataset isic2018": "did you mean 'isic2019'",
     "--preset papr": "did you mean 'paper'",
     "--split lesions": "did you mean 'lesion'",
