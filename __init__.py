@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ltbench.benchmarks.training.request import Request
     from ltbench.errors import UserError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = ["Request", "Results", "UserError", "load_results", "run"]
 

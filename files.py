@@ -216,7 +216,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable ({error}); delete its folder or use --fresh") from error
+        raise UserError(f"{path} is not readable ({error}); delete its folder or use `ltbench run --fresh`") from error
 
 
 def plain(value: Any) -> Any:
@@ -274,10 +274,10 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
                 raise zipfile.BadZipFile("check sum does not match")
         return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path} holds more than tensors; delete its folder or use --fresh") from error
+        raise UserError(f"{path} holds more than tensors; delete its folder or use `ltbench run --fresh`") from error
     except (*BROKEN, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"{path} is not readable ({reason}); delete its folder or use --fresh") from error
+        raise UserError(f"{path} is not readable ({reason}); delete its folder or use `ltbench run --fresh`") from error
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, durable: bool = False) -> None:

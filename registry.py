@@ -26,7 +26,7 @@ from ltbench.errors import UserError
 
 Entry = TypeVar("Entry", bound=type)
 
-_DETAIL = re.compile(r"^(Source|Cost|Neutral|Status|Licence): (.+)$", re.MULTILINE)
+_DETAIL = re.compile(r"^(Source|Size|Cost|Neutral|Status|Licence): (.+)$", re.MULTILINE)
 _DECORATOR = re.compile(r"^@register\(\s*[\"']([^\"']+)[\"']\s*\)", re.MULTILINE)
 
 _PLUGIN = "ltbench_plugin_"
@@ -41,8 +41,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     UserError("unknown method 'lda'; did you mean 'ldam'? known: ce, ldam")
     """
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    by_lower_case = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
+    hint = f"; did you mean {by_lower_case[near[0]]!r}?" if near else ";"
     return UserError(f"unknown {kind} {name!r}{hint} known: {', '.join(known)}")
 
 
@@ -130,7 +131,7 @@ class Registry(Generic[Entry]):
         return ast.get_docstring(self._tree(name)) or ""
 
     def details(self, name: str) -> dict[str, str]:
-        """Return its lines `Source: ...`, `Cost: ...`, `Status: ...`, `Licence: ...` by their first word."""
+        """Return the lines of its docstring that state a fact, such as `Source: ...` or `Size: ...`, by their name."""
         return dict(_DETAIL.findall(self.docstring(name)))
 
     def definitions(self, name: str) -> list[str]:

@@ -26,7 +26,11 @@ _BOARD_EFFECTS = (("none", "none"), ("usual", "usual"), ("strong", "usual"))
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parsed = Parser(prog=invocation("coverage"), description=about(__doc__, "coverage"))
+    parsed = Parser(
+        prog=invocation("coverage"),
+        description=about(__doc__, "coverage", whole=True),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parsed.add_argument("--replicates", type=int, default=1000, metavar="N", help="data sets a regime; default: 1000")
     parsed.add_argument("--trials", type=int, nargs="+", default=[1, 2, 3, 5, 10], metavar="T")
     parsed.add_argument("--sizes", nargs="+", metavar="NAME", help="test sets; default: all")

@@ -3,7 +3,7 @@
     ltbench data list
     ltbench data info isic2019 --data-root DIR
     ltbench data download medmnist --data-root DIR --accept-licence
-    ltbench data verify isic2019 --data-root DIR [--create]
+    ltbench data verify isic2019 --data-root DIR [--create] [--manifest FILE]
     ltbench data audit isic2019 --data-root DIR --split lesion --ratio 100
 
 `audit` needs labels and metadata alone: it draws the split from all images that the tables list, with `--allow-missing`
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ltbench.benchmarks.cli.arguments import add_plugins, load_plugins
 from ltbench.benchmarks.cli.command import EXIT_BAD_INPUT, Parser, about, guarded, invocation, script
 from ltbench.errors import UserError
 from ltbench.processes import available_cores
@@ -33,14 +34,15 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parsed = Parser(prog=invocation("data"), description=about(__doc__, "data"))
     commands = parsed.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("list", help="all datasets")
+    add_plugins(commands.add_parser("list", help="all datasets"))
     _add_command(commands, "info", "everything about one dataset, with class counts where it is on disk")
     download = _add_command(commands, "download", "fetch a dataset from its publishers; resumes where it stopped")
     download.add_argument("--accept-licence", action="store_true", help="the licence, which is shown, is accepted")
     download.add_argument("--dry-run", action="store_true", help="show what would be fetched")
     verify = _add_command(commands, "verify", "compare a folder with its manifest of checksums")
     verify.add_argument("--create", action="store_true", help="write the manifest of data that you trust")
-    verify.add_argument("--manifest", type=Path, metavar="FILE", help="default: ltbench-manifest.csv in the folder")
+    about_manifest = "default: NAME-manifest.csv in the working folder; in the data folder only where it is named"
+    verify.add_argument("--manifest", type=Path, metavar="FILE", help=about_manifest)
     audit = _add_command(commands, "audit", "overlap of the parts of a split, duplicates, broken images")
     audit.add_argument("--split", metavar="NAME", help="paper, lesion or official; default: the dataset's")
     audit.add_argument("--ratio", metavar="R", help="imbalance ratio, or natural; default: the dataset's")
@@ -63,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_command(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
     added = commands.add_parser(name, help=what, description=what)
     added.add_argument("name", metavar="NAME", help="of the dataset")
+    add_plugins(added)
     added.add_argument("--data-root", type=Path, metavar="DIR", help="default: $LTBENCH_DATA, else ./data")
     added.add_argument("--split-dir", type=Path, metavar="DIR", help="published split files (*.npy)")
     added.add_argument(
@@ -78,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(options: argparse.Namespace) -> int:
     commands = {"list": _list, "info": _info, "download": _download, "verify": _verify, "audit": _audit}
+    load_plugins(options)
     return commands[options.command](options)
 
 
@@ -129,12 +133,13 @@ def _download(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from ltbench.datasets.checks.verification import count_problems, problems, write_manifest
     from ltbench.datasets.loading import resolve
-    from ltbench.datasets.tables import CHECKSUMS
 
-    root = resolve(options.name, options.data_root)[1]
+    name, root = resolve(options.name, options.data_root)
     if root is None:
-        raise UserError(f"dataset {options.name} has no files: there is nothing to verify")
-    manifest = options.manifest or root / CHECKSUMS
+        raise UserError(f"dataset {name} has no files: there is nothing to verify")
+    manifest = options.manifest or Path(f"{name}-manifest.csv")
+    if options.manifest is None and Path.cwd().is_relative_to(root.resolve()):
+        raise UserError(f"the working folder is in the data folder {root}; name the manifest with --manifest FILE")
     if options.create:
         source = _source(options)
         count = write_manifest(source, root, manifest, workers=available_cores())

@@ -5,7 +5,8 @@
     ltbench leaderboard --published
 
 Every number is computed anew from the trials' saved predictions. Only trials of the same data, split and protocol
-share a table; what is not says so below.
+share a table; what is not says so below. A record that cannot be read is named on stderr and left out, which a note
+below the table says; the exit code is 2 only where none is left.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltbench.benchmarks.analysis.rendering import FORMATS, KINDS, render
+from ltbench.benchmarks.analysis.rendering import FORMATS, KINDS, annotated, render
 from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parsed = Parser(prog=invocation("leaderboard"), description="Print tables of a results folder.")
-    parsed.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    about_results = "the folder that `ltbench run --out` fills; default: results"
+    parsed.add_argument(
+        "--results", "--out", type=Path, default=Path("results"), metavar="DIR", dest="results", help=about_results
+    )
     parsed.add_argument(
         "--table", default="overview", metavar="NAME", help=f"{', '.join(KINDS)}; default: overview, of each ratio"
     )
@@ -44,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    from ltbench.benchmarks.analysis.records import find_records
+    from ltbench.benchmarks.analysis.damage import left_out, sound_records
+    from ltbench.benchmarks.cli.outcomes import report_damaged
     from ltbench.errors import UserError
     from ltbench.registry import unknown
 
@@ -54,12 +59,14 @@ def _main(options: argparse.Namespace) -> int:
         raise unknown("format", options.format, FORMATS)
     # The paper's numbers are worth a look without any of ours.
     there = options.results.is_dir() or not options.published
-    records = list(find_records(options.results)) if there else []
+    records, damaged = sound_records(options.results) if there else ([], [])
+    report_damaged(damaged)
     if not records and not options.published:
-        raise UserError(f"{options.results} holds no finished trial; run `ltbench run` first")
+        what = "no record that can be read" if damaged else "no finished trial"
+        raise UserError(f"{options.results} holds {what}; run `ltbench run` first")
     if records:
         records = _selected(records, options)
-    text = _published(records, options.format) if options.published else _tables(records, options)
+    text = (_published if options.published else _tables)(records, options, left_out(damaged))
     if not text:
         raise UserError(f"{options.results} holds no trial for this table; see `ltbench reproduce`")
     print(text)
@@ -82,18 +89,18 @@ def _selected(records: Sequence[Record], options: argparse.Namespace) -> list[Re
     return left
 
 
-def _tables(records: Sequence[Record], options: argparse.Namespace) -> str:
+def _tables(records: Sequence[Record], options: argparse.Namespace, notes: Sequence[str]) -> str:
     from ltbench.benchmarks.analysis.tables import render_all
 
-    return render_all(records, options.format, [options.table])
+    return render_all(records, options.format, [options.table], notes)
 
 
-def _published(records: Sequence[Record], style: str) -> str:
+def _published(records: Sequence[Record], options: argparse.Namespace, notes: Sequence[str]) -> str:
     from ltbench.benchmarks.analysis.published import beside
     from ltbench.benchmarks.analysis.standings import settings_of
     from ltbench.benchmarks.training.protocol import PRESETS
 
-    return render(beside(settings_of(records), PRESETS), style)
+    return render(annotated(beside(settings_of(records), PRESETS), notes), options.format)
 
 
 if __name__ == "__main__":

@@ -198,11 +198,15 @@ class _Rate:
 
     def _images_per_second(self) -> float:
         if self._measured is None:
-            from ltbench.benchmarks.throughput import measure
+            from ltbench.benchmarks.throughput import PASSES, measure
+            from ltbench.files import ProgressLine
 
             protocol, batch = self._planned.protocol, min(self._planned.protocol.batch_size, 32)
             backbone, size = protocol.backbone, protocol.image_size
-            figures = measure(backbone, size, batch, self._planned.device, protocol.precision, steps=4, repeats=1)
+            budget = {"steps": 4, "repeats": 1}
+            with ProgressLine("measuring a step", 2 * PASSES, unit="passes") as progress:
+                device, precision = self._planned.device, protocol.precision
+                figures = measure(backbone, size, batch, device, precision, **budget, progress=progress)
             self._measured = figures.loop[0]
         return self._measured
 

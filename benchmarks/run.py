@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltbench.benchmarks.cli.arguments import add_output, add_request, check_format, request_from
+from ltbench.benchmarks.cli.arguments import add_output, add_request, check_format, load_plugins, request_from
 from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, script
 from ltbench.benchmarks.training.request import write_request
-from ltbench.registry import load_plugin
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.executors.execution import Execution
@@ -38,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
     more = parsed.add_argument_group("instead, and beside")
     about_list = "list what there is, or explain methods and their hyper-parameters"
     more.add_argument("--list", nargs="*", metavar="METHOD", help=about_list)
-    more.add_argument("--save-config", type=Path, metavar="FILE", help="write the request, YAML or JSON, for --config")
+    about_saved = "also write the request, YAML or JSON, for --config; with --dry-run, write it and train nothing"
+    more.add_argument("--save-config", type=Path, metavar="FILE", help=about_saved)
     return parsed
 
 
@@ -59,6 +59,7 @@ def _main(options: argparse.Namespace) -> int:
     planned = plan(request, run_next=not options.dry_run)
     if options.save_config is not None:
         write_request(options.save_config, request)
+        print(f"request written to {options.save_config}", file=sys.stderr)
     return carry_out(planned, dry_run=options.dry_run, style=options.format)
 
 
@@ -71,9 +72,10 @@ def carry_out(planned: Plan, *, dry_run: bool = False, style: str = "github") ->
     style : format of the tables
     """
     from ltbench.benchmarks.cli.outcomes import report_outcomes
+    from ltbench.benchmarks.cli.plan_text import plan_text
     from ltbench.benchmarks.executors.execution import Execution
 
-    print("\n".join(planned.lines()), flush=True)
+    print(plan_text(planned), flush=True)
     if dry_run:
         return 0
     execution = Execution(planned)
@@ -85,21 +87,23 @@ def carry_out(planned: Plan, *, dry_run: bool = False, style: str = "github") ->
 def _list(options: argparse.Namespace) -> int:
     from ltbench.benchmarks.cli.listing import describe_method, listing
 
-    for plugin in getattr(options, "plugins", ()):
-        load_plugin(plugin)
+    load_plugins(options)
     print("\n\n".join(map(describe_method, options.list)) if options.list else listing())
     return 0
 
 
 def _print_leaderboards(execution: Execution, style: str, *, several: bool) -> None:
     """Print the tables of all records that share a setting with the plan: one of ratios where there are several."""
+    from ltbench.benchmarks.analysis.damage import left_out
     from ltbench.benchmarks.analysis.tables import render_all
+    from ltbench.benchmarks.cli.outcomes import report_damaged
 
-    shared, others = execution.related()
+    shared, others, damaged = execution.related()
+    report_damaged(damaged)
     if shared.records:
         # CSV has the ratio as a column of the overview.
         kinds = ["overview", "ratios"] if several and style != "csv" else ["overview"]
-        print("\n" + "\n\n".join(render_all(shared.records, style, [kind]) for kind in kinds))
+        print("\n" + render_all(shared.records, style, kinds, left_out(damaged)))
     if others:
         print(f"\n{others} results of other protocols or splits are not mixed in; see `{invocation('leaderboard')}`")
 

@@ -31,6 +31,7 @@ from ltbench.registry import load_plugin, unknown
 
 SEARCHES = ("grid", "random", "bayes")
 _SET = "set."
+_FILES = ("--plugin", "--config")
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,20 @@ def job_arguments(words: Sequence[str]) -> list[str]:
     return [*others, "--set", *assigned] if assigned else others
 
 
+def with_absolute_paths(words: Sequence[str]) -> list[str]:
+    """Return options of `ltbench run` for jobs that start in any folder: files of plug-ins and requests absolute."""
+    placed: list[str] = []
+    for word in words:
+        option, equals, path = word.partition("=")
+        if placed and placed[-1] in _FILES:
+            placed.append(str(Path(word).resolve()))
+        elif equals and option in _FILES:
+            placed.append(f"{option}={Path(path).resolve()}")
+        else:
+            placed.append(word)
+    return placed
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parsed = Parser(
@@ -195,7 +210,7 @@ def _main(options: argparse.Namespace, fixed: list[str]) -> int:
     shared = run.parser().parse_args(fixed)
     if "trials" in shared or shared.list is not None or shared.save_config is not None:
         raise UserError("sweep takes no --trial, --list and --save-config; give --trials, or use run")
-    base = request_from(shared)
+    base, fixed = request_from(shared), with_absolute_paths(fixed)
     for plugin in base.plugins:
         load_plugin(plugin)
     ratios = ratio_values(options.ratio)

@@ -47,6 +47,7 @@ class Source(ABC):
     title : the name printed in the first line and in the table's title
     revision : of the images; results of another one are not taken for results of this one
     variant : distinguishes two sources of one name whose images differ
+    group_name : what the images of one of `lesions` share, for printed lines: a lesion, or what the user's table groups
     has_lesion_ids : whether images may share a lesion, so that one without a lesion id is worth a note
     class_names : K names, indexed by class id
     ids : str [N], unique, one an image
@@ -75,6 +76,7 @@ class Source(ABC):
     licence: str
     citation: str
     preset: ClassVar[str]
+    group_name: str = "lesion"
     has_lesion_ids: bool = False
     default_ratio: ClassVar[float | Literal["natural"]] = 100.0
     default_split: str = "paper"

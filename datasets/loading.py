@@ -19,6 +19,7 @@ from ltbench.datasets.splits.draw import make_split, restrict
 from ltbench.datasets.splits.longtail import PARTS
 from ltbench.datasets.splits.manifest import Manifest, Overlap, overlap
 from ltbench.datasets.splits.present_classes import renumbered, without_absent_classes
+from ltbench.datasets.splits.unused import unused_line
 from ltbench.errors import UserError
 from ltbench.registry import unknown
 
@@ -95,14 +96,15 @@ class SplitDataset:
         return ImagePart(self.store(), ids, labels, torch.device(device))
 
     def lines(self) -> list[str]:
-        """Return a description: images, counts, missing images, overlap."""
+        """Return a description: images, counts, images in no part, missing images, overlap."""
         sizes = ", ".join(f"{part} {len(self.manifest.part(part)[0])}" for part in PARTS)
         counts = ", ".join(
             f"{name} {count}" for name, count in zip(self.source.class_names, self.class_counts, strict=True)
         )
         whole = len(self.manifest.ids) == len(self.declared.ids)
-        shared = [line if whole else f"as named, {line}" for line in self.overlap.lines()]
-        return [f"images: {sizes}", f"training images: {counts}", *self.notes, *shared]
+        shared = [line if whole else f"as named, {line}" for line in self.overlap.lines(self.source.group_name)]
+        unused = unused_line(self.source, self.manifest, self.split)
+        return [f"images: {sizes}", f"training images: {counts}", *filter(None, [unused]), *self.notes, *shared]
 
 
 def resolve(name: str, root: Path | None) -> tuple[str, Path | None]:
@@ -250,7 +252,8 @@ def _notes(source: Source, there: Source, declared: Manifest, manifest: Manifest
         )
     unknown_lesions = int((declared.lesions == declared.ids).sum())
     if source.has_lesion_ids and unknown_lesions:
-        notes.append(f"lesion unknown for {unknown_lesions} images of the split; each counts as a lesion of its own")
+        group = source.group_name
+        notes.append(f"{group} unknown for {unknown_lesions} images of the split; each counts as a {group} by itself")
     return tuple(notes)
 
 

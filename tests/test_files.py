@@ -235,9 +235,9 @@ def test_progress_is_a_line_at_the_start_and_one_every_20_seconds(capsys: Any, m
     now = [0.0]
     monkeypatch.setattr(files.time, "monotonic", lambda: now[0])
     with (
-        files.Progress("fetching", 3 * 2**20, done=2**20) as fetching,
-        files.Progress("hashing", 60, unit="files") as hashing,
-        files.Progress("nothing", 5, quiet=True) as nothing,
+        files.ProgressLine("fetching", 3 * 2**20, done=2**20) as fetching,
+        files.ProgressLine("hashing", 60, unit="files") as hashing,
+        files.ProgressLine("nothing", 5, quiet=True) as nothing,
     ):
         for now[0] in (10.0, 20.0, 30.0, 45.0):
             fetching.update(2**18)

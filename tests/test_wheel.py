@@ -46,6 +46,7 @@ def _run(elsewhere: Path, *words: str) -> str:
 
 def test_the_commands_work_outside_the_repository(elsewhere: Path) -> None:
     assert _run(elsewhere, "--version") == f"ltbench {ltbench.__version__}\n"
+    assert not (elsewhere.parent / "installed" / "ltbench" / "setup.py").exists()
     assert "| `isic2019`" in _run(elsewhere, "data", "list")
     printed = _run(elsewhere, "run", "--method", "ce", "--ratio", "5", "--epochs", "1", "--trials", "1", *TINY)
     assert printed.startswith("data: synthetic") and "### synthetic" in printed

@@ -21,7 +21,7 @@ from ltbench.registry import unknown
 SCHEMA = 2
 """Version of the form of `result.json` and `config.json`."""
 
-_REMEDY = "delete its folder or use --fresh"
+_REMEDY = "delete its folder or use `ltbench run --fresh`"
 
 
 @dataclass(frozen=True)
@@ -337,10 +337,21 @@ def find_records(results: Path, pattern: str = "*/*/trial*/result.json") -> Iter
     ------
     UserError : the folder is missing, or a result is corrupt or of another schema
     """
+    for folder in trial_folders(results, pattern):
+        yield Record.read(folder)
+
+
+def trial_folders(results: Path, pattern: str) -> list[Path]:
+    """Return the folders of the finished trials under a results folder, in order of path.
+
+    Raises
+    ------
+    UserError : the folder is missing
+    """
     if not results.is_dir():
-        raise UserError(f"results folder {results} does not exist; run `ltbench run` first or give --results")
-    for path in sorted(results.glob(pattern)):
-        yield Record.read(path.parent)
+        state = "is a file" if results.exists() else "does not exist"
+        raise UserError(f"results folder {results} {state}; give --results the folder that `ltbench run --out` fills")
+    return [path.parent for path in sorted(results.glob(pattern))]
 
 
 def select(

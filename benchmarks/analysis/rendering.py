@@ -64,6 +64,14 @@ def render(tables: Sequence[Table], style: str) -> str:
     return "\n\n".join({"github": _github, "latex": _latex, "html": _html}[style](_in_lines(table)) for table in tables)
 
 
+def annotated(tables: Sequence[Table], notes: Sequence[str]) -> list[Table]:
+    """Return tables with further notes below the last of them."""
+    last = len(tables) - 1
+    return [
+        replace(table, notes=[*table.notes, *notes]) if number == last else table for number, table in enumerate(tables)
+    ]
+
+
 def _in_lines(table: Table) -> Table:
     return replace(
         table,

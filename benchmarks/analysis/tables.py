@@ -31,7 +31,7 @@ from ltbench.benchmarks.analysis.cells import (
 from ltbench.benchmarks.analysis.metrics import METRICS, higher_is_better, metric_labels, wilson_interval
 from ltbench.benchmarks.analysis.notes import INTERVALS, SPREAD, baseline_notes, caveats, tested, title_of
 from ltbench.benchmarks.analysis.records import Record
-from ltbench.benchmarks.analysis.rendering import OPEN, Cell, Table, render
+from ltbench.benchmarks.analysis.rendering import OPEN, Cell, Table, annotated, render
 from ltbench.benchmarks.analysis.rows import ACCURACY, GROUP_MEAN, Row
 from ltbench.benchmarks.analysis.standings import (
     BASELINE,
@@ -272,16 +272,19 @@ def tables_of(kind: str, settings: Sequence[Setting]) -> list[Table]:
     return [table for setting in settings for table in setting_tables(kind, setting)]
 
 
-def render_all(records: Iterable[Record], style: str, kinds: Sequence[str] = ("overview",)) -> str:
+def render_all(
+    records: Iterable[Record], style: str, kinds: Sequence[str] = ("overview",), notes: Sequence[str] = ()
+) -> str:
     """Return tables of records as text, those of the largest ratio last.
 
     Parameters
     ----------
     style : one of `FORMATS`
     kinds : of `KINDS`
+    notes : lines to print below the last table
     """
     settings = settings_of(records)
-    return render([table for kind in kinds for table in tables_of(kind, settings)], style)
+    return render(annotated([table for kind in kinds for table in tables_of(kind, settings)], notes), style)
 
 
 def _metric_cells(frame: pd.DataFrame, names: Sequence[str]) -> list[list[Cell]]:

@@ -11,7 +11,7 @@ from typing import Any
 from ltbench.benchmarks.analysis.rendering import FORMATS
 from ltbench.benchmarks.training.request import PROTOCOL_CHANGES, Request, read_request
 from ltbench.errors import UserError
-from ltbench.registry import unknown
+from ltbench.registry import load_plugin, unknown
 
 _PROTOCOL_HELP = {
     "backbone": "a timm model",
@@ -39,9 +39,26 @@ def add_request(parser: argparse.ArgumentParser) -> None:
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Add what a command shows: `--dry-run` and `--format`."""
     shown = parser.add_argument_group("what to show")
-    shown.add_argument("--dry-run", action="store_true", help="show what would be run; writes nothing")
+    shown.add_argument("--dry-run", action="store_true", help="show what would be run; trains nothing")
     about = f"of the tables: {', '.join(FORMATS)}; default: github"
     shown.add_argument("--format", default="github", metavar="NAME", help=about)
+
+
+def add_plugins(group: Any) -> None:
+    """Add `--plugin`, whose files `load_plugins` imports."""
+    about = "further methods and datasets; again for each file"
+    _add(group, "--plugin", dest="plugins", type=Path, action="append", metavar="FILE.py", help=about)
+
+
+def load_plugins(options: argparse.Namespace) -> None:
+    """Import the files of `--plugin`.
+
+    Raises
+    ------
+    UserError : a file is missing, fails on import, registers nothing or a taken name
+    """
+    for plugin in getattr(options, "plugins", ()):
+        load_plugin(plugin)
 
 
 def check_format(name: str) -> None:
@@ -100,6 +117,11 @@ def _add(group: Any, option: str, **settings: Any) -> None:
     group.add_argument(option, default=argparse.SUPPRESS, **settings)
 
 
+def _add_switch(group: Any, option: str, **settings: Any) -> None:
+    """Add an option and its `--no-` form, which switches off what a `--config` file switches on."""
+    _add(group, option, action=argparse.BooleanOptionalAction, **settings)
+
+
 def _add_what(what: argparse._ArgumentGroup) -> None:
     _add(what, "--method", dest="methods", nargs="+", metavar="NAME", help="names, or all; default: flex")
     about_ratios = "imbalance ratios, or natural; default: the dataset's, mostly 100"
@@ -109,9 +131,8 @@ def _add_what(what: argparse._ArgumentGroup) -> None:
     about_trial = "only these, from 0; instead of --trials"
     _add(which, "--trial", dest="trials", nargs="+", type=int, metavar="K", help=about_trial)
     _add(what, "--set", nargs="+", action="extend", metavar="NAME=VALUE", help="hyper-parameters")
-    about_plugin = "further methods and datasets"
-    _add(what, "--plugin", dest="plugins", type=Path, action="append", metavar="FILE.py", help=about_plugin)
-    about_config = "a request as YAML or JSON, or a trial's config.json; other options come after it"
+    add_plugins(what)
+    about_config = "a request as YAML or JSON, or a trial's config.json; other options replace its values"
     _add(what, "--config", type=Path, metavar="FILE", help=about_config)
 
 
@@ -123,10 +144,10 @@ def _add_data(data: argparse._ArgumentGroup) -> None:
     _add(data, "--split", metavar="NAME", help=about)
     _add(data, "--split-dir", type=Path, metavar="DIR", help="published split files (*.npy) to use instead")
     _add(data, "--n-max", metavar="N", help="training images of the largest class, or auto")
-    _add(data, "--common-test", action="store_true", help="nothing but the ratio differs between ratios")
+    _add_switch(data, "--common-test", help="nothing but the ratio differs between ratios")
     _add(data, "--val-per-class", type=int, metavar="N", help="default: the dataset's, mostly 50")
     _add(data, "--test-per-class", type=int, metavar="N", help="default: the dataset's, mostly 100")
-    _add(data, "--allow-missing", action="store_true", help="use the images that are there")
+    _add_switch(data, "--allow-missing", help="use the images that are there")
 
 
 def _add_protocol(shared: argparse._ArgumentGroup) -> None:
@@ -135,7 +156,7 @@ def _add_protocol(shared: argparse._ArgumentGroup) -> None:
     for name, kind in PROTOCOL_CHANGES.items():
         option, about = f"--{name.replace('_', '-')}", {"dest": f"protocol.{name}", "help": _PROTOCOL_HELP.get(name)}
         if kind == "bool":
-            _add(shared, option, action="store_true", **about)
+            _add_switch(shared, option, **about)
         else:
             value = {"int": int, "float": float, "str": str}[kind]
             _add(shared, option, type=value, metavar=_METAVARS[kind], **about)
@@ -147,7 +168,7 @@ def _add_how(how: argparse._ArgumentGroup) -> None:
     _add(how, "--jobs", type=int, metavar="N", help="trials side by side; default: one a CPU core, 1 on a GPU")
     _add(how, "--threads", type=int, metavar="N", help="CPU threads of a trial; default: 1, on a GPU the cores by jobs")
     _add(how, "--out", type=Path, metavar="DIR", help="default: results")
-    _add(how, "--fresh", action="store_true", help="discard earlier results of these trials")
+    _add_switch(how, "--fresh", help="discard earlier results of these trials")
     about_wandb = "online, offline or disabled (default); not for done trials"
     _add(how, "--wandb", metavar="MODE", help=about_wandb)
-    _add(how, "--wandb-artifacts", action="store_true", help="also send predictions and pictures")
+    _add_switch(how, "--wandb-artifacts", help="also send predictions and pictures")

@@ -19,12 +19,14 @@ def audit_text(found: Audit, heading: str) -> str:
     """Return the report of an audit."""
     source = found.source
     lines = [f"### {heading}", "", _classes(found), "", _overlaps(found), ""]
-    lines += [_verdict(pair) for pair in found.pairs]
+    lines += [_verdict(pair, source.group_name) for pair in found.pairs]
     unknown = int((found.manifest.lesions == found.manifest.ids).sum())
     if source.has_lesion_ids and unknown:
-        lines.append(f"lesion unknown for {unknown} images of the split; each counts as a lesion of its own")
-    if source.patients is not None:
-        lines.append(f"patient unknown for {int((source.patients == '').sum())} of {len(source.ids)} images")
+        group = source.group_name
+        lines.append(f"{group} unknown for {unknown} images of the split; each counts as a {group} by itself")
+    without_patient = 0 if source.patients is None else int((source.patients == "").sum())
+    if without_patient:
+        lines.append(f"patient unknown for {without_patient} of {len(source.ids)} images")
     lines += ["", *_images(found)]
     lines += _listed("different labels", found.conflicts, found)
     if found.facts is not None:
@@ -48,8 +50,9 @@ def _classes(found: Audit) -> str:
 
 
 def _overlaps(found: Audit) -> str:
-    headers = ["images of", "known from", "images", "same image", "same lesion", "same patient"]
-    headers += ["same pixels", "near-duplicate", "alike, lesion id unknown", "in any way"]
+    group = found.source.group_name
+    headers = ["images of", "known from", "images", "same image", f"same {group}", "same patient"]
+    headers += ["same pixels", "near-duplicate", f"alike, {group} id unknown", "in any way"]
     rows = []
     for pair in found.pairs:
         said = [_counted(pair.leaked.get(kind), pair.total, pair.total) for kind in ("id", "lesion", "patient")]
@@ -66,10 +69,10 @@ def _counted(positions: np.ndarray | None, examined: int, total: int) -> str:
     return str(len(positions)) if examined == total else f"{len(positions)} of {examined}"
 
 
-def _verdict(pair: PairAudit) -> str:
+def _verdict(pair: PairAudit, group: str) -> str:
     count = len(pair.any)
     share = f" ({100 * count / pair.total:.1f} %)" if count else ""
-    lesions = "" if "lesion" in pair.leaked else "; lesions are not known"
+    lesions = "" if "lesion" in pair.leaked else f"; {group}s are not known"
     return f"leaks {pair.first}/{pair.second}: {count} of {pair.total} {pair.second} images{share}{lesions}"
 
 

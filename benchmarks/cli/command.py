@@ -10,7 +10,8 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -19,6 +20,10 @@ from ltbench.errors import UserError, os_error_line
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
+_STOPPED: dict[int, tuple[str, int]] = {
+    signal.SIGINT: ("interrupted", EXIT_INTERRUPTED),
+    signal.SIGTERM: ("terminated", EXIT_TERMINATED),
+}
 
 COMMANDS = {
     "run": "train methods on a long-tailed dataset, then print the leaderboard",
@@ -77,31 +82,56 @@ def guarded(body: Callable[[], int], *, hint: str = "") -> int:
     """Run a program; return its exit code.
 
     A `UserError` and an error of the operating system (a full disk, a folder that is not writable) become one line
-    on stderr and code 2; Ctrl-C gives 130, SIGTERM 143, with `hint` printed.
+    on stderr and code 2; Ctrl-C gives 130, SIGTERM 143, with `hint` printed, also where a library that was running
+    swallows the exception or raises another one.
     """
     prepare_streams()
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    with _stopping() as arrived:
+        try:
+            code = body()
+        except (KeyboardInterrupt, Terminated) as stopped:
+            arrived = arrived or [signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT]
+        except Exception as error:
+            if not arrived:
+                return _reported(error)
+    if not arrived:
+        return code
+    what, code = _STOPPED[arrived[0]]
+    print(f"\n{what}{hint}", file=sys.stderr)
+    return code
+
+
+@contextmanager
+def _stopping() -> Iterator[list[int]]:
+    """Let SIGINT and SIGTERM raise, unless they are ignored; yield the list of those that arrived."""
+    arrived: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
+    previous = {number: signal.getsignal(number) for number in _STOPPED}
+    heeded = {number: handler for number, handler in previous.items() if handler is not signal.SIG_IGN}
+    for number in heeded:
+        signal.signal(number, stop)
     try:
-        return body()
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    except BrokenPipeError:
-        sys.stderr.close()
-    except OSError as error:
-        print(f"error: {os_error_line(error)}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted{hint}", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except Terminated:
-        print(f"\nterminated{hint}", file=sys.stderr)
-        return EXIT_TERMINATED
+        yield arrived
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
+
+
+def _reported(error: Exception) -> int:
+    """Print the line of an error that the user can fix, and return the exit code; raise any other one again."""
+    if isinstance(error, BrokenPipeError):
+        sys.stderr.close()
+    elif isinstance(error, UserError):
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    elif isinstance(error, OSError):
+        print(f"error: {os_error_line(error)}", file=sys.stderr)
+    else:
+        raise error
     return EXIT_BAD_INPUT
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

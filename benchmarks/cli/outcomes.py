@@ -28,6 +28,12 @@ def report_outcomes(outcomes: Iterable[Outcome]) -> int:
     return 1 if any(outcome.details for outcome in failures) else EXIT_BAD_INPUT
 
 
+def report_damaged(damaged: Iterable[str]) -> None:
+    """Name the damaged records of a results folder on stderr, a line each."""
+    for reason in damaged:
+        print(f"left out: {' '.join(reason.split())}", file=sys.stderr, flush=True)
+
+
 def _finished(folder: Path) -> str:
     from ltbench.benchmarks.analysis.records import read_result
 

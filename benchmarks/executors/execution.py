@@ -45,16 +45,22 @@ class Execution:
         """Return the results of the plan's trials that are done."""
         return Results.of_trials(self._planned.trial_folders())
 
-    def related(self) -> tuple[Results, int]:
-        """Return all results under the plan's settings, and how many of the same data and ratios are not among them."""
+    def related(self) -> tuple[Results, int, list[str]]:
+        """Return all results under the plan's settings, and what else there is of the same data and ratios.
+
+        That is how many results of other settings, and for each record that cannot be read what is wrong.
+        """
+        from ltbench.benchmarks.analysis.damage import sound_records
         from ltbench.benchmarks.analysis.standings import key_of, setting_key
 
-        folders = dict.fromkeys(row.folder.parent.name for row in self._planned.rows)
-        results = Results.load(self._planned.request.out, folders=folders)
-        protocol = self._planned.protocol.digest()
-        wanted = {setting_key(described(each), each.manifest.digest, protocol) for each in self._planned.datasets}
-        shared = tuple(record for record in results.records if key_of(record.result) in wanted)
-        return Results(shared), len(results.records) - len(shared)
+        planned = self._planned
+        folders = dict.fromkeys(row.folder.parent.name for row in planned.rows)
+        found = [sound_records(planned.request.out, f"{name}/*/trial*/result.json") for name in folders]
+        records = [record for sound, _ in found for record in sound]
+        protocol = planned.protocol.digest()
+        wanted = {setting_key(described(each), each.manifest.digest, protocol) for each in planned.datasets}
+        shared = tuple(record for record in records if key_of(record.result) in wanted)
+        return Results(shared), len(records) - len(shared), [reason for _, damaged in found for reason in damaged]
 
 
 def run(request: Request) -> Results:

@@ -95,22 +95,6 @@ class Plan:
         """Return the folders of all trials."""
         return [row.trial_folder(trial) for row in self.rows for trial in self.request.trial_numbers]
 
-    def lines(self) -> list[str]:
-        """Return a description: data and splits, protocol, trials."""
-        from ltbench.benchmarks.training.trial import is_done
-
-        lines = [f"data: {self.datasets[0].source.title}"]
-        for dataset in self.datasets:
-            lines.append(f"ratio {dataset.ratio:g}, split {dataset.split} ({dataset.manifest.digest[:8]})")
-            lines += [f"  {line}" for line in dataset.lines()]
-        protocol, folders = self.protocol, self.trial_folders()
-        network = f"{protocol.backbone}, {protocol.image_size} px, {protocol.precision}"
-        steps = f"{protocol.optimizer} {protocol.lr:g}, batch {protocol.batch_size}"
-        budget = f"at most {protocol.epochs} epochs, patience {protocol.patience}"
-        lines.append(f"protocol {protocol.preset} ({protocol.digest()[:8]}): {network}, {steps}, {budget}")
-        done = 0 if self.request.fresh else sum(map(is_done, folders))
-        return [*lines, f"{len(folders)} trials, {done} of them done; {self.device}, {self.jobs} side by side"]
-
     def specs(self, pixels: Mapping[str, str]) -> list[TrialSpec]:
         """Return all trials.
 

@@ -190,6 +190,8 @@ def n_max_value(value: Any) -> int | Literal["auto"] | None:
 def read_request(path: Path) -> dict[str, Any]:
     """Return the fields of a request that a YAML or JSON file holds; of a trial's `config.json`, those of that trial.
 
+    Relative paths of plug-ins and data are relative to the file's folder; `out` is relative to the working folder.
+
     Raises
     ------
     UserError : the file is missing or not readable, or has a key that no request has
@@ -203,7 +205,7 @@ def read_request(path: Path) -> dict[str, Any]:
     try:
         read = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"--config {path} is neither YAML nor JSON ({error})") from error
+        raise UserError(f"--config {path} is neither YAML nor JSON ({_where(error)})") from error
     if isinstance(read, dict) and isinstance(read.get("request"), dict):
         read = read["request"]
     if not isinstance(read, dict):
@@ -212,18 +214,38 @@ def read_request(path: Path) -> dict[str, Any]:
     for key in read:
         if key not in known:
             raise unknown(f"key in {path}", str(key), known)
-    return read
+    return read | _in_folder(path.resolve().parent, read)
 
 
 def write_request(path: Path, request: Request) -> None:
-    """Write a request as JSON, where the file is called so, else as YAML."""
+    """Write a request as JSON, where the file is called so, else as YAML; paths of plug-ins and data are absolute."""
     import yaml
 
     from ltbench.files import write_bytes
 
     held = request.as_dict()
+    held |= _in_folder(Path.cwd(), held)
     text = json.dumps(held, indent=1) + "\n" if path.suffix == ".json" else yaml.safe_dump(held, sort_keys=False)
     write_bytes(path, text.encode())
+
+
+def _in_folder(folder: Path, held: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the paths among a request's fields that name what is read, relative ones made absolute from a folder.
+
+    Values of another kind are left out: `Request` refuses them.
+    """
+    single = {name: held.get(name) for name in ("data_root", "split_dir")}
+    placed: dict[str, Any] = {name: str(folder / path) for name, path in single.items() if isinstance(path, str)}
+    plugins = _several(held.get("plugins"))
+    if plugins and all(isinstance(path, str) for path in plugins):
+        placed["plugins"] = [str(folder / path) for path in plugins]
+    return placed
+
+
+def _where(error: Exception) -> str:
+    """Return what a parser found wrong and where, in one line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark and problem else str(error)
 
 
 def _several(value: Any) -> Sequence[Any]:

@@ -1,6 +1,7 @@
 """Your own images: a table with a row for each, its label, and what else is known of it.
 
 Source: yours.
+Size: as your table.
 Licence: yours.
 
 `--dataset csv --data-root FOLDER` reads the one `.csv` of the folder; its columns, in any order and among others:
@@ -111,6 +112,7 @@ class CsvTable(OwnImages):
 
     def _use_optional(self, rows: pd.DataFrame) -> None:
         self.has_lesion_ids = "group" in rows
+        self.group_name = self.options.group or "group"
         groups = rows["group"] if self.has_lesion_ids else pd.Series("", rows.index)
         self.lesions = np.where(groups == "", self.ids, groups).astype(str)
         if "patient" in rows:

@@ -1,6 +1,7 @@
 """Digits: 1,797 real handwritten digits of 8 x 8 pixels, shipped with scikit-learn; real data without a download.
 
 Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI (1998), its test part.
+Size: 10 classes, 1,797 images.
 Licence: CC BY 4.0.
 
 Ten classes of 174 to 183 images, so a long tail is drawn from them as from any balanced dataset. Who wrote a digit is

@@ -1,6 +1,7 @@
 """HAM10000: 10,015 dermatoscopy images of 7 diagnoses, with the lesion of each, from the published folder.
 
 Source: Tschandl et al., Scientific Data 5, 180161 (2018); https://doi.org/10.7910/DVN/DBW86T.
+Size: 7 classes, 10,015 images.
 Licence: CC BY-NC 4.0.
 
 Classes in the order of their frequency: NV melanocytic nevi; MEL melanoma; BKL benign keratosis-like lesions (solar

@@ -1,6 +1,7 @@
 """Your own images: a folder for each class, in `train`, `val` and `test` or not.
 
 Source: yours.
+Size: as your folders.
 Licence: yours.
 
 `--dataset imagefolder --data-root FOLDER` reads `FOLDER/<class>/...` or `FOLDER/{train,val,test}/<class>/...`, at any

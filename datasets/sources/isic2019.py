@@ -1,6 +1,7 @@
 """ISIC-2019-LT: dermatoscopy images of 8 diagnoses, from an official ISIC 2019 training folder.
 
 Source: ISIC 2019 challenge, https://challenge2019.isic-archive.com/; class order of Ju et al., MICCAI 2022.
+Size: 8 classes, 25,331 images.
 Licence: CC BY-NC 4.0.
 
 Class ids in the order of Flexible Sampling (Ju et al., MICCAI 2022), which is neither alphabetical nor the table's.

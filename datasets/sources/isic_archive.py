@@ -1,6 +1,7 @@
 """ISIC-Archive-LT: skin images of 14 diagnoses, from an ISIC 2019 folder and more images of the ISIC Archive.
 
 Source: Ju et al., MICCAI 2022 (Flexible Sampling), supplement; ISIC 2019 challenge and https://www.isic-archive.com/.
+Size: 14 classes, 25,020 images.
 Licence: CC BY-NC 4.0; images from outside ISIC 2019 have the licence that the archive states for each.
 
 Classes in the order of their frequency: NV melanocytic nevus, MEL melanoma, BCC basal cell carcinoma, SK seborrheic

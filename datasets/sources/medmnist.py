@@ -1,6 +1,7 @@
 """MedMNIST: eleven sets of small medical images (dermatoscopy, pathology, X-ray, CT, ...) from their npz files.
 
 Source: Yang et al., Scientific Data 10, 41 (2023), and MedMNIST+; files at https://zenodo.org/records/10519652.
+Size: depends on the set, up to 236,386 images.
 Licence: CC BY 4.0; the set dermamnist CC BY-NC 4.0.
 
 A set is `<set>.npz` at 28 pixels and `<set>_64.npz`, `<set>_128.npz`, `<set>_224.npz` above, as the `medmnist` package

@@ -1,6 +1,7 @@
 """Synthetic: 8 procedurally drawn classes of dermoscopy-like skin lesions, embedded and deterministic.
 
 Source: drawn on demand, nothing to download.
+Size: 8 classes, images drawn on demand.
 Licence: MIT.
 
 An image is a pure function of (`_SEED`, class id, image index, size): numpy Generators give every parameter, and

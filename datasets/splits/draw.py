@@ -5,7 +5,8 @@ Training images follow the long-tail rule at a ratio, or are all that is left at
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -50,7 +51,8 @@ def make_split(
     ----------
     split : "paper" (by image), "lesion" (no lesion in two parts, same counts), or "official" (the dataset's own parts)
     ratio, n_max : as for `longtail_counts`; "natural": all images that val and test leave, whatever `n_max`
-    val_per_class, test_per_class : as for `held_out_counts`; not of the authors' files and of official parts
+    val_per_class, test_per_class : as for `held_out_counts`; not of the authors' files and of official parts. Of whole
+        lesions, a share is the least that a part has, a number exactly what it has
 
     Raises
     ------
@@ -81,7 +83,8 @@ def make_split(
         return Manifest.from_source(source, _official_parts(source, pool, ratio, n_max, rng))
     available = np.bincount(source.labels[pool], minlength=len(source.class_names))
     held_out = held_out_counts(available, val_per_class, test_per_class, source.class_names)
-    draw = _draw_by_lesion if split == "lesion" else _draw_by_image
+    shares = [part for part, given in (("val", val_per_class), ("test", test_per_class)) if given is None]
+    draw = partial(_draw_by_lesion, whole=shares) if split == "lesion" else _draw_by_image
     drawn = draw(source, pool, ratio, n_max, held_out, rng)
     return Manifest.from_source(source, {part: pool[positions] for part, positions in drawn.items()})
 
@@ -165,6 +168,8 @@ def _draw_by_lesion(
     n_max: int | Literal["auto"] | None,
     held_out: tuple[np.ndarray, np.ndarray],
     rng: np.random.Generator,
+    *,
+    whole: Collection[str],
 ) -> dict[str, np.ndarray]:
     labels, lesions, names = source.labels[pool], source.lesions[pool], source.class_names
     available = np.bincount(labels, minlength=len(names))
@@ -173,7 +178,7 @@ def _draw_by_lesion(
         counts = _all_that_is_left(capacity, names)
     else:
         counts = longtail_counts(available, _or_auto(n_max), ratio, *held_out, class_names=names, capacity=capacity)
-    return split_by_lesion(labels, lesions, counts, *held_out, rng, names)
+    return split_by_lesion(labels, lesions, counts, *held_out, rng, names, whole=whole)
 
 
 def _official_parts(
@@ -203,7 +208,7 @@ def _official_parts(
         held_out = held_out_counts(available, None, 0, source.class_names)
         if source.has_lesion_ids:
             _require_val_lesions(source, train, held_out[0])
-        draw = _draw_by_lesion if source.has_lesion_ids else _draw_by_image
+        draw = partial(_draw_by_lesion, whole=["val"]) if source.has_lesion_ids else _draw_by_image
         drawn = draw(source, train, ratio, n_max, held_out, rng)
         val = train[drawn["val"]]
     return {"train": train[drawn["train"]], "val": val, "test": positions["test"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import numpy as np
@@ -164,11 +164,17 @@ def split_by_lesion(
     test_per_class: int | np.ndarray,
     rng: np.random.Generator,
     class_names: Sequence[str] | None = None,
+    *,
+    whole: Collection[str] = (),
 ) -> dict[str, np.ndarray]:
     """Draw whole lesions at random, so that no lesion is in two parts: sorted int64 positions for each part.
 
-    As `split_by_image`, with lesions str [N]. Val and test take lesions that add up to their size; where none do, the
-    fewest surplus images are left unused. A lesion whose images have two classes goes to train, whole.
+    As `split_by_image`, with lesions str [N]. Val and test take lesions that add up to their size; where none do, there
+    are the fewest surplus images, which are in no part. A lesion whose images have two classes goes to train, whole.
+
+    Parameters
+    ----------
+    whole : those of "val" and "test" that keep their surplus images
 
     Raises
     ------
@@ -194,8 +200,8 @@ def split_by_lesion(
             lack = count - len(train)
             raise UserError(f"{name} lacks {lack} images: a split by lesion leaves train {len(train)}, not {count}")
         parts["train"].append(train[:count])
-        parts["val"].append(members[val][:val_count])
-        parts["test"].append(members[test][:test_count])
+        parts["val"].append(members[val][: None if "val" in whole else val_count])
+        parts["test"].append(members[test][: None if "test" in whole else test_count])
     return {part: np.sort(np.concatenate(chosen)) for part, chosen in parts.items()}
 
 
@@ -239,8 +245,8 @@ def _choose_lesions(sizes: np.ndarray, val: int, test: int, name: str) -> tuple[
     if chosen is None:
         lack = max(1, val + test - int(sizes.sum()))
         raise UserError(
-            f"{name} lacks at least {lack} images: its {len(sizes)} lesions that show no other class, with "
-            f"{sizes.sum()} images, cannot fill val ({val}) and test ({test}) without sharing a lesion"
+            f"{name} lacks at least {lack} images: its {len(sizes)} lesions or groups that show no other class, with "
+            f"{sizes.sum()} images, cannot fill val ({val}) and test ({test}) without sharing one"
         )
     return chosen
 
@@ -307,17 +313,17 @@ def _feasible_n_max(
         if largest < least:
             lacking = _lacking(names, pareto_class_counts(len(room), least, ratio) - room)
             raise UserError(
-                f"ratio {ratio:g} with {aside} is impossible for these data: it needs n_max of at least {least}, "
+                f"ratio {ratio:g} with {aside} is impossible for these data: it needs --n-max of at least {least}, "
                 f"and then {lacking}; use a lower ratio or fewer val or test images"
             )
         return largest
     by_rank = pareto_class_counts(len(room), n_max, ratio)
     if n_max < least:
-        raise UserError(f"ratio {ratio:g} needs n_max of at least {least}, not {n_max}")
+        raise UserError(f"ratio {ratio:g} needs --n-max of at least {least}, not {n_max}")
     if (by_rank > room).any():
-        no_hope = "no n_max will do: use a lower ratio or fewer val or test images"
+        no_hope = "no --n-max will do: use a lower ratio or fewer val or test images"
         hint = f"use `--n-max auto` (here {largest})" if largest >= least else no_hope
-        raise UserError(f"n_max {n_max} at ratio {ratio:g} with {aside}: {_lacking(names, by_rank - room)}; {hint}")
+        raise UserError(f"--n-max {n_max} at ratio {ratio:g} with {aside}: {_lacking(names, by_rank - room)}; {hint}")
     return int(n_max)
 
 

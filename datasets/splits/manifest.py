@@ -163,13 +163,15 @@ class PairOverlap:
     lesion_images: int | None
     total: int
 
-    def line(self) -> str:
-        """Return a line of plain text."""
-        text = f"overlap {self.first}/{self.second}: {self.images} images"
+    def line(self, group: str = "lesion") -> str:
+        """Return a line of plain text; `group` is what images of one `lesions` entry share."""
+        text = f"overlap {self.first}/{self.second}: {self.images or 'no'} image{'s' * (self.images > 1)} in both"
         if self.lesion_images is None:
-            return f"{text}; lesions are not known"
+            return f"{text}; {group}s are not known"
+        if self.lesion_images == 0:
+            return f"{text}, no {group} in both"
         shown = f"{self.lesion_images} of {self.total} {self.second} images"
-        return f"{text}; {shown} show a lesion that {self.first} shows too"
+        return f"{text}; {shown} show a {group} that {self.first} shows too"
 
 
 @dataclass(frozen=True)
@@ -178,9 +180,9 @@ class Overlap:
 
     pairs: tuple[PairOverlap, ...]
 
-    def lines(self) -> list[str]:
-        """Return a line of plain text for every pair."""
-        return [pair.line() for pair in self.pairs]
+    def lines(self, group: str = "lesion") -> list[str]:
+        """Return a line of plain text for every pair; `group` as for `PairOverlap.line`."""
+        return [pair.line(group) for pair in self.pairs]
 
     def as_dict(self) -> dict[str, dict[str, int | None]]:
         """Return `{"train/test": {"images": ..., "lesion_images": ..., "total": ...}, ...}`."""

@@ -59,7 +59,10 @@ def test_options_come_after_the_file(folder: Path, tmp_path: Path, capsys: pytes
     (path,) = folder.glob("*/rs-*/trial1/config.json")
     saved = tmp_path / "saved.yaml"
     options = ["--config", str(path), "--trials", "3", "--epochs", "2", "--set", "power=0.5", "--dry-run"]
-    assert run.main([*options, "--save-config", str(saved)]) == 0
-    assert "3 trials, 0 of them done" in capsys.readouterr().out
+    assert run.main([*options, "--fresh", "--weight-decay", "0.1", "--save-config", str(saved)]) == 0
+    printed = capsys.readouterr().out
+    assert "3 trials; cpu" in printed and "weight decay 0.1" in printed
+    assert run.main(["--config", str(saved), "--no-fresh", "--dry-run", "--save-config", str(saved)]) == 0
     text = saved.read_text()
+    assert "fresh: false\n" in text
     assert "trials: 3\n" in text and "epochs: 2\n" in text and "image_size: 16\n" in text and "power: '0.5'" in text

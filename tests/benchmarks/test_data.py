@@ -15,8 +15,9 @@ from ltbench.datasets.download import remote, whole
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A table of 60 images of two classes, two images to a lesion."""
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table of 60 images of two classes, two images to a lesion; the working folder is above it."""
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "data"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -40,10 +41,17 @@ def _edit(path: Path, line: int, old: str, new: str) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def test_a_folder_is_compared_with_its_manifest(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_is_compared_with_its_manifest(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert _run(root, "verify") == 2
     assert "--create" in capsys.readouterr().err
+    before = sorted(root.iterdir())
     assert _run(root, "verify", "--create") == 0 and _run(root, "verify") == 0
+    assert sorted(root.iterdir()) == before and (root.parent / "csv-manifest.csv").is_file()
+    monkeypatch.chdir(root)
+    assert _run(root, "verify", "--create") == 2
+    assert _run(root, "verify", "--create", "--manifest", "named-manifest.csv") == 0
     assert "as in" in capsys.readouterr().out
     (root / "07.png").unlink()
     _edit(root / "table.csv", 45, "melanoma", "nevus")
@@ -106,14 +114,14 @@ def test_the_report_says_what_is_known_from_what(divided: Path, capsys: pytest.C
     assert _run(divided, "audit") == 0
     printed = capsys.readouterr().out
     row = _row(printed, "test", "train")
-    assert (row["images"], row["same image"], row["same lesion"], row["same patient"]) == ("5", "0", "1", "n/a")
-    assert (row["same pixels"], row["near-duplicate"], row["alike, lesion id unknown"]) == ("1", "0", "1")
+    assert (row["images"], row["same image"], row["same group"], row["same patient"]) == ("5", "0", "1", "n/a")
+    assert (row["same pixels"], row["near-duplicate"], row["alike, group id unknown"]) == ("1", "0", "1")
     assert row["in any way"] == "2"
     assert "\nleaks train/test: 2 of 5 test images (40.0 %)\n" in printed
-    assert "\nleaks train/val: 0 of 2 val images\n" in printed and "lesions are not known" not in printed
+    assert "\nleaks train/val: 0 of 2 val images\n" in printed and "groups are not known" not in printed
     assert _run(divided, "audit", "--no-images") == 0
     row = _row(capsys.readouterr().out, "test", "train")
-    looks = ("same pixels", "near-duplicate", "alike, lesion id unknown")
+    looks = ("same pixels", "near-duplicate", "alike, group id unknown")
     assert [row[look] for look in looks] == ["n/a"] * 3 and row["in any way"] == "1"
 
 
@@ -121,8 +129,8 @@ def test_unknown_lesions_are_not_reported_as_none(divided: Path, capsys: pytest.
     found = _audit(divided, "--dataset-option", "group=")
     printed = capsys.readouterr().out
     row = _row(printed, "test", "train")
-    assert (row["same image"], row["same lesion"], row["alike, lesion id unknown"]) == ("0", "n/a", "n/a")
-    assert "\nleaks train/test: 0 of 5 test images; lesions are not known\n" in printed
+    assert (row["same image"], row["same group"], row["alike, group id unknown"]) == ("0", "n/a", "n/a")
+    assert "\nleaks train/test: 0 of 5 test images; groups are not known\n" in printed
     assert "lesion" not in found["overlap"]["train/test"]["leaked"]
 
 
@@ -215,8 +223,8 @@ def test_a_dry_run_into_a_new_folder_names_everything(
     assert fetched == [] and not (tmp_path / "new").exists()
 
 
-def test_verify_compares_the_counts_with_those_of_the_whole_dataset(archive: Path, capsys: Any) -> None:
-    verify = ["verify", "isic_archive", "--data-root", str(archive)]
+def test_verify_compares_the_counts_with_those_of_the_whole_dataset(archive: Path, tmp_path: Path, capsys: Any) -> None:
+    verify = ["verify", "isic_archive", "--data-root", str(archive), "--manifest", str(tmp_path / "m.csv")]
     counts = "class 'NV': the tables list 2 images, the whole dataset has 12875"
     assert data.main([*verify, "--create"]) == 0
     assert f"note: {counts}\n" in capsys.readouterr().err

@@ -167,7 +167,25 @@ def test_the_papers_numbers_need_no_results(tmp_path: Path, capsys: pytest.Captu
         assert capsys.readouterr().out.count("Misprint in the paper: Table 1, RS") == 2
 
 
+@pytest.mark.parametrize("name", ["result.json", "predictions.npz"])
+def test_damaged_records_are_named_and_left_out(
+    name: str, tmp_path: Path, add_record: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for trial in range(3):
+        add_record(tmp_path, "ce", trial, 0.6)
+    paths = sorted(tmp_path.rglob(name))
+    paths[1].write_bytes(b"{")
+    assert main(["--out", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert str(paths[1]) in line and "Without 1 damaged record" in captured.out
+    for path in paths:
+        path.write_bytes(b"{")
+    assert main(["--results", str(tmp_path)]) == 2 and capsys.readouterr().out == ""
+
+
 BAD = {
+    "--results file": "is a file",
     "--format gihtub": "did you mean 'github'",
     "--table ratio": "did you mean 'ratios'",
     "--results nowhere": "does not exist",
@@ -176,7 +194,11 @@ BAD = {
 
 
 @pytest.mark.parametrize("arguments", BAD)
-def test_command_line_refuses_in_one_line(arguments: str, refuses: Any) -> None:
+def test_command_line_refuses_in_one_line(
+    arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
     refuses(main, arguments.split(), BAD[arguments])
 
 

@@ -36,6 +36,7 @@ def _one_line(capsys: pytest.CaptureFixture[str]) -> str:
 BAD = {
     "--method lda": "unknown method 'lda'",
     "--method flx": "did you mean 'flex'",
+    "--method CE": "did you mean 'ce'",
     "--dataset isic2018": "did you mean 'isic2019'",
     "--preset papr": "did you mean 'paper'",
     "--split lesions": "did you mean 'lesion'",
@@ -190,13 +191,13 @@ def test_the_command_twice_skips_what_is_done_and_fresh_does_it_again(tmp_path: 
     assert run.main(arguments) == 0
     first = capsys.readouterr().out
     assert first.splitlines()[0].startswith("data: synthetic")
-    assert "### synthetic" in first and "4 trials, 0 of them done" in first
+    assert "### synthetic" in first and "4 trials; cpu" in first
     files = sorted((tmp_path / "results").glob("*/*/trial*/result.json"))
     stamps = [path.stat().st_mtime_ns for path in files]
     assert len(files) == 4
     assert run.main(arguments) == 0
     again = capsys.readouterr().out
-    assert "4 trials, 4 of them done" in again
+    assert "4 trials, 4 done" in again
     assert again[again.index("###") :] == first[first.index("###") :]
     assert [path.stat().st_mtime_ns for path in files] == stamps
     assert run.main([*arguments, "--fresh"]) == 0

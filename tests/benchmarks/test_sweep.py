@@ -86,6 +86,11 @@ def test_a_grid_passes_the_schema_and_enumerates_to_the_jobs(tmp_path: Path, cap
     (definition,) = _created([*GRID, *FIXED], tmp_path).values()
     assert "grid of ce, rs, 12 runs, schema checked\n" in capsys.readouterr().out
     assert _violations(definition) == [] and "run_cap" not in definition
+    assert sweep.with_absolute_paths(["--plugin", "a", "--config=b"]) == [
+        "--plugin",
+        f"{Path.cwd()}/a",
+        f"--config={Path.cwd()}/b",
+    ]
     assert definition["metric"] == {"name": "val/score", "goal": "maximize"}
     lines = [_line(definition, values) for values in _enumerated(definition)]
     jobs = sweep.grid_jobs(["ce", "rs"], [5, 10.5], 3, {})
@@ -183,7 +188,7 @@ def test_run_trains_the_grid_whose_jobs_an_agent_then_finds_done(tmp_path: Path,
     command = _command(definition, _enumerated(definition)[-1])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment).stdout
-    assert "1 trials, 1 of them done" in told
+    assert "1 trial, 1 done" in told
     assert [path.stat().st_mtime_ns for path in results] == stamps
 
 

@@ -51,7 +51,7 @@ def test_find_records_needs_its_folder(tmp_path: Path) -> None:
 def test_what_is_no_result_of_this_schema_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "a" / "ce-1" / "trial0" / "result.json"
     write_bytes(path, content.encode())
-    with pytest.raises(UserError, match=rf"{path} .*use --fresh$"):
+    with pytest.raises(UserError, match=rf"{path} .*run --fresh`$"):
         list(find_records(tmp_path))
 
 
@@ -81,7 +81,9 @@ def test_a_wrong_form_is_one_line_that_names_file_and_place(
     if value is None:
         del inside[last]
     write_json(path, changed)
-    with pytest.raises(UserError, match=f"^{path} (has a )?{reason}.*; delete its folder or use --fresh$") as raised:
+    with pytest.raises(
+        UserError, match=f"^{path} (has a )?{reason}.*; delete its folder or use `ltbench run --fresh`$"
+    ) as raised:
         read_result(path)
     assert "\n" not in str(raised.value)
 

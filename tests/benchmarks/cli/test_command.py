@@ -1,14 +1,17 @@
 """One command line for all commands: what it answers at once."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 import ltbench
 from ltbench import methods
-from ltbench.benchmarks.cli.command import COMMANDS, main
+from ltbench.benchmarks.cli.command import COMMANDS, guarded, main
 
 PROGRAM = """
 import contextlib, sys
@@ -33,6 +36,22 @@ def test_what_is_no_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err.startswith("error: unknown command 'runn'; did you mean 'run'?")
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"ltbench {ltbench.__version__}\n"
+
+
+@pytest.mark.parametrize("error", [None, SystemError("of a library")])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_program_whatever_a_library_makes_of_it(
+    number: int, code: int, error: Exception | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def body() -> int:
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        if error is not None:
+            raise error
+        return 0
+
+    assert guarded(body) == code and len(capsys.readouterr().err.split()) == 1
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])

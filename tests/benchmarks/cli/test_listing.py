@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ltbench import methods
+from ltbench import datasets, methods
 from ltbench.benchmarks.cli.listing import describe_method, hooks_of, listing
 from ltbench.errors import UserError
 from ltbench.registry import load_plugin
@@ -31,6 +31,14 @@ def test_hooks_are_those_that_the_class_overrides(name: str, hooks: list[str]) -
     assert hooks_of(name) == hooks
     defined = vars(methods.registry.get(name))
     assert all(hook in defined for hook in hooks)
+
+
+@pytest.mark.parametrize("name", datasets.available())
+def test_every_dataset_says_how_large_it_is(name: str) -> None:
+    dataset, size = datasets.registry.get(name), datasets.registry.details(name)["Size"]
+    if dataset.expected_counts is not None:
+        counts = dataset.expected_counts.values()
+        assert size == f"{len(counts)} classes, {sum(counts):,} images."
 
 
 def test_a_method_is_explained_with_its_hyper_parameters() -> None:

@@ -58,12 +58,22 @@ def test_a_file_holds_a_whole_request(name: str, tmp_path: Path) -> None:
     assert Request(**read_request(tmp_path / name)) == request
 
 
+def test_relative_paths_of_a_file_begin_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_request(tmp_path / "a.yaml", Request(plugins=["new.py"], data_root="data"))
+    (tmp_path / "b.yaml").write_text("plugins: new.py\ndata_root: data\nout: here\n")
+    monkeypatch.chdir("/")
+    for name, out in (("a.yaml", "results"), ("b.yaml", "here")):
+        read = Request(**read_request(tmp_path / name))
+        assert (*read.plugins, read.data_root, read.out) == (tmp_path / "new.py", tmp_path / "data", Path(out))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("method: ce", "unknown key in .* 'method'; did you mean 'methods'"),
         ("- ce", "must hold names with values"),
-        ("a: [", "neither YAML nor JSON"),
+        ("a: [", r"neither YAML nor JSON \(line 1, column 5: [^\n]*\)$"),
         (None, "is not readable"),
     ],
 )

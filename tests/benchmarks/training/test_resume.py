@@ -93,7 +93,7 @@ def test_the_command_killed_and_run_again(tmp_path: Path, capsys: pytest.Capture
     assert process.wait() == -signal.SIGKILL
     capsys.readouterr()
     assert run.main([*arguments, "--jobs", "1", "--out", str(killed)]) == 0
-    assert "2 trials, 0 of them done" in capsys.readouterr().out
+    assert "2 trials; cpu" in capsys.readouterr().out
     paths = [path.relative_to(reference) for path in Path(reference).glob("*/*/trial*/predictions.npz")]
     assert len(paths) == 2
     for path in paths:

@@ -12,6 +12,7 @@ from ltbench.datasets.sources.isic2019 import Isic2019
 from ltbench.datasets.splits.draw import make_split, published_manifest, restrict
 from ltbench.datasets.splits.longtail import held_out_counts, pareto_class_counts
 from ltbench.datasets.splits.manifest import overlap
+from ltbench.datasets.splits.unused import unused_line
 from ltbench.errors import UserError
 
 real = pytest.mark.skipif(not (DATA / "isic2019-ham").is_dir(), reason="the ISIC 2019 folder is not here")
@@ -211,17 +212,22 @@ def test_every_part_has_an_image_of_a_class_of_three():
     assert [counts.tolist() for counts in held_out_counts(np.array([9, 2]), 1, 0)] == [[1, 1], [0, 0]]
 
 
-@pytest.mark.parametrize("split", ["paper", "lesion"])
-def test_natural_data_are_used_whole(split):
+@pytest.mark.parametrize(("split", "size"), [("paper", 2), ("lesion", 2), ("lesion", 20)])
+def test_natural_data_are_used_whole(split, size):
     source = Pairs()
+    for label, name in enumerate(source.class_names):
+        members = np.flatnonzero(source.labels == label)
+        source.lesions[members] = [f"{name}{index // size}" for index in range(len(members))]
     manifest = _split(source, split=split, ratio="natural", val_per_class=None, test_per_class=None)
-    val, test = held_out_counts(np.bincount(source.labels), None, None)
+    val, test = (-(-counts // size) * size for counts in held_out_counts(np.bincount(source.labels), None, None))
     assert manifest.class_counts("val").tolist() == val.tolist()
     assert manifest.class_counts("test").tolist() == test.tolist()
-    if split == "paper":
-        assert len(manifest.ids) == len(source.ids)
-    else:
+    assert len(manifest.ids) == len(source.ids) and unused_line(source, manifest, split) is None
+    if split == "lesion":
         assert not any(pair.lesion_images for pair in overlap(manifest).pairs)
+        exact = _split(source, split=split, ratio="natural", val_per_class=5)
+        unused = 3 * ((-5 % size) + (-10 % size))
+        assert f"{unused} of 360 images (left over" in str(unused_line(source, exact, split))
     with pytest.raises(UserError, match="class 'a' has no image left to train on"):
         _split(source, ratio="natural", val_per_class=20, test_per_class=40)
 

@@ -74,9 +74,9 @@ def test_what_no_n_max_can_give_is_refused():
     names = ("often", "rare")
     with pytest.raises(UserError, match=r"impossible.*class 'rare' lacks 101 images"):
         longtail_counts(np.array([1000, 50]), "auto", 5, 50, 100, class_names=names)
-    with pytest.raises(UserError, match=r"class 'rare' lacks.*no n_max will do"):
+    with pytest.raises(UserError, match=r"class 'rare' lacks.*no --n-max will do"):
         longtail_counts(np.array([1000, 50]), 500, 5, 50, 100, class_names=names)
-    with pytest.raises(UserError, match="ratio 500 needs n_max of at least 500, not 499"):
+    with pytest.raises(UserError, match="ratio 500 needs --n-max of at least 500, not 499"):
         longtail_counts(ISIC, 499, 500, 50, 100)
     with pytest.raises(UserError, match="val images a class must be a whole number"):
         longtail_counts(ISIC, 500, 500, -1, 100)
@@ -169,7 +169,7 @@ def test_the_waste_is_the_least_there_is(seed):
 
 def test_too_few_lesions_are_refused_with_the_class():
     labels, lesions = np.zeros(200, dtype=np.int64), np.array(["one"] * 200)
-    with pytest.raises(UserError, match=r"class 'DF' lacks at least 1 images: its 1 lesions .*, with 200 images"):
+    with pytest.raises(UserError, match="class 'DF' lacks at least 1 images: its 1 lesions"):
         split_by_lesion(labels, lesions, np.array([10]), 5, 5, np.random.default_rng(0), ("DF",))
     with pytest.raises(UserError, match="class 'DF' lacks at least 10 images"):
         lesion_capacity(labels[:0], lesions[:0], 1, 5, 5, ("DF",))

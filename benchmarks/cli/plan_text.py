@@ -1,0 +1,54 @@
+"""What a plan says before its trials run: data, split, protocol, trials."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from ltbench.benchmarks.training.protocol import PRESETS, Protocol
+
+if TYPE_CHECKING:
+    from ltbench.benchmarks.training.plan import Plan
+
+_SHOWN = {
+    *("preset", "seed", "backbone", "image_size", "precision"),
+    *("optimizer", "lr", "batch_size", "epochs", "patience"),
+}
+
+
+def plan_text(planned: Plan) -> str:
+    """Return the lines that describe a plan; a field of the protocol that is not among them is as in its preset."""
+    from ltbench.benchmarks.training.trial import is_done
+
+    lines = [f"data: {planned.datasets[0].source.title}"]
+    for dataset in planned.datasets:
+        lines.append(f"ratio {dataset.ratio:g}, split {dataset.split} ({dataset.manifest.digest[:8]})")
+        lines += [f"  {line}" for line in dataset.lines()]
+    protocol, folders = planned.protocol, planned.trial_folders()
+    if planned.request.preset is None:
+        others = " or ".join(name for name in PRESETS if name != protocol.preset)
+        default = f"the default of dataset {planned.datasets[0].source.name}"
+        lines.append(f"preset {protocol.preset}: {default}; others: --preset {others}, see --list")
+    lines.append(f"protocol {protocol.preset} ({protocol.digest()[:8]}): {_protocol_text(protocol)}")
+    done = 0 if planned.request.fresh else sum(map(is_done, folders))
+    trials = "1 trial" if len(folders) == 1 else f"{len(folders)} trials"
+    progress = f", {done} done" if done else ""
+    lines.append(f"{trials}{progress}; {planned.device}, {planned.jobs} side by side")
+    return "\n".join(lines)
+
+
+def _protocol_text(protocol: Protocol) -> str:
+    """Return the fields that every protocol names, then those others that differ from its preset's."""
+    preset = PRESETS[protocol.preset]
+    named = [
+        protocol.backbone,
+        f"{protocol.image_size} px",
+        protocol.precision,
+        f"{protocol.optimizer} {protocol.lr:g}",
+        f"batch {protocol.batch_size}",
+        "1 epoch" if protocol.epochs == 1 else f"at most {protocol.epochs} epochs",
+        f"patience {protocol.patience}",
+    ]
+    names = [each.name for each in fields(Protocol) if each.name not in _SHOWN]
+    changed = [name for name in names if getattr(protocol, name) != getattr(preset, name)]
+    return ", ".join([*named, *(f"{name.replace('_', ' ')} {getattr(protocol, name)}" for name in changed)])
