@@ -105,7 +105,7 @@ def measure(
     *,
     steps: int,
     repeats: int,
-    progress: Progress,
+    progress: ProgressLine,
 ) -> Figures:
     """Return figures of one image size; bare step and loop, plain and MC scoring are measured in alternation.
 
@@ -171,7 +171,7 @@ def _bare_steps(trainer: Trainer, optimizer: torch.optim.Optimizer, batch: int, 
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
             with autocast(trainer.device, trainer.protocol.precision):
-                loss = trainer.method.loss(ready, ProgressLine(0, 1))["loss"]
+                loss = trainer.method.loss(ready, Progress(0, 1))["loss"]
             loss.backward()
             optimizer.step()
 
@@ -206,7 +206,7 @@ def _full_passes(trainer: Trainer, indices: np.ndarray) -> Callable[[], None]:
 
 
 def _alternating(
-    bodies: Mapping[str, Callable[[], None]], images: int, device: torch.device, repeats: int, progress: Progress
+    bodies: Mapping[str, Callable[[], None]], images: int, device: torch.device, repeats: int, progress: ProgressLine
 ) -> dict[str, list[float]]:
     """Time the bodies in turn after one warm-up each; return images per second by name."""
     import torch
