@@ -160,7 +160,7 @@ def _trainer(
 def _bare_steps(trainer: Trainer, optimizer: torch.optim.Optimizer, batch: int, steps: int) -> Callable[[], None]:
     """Return what the network alone costs: the same step on one batch that is ready in memory."""
     from ltbench.benchmarks.training.device import autocast
-    from ltbench.methods.stages import Batch
+    from ltbench.methods.stages import Batch, Progress
 
     indices = np.arange(batch)
     images = trainer.inference.transform.evaluate(trainer.train_part.gather(indices))

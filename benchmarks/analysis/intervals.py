@@ -37,24 +37,6 @@ class Estimate:
     degrees_of_freedom: float
 
 
-def class_balanced_scores(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Return float64 [n] that sum to the mean per-class accuracy: 1 / (K n_c) for an image that is right, else 0.
-
-    Parameters
-    ----------
-    labels : int64 [n]; K is the number of classes that have images, n_c that of images of the image's class
-    logits : float [n, number of classes]
-
-    Raises
-    ------
-    ValueError : labels and logits do not fit
-    """
-    labels, logits = np.asarray(labels), np.asarray(logits)
-    if labels.ndim != 1 or logits.ndim != 2 or len(labels) != len(logits):
-        raise ValueError(f"labels {labels.shape} and logits {logits.shape} are not [n] and [n, K]")
-    return image_weights(labels) * (logits.argmax(axis=1) == labels)
-
-
 def image_weights(labels: np.ndarray, class_weights: np.ndarray | None = None) -> np.ndarray:
     """Return what an image that is right adds to a mean over classes: float64 [n], w_c / n_c.
 
@@ -109,7 +91,7 @@ def interval(
     with u[t, g] = Σ_i (y[t, i] - mean of its class) over the images i of cluster g, Σ_c n_c s² becomes
     Σ_c G_c / (G_c - 1) Σ_g u², G_c being the clusters of class c, and n_c - 1 becomes G_c - 1.
 
-    Scores within 0 and w_c / n_c, as those of `class_balanced_scores`, where w_c = 1 / K, have ends within 0 and 1. If
+    Scores within 0 and w_c / n_c, as those of right answers have ends within 0 and 1. If
     they show no variance because all are at the same end, Wilson's interval of 1 / Σ_c (w_c² / n_c) images is taken; if
     because every class is either all right or all wrong, the variance is that of classes of which two more images
     were the other way: V = Σ_c 2 w_c² / ((n_c + 1) (n_c + 2)), as Agresti and Coull add two.
@@ -121,7 +103,7 @@ def interval(
 
     Parameters
     ----------
-    scores : float [T, n], `class_balanced_scores` of T trials, or others that are w_c / n_c for an image that is right
+    scores : float [T, n], of each trial `image_weights` where the image is right, else 0
     labels : int64 [n]
     class_weights : float [number of classes], w_c by class id; None: equal ones
     clusters : [n], equal for images that belong together, as those of a lesion do; None: each image by itself
@@ -228,7 +210,7 @@ def paired_difference(
 
     Parameters
     ----------
-    first, second : float [T, n], `class_balanced_scores` of the same trials on the same images
+    first, second : float [T, n], scores as for `interval`, of the same trials on the same images
     labels : int64 [n]
     class_weights, clusters : as for `interval`
     pooled : of the rows of which these are two; V_T and T - 1 are then the moderated ones

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ltbench.benchmarks.analysis.intervals import holm, image_weights, interval, paired_difference
+from ltbench.benchmarks.analysis.comparisons import with_best, with_one
+from ltbench.benchmarks.analysis.intervals import image_weights, interval
 from ltbench.benchmarks.analysis.metrics import METRICS, wilson_interval
 from ltbench.benchmarks.analysis.records import find_records, read_predictions
 from ltbench.benchmarks.analysis.rendering import KINDS, Table
@@ -107,30 +108,31 @@ def test_ranks_differences_and_their_tests(results: Path, add_trials: Add) -> No
     assert frame["mean_class_accuracy"].is_monotonic_decreasing
     (setting,) = settings_of(find_records(results))
     rows = {row.name: row for row in setting.rows}
-    compared = {
-        name: paired_difference(scores(rows[name]), scores(rows["ce"]), rows["ce"].labels) for name in ("my_best", "cb")
-    }
-    adjusted = dict(zip(compared, holm([p_value for _, p_value in compared.values()]), strict=True))
-    for name, (estimate, _) in compared.items():
+    names = list(frame.index)
+    everyone = np.stack([scores(rows[name]) for name in names])
+    compared = dict(zip(names, with_one(everyone, names.index("ce"), rows["ce"].labels), strict=True))
+    ranked = dict(zip(names, with_best(everyone, 0, rows["ce"].labels), strict=True))
+    for name in ("my_best", "cb"):
+        own = compared[name]
         shown = frame.loc[name, ["delta", "delta_low", "delta_high", "p_baseline"]]
-        expected = [estimate.value, estimate.low, estimate.high, adjusted[name]]
-        np.testing.assert_allclose(shown.astype(float), expected, rtol=1e-12)
+        np.testing.assert_allclose(shown.astype(float), [own.delta, own.low, own.high, own.p_value], rtol=1e-12)
+    assert frame.loc["cb", "p_best"] == pytest.approx(ranked["cb"].p_value)
     assert frame.loc["ce", "delta"] == 0 and np.isnan(frame.loc["ce", "p_baseline"])
-    assert not frame.loc["my_best", "tie_baseline"] and frame.loc["cb", "tie_baseline"]
-    assert not frame["tie"].any()
+    assert not frame.loc["my_best", "open_baseline"] and frame.loc["cb", "open_baseline"]
+    assert not frame["open_best"].any()
     low, high = frame.loc["ce", ["low", "high"]]
     assert low < frame.loc["ce", "mean_class_accuracy"] < high
-    marked = [text.endswith(" ≈") for text in column(table, "Δ ce")]
-    assert marked == frame["tie_baseline"].tolist()
+    marked = [text.endswith(" ?") for text in column(table, "Δ ce")]
+    assert marked == frame["open_baseline"].tolist()
 
 
-def test_what_chance_explains_is_a_tie(tmp_path: Path, add_trials: Add) -> None:
+def test_what_chance_explains_is_open(tmp_path: Path, add_trials: Add) -> None:
     add_trials(tmp_path, "ce", 3, 0.7)
     add_trials(tmp_path, "rs", 3, 0.7)
     (table,) = tables(tmp_path)
-    assert table.frame["tie"].tolist() == [False, True]
+    assert table.frame["open_best"].tolist() == [False, True]
     accuracy = column(table, "mean per-class accuracy")
-    assert not accuracy[0].endswith("≈") and accuracy[1].endswith(" ≈")
+    assert not accuracy[0].endswith("?") and accuracy[1].endswith(" ?")
     assert [row[2].strong for row in table.cells] == [True, False]
 
 
@@ -261,12 +263,12 @@ def test_groups_have_intervals_and_tests(results: Path, add_trials: Add) -> None
         expected = interval(row.right[:, tail] * image_weights(row.labels[tail]), row.labels[tail])
         assert tuple(frame.loc[name, ["tail_low", "tail_high"]]) == pytest.approx((expected.low, expected.high))
         assert frame.loc[name, "tail"] == pytest.approx(expected.value)
-    pair = (row.right * image_weights(row.labels, weights) for row in (rows["my_best"], rows["ce"]))
-    expected, p = paired_difference(*pair, rows["ce"].labels, class_weights=weights)
-    shown = frame.loc["my_best", ["delta", "delta_low", "delta_high"]].astype(float)
-    np.testing.assert_allclose(shown, [expected.value, expected.low, expected.high], rtol=1e-9)
-    assert frame.loc["my_best", "p_baseline"] == pytest.approx(2 * p) and not frame.loc["my_best", "tie_baseline"]
-    assert frame.loc["cb", "tie_baseline"] and "≈" in column(table, "Δ ce")[1] + column(table, "Δ ce")[2]
+    everyone = np.stack([rows[name].right * image_weights(rows[name].labels, weights) for name in frame.index])
+    own = with_one(everyone, list(frame.index).index("ce"), rows["ce"].labels, weights)[0]
+    shown = frame.loc[frame.index[0], ["delta", "delta_low", "delta_high", "p_baseline"]].astype(float)
+    np.testing.assert_allclose(shown, [own.delta, own.low, own.high, own.p_value], rtol=1e-9)
+    assert frame.index[0] == "my_best" and not frame.loc["my_best", "open_baseline"]
+    assert frame.loc["cb", "open_baseline"] and "?" in column(table, "Δ ce")[1] + column(table, "Δ ce")[2]
 
 
 def test_the_ablation_is_spanned_by_three_hyper_parameters(tmp_path: Path, add_record: Add) -> None:
