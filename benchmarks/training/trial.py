@@ -153,13 +153,20 @@ class Trial:
             if is_done(self.folder):
                 self._leave_as_done()
                 return "skipped"
-            for plugin in self.spec.plugins:
-                load_plugin(plugin)
+            self._load_plugins()
             with contextlib.closing(self._bar), wandb_mirror.mirrored(self.spec, self._display) as shown:
                 self._train(shown)
             return "done"
         finally:
             lock.release()
+
+    def _load_plugins(self) -> None:
+        """Import the files of plug-ins, if this process has not; refuse other text than was planned."""
+        for plugin in self.spec.plugins:
+            load_plugin(plugin)
+        registry.get(self.spec.method)  # imports that of an installed package
+        if registry.source_digest(self.spec.method) != self.spec.plugin:
+            raise UserError(f"the files of {self.spec.method} changed after this program loaded them; start it again")
 
     def _leave_as_done(self) -> None:
         """Check that a finished trial is this one, of the images as they are now."""
