@@ -41,6 +41,7 @@ from ltbench.errors import UserError
 from ltbench.files import plain, read_json, write_arrays, write_json, write_tensors
 from ltbench.methods import registry
 from ltbench.methods.base import Method, Task
+from ltbench.methods.contract import Contract
 from ltbench.registry import load_plugin
 
 _IDENTITY = (
@@ -124,7 +125,8 @@ def build_method(
         new_backbone=backbones.new,
         new_optimizer=partial(new_optimizer, protocol),
     )
-    return method(config, task, backbone)
+    built = method(config, task, backbone)
+    return Contract.of(built).built(built)
 
 
 class Trial:
