@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from ltbench.errors import UserError
-from ltbench.plugin_sources import module_file, source_digest
+from ltbench.plugin_sources import module_file, source_digest, source_files
 
 Entry = TypeVar("Entry", bound=type)
 
@@ -158,6 +158,16 @@ class Registry(Generic[Entry]):
         Its files are its own and those beside it that it imports; see `ltbench.plugin_sources`.
         """
         return self._digests.get(name)
+
+    def modules(self, name: str) -> set[str]:
+        """Return the modules outside the package that define the class loaded under `name`, or one that it extends."""
+        bases = self._entries[name].__mro__ if name in self._entries else ()
+        known = {each.__module__ for each in bases if not each.__module__.startswith(("ltbench.", "torch."))}
+        return known - {"builtins", "abc", "typing"}
+
+    def files(self, name: str) -> list[Path]:
+        """Return the files of the plug-in loaded under `name`; none for an entry of the package itself."""
+        return [path for module in self.modules(name) for path in source_files(module).values()]
 
     def _loaded_plugins(self) -> dict[str, Path]:
         """Return the plug-ins whose import went through: one that failed is no longer among the modules."""

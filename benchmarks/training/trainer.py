@@ -314,8 +314,10 @@ class Trainer:
     @contextmanager
     def optimizing(self, stage: Stage, hooks: StageHooks) -> Iterator[torch.optim.Optimizer]:
         """Yield a fresh optimizer of the stage's parameters; inside, only these take gradients."""
+        self.counter.watch_all(self.method)
         if stage.modules is not None:
             place(stage.modules, self.device)
+            self.counter.watch_all(stage.modules)
         groups = param_groups(self.method, stage, self.protocol.lr)
         moved = {parameter for group in groups for parameter in group["params"]}
         if not moved:

@@ -23,6 +23,7 @@ from ltbench.benchmarks.analysis.records import ProtocolValues, Result, Selected
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.device import compute_dtype, describe_device, place, prepare_process
 from ltbench.benchmarks.training.display import Display, TrialDisplay
+from ltbench.benchmarks.training.failures import drop_traceback
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Journal, Selection
 from ltbench.benchmarks.training.protocol import Protocol
@@ -126,6 +127,7 @@ def build_method(
         new_optimizer=partial(new_optimizer, protocol),
     )
     built = method(config, task, backbone)
+    backbones.counter.watch_all(built)
     return Contract.of(built).built(built)
 
 
@@ -155,6 +157,7 @@ class Trial:
             if is_done(self.folder):
                 self._leave_as_done()
                 return "skipped"
+            drop_traceback(self.folder)
             self._load_plugins()
             with contextlib.closing(self._bar), wandb_mirror.mirrored(self.spec, self._display) as shown:
                 self._train(shown)

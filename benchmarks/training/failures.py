@@ -1,0 +1,43 @@
+"""What a trial that fails leaves behind: its traceback, and where in a plug-in it arose."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from pathlib import Path
+
+from ltbench.files import write_bytes
+from ltbench.methods import registry
+
+_TRACEBACK = "error.txt"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def keep_traceback(folder: Path, error: BaseException) -> Path:
+    """Write the traceback of an error into the folder of its trial; return the file."""
+    path = folder / _TRACEBACK
+    write_bytes(path, "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace"))
+    return path
+
+
+def drop_traceback(folder: Path) -> None:
+    """Delete what an earlier attempt at a trial has left."""
+    (folder / _TRACEBACK).unlink(missing_ok=True)
+
+
+def plugin_line(method: str, error: BaseException) -> str | None:
+    """Return `file:line` of the innermost frame in the files of a method from outside the package, None without one.
+
+    An error of the operating system counts only where the method itself raised it: a full disk is not its fault.
+    """
+    files, modules = {str(path) for path in registry.files(method)}, registry.modules(method)
+    found, innermost = None, False
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        name, file = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
+        if name in modules or str(Path(file).resolve()) in files:
+            found, innermost = f"{file}:{line}", True
+        elif name.startswith("ltbench."):
+            innermost = False
+    if isinstance(error, OSError) and (not innermost or error.errno in _DISK_FULL):
+        return None
+    return found
