@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from tqdm import tqdm
 
-from ltbench.benchmarks.training.failures import keep_traceback, plugin_line
+from ltbench.benchmarks.executors.failures import keep_traceback, plugin_line
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.errors import UserError, os_error_line

@@ -23,7 +23,6 @@ from ltbench.benchmarks.analysis.records import ProtocolValues, Result, Selected
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.device import compute_dtype, describe_device, place, prepare_process
 from ltbench.benchmarks.training.display import Display, TrialDisplay
-from ltbench.benchmarks.training.failures import drop_traceback
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Journal, Selection
 from ltbench.benchmarks.training.protocol import Protocol
@@ -44,6 +43,9 @@ from ltbench.methods import registry
 from ltbench.methods.base import Method, Task
 from ltbench.methods.contract import Contract
 from ltbench.registry import load_plugin
+
+TRACEBACK = "error.txt"
+"""The file in a trial's folder that holds the traceback of the last attempt, where it failed."""
 
 _IDENTITY = (
     *("dataset", "variant", "ratio", "split", "method", "hyperparameters", "plugin"),
@@ -157,7 +159,7 @@ class Trial:
             if is_done(self.folder):
                 self._leave_as_done()
                 return "skipped"
-            drop_traceback(self.folder)
+            (self.folder / TRACEBACK).unlink(missing_ok=True)  # of an earlier attempt
             self._load_plugins()
             with contextlib.closing(self._bar), wandb_mirror.mirrored(self.spec, self._display) as shown:
                 self._train(shown)

@@ -6,23 +6,18 @@ import errno
 import traceback
 from pathlib import Path
 
+from ltbench.benchmarks.training.trial import TRACEBACK
 from ltbench.files import write_bytes
 from ltbench.methods import registry
 
-_TRACEBACK = "error.txt"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def keep_traceback(folder: Path, error: BaseException) -> Path:
     """Write the traceback of an error into the folder of its trial; return the file."""
-    path = folder / _TRACEBACK
+    path = folder / TRACEBACK
     write_bytes(path, "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace"))
     return path
-
-
-def drop_traceback(folder: Path) -> None:
-    """Delete what an earlier attempt at a trial has left."""
-    (folder / _TRACEBACK).unlink(missing_ok=True)
 
 
 def plugin_line(method: str, error: BaseException) -> str | None:
