@@ -21,7 +21,7 @@ def keep_traceback(folder: Path, error: BaseException) -> Path:
 
 
 def plugin_line(method: str, error: BaseException) -> str | None:
-    """Return `file:line` of the innermost frame in the files of a method from outside the package, None without one.
+    """Return `file:line in function` of the innermost frame in the files of a plug-in, None without one.
 
     An error of the operating system counts only where the method itself raised it: a full disk is not its fault.
     """
@@ -30,7 +30,7 @@ def plugin_line(method: str, error: BaseException) -> str | None:
     for frame, line in traceback.walk_tb(error.__traceback__):
         name, file = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
         if name in modules or str(Path(file).resolve()) in files:
-            found, innermost = f"{file}:{line}", True
+            found, innermost = f"{file}:{line} in {frame.f_code.co_name}", True
         elif name.startswith("ltbench."):
             innermost = False
     if isinstance(error, OSError) and (not innermost or error.errno in _DISK_FULL):

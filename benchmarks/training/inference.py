@@ -67,6 +67,8 @@ class Inference:
     def rehearse(self, part: ImagePart) -> None:
         """Call `Method.predict` and `Method.inspect` on two images, so that a breach is noticed before training."""
         first = np.arange(min(2, len(part)))
+        if type(self.method).predict is Method.predict:
+            self.features(part, first)
         self.logits(part, first)
         self.inspected(part, first)
 
