@@ -24,6 +24,8 @@ Result = TypeVar("Result")
 
 _AHEAD = 16  # items a thread that are begun before the first of them is asked for
 
+_END_SECONDS = 10.0
+
 
 def available_cores() -> int:
     """Return the number of CPU cores that this process may use."""
@@ -109,19 +111,39 @@ def ctrl_c_ignored() -> Iterator[None]:
 
 
 def prepare_worker() -> None:
-    """Make this worker process leave Ctrl-C to its parent, and end at once when its parent is gone.
+    """Make this worker process leave Ctrl-C to its parent, and end at once on SIGTERM or when its parent is gone.
 
-    A parent killed with SIGKILL cannot stop its workers; without this they would go on writing.
+    A parent killed with SIGKILL cannot stop its workers; without this they would go on writing. Processes that the
+    worker itself has started, for a method that uses `multiprocessing`, end with it.
     """
+    multiprocessing.current_process().daemon = False  # for its parent it stays one; daemons may start no processes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: _exit(128 + number))
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
 
 
+def end_workers(processes: Sequence[BaseProcess]) -> None:
+    """End workers, with SIGTERM and where they take longer than some seconds with SIGKILL, and wait for them."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(_END_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
 def _exit_after(sentinel: int) -> None:
     wait([sentinel])
-    os._exit(1)
+    _exit(1)
+
+
+def _exit(code: int) -> None:
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(code)
 
 
 def in_threads(

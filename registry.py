@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from ltbench.errors import UserError
+from ltbench.plugin_sources import module_file, source_digest, source_files
 
 Entry = TypeVar("Entry", bound=type)
 
@@ -66,6 +67,7 @@ class Registry(Generic[Entry]):
         self._folder = folder
         self._entries: dict[str, Entry] = {}
         self._plugins: dict[str, Path] = {}
+        self._digests: dict[str, str | None] = {}
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
         """Return the class decorator that enters a class under `name`.
@@ -87,6 +89,7 @@ class Registry(Generic[Entry]):
                 if foreign or name in self._builtin() or self._loaded_plugins().get(name, path) != path:
                     raise UserError(f"plug-in {path} registers the taken {self.kind} name {name!r}; rename it")
                 self._plugins[name] = path
+                self._digests[name] = source_digest(module)
             entry.name = name  # type: ignore[attr-defined]  # declared by the base class of each kind
             self._entries[name] = entry
             return entry
@@ -146,14 +149,26 @@ class Registry(Generic[Entry]):
         if source is None:
             if name not in self._installed():
                 raise unknown(self.kind, name, self.available())
-            source = _file_of(self._installed()[name].module)
+            source = module_file(self._installed()[name].module)
         # A class that a notebook registers has no file.
         return ast.parse(source.read_text(encoding="utf-8") if source.is_file() else "")
 
     def source_digest(self, name: str) -> str | None:
-        """Return the SHA-256 of a plug-in's file, None for an entry of the package itself."""
-        path = self._plugins.get(name)
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else None
+        """Return the SHA-256 of a plug-in's files when it was registered, None for an entry of the package itself.
+
+        Its files are its own and those beside it that it imports; see `ltbench.plugin_sources`.
+        """
+        return self._digests.get(name)
+
+    def modules(self, name: str) -> set[str]:
+        """Return the modules outside the package that define the class loaded under `name`, or one that it extends."""
+        bases = self._entries[name].__mro__ if name in self._entries else ()
+        known = {each.__module__ for each in bases if not each.__module__.startswith(("ltbench.", "torch."))}
+        return known - {"builtins", "abc", "typing"}
+
+    def files(self, name: str) -> list[Path]:
+        """Return the files of the plug-in loaded under `name`; none for an entry of the package itself."""
+        return [path for module in self.modules(name) for path in source_files(module).values()]
 
     def _loaded_plugins(self) -> dict[str, Path]:
         """Return the plug-ins whose import went through: one that failed is no longer among the modules."""
@@ -199,17 +214,6 @@ def _package(module: str) -> str:
 
 def _distribution(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
-
-
-def _file_of(module: str) -> Path:
-    """Return the file of a module, importing nothing; of one that is not found, a path where there is none."""
-    top, *rest = module.split(".")
-    spec = importlib.util.find_spec(top)
-    if spec is None or spec.origin is None:
-        return Path(f"{module}.py")
-    path = Path(spec.origin).parent.joinpath(*rest)
-    package = path / "__init__.py"
-    return Path(spec.origin) if not rest else package if package.is_file() else path.with_suffix(".py")
 
 
 def _registers(decorator: ast.expr, name: str) -> bool:

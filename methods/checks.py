@@ -10,26 +10,33 @@ It stands above the suite: it runs trials, and nothing imports it.
 
 from __future__ import annotations
 
-import math
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ltbench.benchmarks.analysis.records import read_predictions
+from ltbench.benchmarks.executors.failures import plugin_line
 from ltbench.benchmarks.training.plan import plan, prepare
 from ltbench.benchmarks.training.protocol import Protocol, protocol_for
 from ltbench.benchmarks.training.request import Request
 from ltbench.benchmarks.training.stages.backbones import Backbones
 from ltbench.benchmarks.training.trial import build_method, run_trial
-from ltbench.methods import configure
+from ltbench.benchmarks.training.trial_spec import TrialSpec
+from ltbench.errors import UserError
+from ltbench.files import read_tensors
+from ltbench.methods import configure, registry
 from ltbench.methods.base import Method
-from ltbench.methods.stages import Batch, EpochReport, Progress
+from ltbench.methods.contract import Contract, ContractError
+from ltbench.methods.permutation import PLACE, check_permutation, images_of, move, tensor_pairs, terms_of
+from ltbench.methods.stages import EpochReport
 
 _COUNTS = np.array([3, 41, 1, 12, 20, 5, 7])  # not in order of frequency, a class of one image; no width is 7
 _BATCH = 14
@@ -40,15 +47,27 @@ class _Killed(BaseException):
     """Stands for a process that ends after an epoch."""
 
 
-class _KillingDisplay:
-    """Shows nothing, and ends the process after the first epoch that it is shown."""
+class _WatchingDisplay:
+    """Shows nothing, keeps the state of every epoch, and ends the process after one that it has not seen.
+
+    Parameters
+    ----------
+    spec : of the trial
+    kills : whether it ends the process
+    """
+
+    def __init__(self, spec: TrialSpec, *, kills: bool) -> None:
+        self.states: dict[tuple[str, int], Any] = {}
+        self._checkpoint, self._kills = spec.folder / "journal" / "checkpoint.pt", kills
 
     def stage(self, name: str, epochs: int, done: int) -> None:
         """Begin a stage."""
 
     def epoch(self, report: EpochReport) -> None:
-        """End everything."""
-        raise _Killed
+        """Keep the weights that the epoch ended with."""
+        self.states[report.stage, report.epoch] = read_tensors(self._checkpoint)["tensors"]
+        if self._kills:
+            raise _Killed
 
     def line(self, text: str) -> None:
         """Say nothing."""
@@ -66,8 +85,9 @@ def check_method(
 
     Checked on made-up images of 7 classes that are not in order of frequency: logits [B, K] in single precision, also
     under autocast; a loss and gradients that are finite for batches without most classes; that nothing but the names
-    change when class ids are permuted. Then on the synthetic dataset, one class with a single training image: two
-    trials, of which one is killed after every epoch, give equal predictions.
+    change when class ids are permuted, neither loss and logits nor the stages, what they draw from and what they do.
+    Then on the synthetic dataset, one class with a single training image: two trials, of which one is killed after
+    every epoch, give equal epochs, weights and predictions.
 
     Parameters
     ----------
@@ -78,15 +98,34 @@ def check_method(
 
     Raises
     ------
-    AssertionError : what does not hold, in one line
+    AssertionError : what does not hold, in one line: a hook that returns what it must not, or that raises
     UserError : what the method refuses by itself
     """
+    if registry.modules(getattr(method, "name", "")) and registry.get(method.name) is not method:
+        raise AssertionError(f"{method.__name__} is not the method registered as {method.name!r}; rename one")
+    if "name" not in vars(method):
+        raise AssertionError(f'{method.__name__} is not registered; decorate it with @register("NAME")')
     protocol = protocol_for("quick", backbone=backbone, image_size=image_size, **_SHORT)
-    _check_predictions(_built(method, protocol, _COUNTS, hyperparameters))
-    _check_losses(_built(method, protocol, _COUNTS, hyperparameters))
-    _check_permutation(method, protocol, hyperparameters)
-    with tempfile.TemporaryDirectory() as temporary:
+    with _in_one_line(method), tempfile.TemporaryDirectory() as temporary:
+        _check_predictions(_built(method, protocol, _COUNTS, hyperparameters))
+        _check_losses(_built(method, protocol, _COUNTS, hyperparameters))
+        check_permutation(*_permuted(method, protocol, hyperparameters), protocol, Path(temporary))
         _check_trials(method, protocol, hyperparameters, folder or Path(temporary))
+
+
+@contextmanager
+def _in_one_line(method: type[Method]) -> Iterator[None]:
+    """Turn whatever a method raises or breaks into an `AssertionError` of one line."""
+    try:
+        yield
+    except ContractError as error:
+        raise AssertionError(str(error)) from error
+    except UserError:
+        raise
+    except Exception as error:  # a plug-in may fail in any way
+        where = plugin_line(method.name, error)
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise AssertionError(f"{method.name}: {reason}" + (f" (at {where})" if where else "")) from error
 
 
 def _built(method: type[Method], protocol: Protocol, counts: np.ndarray, hyperparameters: dict[str, Any]) -> Method:
@@ -96,40 +135,38 @@ def _built(method: type[Method], protocol: Protocol, counts: np.ndarray, hyperpa
     return build_method(method, config, protocol, counts, protocol.seed, class_names=names, backbones=backbones)
 
 
-def _images(method: Method, count: int) -> Tensor:
-    size = method.task.image_size
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
-
-
-def _require(holds: bool, method: Method, what: str) -> None:
+def _require(holds: bool, method: Method | type[Method], what: str) -> None:
     if not holds:
-        raise AssertionError(f"{method.name}: {what}")
+        raise ContractError(f"{method.name}: {what}")
 
 
 def _check_predictions(method: Method) -> None:
     method.eval()
-    images, classes = _images(method, 3), method.task.num_classes
+    images = images_of(method, 3)
+    contract = Contract.of(method)
     with torch.no_grad():
-        logits = method.predict(images)
+        if type(method).predict is Method.predict:
+            contract.features(method.features(images), 3)
+        logits = contract.logits("predict", method.predict(images), 3)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            half = method.predict(images.bfloat16())
-        inspected, details = method.inspect(images)
+            half = contract.logits("predict", method.predict(images.bfloat16()), 3)
+        inspected, _ = contract.inspected(method.inspect(images), 3)
     for values, where in ((logits, ""), (half, " under autocast")):
-        _require(tuple(values.shape) == (3, classes), method, f"predict gives {list(values.shape)}, not [3, {classes}]")
         _require(values.dtype == torch.float32, method, f"predict gives {values.dtype}{where}, not float32")
         _require(bool(values.isfinite().all()), method, f"predict gives logits that are not finite{where}")
     _require(torch.equal(inspected, logits), method, "inspect gives other logits than predict")
-    _require(
-        all(len(each) == 3 for each in details.values()), method, "inspect gives details that are not one an image"
-    )
 
 
 def _check_losses(method: Method) -> None:
     method.train()
     for targets in (torch.zeros(_BATCH, dtype=torch.int64), torch.tensor([2, 1])):
-        terms = _terms(method, targets)
+        terms = terms_of(method, targets)
         for name, value in terms.items():
-            _require(bool(torch.isfinite(value).all()), method, f"{name} of a batch without most classes is {value}")
+            _require(
+                bool(torch.isfinite(torch.as_tensor(value)).all()),
+                method,
+                f"{name} of a batch without most classes is {value}",
+            )
         method.zero_grad()
         terms["loss"].backward()
         wrong = [
@@ -140,53 +177,18 @@ def _check_losses(method: Method) -> None:
         _require(not wrong, method, f"gradients of {', '.join(wrong)} are not finite for a batch without most classes")
 
 
-def _terms(method: Method, targets: Tensor) -> dict[str, Tensor]:
-    """Return the logged terms of a batch in the first epoch, everything random alike in each call.
-
-    The batch has more views than one and a partner, for methods whose stages ask for them.
-    """
-    torch.manual_seed(1)
-    images, indices = _images(method, len(targets)), np.arange(len(targets))
-    views = (images, images.flip(3), images.flip(2))
-    partner = Batch(tuple(view.flip(0) for view in views), targets.flip(0), indices[::-1].copy())
-    batch = method.transform(Batch(views, targets, indices, partner), np.random.default_rng(1))
-    return dict(method.loss(batch, Progress(0, 2)))
-
-
-def _check_permutation(method: type[Method], protocol: Protocol, hyperparameters: dict[str, Any]) -> None:
-    """Check that a method whose class ids are permuted, weights too, has the same loss and permuted logits."""
-    place = torch.tensor([4, 2, 6, 0, 3, 1, 5])  # where a class goes
-    first = _built(method, protocol, _COUNTS, hyperparameters)
+def _permuted(
+    method: type[Method], protocol: Protocol, hyperparameters: dict[str, Any]
+) -> tuple[Method, Method, set[str]]:
+    """Return a method, one of permuted classes whose random weights are permuted too, and the names of these."""
+    place = PLACE.numpy()
     counts = np.empty_like(_COUNTS)
-    counts[place.numpy()] = _COUNTS
-    second = _built(method, protocol, counts, hyperparameters)
-    with torch.no_grad():
-        for one, other in _tensor_pairs(first, second):
-            moved = _moved(one, place)
-            if isinstance(one, nn.Parameter) or torch.equal(one, other):  # a count, say, is what it should be already
-                other.copy_(moved)
-    targets = torch.arange(_BATCH) % len(counts)
-    losses = [float(_terms(each, own)["loss"].detach()) for each, own in ((first, targets), (second, place[targets]))]
-    message = f"the loss depends on the order of the classes: {losses[0]:.6g}, permuted {losses[1]:.6g}"
-    _require(math.isclose(losses[0], losses[1], rel_tol=1e-4, abs_tol=1e-6), first, message)
-    with torch.no_grad():
-        logits, permuted = (each.eval().predict(_images(each, 3)) for each in (first, second))
-    same = torch.allclose(permuted[:, place], logits, rtol=1e-3, atol=1e-4)
-    _require(same, first, "logits depend on the order of the classes")
-
-
-def _tensor_pairs(first: Method, second: Method) -> Iterator[tuple[Tensor, Tensor]]:
-    for one, other in ((first.named_parameters, second.named_parameters), (first.named_buffers, second.named_buffers)):
-        others = dict(other())
-        yield from ((value, others[name]) for name, value in one())
-
-
-def _moved(values: Tensor, place: Tensor) -> Tensor:
-    """Return values with the classes of every dimension of K entries in their new places."""
-    for dimension, size in enumerate(values.shape):
-        if size == len(place):
-            values = values.index_select(dimension, place.argsort())
-    return values
+    counts[place] = _COUNTS
+    first, second = (_built(method, protocol, each, hyperparameters) for each in (_COUNTS, counts))
+    other = _built(method, replace(protocol, seed=protocol.seed + 1), _COUNTS, hyperparameters)
+    random = {name for name, (one, changed) in tensor_pairs(first, other).items() if not torch.equal(one, changed)}
+    move(first, second, random)
+    return first, second, random
 
 
 def _check_trials(method: type[Method], protocol: Protocol, hyperparameters: dict[str, Any], folder: Path) -> None:
@@ -207,18 +209,41 @@ def _check_trials(method: type[Method], protocol: Protocol, hyperparameters: dic
     )
     (whole,) = prepare(plan(request))
     killed = replace(whole, folder=whole.folder.with_name("killed"), cache=whole.cache.with_name("killed"))
-    run_trial(whole)
+    watching, killing = _WatchingDisplay(whole, kills=False), _WatchingDisplay(killed, kills=True)
+    run_trial(whole, display=watching)
     for _ in range(1000):
         try:
-            run_trial(killed, display=_KillingDisplay())
+            run_trial(killed, display=killing)
             break
         except _Killed:
             continue
-    one, other = (read_predictions(spec.folder / "predictions.npz") for spec in (whole, killed))
-    for name in ("val_logits", "test_logits"):
-        if one[name].tobytes() != other[name].tobytes():
-            reason = f"a trial that was killed after every epoch ends with other {name}"
-            raise AssertionError(f"{method.name}: {reason}; all that it keeps must be in its state")
+    one, other = (
+        {**_recorded(spec), "weights": shown.states} for spec, shown in ((whole, watching), (killed, killing))
+    )
+    for name in one:
+        reason = f"a trial that was killed after every epoch ends with other {name}"
+        _require(_equal(one[name], other[name]), method, f"{reason}; all that it keeps must be in its state")
+
+
+def _recorded(spec: TrialSpec) -> dict[str, Any]:
+    """Return what a trial has recorded and what does not depend on the time that it took, by a name for messages."""
+    rows = [json.loads(line) for line in (spec.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    arrays = read_predictions(spec.folder / "predictions.npz")
+    reports = [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    return {**arrays, "epoch reports": reports, "reported weights": read_tensors(spec.folder / "model.pt")}
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Return whether two nested values are equal to the bit."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_equal(value, other[name]) for name, value in one.items())
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        one, other = (each.contiguous().reshape(-1).view(torch.uint8).numpy() for each in (one, other))
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+    return bool(one == other)
 
 
 def neutral_setting(name: str) -> dict[str, str] | None:
@@ -234,8 +259,6 @@ def neutral_setting(name: str) -> dict[str, str] | None:
     ------
     ValueError : the docstring has no such line
     """
-    from ltbench.methods import registry
-
     declared = registry.details(name).get("Neutral", "")
     if declared.startswith("none"):
         return None

@@ -112,6 +112,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type], None]:
     def enter(name: str, method: type) -> None:
         method.name = name
         monkeypatch.setitem(methods.registry._entries, name, method)
+        monkeypatch.setitem(methods.registry._plugins, name, Path(name))
 
     return enter
 

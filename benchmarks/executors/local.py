@@ -16,10 +16,11 @@ from typing import Any, cast
 import torch
 from tqdm import tqdm
 
+from ltbench.benchmarks.executors.failures import keep_traceback, plugin_line
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.errors import UserError, os_error_line
-from ltbench.processes import ctrl_c_ignored, prepare_worker, worker_context
+from ltbench.processes import ctrl_c_ignored, end_workers, prepare_worker, worker_context
 
 _RETRY_SECONDS = 1.0
 
@@ -96,10 +97,7 @@ def _run_in_workers(specs: Sequence[TrialSpec], jobs: int) -> Iterator[Outcome]:
                 if outcome.fatal:
                     return
     finally:
-        for process in workers.values():
-            process.terminate()
-        for process in workers.values():
-            process.join()
+        end_workers(list(workers.values()))
 
 
 def _received(connection: Connection, workers: dict[Connection, BaseProcess], spec: TrialSpec) -> Outcome:
@@ -131,14 +129,24 @@ def _attempt(spec: TrialSpec, slot: int) -> Outcome:
     except torch.OutOfMemoryError:
         advice = "out of GPU memory; use a smaller --batch-size or fewer --jobs"
         return Outcome(spec, "failed", f"{spec.label}: {advice}")
-    except OSError as error:
+    except (Exception, SystemExit) as error:  # one broken trial must not take the others with it
+        return _broken(spec, error)
+
+
+def _broken(spec: TrialSpec, error: Exception | SystemExit) -> Outcome:
+    """Return the outcome of a trial that ended by an error of its plug-in, of the operating system or of ltbench."""
+    where = plugin_line(spec.method, error)
+    if isinstance(error, OSError) and where is None:
         return Outcome(spec, "failed", f"{spec.label}: {os_error_line(error)}", fatal=True)
-    except SystemExit as error:  # of a plug-in: it would end the command without a result and without a word
+    kept = keep_traceback(spec.folder, error)
+    if isinstance(error, SystemExit):
         reason = f"it called sys.exit({error.code!r}); a method must return or raise"
-        return Outcome(spec, "failed", f"{spec.label}: {reason}")
-    except Exception as error:  # one broken trial must not take the others with it; its traceback is shown
-        reason = str(error).partition("\n")[0]
-        return Outcome(spec, "failed", f"{spec.label}: {type(error).__name__}: {reason}", traceback.format_exc())
+    else:
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    if where is not None:
+        return Outcome(spec, "failed", f"{spec.label}: {reason} (at {where}; traceback in {kept})")
+    shown = "" if isinstance(error, SystemExit) else "".join(traceback.format_exception(error))
+    return Outcome(spec, "failed", f"{spec.label}: {reason}", shown)
 
 
 def _put_off(queue: deque[TrialSpec], spec: TrialSpec, waited: set[Path]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,6 +14,7 @@ from ltbench.benchmarks.training.device import autocast
 from ltbench.datasets.images.part import ImagePart
 from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.methods.base import Method
+from ltbench.methods.contract import Contract
 
 
 class Inference:
@@ -32,6 +33,7 @@ class Inference:
     ) -> None:
         self.method, self.transform, self.device, self.precision = method, transform, device, precision
         self.batch_size = batch_size
+        self._contract = Contract.of(method)
 
     def logits(
         self,
@@ -41,13 +43,17 @@ class Inference:
     ) -> np.ndarray:
         """Return `predict`, by default `Method.predict`: float32 [n, K]."""
         predict = predict or self.method.predict
-        with self._evaluating():
-            return _to_numpy([predict(images) for images in self._images(part, indices)])
 
-    def inspected(self, part: ImagePart) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        def checked(images: Tensor) -> Tensor:
+            return self._contract.logits("predict", predict(images), len(images))
+
+        with self._evaluating():
+            return _to_numpy([checked(images) for images in self._images(part, indices)])
+
+    def inspected(self, part: ImagePart, indices: np.ndarray | None = None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return `Method.inspect`: logits float32 [n, K], and further arrays [n] by name."""
         with self._evaluating():
-            batches = [self.method.inspect(images) for images in self._images(part, None)]
+            batches = [self._inspect(images) for images in self._images(part, indices)]
         logits, details = zip(*batches, strict=True)
         return _to_numpy(list(logits)), {
             name: torch.cat([batch[name] for batch in details]).cpu().numpy() for name in details[0]
@@ -56,7 +62,15 @@ class Inference:
     def features(self, part: ImagePart, indices: np.ndarray | None = None) -> np.ndarray:
         """Return `Method.features`: float32 [n, D]."""
         with self._evaluating():
-            return _to_numpy([self.method.features(images) for images in self._images(part, indices)])
+            return _to_numpy([self._features(images) for images in self._images(part, indices)])
+
+    def rehearse(self, part: ImagePart) -> None:
+        """Call `Method.predict` and `Method.inspect` on two images, so that a breach is noticed before training."""
+        first = np.arange(min(2, len(part)))
+        if type(self.method).predict is Method.predict:
+            self.features(part, first)
+        self.logits(part, first)
+        self.inspected(part, first)
 
     def mc_probabilities(self, part: ImagePart, indices: np.ndarray, passes: int, seed: int) -> np.ndarray:
         """Return class probabilities under dropout: float64 [passes, n, K].
@@ -70,11 +84,20 @@ class Inference:
         with self._evaluating(), torch.random.fork_rng(devices):
             torch.manual_seed(seed)
             for images in self._images(part, indices):
-                features = self.method.features(images)
+                features = self._features(images)
                 with _training(dropouts):
-                    draws = [self.method.classify(features) for _ in range(passes)]
+                    draws = [
+                        self._contract.logits("classify", self.method.classify(features), len(images))
+                        for _ in range(passes)
+                    ]
                 batches.append(torch.stack(draws).double().softmax(dim=2).cpu())
         return torch.cat(batches, dim=1).numpy()
+
+    def _features(self, images: Tensor) -> Tensor:
+        return self._contract.features(self.method.features(images), len(images))
+
+    def _inspect(self, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return self._contract.inspected(self.method.inspect(images), len(images))
 
     def _images(self, part: ImagePart, indices: np.ndarray | None) -> Iterator[Tensor]:
         indices = np.arange(len(part)) if indices is None else np.asarray(indices, dtype=np.int64)

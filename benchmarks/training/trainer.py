@@ -31,6 +31,7 @@ from ltbench.datasets.images.part import ImagePart
 from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.errors import UserError
 from ltbench.methods.base import Method
+from ltbench.methods.contract import Contract
 from ltbench.methods.stages import Batch, EpochReport, Progress, Stage, StageResult
 
 
@@ -76,17 +77,21 @@ class Trainer:
         Raises
         ------
         UserError : a loss that is not finite, a method without any selectable epoch, or a foreign journal
+        ContractError : a hook that returns what it must not, at its first call
         """
+        self.inference.rehearse(self.val_part)
         parts = (self.train_part, self.val_part, self.num_classes)
         run = TrialRun(self.protocol, self.seed, *parts, self.inference, self.journal, self.counter)
         self.journal.rewrite_metrics()
-        plan, result, selection, names = self.method.stages(run), None, None, set()
+        contract = Contract.of(self.method)
+        plan, result, selection, names = contract.plan(self.method.stages(run)), None, None, set()
         for position in itertools.count():
             torch.manual_seed(stream_seed(self.seed, "between", position))
             try:
                 stage = next(plan) if result is None else plan.send(result)
             except StopIteration:
                 break
+            contract.yielded(stage, len(self.train_part))
             if stage.name in names:
                 raise UserError(f"{self.method.name} yields two stages named {stage.name!r}; rename one")
             names.add(stage.name)
@@ -185,7 +190,7 @@ class Trainer:
                 reports, selection, kept = checkpoint.reports, checkpoint.selection, checkpoint.kept
                 self._restore(stage, optimizer, checkpoint.tensors)
             self.display.stage(stage.name, stage.epochs, len(reports))
-            while not _over(stage, reports):
+            while not _over(stage, hooks, reports):
                 report = self._epoch(stage, len(reports), hooks, optimizer, rates)
                 selection, kept = self._keep_best(position, stage, report, reports, selection, kept)
                 if stage.recipe is None:  # where a shared stage comes from the cache, there are no epochs to see
@@ -258,24 +263,11 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
             with autocast(self.device, self.protocol.precision):
                 terms = loss(batch, progress)
-            self._check_terms(terms)
             terms["loss"].backward()
             return terms["loss"]
 
         optimizer.step(closure)  # type: ignore[arg-type]  # a tensor is as good as the float
         return terms
-
-    def _check_terms(self, terms: Any) -> None:
-        """Refuse what a loss hook may not return, naming it."""
-        if not isinstance(terms, Mapping) or "loss" not in terms:
-            got = type(terms).__name__
-            raise UserError(f"{self.method.name}: a loss hook must return a dict with the key 'loss', got {got}")
-        for name, value in terms.items():
-            scalar = isinstance(value, Tensor) and value.numel() == 1
-            if not scalar and (name == "loss" or not isinstance(value, int | float)):
-                got = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                wanted = "a scalar tensor" if name == "loss" else "a scalar tensor or a number"
-                raise UserError(f"{self.method.name}: a loss hook's {name!r} must be {wanted}, got {got}")
 
     def _epoch(
         self, stage: Stage, epoch: int, hooks: StageHooks, optimizer: torch.optim.Optimizer, rates: Sequence[float]
@@ -322,8 +314,10 @@ class Trainer:
     @contextmanager
     def optimizing(self, stage: Stage, hooks: StageHooks) -> Iterator[torch.optim.Optimizer]:
         """Yield a fresh optimizer of the stage's parameters; inside, only these take gradients."""
+        self.counter.watch_all(self.method)
         if stage.modules is not None:
             place(stage.modules, self.device)
+            self.counter.watch_all(stage.modules)
         groups = param_groups(self.method, stage, self.protocol.lr)
         moved = {parameter for group in groups for parameter in group["params"]}
         if not moved:
@@ -364,10 +358,10 @@ class Trainer:
             raise UserError(f"{where}: {what} is not finite; try a smaller --lr or --precision fp32")
 
 
-def _over(stage: Stage, reports: Sequence[EpochReport]) -> bool:
+def _over(stage: Stage, hooks: StageHooks, reports: Sequence[EpochReport]) -> bool:
     if len(reports) >= stage.epochs:
         return True
-    return bool(reports) and stage.stop is not None and stage.stop(reports)
+    return bool(reports) and hooks.stop is not None and hooks.stop(reports)
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

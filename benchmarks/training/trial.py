@@ -41,7 +41,11 @@ from ltbench.errors import UserError
 from ltbench.files import plain, read_json, write_arrays, write_json, write_tensors
 from ltbench.methods import registry
 from ltbench.methods.base import Method, Task
+from ltbench.methods.contract import Contract
 from ltbench.registry import load_plugin
+
+TRACEBACK = "error.txt"
+"""The file in a trial's folder that holds the traceback of the last attempt, where it failed."""
 
 _IDENTITY = (
     *("dataset", "variant", "ratio", "split", "method", "hyperparameters", "plugin"),
@@ -124,7 +128,9 @@ def build_method(
         new_backbone=backbones.new,
         new_optimizer=partial(new_optimizer, protocol),
     )
-    return method(config, task, backbone)
+    built = method(config, task, backbone)
+    backbones.counter.watch_all(built)
+    return Contract.of(built).built(built)
 
 
 class Trial:
@@ -153,13 +159,21 @@ class Trial:
             if is_done(self.folder):
                 self._leave_as_done()
                 return "skipped"
-            for plugin in self.spec.plugins:
-                load_plugin(plugin)
+            (self.folder / TRACEBACK).unlink(missing_ok=True)  # of an earlier attempt
+            self._load_plugins()
             with contextlib.closing(self._bar), wandb_mirror.mirrored(self.spec, self._display) as shown:
                 self._train(shown)
             return "done"
         finally:
             lock.release()
+
+    def _load_plugins(self) -> None:
+        """Import the files of plug-ins, if this process has not; refuse other text than was planned."""
+        for plugin in self.spec.plugins:
+            load_plugin(plugin)
+        registry.get(self.spec.method)  # imports that of an installed package
+        if registry.source_digest(self.spec.method) != self.spec.plugin:
+            raise UserError(f"the files of {self.spec.method} changed after this program loaded them; start it again")
 
     def _leave_as_done(self) -> None:
         """Check that a finished trial is this one, of the images as they are now."""

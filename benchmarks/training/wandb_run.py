@@ -168,6 +168,8 @@ def _log_rows(run: Any, folder: Path, logged: int) -> int:
 def history_row(row: Mapping[str, Any], number: int, classes: Sequence[str]) -> dict[str, Any]:
     """Return what W&B gets of a line of `metrics.jsonl`: `epoch` counts over all stages, None and NaN are left out.
 
+    `val/score` is the metric that selects epochs under the trial's protocol.
+
     Parameters
     ----------
     row : the line
@@ -180,10 +182,17 @@ def history_row(row: Mapping[str, Any], number: int, classes: Sequence[str]) -> 
     sent |= {"val/loss": row["val_loss"], "val/top1": row["val_top1"]}
     recall = dict(zip(classes, row["val_recall"] or (), strict=False))
     sent |= {f"val/recall/{name}": value for name, value in recall.items()}
-    present = [value for value in recall.values() if value is not None]
-    if present:
-        sent[SCORE] = sum(present) / len(present)
+    sent[SCORE] = _score(row)
     return {name: value for name, value in sent.items() if value is not None}
+
+
+def _score(row: Mapping[str, Any]) -> float | None:
+    """Return `EpochReport.score` of a line of `metrics.jsonl`, None without validation; torch is not imported here."""
+    if row["metric"] == "top1":
+        return row["val_top1"]
+    by_class = row["val_f1" if row["metric"] == "macro_f1" else "val_recall"] or ()
+    present = [value for value in by_class if value is not None]
+    return sum(present) / len(present) if present else None
 
 
 def _send_result(run: Any, folder: Path, artifact: bool) -> str:

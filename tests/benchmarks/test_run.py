@@ -113,6 +113,33 @@ def test_cuda_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "no CUDA device is available" in _one_line(capsys)
 
 
+BREAKS = """
+import multiprocessing
+from ltbench.methods import Method, register
+@register("{name}")
+class Breaks(Method):
+    def stages(self, run):
+        process = multiprocessing.Process(target=abs, args=(1,))
+        process.start()
+        process.join()
+        raise KeyError("sick")
+        yield
+"""
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_plugin_that_raises_in_training(jobs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "breaks.py").write_text(BREAKS.format(name=f"breaks{jobs}"))
+    arguments = ["--method", f"breaks{jobs}", "--plugin", str(tmp_path / "breaks.py"), "--trials", "2", "--jobs", jobs]
+    assert run.main([*TINY, *arguments, "--out", str(tmp_path / "results")]) == 2
+    errors = capsys.readouterr().err
+    kept = sorted((tmp_path / "results").glob("*/*/trial*/error.txt"))
+    lines = sorted(line for line in errors.splitlines() if line.startswith("error:"))
+    assert len(lines) == len(kept) == 2 and "Traceback" not in errors
+    for line, file in zip(lines, kept, strict=True):
+        assert "KeyError" in line and "breaks.py:10" in line and str(file) in line and "Traceback" in file.read_text()
+
+
 @pytest.fixture
 def isic(tmp_path: Path) -> Path:
     """An ISIC folder of 8 x 12 images."""

@@ -7,12 +7,14 @@ import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 import ltbench
 from ltbench import datasets, methods
 from ltbench.benchmarks import run
+from ltbench.methods import checks
 
 ROOT = Path(ltbench.__file__).parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -99,17 +101,26 @@ def test_marks_are_replaced(page: Path, generated: ModuleType) -> None:
     assert "<!-- generated" not in generated.filled(page.read_text(encoding="utf-8"))
 
 
-def test_plugins_of_the_pages_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plugins_of_the_pages_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     page, names = ROOT / "docs" / "extending.md", ("margin", "brier")
     arguments = ["--method", *names, "--set", "brier.scale=2", *TINY, "--out", str(tmp_path / "results")]
     for name in names:
         (code,) = (block for block in blocks(page, "python") if f'@register("{name}")' in block)
         (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
         arguments += ["--plugin", str(tmp_path / f"{name}.py")]
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(checks, "_check_trials", lambda *_: None)
     try:
         assert run.main(arguments) == 0
+        pasted: dict[str, Any] = {}
+        for code in blocks(page, "python"):
+            if "@register(" not in code:
+                exec(code, pasted)
+        pasted["test_margin"]()
     finally:
-        for module in [key for key in sys.modules if key.startswith("ltbench_plugin_")]:
+        for module in [key for key in sys.modules if key.startswith("ltbench_plugin_") or key == "margin"]:
             del sys.modules[module]
     printed = capsys.readouterr().out
     assert "| margin " in printed and "| brier (scale=2.0) " in printed

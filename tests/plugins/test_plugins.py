@@ -50,6 +50,14 @@ def run(make_spec: Any, name: str, **options: Any) -> tuple[Any, dict[str, Any],
     return spec, result, [json.loads(line) for line in (spec.folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def test_a_plugin_that_changed_after_the_plan_is_refused(make_spec: Any) -> None:
+    plugin("temperature")
+    spec = make_spec("temperature", plugins=[FOLDER / "temperature.py"])
+    with pytest.raises(UserError, match="changed"):
+        run_trial(replace(spec, plugin="0" * 64))
+    assert not (spec.folder / "config.json").exists()
+
+
 def test_every_pass_and_every_image_is_counted(make_spec: Any, tiny_protocol: Any) -> None:
     images = sum(make_spec().data.class_counts)
     for name, seen, passes in (("three_experts", 1, 3), ("two_streams", 2, 2), ("sharpness_aware", 1, 2)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 from typing import Any
+from weakref import WeakSet
 
 import timm
 import torch
@@ -17,7 +18,10 @@ from ltbench.registry import unknown
 
 
 class ForwardCounter:
-    """Counts the images that go through networks, by whatever way: also a second pass, and copies of a network.
+    """Counts the images that go through encoders, by whatever way: also a second pass, and copies of a network.
+
+    An encoder is a network of `Backbones`, or any other module that a method holds and calls with images. A call
+    counts once, however encoders are nested.
 
     Attributes
     ----------
@@ -26,17 +30,47 @@ class ForwardCounter:
 
     def __init__(self) -> None:
         self.images = 0
+        self._watched: WeakSet[nn.Module] = WeakSet()
+        before: list[int] = []
+
+        def enter(module: nn.Module, *given: Any) -> None:
+            before.append(self.images)
+
+        # Functions, which copies of a module share; a copy that is watched in its turn still counts once.
+        def leave(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
+            unchanged = self.images == before.pop()
+            tensor = next((each for each in (*given, *named.values()) if isinstance(each, Tensor)), None)
+            if unchanged and tensor is not None:
+                self.images += len(tensor)
+
+        def leave_own(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
+            images = any(isinstance(each, Tensor) and _are_images(each) for each in (*given, *named.values()))
+            leave(module, given if images else (), named if images else {}, result)
+
+        self._enter, self._leave, self._leave_own = enter, leave, leave_own
 
     def watch(self, network: nn.Module) -> None:
-        """Count what enters the network's first layer with weights, which every pass of it goes through once."""
+        """Count the passes of a backbone, also where a method calls its parts: its first layer with weights counts."""
         leaves = (module for module in network.modules() if not list(module.children()))
         first = next((module for module in leaves if list(module.parameters(recurse=False))), network)
+        for module in dict.fromkeys((network, first)):
+            self._hook(module, self._leave)
+        self._watched.update(network.modules())
 
-        def count(module: nn.Module, given: tuple[Any, ...]) -> None:
-            if given and isinstance(given[0], Tensor):
-                self.images += len(given[0])
+    def watch_all(self, method: nn.Module) -> None:
+        """Count the passes of whatever a method holds by now: what it put into a backbone, and encoders of its own."""
+        for module in set(method.modules()) - {method, *self._watched}:
+            self._watched.add(module)
+            if next(module.parameters(), None) is not None:
+                self._hook(module, self._leave_own)
 
-        first.register_forward_pre_hook(count)  # a function, which copies of the network share
+    def _hook(self, module: nn.Module, leave: Any) -> None:
+        module.register_forward_pre_hook(self._enter)
+        module.register_forward_hook(leave, with_kwargs=True, always_call=True)
+
+
+def _are_images(values: Tensor) -> bool:
+    return values.ndim == 4 and values.shape[1] == 3
 
 
 class Backbones:

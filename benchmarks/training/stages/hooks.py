@@ -22,14 +22,15 @@ from torch import Tensor, nn
 from ltbench.errors import UserError
 from ltbench.files import content_digest, file_hash
 from ltbench.methods.base import Method
+from ltbench.methods.contract import Contract
 from ltbench.methods.stages import (
     LossHook,
     OptimizerHook,
     ParamGroups,
-    PredictHook,
     SamplerHook,
     Schedule,
     Stage,
+    StopRule,
     TransformHook,
 )
 
@@ -48,7 +49,7 @@ _TRAINING = (*dict.fromkeys(hook for hooks in _NEEDS.values() for hook in hooks)
 
 @dataclass(frozen=True)
 class StageHooks:
-    """What a stage is trained with."""
+    """What a stage is trained with; each hook raises a `ContractError` where it returns what it must not."""
 
     loss: LossHook
     sampler: SamplerHook
@@ -56,7 +57,7 @@ class StageHooks:
     transform: TransformHook
     optimizer: OptimizerHook
     schedule: Schedule
-    predict: PredictHook
+    stop: StopRule | None
 
     @classmethod
     def of(cls, method: Method, stage: Stage, schedule: Schedule) -> StageHooks:
@@ -72,14 +73,18 @@ class StageHooks:
         """
         if stage.recipe is not None:
             _require_shareable(method, stage)
+        contract, partner = Contract.of(method, stage.name), stage.partner
+        loss, sampler = stage.loss or method.loss, stage.sampler or method.sampler
+        transform, optimizer = stage.transform or method.transform, stage.optimizer or method.optimizer
+        factor = stage.schedule or schedule
         return cls(
-            stage.loss or method.loss,
-            stage.sampler or method.sampler,
-            stage.partner,
-            stage.transform or method.transform,
-            stage.optimizer or method.optimizer,
-            stage.schedule or schedule,
-            stage.predict or method.predict,
+            loss=lambda batch, progress: contract.terms(loss(batch, progress)),
+            sampler=lambda pool, *rest: contract.stream("sampler", sampler(pool, *rest), pool),
+            partner=partner and (lambda pool, *rest: contract.stream("partner", partner(pool, *rest), pool)),
+            transform=lambda batch, rng: contract.batch(transform(batch, rng), batch),
+            optimizer=lambda groups, stage: contract.optimizer(optimizer(groups, stage)),
+            schedule=lambda done: contract.factor(factor(done)),
+            stop=stage.stop and (lambda reports: contract.stops(stage.stop(reports))),  # type: ignore[misc]
         )
 
 
@@ -89,12 +94,17 @@ def param_groups(method: Method, stage: Stage, lr: float) -> ParamGroups:
     Parameters
     ----------
     lr : the protocol's
+
+    Raises
+    ------
+    ContractError : groups that no optimizer takes
     """
     rate = lr if stage.lr is None else stage.lr
     own = stage.params is not None
-    groups: ParamGroups = [{"params": list(stage.params or ()), "lr": rate}] if own else method.param_groups(rate)
-    if stage.modules is not None:
-        groups.append({"params": [p for p in stage.modules.parameters() if p.requires_grad], "lr": rate})
+    given: Any = [{"params": list(stage.params or ()), "lr": rate}] if own else method.param_groups(rate)
+    if stage.modules is not None and isinstance(given, list | tuple):
+        given = [*given, {"params": [p for p in stage.modules.parameters() if p.requires_grad], "lr": rate}]
+    groups = Contract.of(method, stage.name).groups(given)
     frozen = {parameter for module in stage.frozen for parameter in module.parameters()}
     for group in groups:
         group["params"] = [p for p in group["params"] if p.requires_grad and p not in frozen]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from ltbench.benchmarks import run
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.benchmarks.training.trial_spec import TrialSpec
-from ltbench.benchmarks.training.wandb_run import run_identity
+from ltbench.benchmarks.training.wandb_run import history_row, run_identity
 from ltbench.errors import UserError
-from ltbench.files import read_json
+from ltbench.files import plain, read_json
+from ltbench.methods.stages import SELECTION_METRICS, EpochReport
 
 VARIABLES = "API_KEY IDENTITY_TOKEN_FILE BASE_URL MODE PROJECT SWEEP_ID RUN_ID SERVICE CACHE_DIR DATA_DIR ARTIFACT_DIR"
 
@@ -286,6 +287,13 @@ def test_a_stored_key_is_found(machine: str, server: str | None, known: bool, tm
     else:
         with pytest.raises(UserError, match="no W&B key"):
             wandb_mirror.require("online")
+
+
+@pytest.mark.parametrize("metric", SELECTION_METRICS)
+def test_the_live_score_is_the_metric_that_selects(metric: str) -> None:
+    values = {"val_recall": (0.5, float("nan")), "val_f1": (0.25, 0.5), "val_top1": 0.125, "metric": metric}
+    report = EpochReport("train", 0, {}, 1, 2, 0.5, **values)  # type: ignore[arg-type]
+    assert history_row(plain(asdict(report)), 0, ["a", "b"])["val/score"] == report.score
 
 
 def test_long_names_keep_within_the_limits_of_wandb() -> None:

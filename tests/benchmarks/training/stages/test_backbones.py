@@ -3,12 +3,16 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from ltbench.benchmarks.training.protocol import protocol_for
 from ltbench.benchmarks.training.stages.backbones import Backbones, check_backbone
+from ltbench.benchmarks.training.trial import build_method
 from ltbench.errors import UserError
+from ltbench.methods.base import Method, feature_width
 
 
 @pytest.mark.parametrize(
@@ -42,3 +46,37 @@ def test_every_pass_of_every_network_is_counted(name: str) -> None:
     with torch.no_grad():
         first(images), second(images), copy.deepcopy(first)(images), first.forward_intermediates(images)
     assert backbones.counter.images == 12
+
+
+class Replaces(Method):
+    def build(self) -> None:
+        super().build()
+        self.backbone.conv1 = nn.Conv2d(3, self.backbone.conv1[-1].out_channels, 3, stride=2, padding=1)
+
+
+class Copies(Method):
+    def build(self) -> None:
+        super().build()
+        self.teacher = copy.deepcopy(self.backbone)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.backbone(images) + self.teacher.forward_head(self.teacher.forward_features(images))
+
+
+class Encodes(Method):
+    def build(self) -> None:
+        super().build()
+        self.own = nn.Sequential(nn.Flatten(), nn.LazyLinear(feature_width(self.backbone)))
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.own(images)
+
+
+@pytest.mark.parametrize(("method", "passes"), [(Replaces, 1), (Copies, 2), (Encodes, 1)])
+def test_passes_through_what_a_method_makes_of_its_networks_are_counted(method: type[Method], passes: int) -> None:
+    protocol = protocol_for("quick", backbone="test_resnet", image_size=32)
+    method.name, backbones = "made", Backbones(protocol, seed=3)
+    built = build_method(method, method.Config(), protocol, np.array([5, 4, 3]), 0, backbones=backbones).eval()
+    with torch.no_grad():
+        built.predict(torch.zeros(3, 3, 32, 32))
+    assert backbones.counter.images == 3 * passes
