@@ -28,6 +28,14 @@ from ltbench.benchmarks.training.plan import plan, prepare
 from ltbench.benchmarks.training.protocol import Protocol, protocol_for
 from ltbench.benchmarks.training.request import Request
 from ltbench.benchmarks.training.stages.backbones import Backbones
+from ltbench.benchmarks.training.stages.permutation import (
+    PLACE,
+    check_permutation,
+    images_of,
+    move,
+    tensor_pairs,
+    terms_of,
+)
 from ltbench.benchmarks.training.trial import build_method, run_trial
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.errors import UserError
@@ -35,7 +43,6 @@ from ltbench.files import read_tensors
 from ltbench.methods import configure, registry
 from ltbench.methods.base import Method
 from ltbench.methods.contract import Contract, ContractError
-from ltbench.methods.permutation import PLACE, check_permutation, images_of, move, tensor_pairs, terms_of
 from ltbench.methods.stages import EpochReport
 
 _COUNTS = np.array([3, 41, 1, 12, 20, 5, 7])  # not in order of frequency, a class of one image; no width is 7

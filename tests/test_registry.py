@@ -106,27 +106,19 @@ def test_a_plugin_from_a_file(tmp_path: Path) -> None:
     assert methods.registry.source_digest("mine-own") == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-HELPED = (
-    PLUGIN
-    + """
-    def build(self):
-        from {name}_lib import inner
-"""
-)
-
-
 def test_the_digest_of_a_plugin_is_of_all_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "helped_lib").mkdir()
-    texts = {"mine.py": HELPED, "helped_lib/inner.py": "from . import deep", "helped_lib/deep.py": "import torch"}
-    digests = []
-    for changed in ("", *texts, "unrelated.py"):
-        for file, text in (texts | {changed: texts.get(changed, "") + "\n# changed"} if changed else texts).items():
-            plugin(tmp_path, "helped", text, file)
-        sys.modules.pop(methods.registry.get("helped").__module__ if digests else "", None)
+    (tmp_path / "helper").mkdir()
+    texts = {"mine.py": PLUGIN + "\nfrom helper import inner", "helper/inner.py": "from . import deep"}
+    texts |= {"helper/deep.py": "", "other.py": ""}
+    digests = {}
+    for changed in ("", *texts):
+        for file, text in texts.items():
+            plugin(tmp_path, "helped", text + "\n# changed" * (file == changed), file)
         load_plugin(tmp_path / "mine.py")
-        digests.append(methods.registry.source_digest("helped"))
-    assert len(set(digests)) == 4 and digests[0] == digests[-1]
+        digests[changed] = methods.registry.source_digest("helped")
+        del sys.modules[methods.registry.get("helped").__module__]
+    assert digests[""] == digests["other.py"] and len(set(digests.values())) == 4
 
 
 def test_two_plugins_of_one_file_name(tmp_path: Path) -> None:

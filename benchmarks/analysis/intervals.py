@@ -87,19 +87,13 @@ def interval(
     images that happen to be all right do not stand for certainty, and a class of one image has a variance. If no class
     has two images, all are taken as one class.
 
-    Images of one lesion are not independent. Where `clusters` says which belong together, the cluster is what is drawn:
-    with u[t, g] = Σ_i (y[t, i] - mean of its class) over the images i of cluster g, Σ_c n_c s² becomes
-    Σ_c G_c / (G_c - 1) Σ_g u², G_c being the clusters of class c, and n_c - 1 becomes G_c - 1.
+    Images of one lesion are not independent. With `clusters`, the cluster is what is drawn: Σ_c n_c s² becomes
+    Σ_c G_c / (G_c - 1) Σ_g u² of the sums u over its images of y less the mean of the class, of G_c clusters a class.
 
     Scores within 0 and w_c / n_c, as those of right answers have ends within 0 and 1. If
     they show no variance because all are at the same end, Wilson's interval of 1 / Σ_c (w_c² / n_c) images is taken; if
     because every class is either all right or all wrong, the variance is that of classes of which two more images
     were the other way: V = Σ_c 2 w_c² / ((n_c + 1) (n_c + 2)), as Agresti and Coull add two.
-
-    Simulated coverage at 95 % (`benchmarks/coverage.py`; 8 classes of 10 to 100 images, or 14 of 2575 to 3): 93 to 97 %
-    of three trials or more, the upper end where few trials meet strong image effects; 90 to 97 % of two trials, the
-    lower end where both trials and images differ much; of one trial 94 to 96 %, of the 14 classes 92 to 96 %, and less
-    where classes of a few images are nearly all right, as one trial may then have seen nothing of what is wrong.
 
     Parameters
     ----------

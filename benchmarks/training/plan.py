@@ -191,6 +191,7 @@ class _Planner:
         protocol = protocol_for(preset, seed=request.seed, **request.protocol)
         datasets = self._datasets(name, root, protocol.image_size)
         # Torch is imported from here on: what is wrong with names, numbers and tables has been said by now.
+        configure_methods(methods, request.hyperparameters, protocol, ())  # before a network is built, which takes long
         from ltbench.benchmarks.training.device import resolve_device, resolve_precision
         from ltbench.benchmarks.training.stages.backbones import check_backbone
 

@@ -71,6 +71,7 @@ BAD = {
     "--method rs --set beta": "--set takes NAME=VALUE",
     "--method rs --set bta=0.9": "did you mean 'beta'",
     "--method ce --set beta=0.9": "ce has no hyper-parameters",
+    "--method ce --set beta=0.9 --backbone resnet19": "ce has no hyper-parameters",
     "--method rs --set beta=much": "beta must be a number",
     "--method rs --set beta=1.5": "beta must be at least 0 and at most",
     "--method rs --set scheme=sqrt": "scheme must be one of",

@@ -7,7 +7,6 @@ import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -114,11 +113,9 @@ def test_plugins_of_the_pages_train(
     monkeypatch.setattr(checks, "_check_trials", lambda *_: None)
     try:
         assert run.main(arguments) == 0
-        pasted: dict[str, Any] = {}
-        for code in blocks(page, "python"):
-            if "@register(" not in code:
-                exec(code, pasted)
-        pasted["test_margin"]()
+        others = [code for code in blocks(page, "python") if "@register(" not in code]
+        (tmp_path / "pasted_from_the_page.py").write_text("\n".join(others), encoding="utf-8")
+        importlib.import_module("pasted_from_the_page").test_margin()
     finally:
         for module in [key for key in sys.modules if key.startswith("ltbench_plugin_") or key == "margin"]:
             del sys.modules[module]

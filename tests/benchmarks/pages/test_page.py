@@ -207,12 +207,11 @@ def test_a_picture_that_fails_becomes_its_reason(page: bytes, results: Path, tmp
     text = Page(page).text
     assert "Not drawn (samples): no images: " in text and text.count("Not drawn (curves)") == 1
     copy = shutil.copytree(results, tmp_path / "copy")
-    changed = next(copy.glob("*-r30/rs-*/split.csv"))
-    changed.write_text(changed.read_text() + "x")
+    next(copy.glob("*-r30/rs-*/split.csv")).unlink()
     for path in copy.glob("*-r30/*/trial0/metrics.jsonl"):
         path.write_text("{")
     text = Page(report(list(find_records(copy)), copy)).text
-    assert "Not drawn (counts): " in text and "was changed: its SHA-256 is" in text
+    assert "Not drawn (counts): " in text
     assert text.count("Not drawn (curves): ") == 5
 
 

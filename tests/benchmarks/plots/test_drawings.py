@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from written import COUNTS, EPOCHS, STORY, TOLD, row_of, rows_of, split_of, write_trial
 
-from ltbench.benchmarks.analysis.metrics import wilson_interval
 from ltbench.benchmarks.analysis.records import find_records
 from ltbench.benchmarks.figures import main
 from ltbench.benchmarks.plots.accuracy import class_shares, confusion, confusion_counts, per_class_accuracy
@@ -83,7 +82,7 @@ def test_class_shares_and_confusion(tmp_path: Path) -> None:
     for label in range(4):
         estimate = row.class_estimate(label)
         np.testing.assert_array_equal((low[label], high[label]), (estimate.low, estimate.high))
-    assert np.isnan([low[2], high[2]]).all() and (low[3], high[3]) == pytest.approx(wilson_interval(1, 1))
+    assert np.isnan([low, high]).all()  # two trials of a few images
     assert confusion_counts(row).tolist() == [[3, 0, 0, 1], [1, 5, 0, 0], [0, 0, 0, 0], [0, 0, 0, 2]]
     axes = confusion(row).axes[0]
     np.testing.assert_allclose(axes.images[0].get_array()[0], [75, 0, 0, 25])

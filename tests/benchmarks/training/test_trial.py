@@ -97,37 +97,21 @@ def test_a_validation_logit_that_is_not_a_number_ends_its_epoch(make_spec: Any, 
         run_trial(make_spec("broken"))
 
 
-@pytest.mark.parametrize(("term", "wrong"), [(0.5, ""), (3, ""), ("text", "'more'"), (torch.ones(2), "'more'")])
-def test_logged_terms_are_scalars_or_numbers(term: Any, wrong: str, make_spec: Any, registered: Any) -> None:
-    class Logs(Method):
-        def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Any]:
-            return {**super().loss(batch, progress), "more": term}
-
-    registered("logs", Logs)
-    spec = make_spec("logs")
-    if wrong:
-        with pytest.raises(UserError, match=wrong):
-            run_trial(spec)
-        return
-    run_trial(spec)
-    assert json.loads((spec.folder / "metrics.jsonl").read_text().splitlines()[0])["terms"]["more"] == term
-
-
 @pytest.mark.parametrize(
     ("hook", "returned"),
     [
         *[(hook, None) for hook in ("criterion", "predict", "inspect", "stages", "sampler", "transform", "loss")],
         *[(hook, None) for hook in ("param_groups", "optimizer", "partner", "schedule", "stop")],
         *[(hook, np.array([0, 10**6])) for hook in ("sampler", "partner")],
+        *[("loss", {"loss": torch.ones((), requires_grad=True), "more": more}) for more in ("text", torch.ones(2))],
         *[("predict", torch.zeros(2, 3)), ("loss", {"loss": torch.zeros(())}), ("schedule", float("nan"))],
         *[("param_groups", [{"params": [None], "lr": 0.1}]), ("stages", (each for each in [None]))],
         *[("stages", (Stage("a", 1, indices=np.array(rows)) for rows in [[10**6]])), ("sampler", [0.5, 1.5])],
     ],
 )
 def test_what_a_hook_may_not_return_is_refused(hook: str, returned: Any, make_spec: Any, registered: Any) -> None:
-    of_stage = hook in ("partner", "schedule", "stop")
     given: dict[str, Any] = {hook: lambda *_: returned}
-    if of_stage:
+    if hook in ("partner", "schedule", "stop"):
         stage = Stage("odd", 2, **given)
         given = {"stages": lambda *_: (each for each in [stage])}
     registered("odd", type("Odd", (Method,), given))

@@ -20,12 +20,13 @@ from wandb_server import WandbServer, serving
 
 from ltbench.benchmarks import run
 from ltbench.benchmarks.training import wandb_mirror
+from ltbench.benchmarks.training.protocol import SELECTION_METRICS
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.benchmarks.training.wandb_run import history_row, run_identity
 from ltbench.errors import UserError
 from ltbench.files import plain, read_json
-from ltbench.methods.stages import SELECTION_METRICS, EpochReport
+from ltbench.methods.stages import EpochReport
 
 VARIABLES = "API_KEY IDENTITY_TOKEN_FILE BASE_URL MODE PROJECT SWEEP_ID RUN_ID SERVICE CACHE_DIR DATA_DIR ARTIFACT_DIR"
 

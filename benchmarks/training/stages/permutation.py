@@ -1,4 +1,4 @@
-"""Whether a method depends on the order of its classes: its loss, its logits, its stages. A part of `checks`.
+"""Whether a method depends on the order of its classes: its loss, its logits, its stages. For `methods.checks`.
 
 Two methods are compared, the second with permuted class ids: what the first does with a class, the second must do with
 the class in its new place.
