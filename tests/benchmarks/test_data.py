@@ -54,6 +54,7 @@ def test_a_folder_is_compared_with_its_manifest(
     assert _run(root, "verify", "--create", "--manifest", "named-manifest.csv") == 0
     assert "as in" in capsys.readouterr().out
     monkeypatch.chdir(root.parent)
+    (root / "named-manifest.csv").unlink()
     (root / "07.png").unlink()
     _edit(root / "table.csv", 45, "melanoma", "nevus")
     assert _run(root, "verify") == 2
