@@ -81,7 +81,7 @@ class ProgressLine:
             leave=False,
         )
         self._shown = amount if in_bytes else str
-        self._lines = not quiet and not terminal
+        self._lines, self._said = not quiet and not terminal, done
         self._pace = Pace()
 
     def __enter__(self) -> ProgressLine:
@@ -91,6 +91,8 @@ class ProgressLine:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
+        if self._lines and self._done != self._said:
+            self._line()
 
     def update(self, count: int = 1) -> None:
         """Count what was done just now."""
@@ -101,6 +103,7 @@ class ProgressLine:
 
     def _line(self) -> None:
         self._pace.restart()
+        self._said = self._done
         total = f" of {self._shown(self._total)}" if self._total is not None else ""
         unit = "" if self._unit == "B" else f" {self._unit}"
         print(f"{self._label}: {self._shown(self._done)}{total}{unit}", file=sys.stderr, flush=True)

@@ -9,7 +9,9 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType, FunctionType
 
+_OF_EVERY_CLASS = {*vars(type("Empty", (), {})), "__static_attributes__", "__firstlineno__", "__qualname__", "name"}
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
@@ -23,6 +25,35 @@ def source_digest(module: str) -> str | None:
     if len(hashes) <= 1:
         return next(iter(hashes.values()), None)
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+
+def class_digest(entry: type) -> str:
+    """Return a digest of the functions and values of a class, for one that has no file."""
+    held = {
+        name: code_digest(value.__code__) if isinstance(value, FunctionType) else _value(value)
+        for name, value in sorted(vars(entry).items())
+        if name not in _OF_EVERY_CLASS
+    }
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
+
+
+def code_digest(code: CodeType) -> str:
+    """Return a digest of compiled code, nested functions included, without the lines that it stands on."""
+    constants = [_constant(each) for each in code.co_consts]
+    return hashlib.sha256(repr((code.co_code.hex(), constants, code.co_names)).encode()).hexdigest()
+
+
+def _constant(value: object) -> object:
+    if isinstance(value, CodeType):
+        return code_digest(value)
+    return sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value)
+
+
+def _value(value: object) -> str:
+    """Return a class by its digest, anything that is no plain value by its type: its text may hold an address."""
+    if isinstance(value, type):
+        return class_digest(value)
+    return repr(value) if isinstance(value, bool | int | float | str | tuple | None) else type(value).__name__
 
 
 def source_files(module: str) -> dict[str, Path]:

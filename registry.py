@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from ltbench.errors import UserError
-from ltbench.plugin_sources import module_file, source_digest, source_files
+from ltbench.plugin_sources import class_digest, module_file, source_digest, source_files
 
 Entry = TypeVar("Entry", bound=type)
 
@@ -89,7 +89,7 @@ class Registry(Generic[Entry]):
                 if foreign or name in self._builtin() or self._loaded_plugins().get(name, path) != path:
                     raise UserError(f"plug-in {path} registers the taken {self.kind} name {name!r}; rename it")
                 self._plugins[name] = path
-                self._digests[name] = source_digest(module)
+                self._digests[name] = source_digest(module) or class_digest(entry)
             entry.name = name  # type: ignore[attr-defined]  # declared by the base class of each kind
             self._entries[name] = entry
             return entry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ltbench.errors import UserError
+from ltbench.methods import HOOKS
 from ltbench.methods.base import Method
 from ltbench.methods.stages import Batch, ParamGroups, Pool, Stage
 
@@ -54,7 +55,11 @@ class Contract:
         return ContractError(f"{where}: {hook} returned {got}, the contract wants {wanted}")
 
     def built(self, method: Method) -> Method:
-        """Check `criterion` of a method that is built."""
+        """Check `criterion` of a method that is built, and that no module hides a hook: torch keeps those elsewhere."""
+        for hook in HOOKS:
+            if hook in method._modules or hook in method._parameters or hook in method._buffers:
+                got = f"a method with a module or tensor called {hook}, which the hook {hook} hides"
+                raise self.breach("build", got, "another name for it, or the hook itself")
         if not isinstance(method.loss_function, nn.Module):
             raise self.breach("criterion", described(method.loss_function), "a torch.nn.Module")
         return method
@@ -108,7 +113,7 @@ class Contract:
             if len(outside) or targets.dtype != torch.int64:
                 got = described(int(outside[0]) if len(outside) else targets)
                 raise self.breach("transform, targets", got, f"int64 [B] from 0 to {classes - 1}")
-        for view in changed.views if isinstance(changed.views, tuple | list) else (None,):
+        for view in (changed.views or (None,)) if isinstance(changed.views, tuple | list) else (None,):
             if not isinstance(view, Tensor) or not view.is_floating_point() or len(view) != len(targets):
                 raise self.breach(
                     "transform, views", described(view), f"float tensors of {len(targets)} images, one a target"
@@ -155,6 +160,8 @@ class Contract:
         lacking = [name for name in _OPTIMIZER if not hasattr(optimizer, name)]
         if lacking:
             raise self.breach("optimizer", described(optimizer), f"an optimizer with {', '.join(_OPTIMIZER)}")
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise self.breach("optimizer", "LBFGS, whose step needs a closure", "an optimizer that steps by itself")
         return optimizer
 
     def factor(self, value: Any) -> float:
@@ -175,8 +182,9 @@ class Contract:
             raise self.breach("stages", described(stages), "a generator; write `yield Stage(...)`")
         return stages
 
-    def yielded(self, stage: Any, images: int) -> Stage:
-        """Check a stage for a training set of that many images."""
+    def yielded(self, stage: Any, images: int, method: Method, augmentation: Collection[str]) -> Stage:
+        """Check a stage of a method for a training set of that many images; `augmentation` names its fields."""
+        submodules, augmentation = {name for name, _ in method.named_modules()}, set(augmentation)
         if not isinstance(stage, Stage):
             raise self.breach("stages", described(stage), "a Stage in each yield")
         pool = None if stage.indices is None else np.asarray(stage.indices)
@@ -192,6 +200,11 @@ class Contract:
             ),
             "modules": (all(isinstance(each, nn.Module) for each in modules), "modules in `modules` and `frozen`"),
             "params": (all(isinstance(each, Tensor) for each in stage.params or ()), "None or parameters"),
+            "produces": (set(stage.produces) <= submodules, "names of submodules of the method"),
+            "augmentation": (
+                set(stage.augmentation) <= augmentation,
+                f"fields among {', '.join(sorted(augmentation))}",
+            ),
         }
         for name in (field.name for field in fields(stage) if field.name in allowed):
             holds, wanted = allowed[name]

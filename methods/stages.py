@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -156,6 +156,9 @@ OptimizerHook = Callable[[ParamGroups, "Stage"], torch.optim.Optimizer]
 Schedule = Callable[[float], float]
 
 
+_HOOK_FIELDS = ("loss", "sampler", "partner", "transform", "optimizer", "predict", "schedule", "stop")
+
+
 @dataclass(frozen=True)
 class Stage:
     """One optimizer lifetime: images, an objective, the parameters it may move, a stop rule.
@@ -214,6 +217,18 @@ class Stage:
     produces: tuple[str, ...] = ("backbone",)
 
     def __post_init__(self) -> None:
+        for name in ("params", "frozen", "produces"):  # a generator can be read once only
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, str) or not isinstance(value, Iterable)):
+                raise ValueError(f"stage {self.name!r}: {name} must be a sequence, got {type(value).__name__}")
+            object.__setattr__(self, name, None if value is None else tuple(value))
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"the name of a stage must be text, got {self.name!r}")
+        if self.keep not in ("last", "best"):
+            raise ValueError(f"stage {self.name!r}: keep must be 'last' or 'best', got {self.keep!r}")
+        for name in _HOOK_FIELDS:
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise ValueError(f"stage {self.name!r}: {name} must be a function, got {getattr(self, name)!r}")
         if not self.validate and (self.select or self.keep == "best" or self.epochs == 0):
             raise ValueError(f"stage {self.name!r} does not validate, so it cannot be selected or keep its best epoch")
         if self.recipe is not None and self.select and self.keep != "best":

@@ -66,7 +66,8 @@ def tested(rows: Sequence[Row], best: Sequence[Comparison], baseline: Sequence[C
         lines.append("Two trials of so few rows are not tested.")
     if rows[0].lesions is not None:
         lesions = len(np.unique(rows[0].lesions))
-        lines.append(f"Images of one lesion are not independent: {len(rows[0].labels)} test images, {lesions} lesions.")
+        counted = f"{len(rows[0].labels)} test images, {lesions} lesions"
+        lines.append(f"Images of one lesion (or group) are not independent: {counted}.")
     return " ".join(lines)
 
 

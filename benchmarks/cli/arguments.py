@@ -46,8 +46,8 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 def add_plugins(group: Any) -> None:
     """Add `--plugin`, whose files `load_plugins` imports."""
-    about = "further methods and datasets; again for each file"
-    _add(group, "--plugin", dest="plugins", type=Path, action="append", metavar="FILE.py", help=about)
+    about = "files with further methods and datasets"
+    _add(group, "--plugin", dest="plugins", type=Path, nargs="+", action="extend", metavar="FILE.py", help=about)
 
 
 def load_plugins(options: argparse.Namespace) -> None:

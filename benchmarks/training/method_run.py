@@ -41,6 +41,7 @@ class TrialRun(Run):
         self._seed, self._train, self._val = seed, train, val
         self._inference, self._journal, self._counter = inference, journal, counter
         self._validations, self._in_memo = 0, False
+        self._memos: set[str] = set()
 
     def features(self, indices: np.ndarray | None = None) -> np.ndarray:
         """Return features of training images: float32 [n, D]."""
@@ -72,6 +73,10 @@ class TrialRun(Run):
 
     def memo(self, name: str, compute: Callable[[], Any], *, story: bool = True) -> Any:
         """Return `compute()`, computed once in the life of the trial."""
+        if not name or "/" in name or "\\" in name or name in self._memos:
+            reason = "is taken" if name in self._memos else "must be text without slashes"
+            raise ValueError(f"the name of a memo, {name!r}, {reason}")
+        self._memos.add(name)
         started, forward_before, nested = time.perf_counter(), self._counter.images, self._in_memo
 
         def cost() -> Mapping[str, float]:

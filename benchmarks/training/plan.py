@@ -259,7 +259,10 @@ def prepare(planned: Plan) -> list[TrialSpec]:
     out = planned.request.out
     if out.exists() and not out.is_dir():
         raise UserError(f"results folder {out} is a file; give another --out")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"results folder {out} cannot be made ({error.strerror}); give another --out") from error
     if not os.access(out, os.W_OK):
         raise UserError(f"results folder {out} is not writable; give another --out")
     for row in planned.rows:
@@ -345,6 +348,11 @@ def configure_methods(
                 cls.check(config, dataset.class_counts)
             except ValueError as error:
                 raise UserError(f"{name} at ratio {dataset.ratio:g}: {error}") from error
+            except Exception as error:
+                if registry.source_digest(name) is None:
+                    raise
+                what = f"{type(error).__name__}: {error}"
+                raise UserError(f"{name} at ratio {dataset.ratio:g}: its check raised {what}") from error
         values, defaults = asdict(config), asdict(default)
         changed = {key: value for key, value in values.items() if value != defaults[key]}
         configured.append(ConfiguredMethod(name, values, changed))

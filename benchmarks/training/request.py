@@ -146,6 +146,13 @@ def _check_kinds(request: Request) -> None:
             value = getattr(request, name)
             if not isinstance(value, allowed):
                 raise UserError(f"{name} of a request must be {what}, got {value!r}")
+    for name in ("hyperparameters", "dataset_options", "protocol"):
+        for key in getattr(request, name) or {}:
+            if not isinstance(key, str):
+                raise UserError(f"{name} of a request has the key {key!r}, which is no text")
+    for method in _several(request.methods):
+        if not isinstance(method, str):
+            raise UserError(f"methods of a request must be names, got {method!r}")
     for path in _several(request.plugins):
         if not isinstance(path, str | Path):
             raise UserError(f"plugins of a request must be paths, got {path!r}")
@@ -164,7 +171,7 @@ def ratio_values(ratios: Any) -> tuple[Ratio, ...]:
             values.append("natural")
             continue
         try:
-            ratio = float(each)
+            ratio = float("true or false" if isinstance(each, bool) else each)
         except (TypeError, ValueError):
             raise UserError(f"--ratio must be a number or natural, got {each!r}") from None
         if not 1 <= ratio < math.inf:
@@ -207,6 +214,8 @@ def read_request(path: Path) -> dict[str, Any]:
     except (ValueError, yaml.YAMLError) as error:
         raise UserError(f"--config {path} is neither YAML nor JSON ({_where(error)})") from error
     if isinstance(read, dict) and isinstance(read.get("request"), dict):
+        if "schema" not in read:
+            raise UserError(f"--config {path} has a request inside; only a trial's config.json has, see --save-config")
         read = read["request"]
     if not isinstance(read, dict):
         raise UserError(f"--config {path} must hold names with values, as --save-config writes them")
@@ -288,6 +297,8 @@ def _protocol_changes(changes: Mapping[str, Any] | None) -> dict[str, Any]:
             typed[name] = value
             continue
         try:
+            if isinstance(value, bool) or (kind == "int" and float(value) != int(value)):
+                raise ValueError
             typed[name] = kinds[kind](value)
         except (KeyError, TypeError, ValueError, OverflowError):
             what = {"int": "a whole number", "float": "a number", "bool": "true or false"}[kind]

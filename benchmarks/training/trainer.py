@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -91,7 +91,7 @@ class Trainer:
                 stage = next(plan) if result is None else plan.send(result)
             except StopIteration:
                 break
-            contract.yielded(stage, len(self.train_part))
+            contract.yielded(stage, len(self.train_part), self.method, asdict(self.protocol.augmentation))
             if stage.name in names:
                 raise UserError(f"{self.method.name} yields two stages named {stage.name!r}; rename one")
             names.add(stage.name)

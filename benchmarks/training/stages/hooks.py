@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ltbench.errors import UserError
 from ltbench.files import content_digest, file_hash
+from ltbench.methods import HOOKS
 from ltbench.methods.base import Method
 from ltbench.methods.contract import Contract
 from ltbench.methods.stages import (
@@ -33,8 +34,10 @@ from ltbench.methods.stages import (
     StopRule,
     TransformHook,
 )
+from ltbench.plugin_sources import code_digest
 
 _OWN = "ltbench."
+_SPECIAL = ("__init__", "__call__", "__getattr__", "__setattr__")  # of what every class may define
 _DESCRIBED = ("loss", "sampler", "partner", "transform", "optimizer", "predict", "schedule", "stop")
 _NEEDS: Mapping[str, tuple[str, ...]] = {  # hooks of the method that stand in for a field of the stage
     "loss": ("loss", "criterion", "features", "classify"),
@@ -116,6 +119,9 @@ def _require_shareable(method: Method, stage: Stage) -> None:
     left = [name for name in _NEEDS if getattr(stage, name) is None and (name != "predict" or stage.validate)]
     hooks = _TRAINING if stage.select else tuple(dict.fromkeys(hook for name in left for hook in _NEEDS[name]))
     overridden = [hook for hook in hooks if _overrides(method, hook)]
+    if stage.select and not getattr(stage.predict, "__module__", _OWN).startswith(_OWN):
+        reason = "is reported as it is shared, so validation images must be classified as the method does"
+        raise UserError(f"shared stage {stage.name!r} {reason}; drop predict, or yield a stage without a recipe")
     if not overridden:
         return
     named = ", ".join(overridden)
@@ -135,23 +141,37 @@ def _overrides(method: Method, hook: str) -> bool:
 def describe_hooks(method: Method, stage: Stage) -> dict[str, Any]:
     """Return a JSON value that changes when a hook that the stage gives is another one."""
     given = {name: describe(getattr(stage, name)) for name in _DESCRIBED}
-    structure = {name: repr(method.get_submodule(name)) for name in stage.produces}
+    structure = {name: _structure(method.get_submodule(name)) for name in stage.produces}
     names = {module: name for name, module in method.named_modules()}
     frozen = [names.get(module, type(module).__qualname__) for module in stage.frozen]
     modules = None if stage.modules is None else [type(stage.modules).__qualname__, repr(stage.modules)]
     return {"given": given, "structure": structure, "frozen": frozen, "modules": modules, "owner": _owner(method)}
 
 
-def _owner(method: Method) -> Any:
-    """Return None for a method of this package; of any other, a digest of its code, and its hyper-parameters.
+def _structure(module: nn.Module) -> list[Any]:
+    """Return what a network is built of, which of it is trained, and whether hooks of torch change what it computes."""
+    hooked = sum(len(each._forward_hooks) + len(each._forward_pre_hooks) for each in module.modules())
+    return [repr(module), [parameter.requires_grad for parameter in module.parameters()], hooked]
 
-    What a class from outside does in `build`, `train` or to the network cannot be described in full, so its shared
-    stages are its own: it computes them anew, with the same random streams, and nobody takes them for others.
+
+def _owner(method: Method) -> Any:
+    """Return None for a method of this package that keeps to its hooks; of any other, its code and hyper-parameters.
+
+    What a class from outside does in `build`, or one that overrides what is no hook (`train`, `forward`), cannot be
+    described in full, so its shared stages are its own: it computes them anew, with the same random streams, and nobody
+    takes them for others.
     """
-    foreign = [cls for cls in type(method).__mro__ if issubclass(cls, Method) and not cls.__module__.startswith(_OWN)]
+    classes = [cls for cls in type(method).__mro__ if issubclass(cls, Method) and cls is not Method]
+    foreign = [cls for cls in classes if not cls.__module__.startswith(_OWN) or _beyond_hooks(cls)]
     if not foreign:
         return None
     return [[f"{cls.__module__}.{cls.__qualname__}", _sources(cls)] for cls in foreign] + [repr(method.config)]
+
+
+def _beyond_hooks(cls: type) -> bool:
+    """Return whether a class overrides what a network has and is no hook of the contract."""
+    own = (name for name in vars(cls) if name not in HOOKS and (name in _SPECIAL or not name.startswith("__")))
+    return any(hasattr(nn.Module, name) for name in own)
 
 
 def _sources(cls: type) -> Any:
@@ -196,7 +216,7 @@ def _described_function(function: FunctionType) -> Any:
     closed = ["method" if own and isinstance(cell, Method) else describe(cell) for cell in cells]
     name = f"{function.__module__}.{function.__qualname__}"
     defaults = [describe(function.__defaults__), describe(function.__kwdefaults__)]
-    return [name, _code(function.__code__), _source(function.__module__), closed, defaults]
+    return [name, code_digest(function.__code__), _source(function.__module__), closed, defaults]
 
 
 def _described_object(value: Any) -> Any:
@@ -209,18 +229,6 @@ def _described_object(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [*described, {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}]
     return described
-
-
-def _code(code: CodeType) -> str:
-    """Return a digest of compiled code, nested functions included, without the lines that it stands on."""
-    constants = [_constant(each) for each in code.co_consts]
-    return content_digest(repr((code.co_code.hex(), constants, code.co_names)))
-
-
-def _constant(value: Any) -> Any:
-    if isinstance(value, CodeType):
-        return _code(value)
-    return sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value)
 
 
 def _source(module: str) -> str | None:

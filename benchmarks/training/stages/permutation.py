@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,7 @@ class _Side:
 
     def __init__(self, method: Method, protocol: Protocol, folder: Path) -> None:
         self.method, self.stage = method, None
+        self._augmentation = asdict(protocol.augmentation)
         self.schedule = schedule_of(protocol)
         # Images of a class lie in the same rows of both sides.
         order = PLACE.numpy() if folder.name == "1" else np.arange(len(PLACE))
@@ -164,7 +165,7 @@ class _Side:
             stage = next(self._plan) if self._result is None else self._plan.send(self._result)
         except StopIteration:
             return None
-        self.stage = Contract.of(self.method).yielded(stage, len(self.labels))
+        self.stage = Contract.of(self.method).yielded(stage, len(self.labels), self.method, self._augmentation)
         return stage
 
     def end_stage(self, number: int) -> None:

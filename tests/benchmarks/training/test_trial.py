@@ -107,6 +107,9 @@ def test_a_validation_logit_that_is_not_a_number_ends_its_epoch(make_spec: Any, 
         *[("predict", torch.zeros(2, 3)), ("loss", {"loss": torch.zeros(())}), ("schedule", float("nan"))],
         *[("param_groups", [{"params": [None], "lr": 0.1}]), ("stages", (each for each in [None]))],
         *[("stages", (Stage("a", 1, indices=np.array(rows)) for rows in [[10**6]])), ("sampler", [0.5, 1.5])],
+        *[("stages", (Stage("a", 1, produces=(name,)) for name in ["bakbone"]))],
+        *[("stages", (Stage("a", 1, augmentation={name: 1}) for name in ["bogus"]))],
+        ("optimizer", torch.optim.LBFGS([torch.zeros(2, requires_grad=True)])),
     ],
 )
 def test_what_a_hook_may_not_return_is_refused(hook: str, returned: Any, make_spec: Any, registered: Any) -> None:
@@ -117,6 +120,26 @@ def test_what_a_hook_may_not_return_is_refused(hook: str, returned: Any, make_sp
     registered("odd", type("Odd", (Method,), given))
     with pytest.raises(ContractError, match=rf"^odd.*{hook}"):
         run_trial(make_spec("odd"))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"keep": "bset"}, {"name": 3}, {"frozen": torch.nn.Linear(2, 2)}, {"produces": "head"}, {"sampler": np.arange(3)}],
+)
+def test_a_stage_that_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        Stage(**{"name": "train", "epochs": 1, **fields})
+
+
+def test_a_module_does_not_hide_a_hook(make_spec: Any, registered: Any) -> None:
+    class Hides(Method):
+        def build(self) -> None:
+            super().build()
+            self.criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.5)
+
+    registered("hides", Hides)
+    with pytest.raises(ContractError, match="criterion"):
+        run_trial(make_spec("hides"))
 
 
 def test_a_method_without_a_selectable_epoch_is_refused(make_spec: Any, registered: Any) -> None:
