@@ -83,13 +83,20 @@ def test_lesions_in_two_parts_are_counted(root: Path, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     assert "leaks train/test: " in printed and "leaks train/test: 0 of" not in printed
     assert _run(root, "audit", "--ratio", "natural", "--split", "paper", "--no-images", "--strict") == 1
+    strict = ["audit", "--ratio", "natural", "--split", "lesion", "--strict"]
+    assert _run(root, *strict) == 0
+    (root / "55.png").write_bytes(b"no image")
+    assert _run(root, *strict) == 1
 
 
 def test_copies_and_contradicting_labels_are_found(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "50.png").write_bytes((root / "03.png").read_bytes())
     (root / "55.png").write_bytes(b"no image")
+    Image.fromarray(np.full((24, 30), 4095, dtype=np.uint16)).save(root / "20.png")
+    (root / "table.csv").write_text((root / "table.csv").read_text().replace("melanoma", "mel|unsure"))
     _audit(root)
     printed = capsys.readouterr().out
+    assert "| mel\\|unsure " in printed and "12 of 16 bits" in printed
     assert "different labels: 1" in printed and "unreadable: 1" in printed and "55" in printed
 
 
@@ -147,7 +154,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for number in range(4):
         (images / f"ISIC_{number:07d}.jpg").write_text(f"image {number}")
     (folder / "ISIC_2019_Training_GroundTruth.csv").write_text("\n".join([f"image,{','.join(columns)}", *truth]))
-    (folder / "ISIC_2019_Training_Metadata.csv").write_text("image,lesion_id\nISIC_0000000,L0\n")
+    (folder / "ISIC_2019_Training_Metadata.csv").write_text("image,lesion_id\nISIC_0000000,L0\nISIC_0000001,L1\n")
     header = ["name", *(f"meta.clinical.{column}" for column in ("diagnosis", "lesion_id", "patient_id"))]
     rows = [f"ISIC_900000{number},angioma,," for number in range(3)]
     (folder / "additional_data.csv").write_text("\n".join([",".join(header), *rows]))

@@ -5,8 +5,11 @@ this file: `importable` puts the repository on the path that they inherit.
 """
 
 import multiprocessing
+import os
+import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +19,7 @@ import pytest
 
 import ltbench
 from ltbench.datasets.base import Source
+from ltbench.datasets.images.decoding_workers import decoded
 from ltbench.datasets.images.store import ImageStore, StoreBuilder
 from ltbench.errors import UserError
 
@@ -30,13 +34,18 @@ class Drawn(Source):
     name = "drawn"
     title = "drawn"
 
-    def __init__(self, log: Path, *, version: int = 1, broken: tuple[int, ...] = (), delay: float = 0.0) -> None:
+    def __init__(
+        self, log: Path, *, version: int = 1, stamp: int = 0, broken: tuple[Any, ...] = (), delay: float = 0.0
+    ) -> None:
         super().__init__()
         self.log, self.version, self.broken, self.delay = log, version, broken, delay
+        self.stamp = stamp or version
         self.ids = np.array([f"image{index:03d}" for index in range(COUNT)])
 
     def read(self, position: int, size: int) -> np.ndarray:
         time.sleep(self.delay)
+        if self.broken == ("killed",):
+            os.kill(os.getpid(), signal.SIGKILL)
         if position in self.broken:
             raise UserError(f"image{position:03d}.png is corrupt")
         with self.log.open("a") as file:
@@ -44,6 +53,9 @@ class Drawn(Source):
         return drawing(position, self.version, size)
 
     def fingerprints(self, positions: np.ndarray) -> np.ndarray:
+        return np.where(np.asarray(positions) % 10 == 0, self.stamp, 1).astype(np.int64)
+
+    def contents(self, positions: np.ndarray) -> np.ndarray:
         return np.where(np.asarray(positions) % 10 == 0, self.version, 1).astype(np.int64)
 
 
@@ -109,6 +121,57 @@ def test_changed_images_are_read_again(tmp_path: Path, log: Path) -> None:
     assert reads(log) == list(range(0, COUNT, 10))
 
 
+@pytest.mark.parametrize(
+    ("version", "stamp", "trust", "read"),
+    [(1, 2, True, 0), (1, 1, False, 0), (2, 1, False, 10), (2, 2, False, 10), (2, 1, True, 0)],
+)
+def test_where_the_stamp_does_not_decide_the_content_does(
+    tmp_path: Path, log: Path, version: int, stamp: int, trust: bool, read: int
+) -> None:
+    build(Drawn(log), EVERY, SIZE, tmp_path, quiet=True)
+    log.write_text("")
+    changed = Drawn(log, version=version, stamp=stamp)
+    store = build(changed, EVERY, SIZE, tmp_path, quiet=True, trust=trust)
+    assert_holds(store, EVERY, version if read else 1)
+    assert len(reads(log)) == read
+
+
+def swapped(path: Path, first: bytes, second: bytes) -> None:
+    path.write_bytes(path.read_bytes().replace(first, b"?").replace(second, first).replace(b"?", second))
+
+
+def flipped(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "again"),
+    [
+        (lambda folder: flipped(folder / "pixels.u8", 5 * 3 * SIZE**2 + 7), [5]),
+        (lambda folder: flipped(folder / "digests.i64", 8 * 6), [6]),
+        (lambda folder: os.truncate(folder / "pixels.u8", 97 * 3 * SIZE**2), [97, 98, 99]),
+        (lambda folder: os.truncate(folder / "digests.i64", 8 * 98), [98, 99]),
+        (lambda folder: swapped(folder / "index.json", b"image003", b"image004"), []),
+        (lambda folder: swapped(folder / "index.json", b'"size": 6', b'"size": 5'), []),
+    ],
+)
+def test_a_damaged_row_is_refused_and_decoded_again(
+    tmp_path: Path, log: Path, damage: Callable[[Path], None], again: list[int], capsys: Any
+) -> None:
+    whole = build(Drawn(log), EVERY, SIZE, tmp_path, quiet=True)
+    digest = whole.digest(Drawn(log).ids)
+    damage(whole.folder)
+    log.write_text("")
+    with pytest.raises(UserError, match=str(whole.folder)):
+        ImageStore(whole.folder).rows(Drawn(log).ids)
+    store = build(Drawn(log), EVERY, SIZE, tmp_path, quiet=True)
+    assert_holds(store, EVERY)
+    assert store.digest(Drawn(log).ids) == digest and reads(log) == again
+    assert capsys.readouterr().err.count("\n") == bool(again)
+
+
 def test_sizes_and_variants_have_stores_of_their_own(tmp_path: Path, log: Path) -> None:
     source, other, moved = Drawn(log), Drawn(log), Drawn(log)
     other.variant, moved.root = "other", tmp_path
@@ -142,6 +205,22 @@ def test_two_workers_build_the_same_store(
     two = build(Drawn(log), EVERY, SIZE, tmp_path / "two", workers=2, quiet=True)
     np.testing.assert_array_equal(one.pixels, two.pixels)
     assert sorted(reads(log)) == EVERY.tolist()
+
+
+def test_a_killed_worker_is_one_error(tmp_path: Path, log: Path, importable: None) -> None:
+    with pytest.raises(UserError, match="was killed"):
+        build(Drawn(log, broken=("killed",)), EVERY, SIZE, tmp_path, workers=2, quiet=True)
+
+
+@pytest.mark.parametrize("module", [Drawn.__module__, "__main__"])
+def test_workers_end_within_an_image(module: str, log: Path, importable: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they must at Ctrl-C, in processes and in threads."""
+    monkeypatch.setattr(Drawn, "__module__", module)
+    images = decoded(Drawn(log, delay=0.1), [EVERY[:1], EVERY[1:40], EVERY[40:80]], SIZE, workers=2)
+    assert next(images).positions.tolist() == [0]
+    began = time.monotonic()
+    images.close()
+    assert time.monotonic() - began < 1.5 and len(reads(log)) < 20
 
 
 def test_two_builders_at_once_decode_every_image_once(tmp_path: Path, log: Path, importable: None) -> None:

@@ -2,12 +2,15 @@
 
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ltbench.datasets.images.decoding import read_image
+from ltbench.datasets.images.store import StoreBuilder
 from ltbench.datasets.sources._image_files import FileSource, locate
 from ltbench.datasets.tables import read_image_table
 from ltbench.errors import UserError
@@ -17,6 +20,8 @@ RED, GREEN = (200, 40, 20), (10, 180, 60)
 
 class _Files(FileSource):
     """The images of one folder."""
+
+    name = "files"
 
     remedy = "get it again"
 
@@ -59,11 +64,21 @@ def test_modes_of_colour_become_rgb(mode, suffix, tmp_path):
         (np.full((8, 8), 77, dtype=np.uint8), 77),
         (np.full((8, 8), 77 * 256 + 200, dtype=np.uint16), 77),
         (np.full((8, 8), True), 255),
+        (np.full((8, 8), 4095, dtype=np.uint16), 15),
     ],
 )
-def test_grey_of_any_depth_keeps_its_upper_bits(pixels, value, tmp_path):
+def test_grey_of_any_depth_keeps_its_upper_bits(pixels, value, tmp_path, capsys):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     assert (read_image(str(tmp_path / "a.png"), 4) == value).all()
+    StoreBuilder(_Files(tmp_path, "a.png"), 4, tmp_path).build(np.arange(1))
+    assert ("nearly black" in capsys.readouterr().err) == (value < 16)
+
+
+def test_a_png_with_much_text_is_read(tmp_path):
+    text = PngInfo()
+    text.add_itxt("notes", "x" * 3_000_000, zip=True)
+    Image.fromarray(_halves()).save(tmp_path / "a.png", pnginfo=text)
+    assert _is_halves(read_image(str(tmp_path / "a.png"), 16))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -156,6 +171,22 @@ def test_fingerprints_change_with_the_file(tmp_path):
     assert before.dtype == np.int64 and before.all()
     os.utime(tmp_path / "a.png", ns=(0, 1))
     assert (source.fingerprints(np.array([1, 0])) != before).tolist() == [False, True]
+
+
+def test_another_file_of_the_same_size_and_time_is_another_image(tmp_path):
+    """As `cp -p` leaves it; the same bytes in a new file are the same image."""
+    for name, colour in (("a.bmp", RED), ("b.bmp", RED), ("other.bmp", GREEN)):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / name)
+    source, both = _Files(tmp_path, "a.bmp", "b.bmp"), np.arange(2)
+    store = StoreBuilder(source, 4, tmp_path).build(both, quiet=True)
+    for name, replacement in (("a.bmp", "other.bmp"), ("b.bmp", "b.bmp")):
+        shutil.copy2(tmp_path / replacement, tmp_path / "new")
+        shutil.copystat(tmp_path / name, tmp_path / "new")
+        (tmp_path / "new").replace(tmp_path / name)
+    stamps, contents = source.fingerprints(both), source.contents(both)
+    again = StoreBuilder(source, 4, tmp_path).build(both, quiet=True)
+    assert again.pixels[:, :, 0, 0].tolist() == [list(GREEN), list(RED)]
+    assert (np.fromfile(store.folder / "stamps.i64", dtype="<i8") == stamps).all() and len(set(contents)) == 2
 
 
 def test_missing_images_are_counted_among_those_needed(tmp_path):
