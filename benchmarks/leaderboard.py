@@ -75,7 +75,7 @@ def _main(options: argparse.Namespace) -> int:
 
 def _selected(records: Sequence[Record], options: argparse.Namespace) -> list[Record]:
     """Return the records that `--dataset`, `--ratio`, `--method` and `--protocol` leave."""
-    from ltbench.benchmarks.analysis.records import select
+    from ltbench.benchmarks.analysis.selection import select
     from ltbench.benchmarks.training.request import ratio_values
     from ltbench.errors import UserError
 

@@ -19,7 +19,8 @@ from filelock import FileLock, Timeout
 
 import ltbench
 from ltbench.benchmarks.analysis.metrics import by_class, evaluate
-from ltbench.benchmarks.analysis.records import ProtocolValues, Result, SelectedEpoch, read_result
+from ltbench.benchmarks.analysis.records import FILES, Result, SelectedEpoch, read_result
+from ltbench.benchmarks.analysis.values import ProtocolValues
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.device import compute_dtype, describe_device, place, prepare_process
 from ltbench.benchmarks.training.display import Display, TrialDisplay
@@ -38,7 +39,7 @@ from ltbench.datasets.images.store import ImageStore
 from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.datasets.splits.manifest import Manifest
 from ltbench.errors import UserError
-from ltbench.files import plain, read_json, write_arrays, write_json, write_tensors
+from ltbench.files import file_hash, plain, read_json, write_arrays, write_json, write_tensors
 from ltbench.methods import registry
 from ltbench.methods.base import Method, Task
 from ltbench.methods.contract import Contract
@@ -240,8 +241,11 @@ class Trial:
         """Score validation and, once, test; write predictions, weights and, last, the result."""
         spec, protocol = self.spec, self.spec.protocol
         arrays, scores, inspected = self._scores(method, parts)
-        write_arrays(self.folder / "predictions.npz", arrays, durable=True)
-        write_tensors(self.folder / "model.pt", method.state_dict(), durable=True)
+        files = {
+            "predictions.npz": write_arrays(self.folder / "predictions.npz", arrays, durable=True),
+            "model.pt": write_tensors(self.folder / "model.pt", method.state_dict(), durable=True),
+            **{name: file_hash(self.folder / FILES[name]) for name in ("config.json", "split.csv")},
+        }
         result = Result(
             data=spec.data,
             method=spec.method,
@@ -257,7 +261,9 @@ class Trial:
             code_version_at_start=read_json(self.folder / "config.json").get("code_version"),
             versions=library_versions(),
             device=describe_device(self.device),
+            device_type=self.device.type,
             threads=threads,
+            files=files,
             selection=SelectedEpoch(protocol.selection_metric, selection.score, selection.stage, selection.epoch),
             val=scores["val"],
             test=scores["test"],

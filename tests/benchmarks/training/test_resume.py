@@ -14,7 +14,7 @@ import pytest
 
 from ltbench import files
 from ltbench.benchmarks import run
-from ltbench.benchmarks.analysis import records
+from ltbench.benchmarks.analysis import predictions
 from ltbench.benchmarks.training.trial import run_trial
 
 
@@ -97,5 +97,5 @@ def test_the_command_killed_and_run_again(tmp_path: Path, capsys: pytest.Capture
     paths = [path.relative_to(reference) for path in Path(reference).glob("*/*/trial*/predictions.npz")]
     assert len(paths) == 2
     for path in paths:
-        one, two = (records.read_predictions(Path(folder) / path) for folder in (reference, killed))
+        one, two = (predictions.read_predictions(Path(folder) / path) for folder in (reference, killed))
         assert all((one[key] == two[key]).all() for key in one)
