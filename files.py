@@ -318,6 +318,20 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
         raise UserError(f"{path} is not readable ({reason}); {_REMEDY}") from error
 
 
+def tensors_digest(value: Any) -> str:
+    """Return the SHA-256 of tensors and plain values in nested mappings and sequences, hex, wherever they lie."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        bytes_of = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        return content_digest(f"{value.dtype}{tuple(value.shape)}{content_digest(memoryview(bytes_of))}")
+    if isinstance(value, Mapping):
+        return content_digest("".join(f"{name!r}:{tensors_digest(own)}," for name, own in value.items()))
+    if isinstance(value, list | tuple):
+        return content_digest("".join(f"{tensors_digest(own)}," for own in value))
+    return content_digest(repr(value))
+
+
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, durable: bool = False) -> str:
     """Write arrays as a compressed npz file; return the SHA-256 of the file."""
     buffer = io.BytesIO()
