@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltbench.benchmarks.cli.arguments import add_output, add_request, check_format, load_plugins, request_from
+from ltbench.benchmarks.cli.arguments import add_output, add_request, check_format, load_plugins, request_from, resuming
 from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, script
 from ltbench.benchmarks.training.request import write_request
 
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code: 0, 2 bad input, 130 interrupted, 143 terminated."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    again = f"{invocation('run')} {shlex.join(arguments)}"
+    again = f"{invocation('run')} {shlex.join(resuming(arguments))}"
     return guarded(lambda: _main(parser().parse_args(arguments)), hint=f"; resume with: {again}")
 
 

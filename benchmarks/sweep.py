@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ltbench.benchmarks import run
-from ltbench.benchmarks.cli.arguments import request_from
+from ltbench.benchmarks.cli.arguments import request_from, resuming
 from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, script
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.request import MAX_TRIALS, Ratio, Request, ratio_values
@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] == ["job"]:
         return run.main(job_arguments(arguments[1:]))
-    again = f"{invocation('sweep')} {shlex.join(arguments)}"
+    again = f"{invocation('sweep')} {shlex.join(resuming(arguments))}"
     return guarded(lambda: _main(*parser().parse_known_args(arguments)), hint=f"; resume with: {again}")
 
 

@@ -77,6 +77,13 @@ def add_dataset_option(group: Any) -> None:
     _add(group, "--dataset-option", nargs="+", action="extend", metavar="NAME=VALUE", help="of the dataset")
 
 
+def resuming(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments that go on with a run: the same ones, but nothing that is done is discarded again."""
+    left = [word for word in arguments if word != "--fresh"]
+    in_file = any(word.partition("=")[0] == "--config" for word in left)  # which may hold `fresh`
+    return [*left, "--no-fresh"] if in_file else left
+
+
 def request_from(options: argparse.Namespace, defaults: Mapping[str, Any] | None = None) -> Request:
     """Return the request that options mean: what is given, else what `--config` says, else the defaults.
 

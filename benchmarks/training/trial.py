@@ -7,6 +7,7 @@ import importlib.metadata
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -78,20 +79,33 @@ def run_trial(spec: TrialSpec, slot: int = 0, display: Display | None = None) ->
     return Trial(spec, TrialDisplay(spec.label, slot), display).run()
 
 
+def lock_of(folder: Path) -> FileLock:
+    """Return the lock of a trial; it lies beside the folder, so that it stays when that is moved or deleted."""
+    return FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
+
+
 def discard(folder: Path) -> None:
-    """Delete what is stored of a trial.
+    """Delete what is stored of a trial: by one rename, after which nothing of it counts, whenever the process ends.
 
     Raises
     ------
     UserError : another process is running it
     """
-    if not folder.exists():
+    if not folder.parent.exists():
         return
     try:
-        with FileLock(folder / "lock", timeout=0):
-            shutil.rmtree(folder)
+        with lock_of(folder):
+            if folder.exists():
+                folder.rename(folder.with_name(f"discarded-{folder.name}-{uuid.uuid4().hex[:12]}"))
+            delete_discarded(folder)
     except Timeout:
         raise UserError(f"{folder} is in use by another process; stop it before --fresh") from None
+
+
+def delete_discarded(folder: Path) -> None:
+    """Delete what `discard` has renamed of a trial, also in a process that was killed meanwhile."""
+    for leftover in folder.parent.glob(f"discarded-{folder.name}-*"):
+        shutil.rmtree(leftover)
 
 
 def build_method(
@@ -151,12 +165,14 @@ class Trial:
     def run(self) -> str:
         """Run it, if there is anything to do and no other process has it; see `run_trial`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / "lock")
+        lock = lock_of(self.folder)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire()
         except Timeout:
             return "busy"
         try:
+            self.folder.mkdir(exist_ok=True)  # another process may have discarded it
+            delete_discarded(self.folder)
             if is_done(self.folder):
                 self._leave_as_done()
                 return "skipped"
