@@ -77,9 +77,10 @@ class Results:
         # A table of ratios spans settings; any other is of one, whose ratio becomes a column too.
         told: dict[tuple[Any, ...], list[Setting]] = {}
         for setting in settings_of(self.records):
-            data, ratio = setting.result.data, () if kind == "ratios" else (setting.result.data.ratio,)
-            told.setdefault((data.dataset, data.split, setting.result.protocol_digest[:8], *ratio), []).append(setting)
-        names = ("dataset", "split", "protocol", "ratio")
+            data, result = setting.data, setting.result
+            values = (data.dataset, data.split, result.protocol_digest[:8], result.deciding_threads)
+            told.setdefault((*values, *(() if kind == "ratios" else (data.ratio,))), []).append(setting)
+        names = ("dataset", "split", "protocol", "threads", "ratio")
         frames = [
             table.frame.assign(**dict(zip(names, values, strict=False)))
             for values, settings in told.items()
