@@ -73,7 +73,7 @@ class Protocol:
         return json_digest(asdict(self))
 
 
-_MAXIMUM = {"image_size": 4096, "batch_size": 2**20, "epochs": 10**6, "patience": 10**6}
+_MAXIMUM = {"image_size": 4096, "batch_size": 2**20, "epochs": 10**6, "patience": 10**6, "lr": 1e3, "weight_decay": 1e3}
 PRECISIONS = ("auto", "bf16", "fp32")
 EPOCH_LENGTHS = ("pass", "steps")
 OPTIMIZERS = ("adam", "adamw", "sgd")
