@@ -3,6 +3,26 @@
 from __future__ import annotations
 
 import errno
+import unicodedata
+
+_UNPRINTABLE = ("Cc", "Cs")
+_DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+
+def in_one_line(text: str) -> str:
+    """Return a text that is safe to print: white space is one blank, what a terminal would obey is replaced.
+
+    Examples
+    --------
+    >>> in_one_line("a\\n b \\x1b[2J")
+    'a b \ufffd[2J'
+    """
+    return "".join(
+        "\ufffd"
+        if unicodedata.category(sign) in _UNPRINTABLE or unicodedata.bidirectional(sign) in _DIRECTIONS
+        else sign
+        for sign in " ".join(text.split())
+    )
 
 
 class UserError(ValueError):

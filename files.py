@@ -10,8 +10,11 @@ import os
 import pickle
 import platform
 import shutil
+import stat
+import struct
 import sys
 import time
+import tokenize
 import uuid
 import zipfile
 import zlib
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
 
 BROKEN = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 """What reading a damaged file raises."""
+
+HOSTILE = (ArithmeticError, MemoryError, RuntimeError, SyntaxError, TypeError, struct.error, tokenize.TokenError)
+"""What NumPy and torch raise besides on files that were made to break them."""
+
+_REMEDY = "delete its folder or use `ltbench run --fresh`"
 
 _BLOCK = 1 << 20
 _WAIT_LINE, _WAIT_TRY = 60.0, 1.0  # seconds between two lines of who waits for a lock, and of one try
@@ -214,6 +222,29 @@ def _has_flock(path: Path) -> bool:
     return True
 
 
+def require_regular(path: Path) -> Path:
+    """Return a path to read from; what does not exist is left to who opens it.
+
+    Raises
+    ------
+    UserError : a folder, a pipe, a device or a socket, which would be waited for or never end
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file; remove it, or restore the file")
+    return path
+
+
+def require_replaceable(path: Path) -> None:
+    """Check that a file may be written in the place of `path`.
+
+    Raises
+    ------
+    UserError : a folder, a link, a pipe or a device is there
+    """
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise UserError(f"cannot write {path}: it is not a regular file; give the name of a file or a new name")
+
+
 @contextmanager
 def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     """Open a file for writing that takes the place of `path`, by one rename, when it is whole.
@@ -227,7 +258,9 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     Raises
     ------
     OSError : the folder is missing or not writable, or the disk is full
+    UserError : what is there is no regular file
     """
+    require_replaceable(path)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -282,9 +315,13 @@ def read_json(path: Path) -> Any:
     UserError : missing or corrupt, naming the file
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable ({error}); delete its folder or use `ltbench run --fresh`") from error
+        return json.loads(require_regular(path).read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not readable ({error}); {_REMEDY}") from error
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
 
 
 def plain(value: Any) -> Any:
@@ -313,8 +350,8 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
         file.write(json.dumps(plain(row), allow_nan=False) + "\n")
 
 
-def write_tensors(path: Path, value: Mapping[str, Any], *, durable: bool = False) -> None:
-    """Write tensors, and plain values among them, with `torch.save`.
+def write_tensors(path: Path, value: Mapping[str, Any], *, durable: bool = False) -> str:
+    """Write tensors, and plain values among them, with `torch.save`; return the SHA-256 of the file.
 
     Serialised in memory first: torch reports a full disk as an error of its own, this as an `OSError`.
     """
@@ -323,6 +360,7 @@ def write_tensors(path: Path, value: Mapping[str, Any], *, durable: bool = False
     buffer = io.BytesIO()
     torch.save(value, buffer)
     write_bytes(path, buffer.getbuffer(), durable=durable)
+    return content_digest(buffer.getbuffer())
 
 
 def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
@@ -337,22 +375,37 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
     import torch
 
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(require_regular(path)) as archive:
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile("check sum does not match")
         return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path} holds more than tensors; delete its folder or use `ltbench run --fresh`") from error
-    except (*BROKEN, RuntimeError) as error:
+        raise UserError(f"{path} holds more than tensors; {_REMEDY}") from error
+    except (*BROKEN, *HOSTILE) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"{path} is not readable ({reason}); delete its folder or use `ltbench run --fresh`") from error
+        raise UserError(f"{path} is not readable ({reason}); {_REMEDY}") from error
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, durable: bool = False) -> None:
-    """Write arrays as a compressed npz file."""
+def tensors_digest(value: Any) -> str:
+    """Return the SHA-256 of tensors and plain values in nested mappings and sequences, hex, wherever they lie."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        bytes_of = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        return content_digest(f"{value.dtype}{tuple(value.shape)}{content_digest(memoryview(bytes_of))}")
+    if isinstance(value, Mapping):
+        return content_digest("".join(f"{name!r}:{tensors_digest(own)}," for name, own in value.items()))
+    if isinstance(value, list | tuple):
+        return content_digest("".join(f"{tensors_digest(own)}," for own in value))
+    return content_digest(repr(value))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, durable: bool = False) -> str:
+    """Write arrays as a compressed npz file; return the SHA-256 of the file."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]  # none is called allow_pickle
     write_bytes(path, buffer.getbuffer(), durable=durable)
+    return content_digest(buffer.getbuffer())
 
 
 def content_digest(content: bytes | memoryview | str) -> str:

@@ -19,7 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltbench.benchmarks.cli.arguments import add_plugins, load_plugins
-from ltbench.benchmarks.cli.command import EXIT_BAD_INPUT, Parser, about, guarded, invocation, script
+from ltbench.benchmarks.cli.command import (
+    EXIT_BAD_INPUT,
+    Parser,
+    about,
+    guarded,
+    invocation,
+    named_path,
+    new_file,
+    script,
+)
 from ltbench.errors import UserError
 from ltbench.processes import available_cores
 
@@ -42,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     verify = _add_command(commands, "verify", "compare a folder with its manifest of checksums")
     verify.add_argument("--create", action="store_true", help="write the manifest of data that you trust")
     about_manifest = "default: NAME-manifest.csv in the working folder; in the data folder only where it is named"
-    verify.add_argument("--manifest", type=Path, metavar="FILE", help=about_manifest)
+    verify.add_argument("--manifest", type=named_path, metavar="FILE", help=about_manifest)
     audit = _add_command(commands, "audit", "overlap of the parts of a split, duplicates, broken images")
     audit.add_argument("--split", metavar="NAME", help="paper, lesion or official; default: the dataset's")
     audit.add_argument("--ratio", metavar="R", help="imbalance ratio, or natural; default: the dataset's")
@@ -57,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     )
     audit.add_argument("--no-images", action="store_true", help="look at tables alone")
     audit.add_argument("--distance", type=int, metavar="N", help="of hashes of near-duplicates, 0 to 64; default: 8")
-    audit.add_argument("--json", type=Path, metavar="FILE", help="write all that was found")
+    audit.add_argument("--json", type=new_file, metavar="FILE", help="write all that was found")
     audit.add_argument(
         "--strict", action="store_true", help=f"exit code {EXIT_LEAKS} where parts share anything or images fail"
     )
@@ -68,8 +77,8 @@ def _add_command(commands: Any, name: str, what: str) -> argparse.ArgumentParser
     added = commands.add_parser(name, help=what, description=what)
     added.add_argument("name", metavar="NAME", help="of the dataset")
     add_plugins(added)
-    added.add_argument("--data-root", type=Path, metavar="DIR", help="default: $LTBENCH_DATA, else ./data")
-    added.add_argument("--split-dir", type=Path, metavar="DIR", help="published split files (*.npy)")
+    added.add_argument("--data-root", type=named_path, metavar="DIR", help="default: $LTBENCH_DATA, else ./data")
+    added.add_argument("--split-dir", type=named_path, metavar="DIR", help="published split files (*.npy)")
     added.add_argument(
         "--dataset-option", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="of the dataset"
     )

@@ -10,18 +10,18 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
+from ltbench.benchmarks.cli.command import Parser, guarded, invocation, named_path, script
 from ltbench.benchmarks.plots.pictures import FIGURES, few_rows, pictures, save_pictures, setting_folders
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parsed = Parser(prog=invocation("figures"), description="Draw the pictures of a results folder, PNG and SVG.")
-    parsed.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    parsed.add_argument("--results", type=named_path, default=Path("results"), metavar="DIR", help="default: results")
     parsed.add_argument("--method", nargs="+", metavar="NAME", help="methods to draw; default: all")
     kinds = f"{', '.join(FIGURES)}, or all; default: all"
     parsed.add_argument("--figure", nargs="+", default=["all"], metavar="NAME", help=kinds)
-    parsed.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR", help="default: figures")
+    parsed.add_argument("--out", type=named_path, default=Path("figures"), metavar="DIR", help="default: figures")
     return parsed
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.analysis.rendering import FORMATS, KINDS, annotated, render
-from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
+from ltbench.benchmarks.cli.command import Parser, guarded, invocation, named_path, script
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.analysis.records import Record
@@ -28,7 +28,13 @@ def parser() -> argparse.ArgumentParser:
     parsed = Parser(prog=invocation("leaderboard"), description="Print tables of a results folder.")
     about_results = "the folder that `ltbench run --out` fills; default: results"
     parsed.add_argument(
-        "--results", "--out", type=Path, default=Path("results"), metavar="DIR", dest="results", help=about_results
+        "--results",
+        "--out",
+        type=named_path,
+        default=Path("results"),
+        metavar="DIR",
+        dest="results",
+        help=about_results,
     )
     parsed.add_argument(
         "--table", default="overview", metavar="NAME", help=f"{', '.join(KINDS)}; default: overview, of each ratio"
@@ -58,7 +64,7 @@ def _main(options: argparse.Namespace) -> int:
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
     # The paper's numbers are worth a look without any of ours.
-    there = options.results.is_dir() or not options.published
+    there = options.results.exists() or not options.published
     records, damaged = sound_records(options.results) if there else ([], [])
     report_damaged(damaged)
     if not records and not options.published:
@@ -75,7 +81,7 @@ def _main(options: argparse.Namespace) -> int:
 
 def _selected(records: Sequence[Record], options: argparse.Namespace) -> list[Record]:
     """Return the records that `--dataset`, `--ratio`, `--method` and `--protocol` leave."""
-    from ltbench.benchmarks.analysis.records import select
+    from ltbench.benchmarks.analysis.selection import select
     from ltbench.benchmarks.training.request import ratio_values
     from ltbench.errors import UserError
 

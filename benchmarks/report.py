@@ -6,18 +6,17 @@ ltbench report --results results --out report.html
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltbench.benchmarks.cli.command import Parser, guarded, invocation, script
+from ltbench.benchmarks.cli.command import Parser, guarded, invocation, named_path, require_writable, script
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parsed = Parser(prog=invocation("report"), description="Write one HTML page with all of a results folder.")
-    parsed.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
-    parsed.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the results folder")
+    parsed.add_argument("--results", type=named_path, default=Path("results"), metavar="DIR", help="default: results")
+    parsed.add_argument("--out", type=named_path, metavar="FILE", help="default: report.html in the results folder")
     parsed.add_argument("--published", action="store_true", help="also set the paper's numbers beside these")
     return parsed
 
@@ -38,21 +37,10 @@ def _main(options: argparse.Namespace) -> int:
     records = list(find_records(options.results))
     if not records:
         raise UserError(f"{options.results} holds no finished trial; run `ltbench run` first")
-    _check_writable(out)
+    require_writable(out)
     write_bytes(out, report(records, options.results, presets=PRESETS if options.published else None))
     print(out)
     return 0
-
-
-def _check_writable(out: Path) -> None:
-    """Refuse at once what would be refused after minutes of drawing."""
-    from ltbench.errors import UserError
-
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; give the name of a file")
-    nearest = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write {out}: {nearest} is no folder that is writable; give another --out")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ltbench.benchmarks.cli.arguments import add_output, add_request, assignments, check_format, request_from
+from ltbench.benchmarks.cli.arguments import add_output, add_request, assignments, check_format, request_from, resuming
 from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, script
 from ltbench.benchmarks.training.request import Request
 from ltbench.errors import UserError
@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing and print the table; return the exit code, as `ltbench run` does."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    again = f"{invocation('reproduce')} {shlex.join(arguments)}"
+    again = f"{invocation('reproduce')} {shlex.join(resuming(arguments))}"
     return guarded(lambda: _main(parser().parse_args(arguments)), hint=f"; resume with: {again}")
 
 

@@ -12,11 +12,10 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltbench.benchmarks.cli.arguments import add_output, add_request, check_format, load_plugins, request_from
-from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, script
+from ltbench.benchmarks.cli.arguments import add_output, add_request, check_format, load_plugins, request_from, resuming
+from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, new_file, script
 from ltbench.benchmarks.training.request import write_request
 
 if TYPE_CHECKING:
@@ -38,14 +37,14 @@ def parser() -> argparse.ArgumentParser:
     about_list = "list what there is, or explain methods and their hyper-parameters"
     more.add_argument("--list", nargs="*", metavar="METHOD", help=about_list)
     about_saved = "also write the request, YAML or JSON, for --config; with --dry-run, write it and train nothing"
-    more.add_argument("--save-config", type=Path, metavar="FILE", help=about_saved)
+    more.add_argument("--save-config", type=new_file, metavar="FILE", help=about_saved)
     return parsed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code: 0, 2 bad input, 130 interrupted, 143 terminated."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    again = f"{invocation('run')} {shlex.join(arguments)}"
+    again = f"{invocation('run')} {shlex.join(resuming(arguments))}"
     return guarded(lambda: _main(parser().parse_args(arguments)), hint=f"; resume with: {again}")
 
 

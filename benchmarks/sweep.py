@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from ltbench.benchmarks import run
-from ltbench.benchmarks.cli.arguments import request_from
-from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, script
+from ltbench.benchmarks.cli.arguments import request_from, resuming
+from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, named_path, script
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.request import MAX_TRIALS, Ratio, Request, ratio_values
 from ltbench.errors import UserError
+from ltbench.files import write_bytes
 from ltbench.registry import load_plugin, unknown
 
 SEARCHES = ("grid", "random", "bayes")
@@ -188,7 +189,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parsed.add_argument("--search", default="grid", metavar="KIND", help="grid (default), or random or bayes")
     parsed.add_argument("--budget", type=int, metavar="N", help="runs of each method's search; default: 20")
-    parsed.add_argument("--file", type=Path, default=Path("sweep.yaml"), metavar="FILE", help="default: sweep.yaml")
+    parsed.add_argument(
+        "--file", type=named_path, default=Path("sweep.yaml"), metavar="FILE", help="default: sweep.yaml"
+    )
     parsed.add_argument("--register", action="store_true", help="also register the sweep with W&B; needs a key")
     return parsed
 
@@ -198,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] == ["job"]:
         return run.main(job_arguments(arguments[1:]))
-    again = f"{invocation('sweep')} {shlex.join(arguments)}"
+    again = f"{invocation('sweep')} {shlex.join(resuming(arguments))}"
     return guarded(lambda: _main(*parser().parse_known_args(arguments)), hint=f"; resume with: {again}")
 
 
@@ -344,8 +347,7 @@ def _write(path: Path, definition: Mapping[str, Any]) -> None:
         import yaml
     except ImportError as error:
         raise UserError(f"a sweep file needs the package pyyaml, which comes with wandb ({error})") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(dict(definition), sort_keys=False), encoding="utf-8")
+    write_bytes(path, yaml.safe_dump(dict(definition), sort_keys=False).encode())
 
 
 def _checked(definition: Mapping[str, Any]) -> str:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 PASSES = len(("bare", "loop", "plain", "mc", "full"))
 """Kinds of passes that are measured."""
 _CLASSES = 8
+_BOUNDS = {"batch_size": (2, 65536), "steps": (1, 10_000), "repeats": (1, 1000), "threads": (1, 1024)}
 _MC_PASSES = 10
 
 
@@ -256,10 +257,10 @@ def _main(options: argparse.Namespace) -> int:
     from ltbench.errors import UserError
     from ltbench.processes import available_cores
 
-    for name in ("batch_size", "steps", "repeats", "threads"):
-        low, value = (2 if name == "batch_size" else 1), getattr(options, name)
-        if value is not None and value < low:
-            raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {value}")
+    for name, (low, high) in _BOUNDS.items():
+        value = getattr(options, name)
+        if value is not None and not low <= value <= high:
+            raise UserError(f"--{name.replace('_', '-')} must be from {low} to {high}, got {value}")
     for size in options.image_size:
         check_backbone(protocol_for("paper", backbone=options.backbone, image_size=size))
     device = resolve_device(options.device)

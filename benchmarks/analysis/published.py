@@ -100,24 +100,24 @@ def beside(settings: Sequence[Setting], presets: Mapping[str, Any]) -> list[Tabl
     """Return for each of the paper's tables its numbers beside ours: difference, and whether the intervals overlap.
 
     A printed row is compared with ours of the same method, hyper-parameters and ratio; where ours are of other data or
-    made in another way, the table says so. Of a table that no row of ours is in, the printed numbers stand alone.
+    made in another way, the table says so. A table that no row of ours is in is left out, but where there is no other:
+    then the printed numbers stand alone.
 
     Parameters
     ----------
     presets : protocols by name, among them those of `SETUP`
     """
     published = read_published()
-    tables, shown = [], set()
+    tables = []
     for family in families_of(settings):
-        for number, printed in published.groupby("table"):
+        for _, printed in published.groupby("table"):
             pairs = _pairs(printed, family)
             if pairs:
                 others = list(
                     dict.fromkeys(text for line, row in pairs for text in departures(line, row.result, presets))
                 )
                 tables.append(_table(pairs, family.notes, others, misprints(printed)))
-                shown.add(number)
-    return [*tables, *(_printed(printed) for number, printed in published.groupby("table") if number not in shown)]
+    return tables or [_printed(printed) for _, printed in published.groupby("table")]
 
 
 def _pairs(printed: pd.DataFrame, family: Family) -> list[tuple[pd.Series, Row]]:
@@ -159,17 +159,18 @@ def _printed(printed: pd.DataFrame) -> Table:
     frame = printed[["table", "label", "method", "ratio", "metric"]].assign(
         published=printed["mean"] / 100, published_sd=printed["sd"] / 100
     )
+    compared = printed["delta"].notna().any()
     cells = [
         [
             *(Cell(own["label"]), Cell(own["ratio"]), Cell(METRICS[own["metric"]])),
             Cell(f"{own['mean']:.2f} ± {own['sd']:.2f}"),
-            Cell("n/a" if np.isnan(own["delta"]) else f"{own['delta']:+.2f}"),
+            *([Cell("n/a" if np.isnan(own["delta"]) else f"{own['delta']:+.2f}")] if compared else []),
         ]
         for _, own in printed.iterrows()
     ]
     notes = [f"Percent, mean ± sd of {TRIALS} trials, as printed; no finished trial here is of this table."]
     notes += [f"Misprint in the paper: {text}." for text in misprints(printed)]
-    headers = ["paper", "ratio", "metric", "published", "Δ CE"]
+    headers = ["paper", "ratio", "metric", "published", *(["Δ CE"] if compared else [])]
     return Table(str(printed["source"].iloc[0]), frame, headers, cells, notes)
 
 

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
-from typing_extensions import TypedDict
+from pydantic import TypeAdapter, ValidationError
 
-from ltbench.datasets.base import NATURAL
+from ltbench.benchmarks.analysis.predictions import PARTS, read_predictions
+from ltbench.benchmarks.analysis.sealed import DIGEST, REMEDY, sealed, unsealed
+from ltbench.benchmarks.analysis.values import Amount, Count, ProtocolValues, Scores, Share
 from ltbench.errors import UserError
-from ltbench.files import BROKEN, plain, read_json
-from ltbench.registry import unknown
+from ltbench.files import file_hash, plain, read_json, read_tensors, require_regular
 
-SCHEMA = 2
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCHEMA = 3
 """Version of the form of `result.json` and `config.json`."""
 
-_REMEDY = "delete its folder or use `ltbench run --fresh`"
+FILES = {name: Path(name) for name in ("predictions.npz", "model.pt", "config.json")} | {
+    "split.csv": Path("..") / "split.csv"
+}
+"""Files that belong to a record, with their places from its folder; the result holds the SHA-256 of each."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,9 @@ class SharedImages:
     total : images of the second
     """
 
-    images: int
-    lesion_images: int | None
-    total: int
+    images: Count
+    lesion_images: Count | None
+    total: Count
 
 
 @dataclass(frozen=True)
@@ -65,11 +71,11 @@ class DataDescription:
     licence: str
     citation: str
     split: str
-    ratio: float
+    ratio: Amount
     natural: bool
     class_names: tuple[str, ...]
-    class_counts: tuple[int, ...]
-    groups: Mapping[str, tuple[int, ...]]
+    class_counts: tuple[Count, ...]
+    groups: Mapping[str, tuple[Count, ...]]
     overlap: Mapping[str, SharedImages]
     special_classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -78,23 +84,6 @@ class DataDescription:
     def to_json(self) -> dict[str, Any]:
         """Return the description as JSON keeps it."""
         return _as_json(self)
-
-
-@with_config(ConfigDict(extra="allow"))
-class ProtocolValues(TypedDict):
-    """The protocol as recorded: all its fields by name, of which those that tables name are typed."""
-
-    preset: str
-    backbone: str
-    image_size: int
-    epochs: int
-
-
-@with_config(ConfigDict(extra="allow"))
-class Scores(TypedDict):
-    """The metrics of one part as recorded: all that `metrics.evaluate` gives, of which the one that ranks is typed."""
-
-    mean_class_accuracy: float
 
 
 @dataclass(frozen=True)
@@ -108,9 +97,9 @@ class SelectedEpoch:
     """
 
     metric: str
-    score: float
+    score: Share
     stage: str
-    epoch: int
+    epoch: Count
 
 
 @dataclass(frozen=True)
@@ -128,11 +117,11 @@ class StageCost:
 
     name: str
     cached: bool
-    epochs: int
-    steps: int
-    images: int
-    forward_images: int
-    seconds: float
+    epochs: Count
+    steps: Count
+    images: Count
+    forward_images: Count
+    seconds: Amount
 
 
 @dataclass(frozen=True)
@@ -150,11 +139,11 @@ class Cost:
     stages : in order
     """
 
-    train_seconds: float
-    images_seen: int
-    forward_images: int
-    parameters: int
-    peak_memory_mib: float | None
+    train_seconds: Amount
+    images_seen: Count
+    forward_images: Count
+    parameters: Count
+    peak_memory_mib: Amount | None
     stages: tuple[StageCost, ...]
 
 
@@ -173,7 +162,8 @@ class Result:
     val, test : metrics
     selection : the epoch that is reported
     cost : of the trial
-    code_version, code_version_at_start, versions, device, threads : where it was made
+    code_version, code_version_at_start, versions, device, device_type, threads : where it was made
+    files : SHA-256 of each of `FILES`
     inspected : what `Method.inspect` gave of each part, by class
     story : what the method reported of its decisions between stages
     """
@@ -183,8 +173,8 @@ class Result:
     hyperparameters: Mapping[str, Any]
     changed: Mapping[str, Any]
     plugin: str | None
-    trial: int
-    seed: int
+    trial: Count
+    seed: Count
     protocol: ProtocolValues
     protocol_digest: str
     split_digest: str
@@ -195,7 +185,9 @@ class Result:
     code_version: str
     versions: Mapping[str, str]
     device: str
-    threads: int
+    device_type: str
+    threads: Count
+    files: Mapping[str, str]
     code_version_at_start: str | None = None
     inspected: Mapping[str, Any] = field(default_factory=dict)
     story: Mapping[str, Any] = field(default_factory=dict)
@@ -211,16 +203,16 @@ class Result:
 
         Raises
         ------
-        UserError : of another schema, or of a wrong form
+        UserError : of another schema, of a wrong form, or altered since it was written
         """
         if not isinstance(value, dict) or "schema" not in value:
-            raise UserError(f"{source} is no result of a trial; {_REMEDY}")
+            raise UserError(f"{source} is no result of a trial; {REMEDY}")
         if value["schema"] != SCHEMA:
             raise UserError(
-                f"{source} is of schema {value['schema']!r}, this version of ltbench reads schema {SCHEMA}; {_REMEDY}"
+                f"{source} is of schema {value['schema']!r}, this version of ltbench reads schema {SCHEMA}; {REMEDY}"
             )
         names = {own.name for own in fields(DataDescription)}
-        nested = {name: own for name, own in value.items() if name not in names}
+        nested = {name: own for name, own in value.items() if name not in names and name != DIGEST}
         nested["data"] = {name: own for name, own in value.items() if name in names}
         try:
             result = _adapter().validate_json(json.dumps(nested), strict=True)
@@ -228,7 +220,10 @@ class Result:
             first = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"] if part != "data")
             wrong = f"lacks {place}" if first["type"] == "missing" else f"has a wrong {place} ({first['msg']})"
-            raise UserError(f"{source} {wrong}; {_REMEDY}") from error
+            raise UserError(f"{source} {wrong}; {REMEDY}") from error
+        unsealed(value, source)
+        if reason := _inconsistency(result.data):
+            raise UserError(f"{source} contradicts itself: {reason}; {REMEDY}")
         # Validation puts the typed names first; readers are shown the order of the file.
         protocol = {name: result.protocol[name] for name in value["protocol"]}  # type: ignore[literal-required]
         return replace(result, protocol=cast(ProtocolValues, protocol))
@@ -236,7 +231,22 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """Return the result as `result.json` keeps it."""
         rest = _as_json(self)
-        return {"schema": SCHEMA, **rest.pop("data"), **rest}
+        return sealed({"schema": SCHEMA, **rest.pop("data"), **rest})
+
+    @property
+    def deciding_threads(self) -> int:
+        """CPU threads where numbers depend on them; 1 on a GPU, where they do not."""
+        return self.threads if self.device_type == "cpu" else 1
+
+
+def _inconsistency(data: DataDescription) -> str:
+    """Return what of a description contradicts the rest of it; empty where nothing does."""
+    names, classes = data.class_names, set(range(len(data.class_names)))
+    if len(set(names)) < len(names) or len(data.class_counts) != len(names):
+        return f"{len(set(names))} class_names, {len(data.class_counts)} class_counts"
+    if not classes.issuperset(member for members in data.groups.values() for member in members):
+        return f"groups name classes beyond the {len(names)} of class_names"
+    return "" if set(data.special_classes) <= set(names) else "special_classes that are no class_names"
 
 
 @cache
@@ -278,42 +288,58 @@ class Record:
         """
         return cls(folder, read_result(folder / "result.json"))
 
+    def verified(self, name: str) -> Path:
+        """Return the path of a file of the record, after checking that its bytes are those that were recorded.
+
+        Parameters
+        ----------
+        name : of `FILES`
+
+        Raises
+        ------
+        UserError : missing, or altered since the trial ended
+        """
+        path = self.folder / FILES[name]
+        try:
+            found = file_hash(require_regular(path))
+        except OSError as error:
+            raise UserError(f"{path} is not readable ({error}); {REMEDY}") from error
+        if found != self.result.files.get(name):
+            raise UserError(f"{path} is not the file that {self.folder / 'result.json'} was made with; {REMEDY}")
+        return path
+
     def predictions(self) -> dict[str, np.ndarray]:
         """Return ids, labels and logits of validation and test images.
 
         Raises
         ------
-        UserError : missing or corrupt, naming the file
+        UserError : missing, corrupt or altered, naming the file
         """
-        return read_predictions(self.folder / "predictions.npz")
+        path, classes = self.verified("predictions.npz"), len(self.result.data.class_names)
+        arrays = read_predictions(path)
+        for part in PARTS:
+            if arrays[f"{part}_logits"].shape[1] != classes:
+                raise UserError(f"{path} has {part} logits of other than {classes} classes; {REMEDY}")
+        return arrays
 
     def test_predictions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return ids [n], labels [n] and logits [n, K] of the test images.
 
         Raises
         ------
-        UserError : missing or corrupt, naming the file
+        UserError : missing, corrupt or altered, naming the file
         """
         arrays = self.predictions()
-        try:
-            return arrays["test_ids"], arrays["test_labels"], arrays["test_logits"]
-        except KeyError as error:
-            path = self.folder / "predictions.npz"
-            raise UserError(f"{path} lacks {error}; {_REMEDY}") from error
+        return arrays["test_ids"], arrays["test_labels"], arrays["test_logits"]
 
+    def model(self, device: str = "cpu") -> dict[str, Tensor]:
+        """Return the weights of the reported epoch, as `load_state_dict` of the method takes them.
 
-def read_predictions(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a `predictions.npz`.
-
-    Raises
-    ------
-    UserError : missing or corrupt, naming the file
-    """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except BROKEN as error:
-        raise UserError(f"{path} is not readable ({error}); {_REMEDY}") from error
+        Raises
+        ------
+        UserError : missing, corrupt or altered, naming the file
+        """
+        return read_tensors(self.verified("model.pt"), device)
 
 
 def read_result(path: Path) -> Result:
@@ -352,44 +378,3 @@ def trial_folders(results: Path, pattern: str) -> list[Path]:
         state = "is a file" if results.exists() else "does not exist"
         raise UserError(f"results folder {results} {state}; give --results the folder that `ltbench run --out` fills")
     return [path.parent for path in sorted(results.glob(pattern))]
-
-
-def select(
-    records: Iterable[Record],
-    datasets: Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
-    ratios: Sequence[float | str | None] | None = None,
-    protocol: str = "",
-) -> list[Record]:
-    """Return the records of some data sets, methods and ratios, by one protocol.
-
-    Parameters
-    ----------
-    datasets, methods : names; None: all
-    ratios : numbers, or `natural`; None: all
-    protocol : first digits of the protocol's digest
-
-    Raises
-    ------
-    UserError : a data set or method that no record has
-    """
-    left = list(records)
-    for kind, wanted, known in (
-        ("dataset", datasets, {record.result.data.dataset for record in left}),
-        ("method", methods, {record.result.method for record in left}),
-    ):
-        for name in wanted or ():
-            if name not in known:
-                raise unknown(kind, name, sorted(known))
-    return [
-        record
-        for record in left
-        if (datasets is None or record.result.data.dataset in datasets)
-        and (methods is None or record.result.method in methods)
-        and (ratios is None or _has_ratio(record.result.data, ratios))
-        and record.result.protocol_digest.startswith(protocol)
-    ]
-
-
-def _has_ratio(data: DataDescription, ratios: Sequence[float | str | None]) -> bool:
-    return data.ratio in ratios or (data.natural and NATURAL in ratios)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ltbench.errors import in_one_line
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -57,7 +59,8 @@ class Table:
 def render(tables: Sequence[Table], style: str) -> str:
     """Return tables as text, one below the other; CSV is one table with the title as a column.
 
-    White space within a text is one blank: a line break in a name would end a row, a heading or a comment.
+    White space within a text is one blank, since a line break in a name would end a row, a heading or a comment; other
+    control signs are replaced, and in CSV a text that begins like a formula begins with an apostrophe.
     """
     if style == "csv":
         return _csv(tables)
@@ -83,14 +86,19 @@ def _in_lines(table: Table) -> Table:
 
 
 def _in_line(value: Any) -> Any:
-    return " ".join(value.split()) if isinstance(value, str) else value
+    return in_one_line(value) if isinstance(value, str) else value
+
+
+def _in_cell(value: Any) -> Any:
+    """Return a text so that no spreadsheet takes it for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 def _csv(tables: Sequence[Table]) -> str:
     import pandas as pd
 
     frames = [table.frame.assign(title=table.title) for table in tables]
-    numbers = pd.concat(frames).rename(columns=_in_line).map(_in_line)
+    numbers = pd.concat(frames).rename(columns=_in_line).map(_in_line).map(_in_cell)
     return numbers.to_csv(index=False, lineterminator="\n").rstrip("\n")
 
 

@@ -14,6 +14,7 @@ from ltbench.registry import unknown
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
     from ltbench.benchmarks.analysis.standings import Setting
 
@@ -76,9 +77,10 @@ class Results:
         # A table of ratios spans settings; any other is of one, whose ratio becomes a column too.
         told: dict[tuple[Any, ...], list[Setting]] = {}
         for setting in settings_of(self.records):
-            data, ratio = setting.result.data, () if kind == "ratios" else (setting.result.data.ratio,)
-            told.setdefault((data.dataset, data.split, setting.result.protocol_digest[:8], *ratio), []).append(setting)
-        names = ("dataset", "split", "protocol", "ratio")
+            data, result = setting.data, setting.result
+            values = (data.dataset, data.split, result.protocol_digest[:8], result.deciding_threads)
+            told.setdefault((*values, *(() if kind == "ratios" else (data.ratio,))), []).append(setting)
+        names = ("dataset", "split", "protocol", "threads", "ratio")
         frames = [
             table.frame.assign(**dict(zip(names, values, strict=False)))
             for values, settings in told.items()
@@ -115,9 +117,21 @@ class Results:
         ------
         UserError : there is not exactly one trial; choose it by `where`
         """
+        return self._single("a story").result.story
+
+    def model(self, device: str = "cpu") -> Mapping[str, Tensor]:
+        """Return the weights of a single trial, of the epoch that it reports, by the names of its method's modules.
+
+        Raises
+        ------
+        UserError : there is not exactly one trial, or its weights are missing, corrupt or altered
+        """
+        return self._single("a model").model(device)
+
+    def _single(self, what: str) -> Record:
         if len(self.records) != 1:
-            raise UserError(f"a story is of one trial, and these are {len(self.records)}; choose one by where(...)")
-        return _value(self.records[0], "story")
+            raise UserError(f"{what} is of one trial, and these are {len(self.records)}; choose one by where(...)")
+        return self.records[0]
 
 
 def _value(record: Record, name: str) -> Any:

@@ -1,6 +1,6 @@
 """Rows as what tables and pictures compare: settings, rows of the same trials, differences between rows.
 
-A setting is what results must share to be compared: data, split, ratio, protocol.
+A setting is what results must share to be compared: data, split, ratio, protocol, threads of a trial on the CPU.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ BASELINE = "ce"
 """Row to which differences refer."""
 
 
-def setting_key(data: DataDescription, split_digest: str, protocol_digest: str) -> tuple[Any, ...]:
-    """Return what two results must share to be compared."""
-    return (data.dataset, data.variant, data.ratio, data.split, split_digest, protocol_digest)
+def setting_key(data: DataDescription, split_digest: str, protocol_digest: str, threads: int) -> tuple[Any, ...]:
+    """Return what two results must share to be compared.
+
+    Parameters
+    ----------
+    threads : of a trial on the CPU, where sums depend on them by their last digits and accuracies by points; else 1
+    """
+    return (data.dataset, data.variant, data.ratio, data.split, split_digest, protocol_digest, threads)
 
 
 def key_of(result: Result) -> tuple[Any, ...]:
     """Return the `setting_key` of a result."""
-    return setting_key(result.data, result.split_digest, result.protocol_digest)
+    return setting_key(result.data, result.split_digest, result.protocol_digest, result.deciding_threads)
 
 
 @dataclass(frozen=True)
@@ -191,7 +196,8 @@ def families_of(settings: Sequence[Setting]) -> list[Family]:
     for setting in settings:
         data = setting.data
         tested = np.bincount(setting.rows[0].labels).tolist()
-        key = (data.dataset, data.variant, data.split, setting.result.protocol_digest, max(data.class_counts), *tested)
+        shared = (setting.result.protocol_digest, setting.result.deciding_threads)
+        key = (data.dataset, data.variant, data.split, *shared, max(data.class_counts), *tested)
         for panel in setting.panels():
             copy = 0
             while data.ratio in found.get((key, panel.trials, copy), {}):
@@ -234,6 +240,8 @@ def _differences(result: Result, other: Result) -> str:
         )
         if mine != others
     ]
+    if result.deciding_threads != other.deciding_threads:
+        differing.append(f"{result.deciding_threads} CPU threads a trial, not {other.deciding_threads}")
     protocol, another = dict(result.protocol), dict(other.protocol)
     differing += [
         f"{name} {value}, not {another.get(name)}" for name, value in protocol.items() if value != another.get(name)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from ltbench.benchmarks.analysis.rendering import FORMATS
+from ltbench.benchmarks.cli.command import named_path
 from ltbench.benchmarks.training.request import PROTOCOL_CHANGES, Request, read_request
 from ltbench.errors import UserError
 from ltbench.registry import load_plugin, unknown
@@ -47,7 +47,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def add_plugins(group: Any) -> None:
     """Add `--plugin`, whose files `load_plugins` imports."""
     about = "files with further methods and datasets"
-    _add(group, "--plugin", dest="plugins", type=Path, nargs="+", action="extend", metavar="FILE.py", help=about)
+    _add(group, "--plugin", dest="plugins", type=named_path, nargs="+", action="extend", metavar="FILE.py", help=about)
 
 
 def load_plugins(options: argparse.Namespace) -> None:
@@ -75,6 +75,13 @@ def check_format(name: str) -> None:
 def add_dataset_option(group: Any) -> None:
     """Add `--dataset-option`."""
     _add(group, "--dataset-option", nargs="+", action="extend", metavar="NAME=VALUE", help="of the dataset")
+
+
+def resuming(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments that go on with a run: the same ones, but nothing that is done is discarded again."""
+    left = [word for word in arguments if word != "--fresh"]
+    in_file = any(word.partition("=")[0] == "--config" for word in left)  # which may hold `fresh`
+    return [*left, "--no-fresh"] if in_file else left
 
 
 def request_from(options: argparse.Namespace, defaults: Mapping[str, Any] | None = None) -> Request:
@@ -133,16 +140,16 @@ def _add_what(what: argparse._ArgumentGroup) -> None:
     _add(what, "--set", nargs="+", action="extend", metavar="NAME=VALUE", help="hyper-parameters")
     add_plugins(what)
     about_config = "a request as YAML or JSON, or a trial's config.json; other options replace its values"
-    _add(what, "--config", type=Path, metavar="FILE", help=about_config)
+    _add(what, "--config", type=named_path, metavar="FILE", help=about_config)
 
 
 def _add_data(data: argparse._ArgumentGroup) -> None:
     _add(data, "--dataset", metavar="NAME", help="default: auto, ISIC-2019-LT or synthetic")
-    _add(data, "--data-root", type=Path, metavar="DIR", help="default: $LTBENCH_DATA, else ./data")
+    _add(data, "--data-root", type=named_path, metavar="DIR", help="default: $LTBENCH_DATA, else ./data")
     add_dataset_option(data)
     about = "paper (by image), lesion (no lesion in two parts), official (the dataset's own); default: the dataset's"
     _add(data, "--split", metavar="NAME", help=about)
-    _add(data, "--split-dir", type=Path, metavar="DIR", help="published split files (*.npy) to use instead")
+    _add(data, "--split-dir", type=named_path, metavar="DIR", help="published split files (*.npy) to use instead")
     _add(data, "--n-max", metavar="N", help="training images of the largest class, or auto")
     _add_switch(data, "--common-test", help="nothing but the ratio differs between ratios")
     _add(data, "--val-per-class", type=int, metavar="N", help="default: the dataset's, mostly 50")
@@ -167,7 +174,7 @@ def _add_how(how: argparse._ArgumentGroup) -> None:
     _add(how, "--device", metavar="NAME", help="auto, cpu, cuda, cuda:N")
     _add(how, "--jobs", type=int, metavar="N", help="trials side by side; default: one a CPU core, 1 on a GPU")
     _add(how, "--threads", type=int, metavar="N", help="CPU threads of a trial; default: 1, on a GPU the cores by jobs")
-    _add(how, "--out", type=Path, metavar="DIR", help="default: results")
+    _add(how, "--out", type=named_path, metavar="DIR", help="default: results")
     _add_switch(how, "--fresh", help="discard earlier results of these trials")
     about_wandb = "online, offline or disabled (default); not for done trials"
     _add(how, "--wandb", metavar="MODE", help=about_wandb)

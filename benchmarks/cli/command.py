@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from ltbench.errors import UserError, os_error_line
+from ltbench.errors import UserError, in_one_line, os_error_line
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
@@ -51,6 +51,38 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise a `UserError`."""
         raise UserError(f"{message}; see {self.prog} --help")
+
+
+def named_path(text: str) -> Path:
+    """Return the path that an argument names; an empty one, as of a variable that is not set, would be this folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a path must not be empty")
+    return Path(text)
+
+
+def new_file(text: str) -> Path:
+    """Return the path that an argument names, of a file to write; see `require_writable`."""
+    out = named_path(text)
+    try:
+        require_writable(out)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return out
+
+
+def require_writable(out: Path) -> None:
+    """Refuse at once what would be refused after minutes of work.
+
+    Raises
+    ------
+    UserError : something else than a file is there, or its folder cannot be written to
+    """
+    from ltbench.files import require_replaceable
+
+    require_replaceable(out)
+    nearest = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {out}: {nearest} is no folder that is writable; give another name")
 
 
 class Terminated(BaseException):
@@ -126,9 +158,9 @@ def _reported(error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
         sys.stderr.close()
     elif isinstance(error, UserError):
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {in_one_line(str(error))}", file=sys.stderr)
     elif isinstance(error, OSError):
-        print(f"error: {os_error_line(error)}", file=sys.stderr)
+        print(f"error: {in_one_line(os_error_line(error))}", file=sys.stderr)
     else:
         raise error
     return EXIT_BAD_INPUT

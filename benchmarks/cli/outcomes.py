@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.cli.command import EXIT_BAD_INPUT
+from ltbench.errors import in_one_line
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.executors.local import Outcome
@@ -20,7 +21,7 @@ def report_outcomes(outcomes: Iterable[Outcome]) -> int:
         if outcome.status == "failed":
             failures.append(outcome)
             print(outcome.details, end="", file=sys.stderr)
-            print(f"error: {' '.join(outcome.message.split())}", file=sys.stderr, flush=True)
+            print(f"error: {in_one_line(outcome.message)}", file=sys.stderr, flush=True)
         elif outcome.status == "done":
             print(f"{outcome.spec.label}: {_finished(outcome.spec.folder)}", file=sys.stderr, flush=True)
     if not failures:
@@ -31,7 +32,7 @@ def report_outcomes(outcomes: Iterable[Outcome]) -> int:
 def report_damaged(damaged: Iterable[str]) -> None:
     """Name the damaged records of a results folder on stderr, a line each."""
     for reason in damaged:
-        print(f"left out: {' '.join(reason.split())}", file=sys.stderr, flush=True)
+        print(f"left out: {in_one_line(reason)}", file=sys.stderr, flush=True)
 
 
 def _finished(folder: Path) -> str:

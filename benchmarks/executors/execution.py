@@ -58,7 +58,8 @@ class Execution:
         found = [sound_records(planned.request.out, f"{name}/*/trial*/result.json") for name in folders]
         records = [record for sound, _ in found for record in sound]
         protocol = planned.protocol.digest()
-        wanted = {setting_key(described(each), each.manifest.digest, protocol) for each in planned.datasets}
+        threads = planned.deciding_threads
+        wanted = {setting_key(described(each), each.manifest.digest, protocol, threads) for each in planned.datasets}
         shared = tuple(record for record in records if key_of(record.result) in wanted)
         return Results(shared), len(records) - len(shared), [reason for _, damaged in found for reason in damaged]
 

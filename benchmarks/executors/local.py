@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import pickle
 import sys
 import time
 import traceback
@@ -69,27 +71,20 @@ def _run_here(specs: Sequence[TrialSpec]) -> Iterator[Outcome]:
 
 
 def _run_in_workers(specs: Sequence[TrialSpec], jobs: int) -> Iterator[Outcome]:
-    context: Any = worker_context()
-    bars = context.RLock()
-    workers: dict[Connection, BaseProcess] = {}
+    pool = _Pool()
     queue, waited = deque(specs), set[Path]()
     running: dict[Connection, TrialSpec] = {}
     try:
-        with ctrl_c_ignored():
-            for slot in range(jobs):
-                here, there = context.Pipe()
-                process = context.Process(target=_work, args=(there, slot, bars), daemon=True)
-                process.start()
-                there.close()
-                workers[here] = process
+        for slot in range(jobs):
+            pool.start(slot)
         while queue or running:
-            for connection in workers:
+            for connection in pool.connections:
                 if queue and connection not in running:
                     running[connection] = queue.popleft()
-                    connection.send(running[connection])
+                    pool.send(connection, running[connection])
             for connection in cast(list[Connection], wait(list(running))):
                 spec = running.pop(connection)
-                outcome = _received(connection, workers, spec)
+                outcome = pool.received(connection, spec)
                 if outcome.status == "busy":
                     _put_off(queue, spec, waited)
                     continue
@@ -97,17 +92,50 @@ def _run_in_workers(specs: Sequence[TrialSpec], jobs: int) -> Iterator[Outcome]:
                 if outcome.fatal:
                     return
     finally:
-        end_workers(list(workers.values()))
+        pool.end()
 
 
-def _received(connection: Connection, workers: dict[Connection, BaseProcess], spec: TrialSpec) -> Outcome:
-    try:
-        return connection.recv()
-    except EOFError:
-        process = workers.pop(connection)
-        process.join()
-        reason = f"its process ended with code {process.exitcode} (out of memory?); run the same command again"
-        return Outcome(spec, "failed", f"{spec.label}: {reason}", fatal=not workers)
+class _Pool:
+    """Worker processes by the connections to them; one that dies fails its trial alone, and another takes its place."""
+
+    def __init__(self) -> None:
+        self._context: Any = worker_context()
+        self._bars = self._context.RLock()
+        self._workers: dict[Connection, tuple[BaseProcess, int]] = {}
+
+    @property
+    def connections(self) -> list[Connection]:
+        """One a worker."""
+        return list(self._workers)
+
+    def send(self, connection: Connection, spec: TrialSpec) -> None:
+        """Give a worker a trial; that the worker is dead is seen when its outcome is received."""
+        with contextlib.suppress(OSError):
+            connection.send(spec)
+
+    def received(self, connection: Connection, spec: TrialSpec) -> Outcome:
+        """Return the outcome of the trial that a worker has, also where the worker died over it."""
+        try:
+            return connection.recv()
+        except (EOFError, OSError, pickle.UnpicklingError):
+            process, slot = self._workers.pop(connection)
+            process.join()
+            self.start(slot)
+            reason = f"its process ended with code {process.exitcode} (out of memory?); run the same command again"
+            return Outcome(spec, "failed", f"{spec.label}: {reason}")
+
+    def end(self) -> None:
+        """End all workers."""
+        end_workers([process for process, _ in self._workers.values()])
+
+    def start(self, slot: int) -> None:
+        """Start a worker that shows progress in the given line of the terminal."""
+        here, there = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(there, slot, self._bars), daemon=True)
+        with ctrl_c_ignored():
+            process.start()
+        there.close()
+        self._workers[here] = process, slot
 
 
 def _work(connection: Connection, slot: int, bars: object) -> None:

@@ -2,6 +2,9 @@
 
 Resume is replay: after each stage its result and weights are committed; after a crash the method's generator
 starts again, finished stages return their stored result, and decisions between stages come from the memo.
+
+Every entry carries a digest of its content and the trial that it is of, and names the weights that belong to it by
+their SHA-256: what is missing, altered or of another trial is an error, and never replaced by initial weights.
 """
 
 from __future__ import annotations
@@ -14,14 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from ltbench.benchmarks.analysis.sealed import REMEDY, read_sealed, write_sealed
 from ltbench.errors import UserError
 from ltbench.files import (
     append_line,
     content_digest,
+    file_hash,
     plain,
-    read_json,
     read_tensors,
-    write_json,
+    require_regular,
+    tensors_digest,
     write_lines,
     write_tensors,
 )
@@ -69,10 +74,11 @@ class Journal:
     Parameters
     ----------
     trial : folder of the trial; the journal is its sub-folder `journal`
+    owner : digest of what the trial is; entries of another one are refused
     """
 
-    def __init__(self, trial: Path) -> None:
-        self.folder = trial / "journal"
+    def __init__(self, trial: Path, owner: str = "") -> None:
+        self.folder, self._owner = trial / "journal", owner
         self.folder.mkdir(parents=True, exist_ok=True)
         self.metrics = trial / "metrics.jsonl"
         for leftover in [*trial.glob("*.tmp"), *self.folder.glob("*.tmp")]:
@@ -88,7 +94,7 @@ class Journal:
         path = self._stage_path(position)
         if not path.exists():
             return None
-        stored = read_json(path)
+        stored = self._read(path)
         if (stored["name"], stored["indices"]) != (stage.name, indices_digest(stage)):
             raise UserError(f"{path} belongs to another stage than {stage.name!r} of now; use --fresh to start over")
         reports = tuple(report_from(row) for row in stored["reports"])
@@ -104,8 +110,10 @@ class Journal:
         cached: bool,
     ) -> None:
         """Store the end of a stage; the JSON file, written last, is what makes it ended."""
-        write_tensors(self._weights_path(position), state)
+        weights = self._weights_path(position)
         stored = {
+            "weights": write_tensors(weights, state),
+            "memos": sorted(self.memos()),
             "name": stage.name,
             "indices": indices_digest(stage),
             "stopped": result.stopped,
@@ -113,29 +121,47 @@ class Journal:
             "selection": asdict(selection) if selection else None,
             "reports": [asdict(report) for report in result.reports],
         }
-        write_json(self._stage_path(position), stored)
+        self._write(self._stage_path(position), stored)
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
         self._weights_path(position - 1).unlink(missing_ok=True)
         self._drop_weights(selection, None)
 
     def weights_after(self, position: int, device: torch.device) -> Mapping[str, Any] | None:
-        """Return the method's state after a finished stage; only the last finished one has it."""
+        """Return the method's state after the last finished stage, None after an earlier one, which does not keep it.
+
+        Raises
+        ------
+        UserError : the weights are missing, or not those that the stage ended with
+        """
+        if self._stage_path(position + 1).exists():
+            return None
         path = self._weights_path(position)
-        return read_tensors(path, device) if path.exists() else None
+        return self._verified(path, self._read(self._stage_path(position))["weights"], device)
 
     def save_state(self, name: str, state: Mapping[str, Any]) -> str:
-        """Store a state of the method under a new name; return the file's name."""
-        file = f"{name}.pt"
+        """Store a state of the method; return the file's name, which ends with the SHA-256 of what it holds."""
+        file = f"{name}-{tensors_digest(state)}.pt"
         write_tensors(self.folder / file, state)
         return file
 
     def load_state(self, file: str, device: torch.device) -> Mapping[str, Any]:
-        """Return what `save_state` stored."""
-        return read_tensors(self.folder / file, device)
+        """Return what `save_state` stored.
+
+        Raises
+        ------
+        UserError : missing, corrupt, or other weights
+        """
+        path = self.folder / file
+        state = read_tensors(path, device)
+        if not path.stem.endswith(tensors_digest(state)):
+            raise _other_weights(path)
+        return state
 
     def save_checkpoint(self, position: int, checkpoint: Checkpoint) -> None:
         """Store a stage in progress and log its newest epoch; then drop weights that it no longer names."""
         header = {
+            "trial": self._owner,
+            "digest": tensors_digest(checkpoint.tensors),
             "position": position,
             "reports": [plain(asdict(report)) for report in checkpoint.reports],
             "selection": asdict(checkpoint.selection) if checkpoint.selection else None,
@@ -147,22 +173,39 @@ class Journal:
 
     def checkpoint(self, position: int, device: torch.device) -> Checkpoint | None:
         """Return the stored checkpoint of the stage at `position`, None if there is none."""
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
+        stored = self._checkpoint(device)
+        if stored is None or stored["header"]["position"] != position:
             return None
-        stored = read_tensors(path, device)
         header = stored["header"]
-        if header["position"] != position:
-            return None
         reports = [report_from(row) for row in header["reports"]]
         return Checkpoint(reports, _selection_from(header["selection"]), header["kept"], stored["tensors"])
 
+    def require_whole(self) -> None:
+        """Check that nothing is missing between the first entry and the last.
+
+        Raises
+        ------
+        UserError : a stage or a decision that a later stage was based on is missing
+        """
+        paths = sorted(self.folder.glob("stage*.json"))
+        for position in range(len(paths)):
+            if not self._stage_path(position).exists():
+                raise UserError(f"{self._stage_path(position)} is missing, and later stages are there; {REMEDY}")
+        if paths:
+            for name in self._read(paths[-1])["memos"]:
+                if not self._memo_path(name).exists():
+                    raise UserError(f"{self._memo_path(name)} is missing, and later stages are there; {REMEDY}")
+        stored = self._checkpoint(torch.device("cpu"))
+        if stored is not None and stored["header"]["position"] > len(paths):
+            missing = self._stage_path(len(paths))
+            raise UserError(f"{missing} is missing, and a checkpoint of a later stage is there; {REMEDY}")
+
     def rewrite_metrics(self) -> None:
         """Make `metrics.jsonl` hold exactly the epochs that the journal holds."""
-        rows = [row for path in sorted(self.folder.glob("stage*.json")) for row in read_json(path)["reports"]]
-        path = self.folder / "checkpoint.pt"
-        if path.exists():
-            header = read_tensors(path)["header"]
+        rows = [row for path in sorted(self.folder.glob("stage*.json")) for row in self._read(path)["reports"]]
+        stored = self._checkpoint(torch.device("cpu"))
+        if stored is not None:
+            header = stored["header"]
             if not self._stage_path(header["position"]).exists():
                 rows.extend(header["reports"])
         write_lines(self.metrics, rows)
@@ -171,19 +214,19 @@ class Journal:
         self, name: str, compute: Callable[[], Any], cost: Callable[[], Mapping[str, float]], *, story: bool
     ) -> Any:
         """Return the stored value of this name, or compute and store it with what it cost."""
-        path = self.folder / f"memo-{name}.json"
+        path = self._memo_path(name)
         if not path.exists():
-            write_json(path, {"value": compute(), "cost": cost(), "story": story})
-        return read_json(path)["value"]
+            self._write(path, {"name": name, "value": compute(), "cost": cost(), "story": story})
+        return self._read(path)["value"]
 
     def memos(self) -> dict[str, Mapping[str, Any]]:
         """Return all stored values with their costs, by name, in the order in which they were stored."""
         paths = sorted(self.folder.glob("memo-*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-        return {path.stem.removeprefix("memo-"): read_json(path) for path in paths}
+        return {path.stem.removeprefix("memo-"): self._read(path) for path in paths}
 
     def stages(self) -> list[Mapping[str, Any]]:
         """Return the stored ends of all stages."""
-        return [read_json(path) for path in sorted(self.folder.glob("stage*.json"))]
+        return [self._read(path) for path in sorted(self.folder.glob("stage*.json"))]
 
     def drop_all_weights(self) -> None:
         """Delete what only a trial in progress needs."""
@@ -196,6 +239,35 @@ class Journal:
             for path in self.folder.glob(pattern):
                 if path.name not in named:
                     path.unlink()
+
+    def _write(self, path: Path, entry: Mapping[str, Any]) -> None:
+        write_sealed(path, {"trial": self._owner, "entry": path.stem, **entry})
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        stored = read_sealed(path)
+        if (stored.get("trial"), stored.get("entry")) != (self._owner, path.stem):
+            raise UserError(f"{path} belongs to another trial or stage; {REMEDY}")
+        return stored
+
+    def _checkpoint(self, device: torch.device) -> dict[str, Any] | None:
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return None
+        stored = read_tensors(path, device)
+        header = stored.get("header") if isinstance(stored, dict) else None
+        if not isinstance(header, dict) or header.get("digest") != tensors_digest(stored.get("tensors")):
+            raise _other_weights(path)
+        if header.get("trial") != self._owner:
+            raise UserError(f"{path} belongs to another trial; {REMEDY}")
+        return stored
+
+    def _verified(self, path: Path, digest: str, device: torch.device) -> Mapping[str, Any]:
+        if path.exists() and file_hash(require_regular(path)) != digest:
+            raise _other_weights(path)
+        return read_tensors(path, device)
+
+    def _memo_path(self, name: str) -> Path:
+        return self.folder / f"memo-{name}.json"
 
     def _stage_path(self, position: int) -> Path:
         return self.folder / f"stage{position:03d}.json"
@@ -215,6 +287,10 @@ def report_from(row: Mapping[str, Any]) -> EpochReport:
 
 def _selection_from(stored: Mapping[str, Any] | None) -> Selection | None:
     return Selection(**stored) if stored else None
+
+
+def _other_weights(path: Path) -> UserError:
+    return UserError(f"{path} holds other weights than its trial has stored; {REMEDY}")
 
 
 def indices_digest(stage: Stage) -> str | None:

@@ -82,11 +82,18 @@ class Plan:
     jobs: int
     threads: int
 
+    @property
+    def deciding_threads(self) -> int:
+        """CPU threads where numbers depend on them; 1 on a GPU, where they do not."""
+        return self.threads if self.device.type == "cpu" else 1
+
     @cached_property
     def rows(self) -> tuple[PlannedRow, ...]:
         """Every method on every dataset, under `<out>/<dataset>-<split>-r<ratio>/<method>-<hash>/`."""
         return tuple(
-            PlannedRow(dataset, method, _row_folder(self.request.out, dataset, method, self.protocol))
+            PlannedRow(
+                dataset, method, _row_folder(self.request.out, dataset, method, self.protocol, self.deciding_threads)
+            )
             for dataset in self.datasets
             for method in self.methods
         )
@@ -357,11 +364,11 @@ def configure_methods(
     return configured
 
 
-def _row_folder(out: Path, dataset: SplitDataset, method: ConfiguredMethod, protocol: Protocol) -> Path:
+def _row_folder(out: Path, dataset: SplitDataset, method: ConfiguredMethod, protocol: Protocol, threads: int) -> Path:
     """Return the folder of a row.
 
-    The hash stands for everything that the numbers depend on: hyper-parameters, protocol, split, and the text of a
-    plug-in.
+    The hash stands for everything that the numbers depend on: hyper-parameters, protocol, split, the text of a
+    plug-in, and the number of threads where it is not 1.
     """
     source = dataset.source
     identity = {
@@ -371,5 +378,6 @@ def _row_folder(out: Path, dataset: SplitDataset, method: ConfiguredMethod, prot
         "split": dataset.manifest.digest,
         "plugin": registry.source_digest(method.name),
         "dataset": [source.name, source.variant, source.revision],
+        **({"threads": threads} if threads > 1 else {}),
     }
     return out / f"{source.name}-{dataset.split}-r{dataset.ratio:g}" / f"{method.name}-{json_digest(identity)[:8]}"

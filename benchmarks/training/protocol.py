@@ -55,6 +55,9 @@ class Protocol:
         for name, low in minimum.items():
             if getattr(self, name) < low:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(self, name)}")
+        for name, high in _MAXIMUM.items():
+            if getattr(self, name) > high:
+                raise UserError(f"--{name.replace('_', '-')} must be at most {high}, got {getattr(self, name)}")
         if not 0 < self.lr < float("inf"):
             raise UserError(f"--lr must be a number above 0, got {self.lr}")
         if not 0 <= self.weight_decay < float("inf"):
@@ -70,6 +73,7 @@ class Protocol:
         return json_digest(asdict(self))
 
 
+_MAXIMUM = {"image_size": 4096, "batch_size": 2**20, "epochs": 10**6, "patience": 10**6, "lr": 1e3, "weight_decay": 1e3}
 PRECISIONS = ("auto", "bf16", "fp32")
 EPOCH_LENGTHS = ("pass", "steps")
 OPTIMIZERS = ("adam", "adamw", "sgd")

@@ -211,7 +211,7 @@ def read_request(path: Path) -> dict[str, Any]:
 
     try:
         read = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"--config {path} is neither YAML nor JSON ({_where(error)})") from error
     if isinstance(read, dict) and isinstance(read.get("request"), dict):
         if "schema" not in read:

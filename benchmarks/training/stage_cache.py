@@ -2,6 +2,7 @@
 
 An entry is found by everything that its content depends on: the recipe, the settings of the stage, the protocol,
 the split, the incoming weights, the trial's seed. Its cost is charged in full to every method that uses it.
+It is a JSON file, sealed, with the SHA-256 of the file of weights beside it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import torch
 from torch import Tensor
 
 import ltbench
+from ltbench.benchmarks.analysis.sealed import read_sealed, write_sealed
 from ltbench.benchmarks.training.journal import report_from
 from ltbench.errors import UserError
-from ltbench.files import json_digest, locked, plain, read_tensors, write_tensors
+from ltbench.files import file_hash, json_digest, locked, plain, read_tensors, write_tensors
 from ltbench.methods.stages import Stage, StageResult
 
 _VERSION = 2  # raise when training itself changes: results of older code are then computed again
@@ -30,27 +32,34 @@ class CacheEntry:
     """Place of one shared stage; held under a lock from look-up to store."""
 
     def __init__(self, path: Path, stage_name: str) -> None:
-        self._path, self._stage_name = path, stage_name
+        self._path, self._weights, self._stage_name = path, path.with_suffix(".pt"), stage_name
 
     def load(self, device: torch.device) -> tuple[dict[str, Tensor], StageResult] | None:
         """Return what the stage produced and how it ended, or None if nobody has run it.
 
-        A damaged entry counts as none: it is computed again.
+        A damaged, altered or foreign entry counts as none: it is computed again.
         """
         if not self._path.exists():
             return None
         try:
-            stored = read_tensors(self._path, device)
+            stored = read_sealed(self._path)
+            if stored.get("key") != self._path.stem:
+                raise UserError(f"{self._path} is the entry of another stage")
+            produced = read_tensors(self._weights, device)
+            if stored["weights"] != file_hash(self._weights):
+                raise UserError(f"{self._weights} holds other weights than were stored")
         except UserError as error:
             print(f"shared stage {self._stage_name} is computed again: {error}", file=sys.stderr)
             return None
         reports = tuple(report_from({**row, "stage": self._stage_name}) for row in stored["reports"])
-        return stored["produced"], StageResult(self._stage_name, stored["stopped"], reports)
+        return produced, StageResult(self._stage_name, stored["stopped"], reports)
 
     def save(self, produced: Mapping[str, Tensor], result: StageResult) -> None:
-        """Store what the stage produced."""
-        reports = [plain(asdict(report)) for report in result.reports]
-        write_tensors(self._path, {"produced": dict(produced), "stopped": result.stopped, "reports": reports})
+        """Store what the stage produced; the JSON file, written last, is what makes it stored."""
+        weights = write_tensors(self._weights, dict(produced))
+        reports = [asdict(report) for report in result.reports]
+        entry = {"key": self._path.stem, "weights": weights, "stopped": result.stopped, "reports": reports}
+        write_sealed(self._path, entry)
 
 
 class StageCache:
@@ -79,4 +88,4 @@ class StageCache:
         key = json_digest({**described, "code": code, "data": self._data_digest, "recipe": recipe})
         self._folder.mkdir(parents=True, exist_ok=True)
         with locked(self._folder / f"{key}.lock", f"computing the shared stage {stage.name}"):
-            yield CacheEntry(self._folder / f"{key}.pt", stage.name)
+            yield CacheEntry(self._folder / f"{key}.json", stage.name)

@@ -7,6 +7,7 @@ import importlib.metadata
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -19,7 +20,8 @@ from filelock import FileLock, Timeout
 
 import ltbench
 from ltbench.benchmarks.analysis.metrics import by_class, evaluate
-from ltbench.benchmarks.analysis.records import ProtocolValues, Result, SelectedEpoch, read_result
+from ltbench.benchmarks.analysis.records import FILES, Result, SelectedEpoch, read_result
+from ltbench.benchmarks.analysis.values import ProtocolValues
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.device import compute_dtype, describe_device, place, prepare_process
 from ltbench.benchmarks.training.display import Display, TrialDisplay
@@ -38,7 +40,7 @@ from ltbench.datasets.images.store import ImageStore
 from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.datasets.splits.manifest import Manifest
 from ltbench.errors import UserError
-from ltbench.files import plain, read_json, write_arrays, write_json, write_tensors
+from ltbench.files import file_hash, plain, read_json, write_arrays, write_json, write_tensors
 from ltbench.methods import registry
 from ltbench.methods.base import Method, Task
 from ltbench.methods.contract import Contract
@@ -77,20 +79,33 @@ def run_trial(spec: TrialSpec, slot: int = 0, display: Display | None = None) ->
     return Trial(spec, TrialDisplay(spec.label, slot), display).run()
 
 
+def lock_of(folder: Path) -> FileLock:
+    """Return the lock of a trial; it lies beside the folder, so that it stays when that is moved or deleted."""
+    return FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
+
+
 def discard(folder: Path) -> None:
-    """Delete what is stored of a trial.
+    """Delete what is stored of a trial: by one rename, after which nothing of it counts, whenever the process ends.
 
     Raises
     ------
     UserError : another process is running it
     """
-    if not folder.exists():
+    if not folder.parent.exists():
         return
     try:
-        with FileLock(folder / "lock", timeout=0):
-            shutil.rmtree(folder)
+        with lock_of(folder):
+            if folder.exists():
+                folder.rename(folder.with_name(f"discarded-{folder.name}-{uuid.uuid4().hex[:12]}"))
+            delete_discarded(folder)
     except Timeout:
         raise UserError(f"{folder} is in use by another process; stop it before --fresh") from None
+
+
+def delete_discarded(folder: Path) -> None:
+    """Delete what `discard` has renamed of a trial, also in a process that was killed meanwhile."""
+    for leftover in folder.parent.glob(f"discarded-{folder.name}-*"):
+        shutil.rmtree(leftover)
 
 
 def build_method(
@@ -150,12 +165,14 @@ class Trial:
     def run(self) -> str:
         """Run it, if there is anything to do and no other process has it; see `run_trial`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / "lock")
+        lock = lock_of(self.folder)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire()
         except Timeout:
             return "busy"
         try:
+            self.folder.mkdir(exist_ok=True)  # another process may have discarded it
+            delete_discarded(self.folder)
             if is_done(self.folder):
                 self._leave_as_done()
                 return "skipped"
@@ -196,7 +213,8 @@ class Trial:
         train, val = (ImagePart(store, *manifest.part(name), self.device) for name in ("train", "val"))
         backbones = Backbones(protocol, spec.seed)
         method = self._method(np.bincount(train.labels, minlength=len(spec.data.class_names)), backbones)
-        journal = Journal(self.folder)
+        journal = Journal(self.folder, file_hash(self.folder / "config.json"))
+        journal.require_whole()
         cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}/{store.digest(train.ids)}")
         shown = (journal, cache, display, backbones.counter)
         trainer = Trainer(method, train, val, protocol, self.device, spec.seed, *shown)
@@ -240,8 +258,11 @@ class Trial:
         """Score validation and, once, test; write predictions, weights and, last, the result."""
         spec, protocol = self.spec, self.spec.protocol
         arrays, scores, inspected = self._scores(method, parts)
-        write_arrays(self.folder / "predictions.npz", arrays, durable=True)
-        write_tensors(self.folder / "model.pt", method.state_dict(), durable=True)
+        files = {
+            "predictions.npz": write_arrays(self.folder / "predictions.npz", arrays, durable=True),
+            "model.pt": write_tensors(self.folder / "model.pt", method.state_dict(), durable=True),
+            **{name: file_hash(self.folder / FILES[name]) for name in ("config.json", "split.csv")},
+        }
         result = Result(
             data=spec.data,
             method=spec.method,
@@ -257,7 +278,9 @@ class Trial:
             code_version_at_start=read_json(self.folder / "config.json").get("code_version"),
             versions=library_versions(),
             device=describe_device(self.device),
+            device_type=self.device.type,
             threads=threads,
+            files=files,
             selection=SelectedEpoch(protocol.selection_metric, selection.score, selection.stage, selection.epoch),
             val=scores["val"],
             test=scores["test"],

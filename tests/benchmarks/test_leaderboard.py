@@ -104,6 +104,14 @@ def test_github_prints_names_as_they_are(name: str) -> None:
 
 
 @pytest.mark.parametrize("style", FORMATS)
+def test_no_name_is_a_command_to_a_terminal_or_a_spreadsheet(style: str) -> None:
+    names = [*("a\x1b[2Jb", "a\x9b2Jb", "a\0b", "a\u202eb", "a\ud800b"), *("=1+1", "+1", "-1", "@a")]
+    text = render([toy(name, notes=[name]) for name in names], style)
+    assert not set("\x1b\x9b\0\u202e\ud800") & set(text)
+    assert style != "csv" or not re.search(r"^[=+@-]", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("style", FORMATS)
 @pytest.mark.parametrize("space", ["\n", "\r\n", "\t", "\x0b", "\x0c", "\x85", "\u2028", " \n\n "], ids=ascii)
 def test_white_space_in_a_text_is_one_blank(style: str, space: str) -> None:
     def table(between: str) -> Table:
@@ -186,6 +194,7 @@ def test_damaged_records_are_named_and_left_out(
 
 BAD = {
     "--results file": "is a file",
+    "--published --results file": "is a file",
     "--format gihtub": "did you mean 'github'",
     "--table ratio": "did you mean 'ratios'",
     "--results nowhere": "does not exist",

@@ -137,6 +137,7 @@ def test_a_plugin_that_raises_in_training(jobs: str, tmp_path: Path, capsys: pyt
     kept = sorted((tmp_path / "results").glob("*/*/trial*/error.txt"))
     lines = sorted(line for line in errors.splitlines() if line.startswith("error:"))
     assert len(lines) == len(kept) == 2 and "Traceback" not in errors
+    assert "--fresh" not in errors
     for line, file in zip(lines, kept, strict=True):
         assert "KeyError" in line and "breaks.py:10" in line and str(file) in line and "Traceback" in file.read_text()
 
@@ -276,7 +277,7 @@ def test_other_protocols_are_not_mixed_in(tmp_path: Path, capsys: pytest.Capture
 def test_interrupted_runs_say_how_to_resume(number: int, code: int, jobs: str, tmp_path: Path) -> None:
     out = tmp_path / "results"
     arguments = [*TINY, "--method", "ce", "--epochs", "500", "--patience", "500", "--trials", "2", "--out", str(out)]
-    command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), *arguments, "--jobs", jobs]
+    command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), *arguments, "--fresh", "--jobs", jobs]
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
@@ -291,6 +292,7 @@ def test_interrupted_runs_say_how_to_resume(number: int, code: int, jobs: str, t
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert "resume with: python " in errors and "/benchmarks/run.py " in errors and "Traceback" not in errors
+    assert "--fresh" not in errors
     assert list(out.glob("*/*/trial0/journal/checkpoint.pt"))
 
 

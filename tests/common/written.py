@@ -10,10 +10,11 @@ import numpy as np
 from ltbench.benchmarks.analysis.metrics import evaluate, frequency_groups
 from ltbench.benchmarks.analysis.records import SCHEMA, Record, find_records
 from ltbench.benchmarks.analysis.rows import Row
+from ltbench.benchmarks.analysis.sealed import write_sealed
 from ltbench.benchmarks.analysis.standings import settings_of
 from ltbench.benchmarks.training.protocol import PRESETS, Protocol
 from ltbench.datasets.splits.manifest import Manifest
-from ltbench.files import json_digest, write_arrays, write_json, write_lines
+from ltbench.files import file_hash, json_digest, read_json, write_arrays, write_lines
 
 QUICK = PRESETS["quick"]
 COUNTS = (300, 100, 30, 10)
@@ -49,6 +50,7 @@ _RESULT = {
     **{"schema": SCHEMA, "dataset": "toy", "variant": "", "title": "Toy lesions", "split": "paper", "ratio": 30.0},
     **{"licence": "", "citation": "", "natural": False, "special_classes": [], "overlap": {}, "notes": []},
     **{"pixels": "", "plugin": None, "split_digest": "5" * 64, "device": "a device", "threads": 1},
+    **{"device_type": "cpu", "files": {}},
     **{"code_version": "0", "versions": {}, "code_version_at_start": "0", "inspected": {}, "story": {}},
     "selection": {"metric": "val_mean_class_accuracy", "score": 0.5, "stage": "train", "epoch": 1},
 }
@@ -111,9 +113,15 @@ def write_record(
     folder = results / setting_folder / f"{method}-{tag}" / f"trial{trial}"
     arrays = {"ids": np.array([f"i{row}" for row in range(len(labels))]), "labels": labels, "logits": logits}
     saved = {f"{part}_{name}": array for part in ("val", "test") for name, array in arrays.items()}
-    write_arrays(folder / "predictions.npz", saved)
-    write_json(folder / "result.json", result)
+    digest = write_arrays(folder / "predictions.npz", saved)
+    write_sealed(folder / "result.json", {**result, "files": {"predictions.npz": digest}})
     return Record.read(folder)
+
+
+def reseal(folder: Path, **changed: Any) -> None:
+    """Change values of a trial's `result.json` and renew all digests in it, as nothing but a forger would."""
+    files = {name: file_hash(folder / name) for name in ("predictions.npz", "model.pt") if (folder / name).exists()}
+    write_sealed(folder / "result.json", {**read_json(folder / "result.json"), **changed, "files": files})
 
 
 def split_of(counts: Sequence[int], test_counts: Sequence[int]) -> Manifest:

@@ -1,19 +1,25 @@
 """Records of finished trials: typed, and refused in one line when they are damaged or of another form."""
 
 import json
+import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from exploit import Exploit
+from written import reseal
 
-from ltbench.benchmarks.analysis.records import SCHEMA, Record, find_records, read_predictions, read_result
+import ltbench
+from ltbench.benchmarks.analysis.predictions import read_predictions
+from ltbench.benchmarks.analysis.records import SCHEMA, Record, find_records, read_result
 from ltbench.errors import UserError
-from ltbench.files import write_bytes, write_json
+from ltbench.files import write_arrays, write_bytes, write_json, write_tensors
 
-Add = Callable[..., dict[str, Any]]
+Add = Callable[..., Record]
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path: Path, add_record: Add) -> None:
@@ -47,7 +53,9 @@ def test_find_records_needs_its_folder(tmp_path: Path) -> None:
         list(find_records(tmp_path / "nowhere"))
 
 
-@pytest.mark.parametrize("content", ["", "[]", "null", f'{{"schema": {SCHEMA}', '{"schema": 1}', '{"schema": null}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "null", f'{{"schema": {SCHEMA}', '{"schema": 1}', '{"schema": null}', "[" * 10**5]
+)
 def test_what_is_no_result_of_this_schema_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "a" / "ce-1" / "trial0" / "result.json"
     write_bytes(path, content.encode())
@@ -65,6 +73,11 @@ def test_what_is_no_result_of_this_schema_is_named(tmp_path: Path, content: str)
         (["cost", "parameters"], True, "wrong cost.parameters .*integer"),
         (["protocol", "image_size"], [64], "wrong protocol.image_size .*integer"),
         (["selection"], 5, "wrong selection"),
+        (["val", "mean_class_accuracy"], 1.5, "wrong val.mean_class_accuracy"),
+        (["test", "macro_f1"], float("nan"), "wrong test.macro_f1"),
+        (["cost", "images_seen"], -1, "wrong cost.images_seen"),
+        (["test", "top1"], 0.123, "was altered"),
+        (["trial"], 1, "was altered"),
     ],
 )
 def test_a_wrong_form_is_one_line_that_names_file_and_place(
@@ -80,7 +93,7 @@ def test_a_wrong_form_is_one_line_that_names_file_and_place(
     inside[last] = value
     if value is None:
         del inside[last]
-    write_json(path, changed)
+    write_json(path, changed)  # NaN becomes null
     with pytest.raises(
         UserError, match=f"^{path} (has a )?{reason}.*; delete its folder or use `ltbench run --fresh`$"
     ) as raised:
@@ -96,11 +109,58 @@ def test_predictions_with_code_are_refused_and_it_does_not_run(tmp_path: Path) -
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"hello\n"])
-def test_damaged_predictions_are_named(tmp_path: Path, add_record: Add, damage: Callable[[bytes], bytes]) -> None:
-    add_record(tmp_path, "ce", 0, 0.6)
-    (record,) = find_records(tmp_path)
-    path = record.folder / "predictions.npz"
-    path.write_bytes(damage(path.read_bytes()))
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "cut": lambda data: data[: len(data) // 2],
+    "text": lambda data: b"hello\n",
+    "one bit": lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", ["predictions.npz", "model.pt"])
+def test_damaged_files_of_a_record_are_named(tmp_path: Path, add_record: Add, damage: str, name: str) -> None:
+    folder = add_record(tmp_path, "ce", 0, 0.6).folder
+    write_tensors(folder / "model.pt", {"weight": torch.ones(2)})
+    reseal(folder)
+    assert ltbench.load_results(tmp_path).model()["weight"].tolist() == [1, 1]
+    path = folder / name
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
     with pytest.raises(UserError, match=str(path)):
-        record.test_predictions()
+        Record.read(folder).model() if name == "model.pt" else Record.read(folder).test_predictions()
+
+
+def claiming(path: Path) -> None:
+    """Write an archive of arrays whose headers claim 4 TB."""
+    with zipfile.ZipFile(path, "w") as archive, archive.open("test_logits.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (2**40,)})
+
+
+FORGED: dict[str, Callable[[Path, dict[str, np.ndarray]], Any]] = {
+    "flat logits": lambda path, saved: write_arrays(path, {**saved, "test_logits": saved["test_logits"][:, 0]}),
+    "fewer logits": lambda path, saved: write_arrays(path, {**saved, "test_logits": saved["test_logits"][1:]}),
+    "two classes": lambda path, saved: write_arrays(path, {**saved, "test_logits": saved["test_logits"][:, :2]}),
+    "labels of text": lambda path, saved: write_arrays(path, {**saved, "val_labels": saved["val_ids"]}),
+    "no class": lambda path, saved: write_arrays(path, {**saved, "val_labels": saved["val_labels"] + 1}),
+    "not finite": lambda path, saved: write_arrays(path, {**saved, "val_logits": saved["val_logits"] * np.nan}),
+    "4 TB": lambda path, saved: claiming(path),
+    "nothing": lambda path, saved: write_arrays(path, {}),
+}
+
+
+@pytest.mark.parametrize("forge", FORGED)
+def test_predictions_of_another_form_are_one_line(tmp_path: Path, add_record: Add, forge: str) -> None:
+    record = add_record(tmp_path, "ce", 0, 0.6)
+    FORGED[forge](record.folder / "predictions.npz", record.predictions())
+    reseal(record.folder)
+    with pytest.raises(UserError, match=str(record.folder)):
+        Record.read(record.folder).predictions()
+
+
+@pytest.mark.parametrize("name", ["result.json", "predictions.npz"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, add_record: Add, name: str) -> None:
+    folder = add_record(tmp_path, "ce", 0, 0.6).folder
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(UserError, match="not a regular file"):
+        Record.read(folder).predictions()

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +38,27 @@ def test_what_is_no_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err.startswith("error: unknown command 'runn'; did you mean 'run'?")
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"ltbench {ltbench.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *[f"{name} --out=" for name in ("run", "report", "figures", "leaderboard")],
+        *["run --save-config link", "run --save-config .", "data audit --json link", "data audit --json pipe"],
+        *[
+            "run --epochs 1000000000000",
+            "run --image-size 1000000",
+            "run --config deep.json",
+            "report --results deep.json",
+        ],
+        *["throughput --threads 100000", "throughput --steps 1000000000"],
+    ],
+)
+def test_what_cannot_be_meant_is_refused(line: str, tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / "deep.json").write_text("[" * 10**5)
+    (tmp_path / "link").symlink_to("deep.json")
+    os.mkfifo(tmp_path / "pipe")
+    refuses(main, [*line.split(), *(["--dataset", "synthetic"] if line.startswith("run") else [])], "")
 
 
 @pytest.mark.parametrize("error", [None, SystemError("of a library")])

@@ -1,4 +1,4 @@
-"""Worker processes: to whom Ctrl-C is left."""
+"""Worker processes: to whom Ctrl-C is left, and what one leaves behind that dies."""
 
 import multiprocessing
 import os
@@ -7,11 +7,23 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import dying_worker
 import pytest
 
+from ltbench.benchmarks.executors import local
 from ltbench.processes import ctrl_c_ignored
+
+
+@pytest.mark.parametrize("work", [dying_worker.before_reading, dying_worker.after_reading])
+def test_a_worker_that_dies_fails_its_trial_alone(work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_work", work)
+    specs: Any = [SimpleNamespace(label=f"trial {number}", folder=Path(str(number))) for number in range(3)]
+    outcomes = list(local.run_trials(specs, 2))
+    assert sorted(outcome.spec.label for outcome in outcomes) == ["trial 0", "trial 1", "trial 2"]
+    assert all("ended with code 7" in outcome.message and not outcome.fatal for outcome in outcomes)
 
 
 def test_ctrl_c_is_ignored_only_while_processes_start() -> None:

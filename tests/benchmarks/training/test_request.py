@@ -94,6 +94,8 @@ def test_a_trial_is_the_same_whatever_else_is_asked_for(tmp_path: Path) -> None:
     pixels = {dataset.manifest.digest: "" for dataset in five.datasets}
     assert five.specs(pixels)[4] == six.specs(pixels)[4] and five.threads == 1
     assert plan(replace(request, threads=2, methods=["ce", "rs"])).threads == 2
+    one, two = (plan(replace(request, threads=threads)) for threads in (1, 2))
+    assert [row.folder for row in one.rows] == [row.folder for row in five.rows] != [row.folder for row in two.rows]
     assert not list(tmp_path.iterdir())
 
 

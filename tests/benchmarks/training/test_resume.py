@@ -1,6 +1,8 @@
 """A trial that is killed anywhere and started again ends with the numbers of an uninterrupted one, to the bit."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ltbench import files
 from ltbench.benchmarks import run
-from ltbench.benchmarks.analysis import records
+from ltbench.benchmarks.analysis import predictions
 from ltbench.benchmarks.training.trial import run_trial
+from ltbench.errors import UserError
 
 
 class _Killed(BaseException):
@@ -78,6 +82,89 @@ def test_a_shared_stage_gives_the_numbers_of_one_that_is_not(make_spec: Any, num
     assert numbers_of(shared) == numbers_of(alone)
 
 
+class _KillsAt:
+    """A display that ends the process after the first epoch of the n-th stage that it sees."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    def stage(self, name: str, epochs: int, done: int) -> None:
+        self._left -= 1
+
+    def epoch(self, report: Any) -> None:
+        if not self._left:
+            raise _Killed
+
+    def line(self, text: str) -> None: ...
+
+
+def _other_tensors(path: Path) -> None:
+    """Change all weights of a file, as `torch.save` would write them."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: changed(own) for name, own in value.items()}
+        return value + 1 if isinstance(value, torch.Tensor) else value
+
+    files.write_tensors(path, changed(files.read_tensors(path)))
+
+
+def _other_value(path: Path) -> None:
+    path.write_text(path.read_text().replace("0", "1"))
+
+
+TAMPERED: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "stage lost": ("stage001.json", Path.unlink),
+    "stage lost in between": ("stage000.json", Path.unlink),
+    "stage altered": ("stage001.json", _other_value),
+    "weights lost": ("weights001.pt", Path.unlink),
+    "weights exchanged": ("weights001.pt", _other_tensors),
+    "decision lost": ("memo-anchors.json", Path.unlink),
+    "decision altered": ("memo-anchors.json", _other_value),
+    "checkpoint exchanged": ("checkpoint.pt", _other_tensors),
+    "foreign checkpoint": ("checkpoint.pt", lambda path: files.write_tensors(path, {"header": {}, "x": {"y": 1}})),
+    "selection exchanged": ("selected-*.pt", _other_tensors),
+    "another configuration": ("../config.json", lambda path: path.write_text(path.read_text() + " ")),
+}
+
+
+@pytest.fixture(scope="module")
+def interrupted(spec_under: Any, tiny_protocol: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return a trial of `flex` that was killed in its third stage; only read."""
+    short = replace(tiny_protocol, epochs=4, batch_size=64)
+    spec = spec_under(tmp_path_factory.mktemp("interrupted"), "flex", protocol=short)
+    with pytest.raises(_Killed):
+        run_trial(spec, display=_KillsAt(3))
+    return spec
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_a_journal_that_was_tampered_with_is_refused(what: str, interrupted: Any, tmp_path: Path) -> None:
+    shutil.copytree(interrupted.folder.parent, tmp_path / "row")
+    spec = replace(interrupted, folder=tmp_path / "row" / "trial0")
+    pattern, tamper = TAMPERED[what]
+    (path,) = (spec.folder / "journal").glob(pattern)
+    tamper(path)
+    with pytest.raises(UserError, match=r"--fresh"):
+        run_trial(spec)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".pt"])
+def test_a_shared_stage_that_was_altered_is_computed_again(
+    suffix: str, interrupted: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(interrupted.cache, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").glob(f"*{suffix}")
+    before = path.with_suffix(".json").read_text()
+    (_other_tensors if suffix == ".pt" else _other_value)(path)
+    spec = replace(interrupted, cache=tmp_path / "cache", folder=interrupted.folder.with_name(f"trial-of{suffix}"))
+    with pytest.raises(_Killed):
+        run_trial(spec, display=_KillsAt(2))
+    assert "is computed again" in capsys.readouterr().err
+    weights = [json.loads(text)["weights"] for text in (before, path.with_suffix(".json").read_text())]
+    assert weights[0] == weights[1]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
 def test_the_command_killed_and_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = {"method": "ce", "ratio": 5, "trials": 2, "epochs": 12, "image-size": 16, "n-max": 30}
@@ -97,5 +184,5 @@ def test_the_command_killed_and_run_again(tmp_path: Path, capsys: pytest.Capture
     paths = [path.relative_to(reference) for path in Path(reference).glob("*/*/trial*/predictions.npz")]
     assert len(paths) == 2
     for path in paths:
-        one, two = (records.read_predictions(Path(folder) / path) for folder in (reference, killed))
+        one, two = (predictions.read_predictions(Path(folder) / path) for folder in (reference, killed))
         assert all((one[key] == two[key]).all() for key in one)

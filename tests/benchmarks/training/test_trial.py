@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 
 from ltbench import methods
 from ltbench.benchmarks.analysis.metrics import evaluate
 from ltbench.benchmarks.analysis.records import find_records
 from ltbench.benchmarks.training.protocol import Protocol
-from ltbench.benchmarks.training.trial import run_trial
+from ltbench.benchmarks.training.trial import discard, lock_of, run_trial
 from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
 from ltbench.files import plain
@@ -238,9 +238,34 @@ def test_the_run_that_a_method_sees_holds_no_test_data(
 
 def test_a_busy_trial_is_left_alone(make_spec: Any) -> None:
     spec = make_spec()
-    with FileLock(spec.folder / "lock"):
+    with lock_of(spec.folder):
         assert run_trial(spec) == "busy"
+        with pytest.raises(UserError, match="in use"):
+            discard(spec.folder)
     assert run_trial(spec) == "done"
+
+
+@pytest.mark.parametrize("operation", ["rename", "rmtree"])
+def test_a_discarded_trial_is_there_in_whole_or_not_at_all(
+    operation: str, make_spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Stands for a process that ends while it discards."""
+
+    def kill(*_: Any) -> None:
+        raise Killed
+
+    spec = make_spec()
+    for name in ("result.json", "predictions.npz"):
+        (spec.folder / name).write_text("{}")
+    with monkeypatch.context() as patched:
+        patched.setattr(*{"rename": (Path, "rename"), "rmtree": (shutil, "rmtree")}[operation], kill)
+        with pytest.raises(Killed):
+            discard(spec.folder)
+    there = [path.name for path in spec.folder.glob("*")]
+    assert len(there) == (2 if operation == "rename" else 0)
+    discard(spec.folder)
+    assert [path.name for path in spec.folder.parent.iterdir() if path.is_dir()] == []
 
 
 def test_a_folder_of_another_protocol_is_refused(make_spec: Any, tiny_protocol: Protocol) -> None:

@@ -1,0 +1,43 @@
+"""Kinds of values in records, with the ranges that they may have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import NotRequired, TypedDict
+
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1 + 1e-9)]  # sums are rounded
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@with_config(ConfigDict(extra="allow"))
+class ProtocolValues(TypedDict):
+    """The protocol as recorded: all its fields by name, of which those that tables name are typed."""
+
+    preset: str
+    backbone: str
+    image_size: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=1)]
+
+
+@with_config(ConfigDict(extra="allow"))
+class Scores(TypedDict):
+    """The metrics of one part as recorded: all that `metrics.evaluate` gives; None is undefined."""
+
+    mean_class_accuracy: Share
+    top1: NotRequired[Share]
+    head: NotRequired[Share | None]
+    medium: NotRequired[Share | None]
+    tail: NotRequired[Share | None]
+    mean_of_group_means: NotRequired[Share | None]
+    macro_f1: NotRequired[Share]
+    macro_auroc: NotRequired[Share | None]
+    macro_auprc: NotRequired[Share | None]
+    ece: NotRequired[Share]
+    classwise_ece: NotRequired[Share]
+    cross_entropy: NotRequired[Amount]
+    per_class_accuracy: NotRequired[list[Share | None]]
+    per_class_count: NotRequired[list[Count]]
+    confusion: NotRequired[list[list[Count]]]
