@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltbench.methods import hp, register
-from ltbench.methods._contrast import MomentumContrast
+from ltbench.methods._pretraining import Contrast, contrast_stage
 from ltbench.methods.base import Method, Run
 from ltbench.methods.stages import Batch, EpochReport, Plateau, Progress, Stage, StageResult
 from ltbench.samplers import (
@@ -98,19 +98,12 @@ class FlexibleSampling(Method):
     """Pre-training, anchors, queries; hooks used: stages, and dropout in the head."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Contrast):
         """The paper's values, and an option for each reading."""
 
-        pretrain: Literal["ssl", "ce", "none"] = hp("ssl", sweep=("ssl", "ce", "none"), source="Table 3")
-        ssl_budget: float = hp(1.0, low=1e-6, presets={"quick": 0.5}, source="our reading: as long as training")
-        ssl_lr: float = hp(2e-4, low=1e-9, presets={"quick": 1e-3}, source="section 3.2")
-        ssl_batch_size: int = hp(16, low=2, presets={"quick": 64}, source="section 3.2")
-        ssl_temperature: float = hp(0.07, low=1e-3, sweep=(0.05, 0.07, 0.1, 0.2), source="MoCo")
-        ssl_queue: int = hp(8192, low=1, presets={"quick": 512}, source="our reading; at most the training set")
-        ssl_momentum: float = hp(0.999, low=0.0, high=1.0, presets={"quick": 0.99}, source="MoCo")
-        ssl_dimension: int = hp(128, low=1, source="MoCo")
-        ssl_crop_area: float = hp(0.2, low=0.01, high=1.0, source="MoCo: smallest crop, as a share of the image")
-        ssl_jitter: float = hp(0.4, low=0.0, high=1.0, source="MoCo: brightness, contrast, saturation")
+        pretrain: Literal["ssl", "ce", "none"] = hp(
+            "ssl", sweep=("ssl", "ce", "none"), source="Table 3", pretraining=True
+        )
         selection: Literal["anchor", "random", "edge"] = hp(
             "anchor", sweep=("anchor", "random", "edge"), source="Table 3"
         )
@@ -147,6 +140,10 @@ class FlexibleSampling(Method):
         """Return logits [B, K]; random while dropout is in training mode."""
         return super().classify(self.dropout(features))
 
+    def most_steps(self, run: Run) -> int:
+        """Return the steps of pre-training, and of the epochs that all later stages share."""
+        return self._pretraining_steps(run) + run.steps(run.epochs)
+
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield pre-training, then the anchor stage and one stage a query."""
         yield from self._pretrain(run)
@@ -168,32 +165,21 @@ class FlexibleSampling(Method):
             exhausted = not event["queried"]
 
     def _pretrain(self, run: Run) -> Generator[Stage, StageResult, None]:
-        config = self.config
-        if config.pretrain == "ce":
+        if run.shared_encoder:
+            return
+        if self.config.pretrain == "ce":
             yield self._supervised(run)
-        elif config.pretrain == "ssl":
-            settings = {
-                "queue_size": max(1, min(config.ssl_queue, len(run.labels) - config.ssl_batch_size)),
-                "momentum": config.ssl_momentum,
-                "temperature": config.ssl_temperature,
-                "dimension": config.ssl_dimension,
-            }
-            contrast = MomentumContrast(self.backbone, **settings)
-            jitter = dict.fromkeys(("brightness", "contrast", "saturation"), config.ssl_jitter)
-            yield Stage(
-                "pretrain",
-                epochs=max(1, round(config.ssl_budget * run.epochs)),
-                loss=contrast.loss_on(self.backbone),
-                modules=contrast,
-                params=list(self.backbone.parameters()),
-                views=2,
-                augmentation={"crop_scale": (config.ssl_crop_area, 1.0), **jitter},
-                lr=config.ssl_lr,
-                batch_size=config.ssl_batch_size,
-                validate=False,
-                select=False,
-                recipe={"objective": "momentum_contrast", "version": 3, **settings},
-            )
+        elif self.config.pretrain == "ssl":
+            yield contrast_stage("pretrain", self, run, self.config)
+
+    def _pretraining_steps(self, run: Run) -> int:
+        """Return the steps of pre-training at most."""
+        config = self.config
+        if run.shared_encoder or config.pretrain == "none":
+            return 0
+        if config.pretrain == "ce":
+            return run.steps(run.epochs)
+        return run.steps(config.epochs_of(run), config.ssl_batch_size)
 
     def _supervised(self, run: Run) -> Stage:
         """Return plain training with dropout before the head, whatever a subclass makes of the hooks."""

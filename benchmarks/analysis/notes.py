@@ -24,6 +24,8 @@ from ltbench.benchmarks.analysis.standings import BASELINE, Panel, common_trials
 SPREAD = "mean ± sd over n trials (ddof = 1)"
 INTERVALS = "intervals: 95 % over trials and test images, each by itself"
 
+_LATER = {"budget": "paper", "init": "scratch"}  # rules of the protocol that a title names where they differ
+
 
 def title_of(result: Result, *, ratio: bool = True) -> str:
     """Return the title of a table: data, split, protocol and, unless its columns are ratios, the ratio."""
@@ -33,6 +35,11 @@ def title_of(result: Result, *, ratio: bool = True) -> str:
         natural = "natural " if result.data.natural else ""
         data = f"{result.data.title}, {natural}ratio {result.data.ratio:g}, {split} ({result.split_digest[:8]})"
     network = f"{protocol['backbone']} {protocol['image_size']} px, at most {protocol['epochs']} epochs"
+    network += "".join(
+        f", {name} {protocol[name]}"  # type: ignore[literal-required]
+        for name, usual in _LATER.items()
+        if protocol.get(name, usual) != usual
+    )
     notes = "".join(f"; {note}" for note in result.data.notes) if ratio else ""
     return f"{data}; protocol {result.protocol_digest[:8]}: {network}{notes}"
 

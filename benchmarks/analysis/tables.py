@@ -17,7 +17,6 @@ from ltbench.benchmarks.analysis.ablation import ablation
 from ltbench.benchmarks.analysis.cells import (
     accuracy_cell,
     accuracy_numbers,
-    amount,
     delta_cell,
     difference_numbers,
     lines_of,
@@ -28,6 +27,7 @@ from ltbench.benchmarks.analysis.cells import (
     signed,
     statistics,
 )
+from ltbench.benchmarks.analysis.costs import cost, departures
 from ltbench.benchmarks.analysis.metrics import METRICS, higher_is_better, metric_labels, wilson_interval
 from ltbench.benchmarks.analysis.notes import INTERVALS, SPREAD, baseline_notes, caveats, tested, title_of
 from ltbench.benchmarks.analysis.records import Record
@@ -45,13 +45,6 @@ from ltbench.benchmarks.analysis.standings import (
 )
 
 GROUPS = ("head", "medium", "tail", GROUP_MEAN)
-COSTS = {
-    "train_seconds": "train s",
-    "images_seen": "training images seen",
-    "forward_images": "forward passes",
-    "parameters": "parameters",
-    "peak_memory_mib": "peak memory MiB",
-}
 _ACCURACY = METRICS[ACCURACY]
 _BALANCED = "Balanced test set: micro top-1 equals mean per-class accuracy."
 
@@ -92,7 +85,7 @@ def overview(panel: Panel) -> Table:
         for own in lines_of(frame)
     ]
     about = tested(rows, *compared) + f" {_BALANCED}" * balanced
-    notes = [about, *baseline_notes(panel), *caveats(rows, shown_metrics)]
+    notes = [about, *baseline_notes(panel), *departures(panel), *caveats(rows, shown_metrics)]
     return Table(title_of(setting.result), frame, headers, cells, notes)
 
 
@@ -204,25 +197,6 @@ def _class_numbers(row: Row) -> list[dict[str, Any]]:
             }
         )
     return numbers
-
-
-def cost(panel: Panel) -> Table:
-    """Return what each method costs, shared stages charged in full."""
-    frame = pd.DataFrame(
-        {"method": row.name, "n": len(row.trials), **statistics({name: row.costs(name) for name in COSTS})}
-        for row in panel.rows
-    )
-    cells = [
-        [Cell(own["method"]), *(Cell(amount(own, name)) for name in COSTS), Cell(str(own["n"]))]
-        for own in lines_of(frame)
-    ]
-    devices = sorted({record.result.device for row in panel.rows for record in row.records})
-    about = (
-        f"{SPREAD.capitalize()}; shared stages are charged in full. Device: {'; '.join(devices)}. Seconds are of the "
-        "clock, with whatever else ran beside; compare images and passes. On a CPU, memory is the most that the "
-        "process had, which may have run other trials before."
-    )
-    return Table(title_of(panel.setting.result), frame, ["method", *COSTS.values(), "n"], cells, [about])
 
 
 def metrics(panel: Panel) -> Table:

@@ -23,6 +23,8 @@ _PROTOCOL_HELP = {
     "schedule": "of the learning rate: constant or cosine",
     "selection_metric": "that selects the epoch: mean_class_accuracy, macro_f1 or top1",
     "weight_decay": "of the optimizer",
+    "budget": "paper, further stages are extra; or total, all stages of a method within the steps of ce",
+    "init": "what every encoder starts from: scratch, ssl or ce",
     "lr_warmup": "share of a stage's epochs in which the learning rate rises, below 1",
 }
 _METAVARS = {"int": "N", "float": "X", "str": "NAME"}

@@ -6,7 +6,7 @@ starts again, finished stages return their stored result, and decisions between 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,8 @@ class Journal:
         selection: Selection | None,
         state: Mapping[str, Any],
         cached: bool,
+        rates: Sequence[float] = (),
+        stopping: str = "",
     ) -> None:
         """Store the end of a stage; the JSON file, written last, is what makes it ended."""
         write_tensors(self._weights_path(position), state)
@@ -110,6 +112,8 @@ class Journal:
             "indices": indices_digest(stage),
             "stopped": result.stopped,
             "cached": cached,
+            "rates": list(rates),
+            "stopping": stopping,
             "selection": asdict(selection) if selection else None,
             "reports": [asdict(report) for report in result.reports],
         }

@@ -347,8 +347,20 @@ def configure_methods(
                 raise UserError(f"{name} at ratio {dataset.ratio:g}: {error}") from error
         values, defaults = asdict(config), asdict(default)
         changed = {key: value for key, value in values.items() if value != defaults[key]}
+        if protocol.init != "scratch":
+            _require_effect(name, cls.Config, changed, protocol.init)
         configured.append(ConfiguredMethod(name, values, changed))
     return configured
+
+
+def _require_effect(name: str, config: Any, changed: Mapping[str, Any], init: str) -> None:
+    """Refuse settings of a method's own pre-training where all methods start from a shared encoder."""
+    idle = sorted(key for key in changed if config.__dataclass_fields__[key].metadata.get("pretraining"))
+    if idle:
+        raise UserError(
+            f"{', '.join(idle)} of {name} would have no effect with --init {init}, whose encoder is the same for every "
+            "method; leave one of them out"
+        )
 
 
 def _row_folder(out: Path, dataset: SplitDataset, method: ConfiguredMethod, protocol: Protocol) -> Path:
