@@ -120,6 +120,13 @@ class Run(ABC):
         """
 
     @abstractmethod
+    def validation_features(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return `Method.features` of the validation images, float32 [n, D], and their classes, int64 [n].
+
+        To be called inside `memo`, which keeps what is made of them.
+        """
+
+    @abstractmethod
     def rng(self, name: str) -> np.random.Generator:
         """Return the trial's random stream of this name; the same name gives the same stream."""
 

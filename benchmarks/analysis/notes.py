@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -93,12 +93,13 @@ def baseline_notes(panel: Panel) -> list[str]:
 
 
 def caveats(rows: Sequence[Row], shown: Iterable[str]) -> list[str]:
-    """Return lines on what the numbers do not say: intervals of one trial, why a metric is undefined."""
+    """Return lines on what the numbers do not say: intervals of one trial, warnings, why a metric is undefined."""
     lines = []
     if len(rows[0].trials) == 1:
         lines.append(
             "One trial: intervals and ? are over test images alone and compare these networks, not the methods."
         )
+    lines += [line for row in rows for line in _warnings(row)]
     reasons = {name: reason for row in rows for own in row.measured for name, reason in own["undefined"].items()}
     labels = metric_labels(rows[0].result.data.special_classes)
     undefined: dict[str, list[str]] = {}
@@ -107,3 +108,11 @@ def caveats(rows: Sequence[Row], shown: Iterable[str]) -> list[str]:
             undefined.setdefault(reasons[name], []).append(labels.get(name, name.replace("_", " ")))
     lines += [f"n/a, {reason}: {', '.join(names)}." for reason, names in undefined.items()]
     return lines
+
+
+def _warnings(row: Row) -> list[str]:
+    """Return a line on what trials of a row warn of, with the first of the warnings and the number of trials."""
+    told = [list(record.result.story.values()) for record in row.records]
+    warned = [[each["warning"] for each in own if isinstance(each, Mapping) and "warning" in each] for own in told]
+    found = [own[0] for own in warned if own]
+    return [f"{row.name}, {len(found)} of {len(told)} trials: {found[0]}."] if found else []

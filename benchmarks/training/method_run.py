@@ -67,6 +67,10 @@ class TrialRun(Run):
         kept = self.memo(name, lambda: self._inference.logits(self._val), story=False)
         return np.asarray(kept, dtype=np.float32), self._val.labels.copy()
 
+    def validation_features(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return features, float32 [n, D], and classes, int64 [n], of the validation images."""
+        return self._inference.features(self._val), self._val.labels.copy()
+
     def rng(self, name: str) -> np.random.Generator:
         """Return the trial's random stream of this name."""
         return numpy_stream(self._seed, "method", name)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ltbench.benchmarks.analysis.metrics import class_precision_and_f1, class_recall, cross_entropy
-from ltbench.benchmarks.training.budget import StepBudget
 from ltbench.benchmarks.training.device import autocast, compute_dtype, place
 from ltbench.benchmarks.training.display import Display
 from ltbench.benchmarks.training.inference import Inference
@@ -24,6 +23,7 @@ from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stage_cache import StageCache
 from ltbench.benchmarks.training.stages.backbones import ForwardCounter
 from ltbench.benchmarks.training.stages.batches import epoch_batches
+from ltbench.benchmarks.training.stages.budget import StepBudget
 from ltbench.benchmarks.training.stages.cost import own_stopping, rates_of
 from ltbench.benchmarks.training.stages.hooks import StageHooks, describe_hooks, param_groups
 from ltbench.benchmarks.training.stages.optimizers import schedule_of, set_rates

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from ltbench.benchmarks.analysis.comparisons import with_best, with_one
-from ltbench.benchmarks.analysis.costs import COSTS
 from ltbench.benchmarks.analysis.intervals import image_weights, interval
 from ltbench.benchmarks.analysis.metrics import METRICS, wilson_interval
 from ltbench.benchmarks.analysis.records import find_records, read_predictions
 from ltbench.benchmarks.analysis.rendering import KINDS, Table
 from ltbench.benchmarks.analysis.rows import Row
 from ltbench.benchmarks.analysis.standings import settings_of
-from ltbench.benchmarks.analysis.tables import tables_of
+from ltbench.benchmarks.analysis.tables import COSTS, tables_of
 from ltbench.benchmarks.training.protocol import PRESETS
 from ltbench.errors import UserError
 from ltbench.files import read_json, write_arrays, write_json

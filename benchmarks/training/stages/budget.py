@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ltbench.benchmarks.training.method_run import TrialRun
 from ltbench.errors import UserError
-from ltbench.methods.base import Method
+from ltbench.methods.base import Method, Run
 from ltbench.methods.contract import Contract
 from ltbench.methods.stages import Stage
 
@@ -17,7 +16,7 @@ class StepBudget:
     run : of the trial, with the protocol's epochs
     """
 
-    def __init__(self, run: TrialRun) -> None:
+    def __init__(self, run: Run) -> None:
         self._run, self.left = run, run.steps(run.epochs)
 
     def shortened(self, initial: Stage) -> int:
