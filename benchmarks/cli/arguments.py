@@ -149,6 +149,8 @@ def _add_data(data: argparse._ArgumentGroup) -> None:
     _add_switch(data, "--common-test", help="nothing but the ratio differs between ratios")
     _add(data, "--val-per-class", type=int, metavar="N", help="default: the dataset's, mostly 50")
     _add(data, "--test-per-class", type=int, metavar="N", help="default: the dataset's, mostly 100")
+    about_lesions = "images of a lesion in validation and test: all (default), or one"
+    _add(data, "--per-lesion", metavar="NAME", help=about_lesions)
     _add_switch(data, "--allow-missing", help="use the images that are there")
 
 

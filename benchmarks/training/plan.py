@@ -151,6 +151,7 @@ class Plan:
             val_per_class=row.dataset.val_per_class,
             test_per_class=row.dataset.test_per_class,
             allow_missing=request.allow_missing,
+            per_lesion=request.per_lesion,
             preset=self.protocol.preset,
             protocol={name: getattr(self.protocol, name) for name in PROTOCOL_CHANGES},
             seed=request.seed,
@@ -222,6 +223,7 @@ class _Planner:
                 test_per_class=self.request.test_per_class,
                 seed=self.request.seed,
                 allow_missing=self.request.allow_missing,
+                per_lesion=self.request.per_lesion,
                 cache=self.request.out / "cache" / "images",
                 options=self.request.dataset_options,
             )
