@@ -1,7 +1,7 @@
 """Write a grid or a search as a W&B sweep whose jobs are runs of one trial, or run the grid without W&B.
 
     ltbench sweep create --method ce flex --ratio 100 500 --trials 5
-    ltbench sweep create --method ldam focal --search bayes --budget 20 --register
+    ltbench sweep create --method ldam focal --search bayes --runs 20 --register
     ltbench sweep run --method ce flex --ratio 100 500 --trials 5
 
 Options that are not listed here are those of `ltbench run` and go to every job.
@@ -99,9 +99,9 @@ def grid_definition(
 
 
 def search_definition(
-    method: str, space: Mapping[str, Any], ratio: Ratio | None, search: str, budget: int, fixed: Sequence[str]
+    method: str, space: Mapping[str, Any], ratio: Ratio | None, search: str, runs: int, fixed: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the W&B sweep that searches a method's hyper-parameters with `budget` runs of trial 0."""
+    """Return the W&B sweep that searches a method's hyper-parameters with `runs` runs of trial 0."""
     parameters = {
         "method": {"value": method},
         **({} if ratio is None else {"ratio": {"value": _whole(ratio)}}),
@@ -110,7 +110,7 @@ def search_definition(
     }
     # A search never ends by itself; a grid does, and a cap would count the attempts that were lost with a machine.
     name = f"{search} search of {method}" + ("" if ratio is None else f", ratio {_whole(ratio)}")
-    return _definition(search, name, parameters, fixed) | {"run_cap": budget}
+    return _definition(search, name, parameters, fixed) | {"run_cap": runs}
 
 
 def _definition(search: str, name: str, parameters: Mapping[str, Any], fixed: Sequence[str]) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def parser() -> argparse.ArgumentParser:
         help="values of a hyper-parameter, for a grid",
     )
     parsed.add_argument("--search", default="grid", metavar="KIND", help="grid (default), or random or bayes")
-    parsed.add_argument("--budget", type=int, metavar="N", help="runs of each method's search; default: 20")
+    parsed.add_argument("--runs", type=int, metavar="N", help="runs of each method's search; default: 20")
     parsed.add_argument(
         "--file", type=named_path, default=Path("sweep.yaml"), metavar="FILE", help="default: sweep.yaml"
     )
@@ -256,8 +256,8 @@ def _refuse_unfit(
     protocol_for(base.preset or "paper", **base.protocol)
     if options.trials is not None and not 1 <= options.trials <= MAX_TRIALS:
         raise UserError(f"--trials must be from 1 to {MAX_TRIALS}, got {options.trials}")
-    if options.budget is not None and not 1 <= options.budget <= 10_000:
-        raise UserError(f"--budget must be from 1 to 10000, got {options.budget}")
+    if options.runs is not None and not 1 <= options.runs <= 10_000:
+        raise UserError(f"--runs must be from 1 to 10000, got {options.runs}")
     if options.action == "create" and (base.fresh or shared.dry_run):
         raise UserError("--fresh and --dry-run would go to every job, which would never be done; leave them out")
     n_max = base.n_max
@@ -265,8 +265,8 @@ def _refuse_unfit(
         n_max = registry.get(base.dataset).default_n_max
     if options.action == "create" and base.common_test and n_max == "auto" and len(ratios) > 1:
         raise UserError("a job knows one ratio, so --common-test needs a number for --n-max here, not auto")
-    if options.search == "grid" and options.budget is not None:
-        raise UserError("--budget is for --search random or bayes; a grid runs all its jobs")
+    if options.search == "grid" and options.runs is not None:
+        raise UserError("--runs is for --search random or bayes; a grid runs all its jobs")
     if options.search != "grid" and (options.set or (options.trials or 1) > 1 or len(ratios) > 1):
         raise UserError(f"--search {options.search} takes one --ratio, trains trial 0, and chooses --set itself")
     if options.action == "run" and (options.search != "grid" or options.register):
@@ -276,7 +276,7 @@ def _refuse_unfit(
 def _searches(
     options: argparse.Namespace, methods: Sequence[str], ratios: Sequence[Ratio], fixed: Sequence[str]
 ) -> dict[Path, dict[str, Any]]:
-    """Return one sweep a method, with the same budget for each."""
+    """Return one sweep a method, with the same number of runs for each."""
     spaces = {name: search_space(name) for name in methods}
     bare = ", ".join(name for name, space in spaces.items() if not space)
     if bare and "all" not in options.method:
@@ -285,7 +285,7 @@ def _searches(
         print(f"left out, without a hyper-parameter to search: {bare}")
     return {
         options.file.with_stem(f"{options.file.stem}-{name}"): search_definition(
-            name, space, ratios[0] if ratios else None, options.search, options.budget or 20, fixed
+            name, space, ratios[0] if ratios else None, options.search, options.runs or 20, fixed
         )
         for name, space in spaces.items()
         if space

@@ -32,6 +32,7 @@ AUTO = "isic2019"
 """What the name `auto` means where its folder is found."""
 EMBEDDED = "synthetic"
 """What it means elsewhere."""
+_ONE = "one image of each lesion or group in validation and test"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class SplitDataset:
     natural : whether the data are as they are, not thinned to a ratio
     n_max : training images of the largest class as asked for, or `auto`; None where nothing is thinned here
     val_per_class, test_per_class : images of validation and test; None where the split is not drawn here
+    per_lesion : how many images of a lesion validation and test may have, `all` or `one`
     image_size : of the network, pixels; images are stored one seventh larger
     cache : folder of image stores
     """
@@ -63,6 +65,7 @@ class SplitDataset:
     n_max: int | Literal["auto"] | None = None
     val_per_class: int | None = None
     test_per_class: int | None = None
+    per_lesion: str = "all"
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -157,6 +160,7 @@ def load(
     seed: int = 0,
     allow_missing: bool = False,
     cache: Path = Path("results/cache/images"),
+    per_lesion: str = "all",
     options: Mapping[str, Any] | None = None,
 ) -> SplitDataset:
     """Return a dataset under a long-tailed split; no image is opened yet.
@@ -172,6 +176,7 @@ def load(
     val_per_class, test_per_class : None: the dataset's
     allow_missing : use the images that are there
     cache : folder of image stores
+    per_lesion : `all` images of a lesion may be in validation and test, or `one`
     options : further arguments of the dataset, e.g. `{"difficulty": "rare-hard"}` of `synthetic`
 
     Raises
@@ -183,7 +188,7 @@ def load(
     request = split_request(source, split, split_dir, ratio, n_max, val_per_class, test_per_class)
     there = without_absent_classes(source) if allow_missing else source
     drawn_from = there if split_dir is None else source
-    declared = make_split(drawn_from, **request, seed=seed, allow_missing=allow_missing)
+    declared = make_split(drawn_from, **request, seed=seed, allow_missing=allow_missing, per_lesion=per_lesion)
     manifest = declared
     if split_dir is not None:
         manifest = restrict(renumbered(declared, there.class_names), there.ids[there.present])
@@ -200,7 +205,8 @@ def load(
         n_max=request["n_max"],
         val_per_class=request["val_per_class"] if drawn_here else None,
         test_per_class=request["test_per_class"] if drawn_here else None,
-        notes=_notes(source, there, declared, manifest),
+        per_lesion=per_lesion,
+        notes=(*([_ONE] if per_lesion == "one" else []), *_notes(source, there, declared, manifest)),
     )
 
 

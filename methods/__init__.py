@@ -38,7 +38,19 @@ __all__ = [
 
 # What a method may override, in the order in which the trainer meets them.
 HOOKS = (
-    *("check", "build", "criterion", "stages", "sampler", "transform", "features", "classify", "predict", "inspect"),
+    *(
+        "check",
+        "build",
+        "criterion",
+        "most_steps",
+        "stages",
+        "sampler",
+        "transform",
+        "features",
+        "classify",
+        "predict",
+        "inspect",
+    ),
     *("loss", "param_groups", "optimizer", "on_epoch_end"),
 )
 

@@ -79,8 +79,11 @@ class Run(ABC):
     labels : int64 [N], class ids of the training images
     class_counts : int64 [K]
     val_class_counts : int64 [K], of the validation images
-    epochs, patience : of the protocol
-    batch_size, lr : of the protocol
+    epochs : of one training; what a method does longer or shorter is a share of it. The protocol's, less where all its
+        stages share them (`--budget total`)
+    patience, batch_size, lr : of the protocol
+    shared_encoder : whether the backbone has been trained before the first stage, for all methods alike (`--init`): a
+        method then leaves out pre-training of its own
     """
 
     labels: np.ndarray
@@ -90,6 +93,7 @@ class Run(ABC):
     patience: int
     batch_size: int
     lr: float
+    shared_encoder: bool = False
 
     @abstractmethod
     def features(self, indices: np.ndarray | None = None) -> np.ndarray:
@@ -116,6 +120,13 @@ class Run(ABC):
         """
 
     @abstractmethod
+    def validation_features(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return `Method.features` of the validation images, float32 [n, D], and their classes, int64 [n].
+
+        To be called inside `memo`, which keeps what is made of them.
+        """
+
+    @abstractmethod
     def rng(self, name: str) -> np.random.Generator:
         """Return the trial's random stream of this name; the same name gives the same stream."""
 
@@ -128,6 +139,15 @@ class Run(ABC):
         The value is what JSON keeps: numbers, strings, lists, dicts (arrays become lists). Whatever reads a network
         between stages must go through here, so that a resumed trial decides as it did before.
         """
+
+    def steps(self, epochs: int, batch_size: int | None = None) -> int:
+        """Return the optimizer steps of some epochs on all training images, the most that any sampler takes.
+
+        Parameters
+        ----------
+        batch_size : None: the protocol's
+        """
+        return epochs * -(-len(self.labels) // (batch_size or self.batch_size))
 
     def early_stopping(self, after: int = 0, best: float = -np.inf) -> Plateau:
         """Return the protocol's stop rule."""
@@ -263,6 +283,13 @@ class Method(nn.Module):
 
     def on_epoch_end(self, report: EpochReport) -> None:
         """See an epoch's report. What is kept must be a buffer, or resume loses it; not for shared stages."""
+
+    def most_steps(self, run: Run) -> int:
+        """Return the optimizer steps that all stages take at most, in terms of `run.steps` and `run.epochs`.
+
+        `--budget total` asks it for fewer and fewer epochs until they fit. Default: one training.
+        """
+        return run.steps(run.epochs)
 
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield the stages of training. Default: one, all images, the protocol's epochs and early stopping."""

@@ -170,6 +170,12 @@ class Contract:
             raise self.breach("schedule", described(value), "a finite number, 0 or more")
         return value
 
+    def steps(self, value: Any) -> int:
+        """Check what `most_steps` returned."""
+        if not _is_whole(value, 0):
+            raise self.breach("most_steps", described(value), "a whole number, 0 or more")
+        return value
+
     def stops(self, value: Any) -> bool:
         """Check what a stop rule returned."""
         if not isinstance(value, bool | np.bool_):

@@ -5,7 +5,7 @@ class-balanced training the better classifier (Kang et al., ICLR 2020, section 4
 
 1. Plain training (`methods/_erm.py`), best epoch.
 2. The backbone is frozen, BatchNorm statistics included; the linear head starts anew and is trained with
-   cross-entropy on class-aware batches (`images_per_class` images of a class in turn) for `budget` of the epochs.
+   cross-entropy on class-aware batches (`images_per_class` images of a class in turn) for `second_share` of the epochs.
 
 Defaults: 4 images a turn (original code, facebookresearch/classifier-balancing f162adef). The original trains the
 head for 10 epochs after 90 with SGD 0.2; here it has the protocol's optimizer and a fifth of the epochs.
@@ -39,15 +39,22 @@ class ClassifierRetraining(Method):
     class Config:
         """Of the second stage."""
 
-        budget: float = hp(0.2, low=0.0, high=1.0, sweep=(0.1, 0.2, 0.5), source="our reading; code: 10 after 90")
+        second_share: float = hp(0.2, low=0.0, high=1.0, sweep=(0.1, 0.2, 0.5), source="our reading; code: 10 after 90")
         images_per_class: int = hp(4, low=1, sweep=(1, 4), source="Decoupling code")
+
+    def most_steps(self, run: Run) -> int:
+        """Return the steps of both stages."""
+        return run.steps(run.epochs + self._epochs(run))
 
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield plain training, then the head alone."""
         yield erm_stage(self, run)
         self.head.reset_parameters()
-        epochs = max(1, round(self.config.budget * run.epochs))
-        yield Stage("classifier", epochs, sampler=self._class_aware, frozen=(self.backbone,))
+        yield Stage("classifier", self._epochs(run), sampler=self._class_aware, frozen=(self.backbone,))
+
+    def _epochs(self, run: Run) -> int:
+        """Return the epochs of the second stage."""
+        return max(1, round(self.config.second_share * run.epochs))
 
     def _class_aware(self, pool: Pool, progress: Progress, rng: np.random.Generator) -> np.ndarray:
         return class_aware_stream(pool.labels, self.config.images_per_class, pool.length, rng)

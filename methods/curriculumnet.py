@@ -94,6 +94,10 @@ class CurriculumNet(Method):
         weights = self.image_weights[torch.from_numpy(batch.indices).to(each.device)]
         return {"loss": (weights * each).sum() / weights.sum()}
 
+    def most_steps(self, run: Run) -> int:
+        """Return the steps of plain training and of the curriculum."""
+        return 2 * run.steps(run.epochs)
+
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield plain training, then the curriculum from the initial weights."""
         initial = {name: value.clone() for name, value in self.state_dict().items()}

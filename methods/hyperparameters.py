@@ -15,9 +15,11 @@ PROTOCOL_FIELDS = frozenset(
         "augmentation",
         "backbone",
         "batch_size",
+        "budget",
         "epoch_length",
         "epochs",
         "image_size",
+        "init",
         "lr",
         "lr_warmup",
         "optimizer",
@@ -41,6 +43,7 @@ def hp(
     presets: Mapping[str, Any] | None = None,
     sweep: tuple[Any, ...] | None = None,
     source: str = "",
+    pretraining: bool = False,
 ) -> Any:
     """Declare one field of a method's `Config`.
 
@@ -51,8 +54,10 @@ def hp(
     presets : other defaults under other presets, by preset name
     sweep : values worth trying
     source : where default and range come from
+    pretraining : whether it is of pre-training, which a shared encoder (`--init`) takes the place of
     """
     metadata = {"low": low, "high": high, "presets": dict(presets or {}), "sweep": sweep, "source": source}
+    metadata["pretraining"] = pretraining
     return dataclasses.field(default=default, metadata=metadata)
 
 

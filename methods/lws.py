@@ -4,7 +4,7 @@
 
 1. Plain training (`methods/_erm.py`), best epoch.
 2. Backbone and head are frozen, BatchNorm statistics included; only the K factors are trained, with cross-entropy on
-   class-aware batches (`images_per_class` images of a class in turn) for `budget` of the epochs.
+   class-aware batches (`images_per_class` images of a class in turn) for `second_share` of the epochs.
 
 Defaults: 4 images a turn (original code, facebookresearch/classifier-balancing f162adef). The original trains 5
 epochs with SGD 0.2, whose steps are as large as the gradient; a step of Adam is as large as the learning rate, and
@@ -41,7 +41,7 @@ class LearnableWeightScaling(Method):
     class Config:
         """Of the second stage."""
 
-        budget: float = hp(0.2, low=0.0, high=1.0, sweep=(0.1, 0.2, 0.5), source="our reading; code: 5 after 90")
+        second_share: float = hp(0.2, low=0.0, high=1.0, sweep=(0.1, 0.2, 0.5), source="our reading; code: 5 after 90")
         images_per_class: int = hp(4, low=1, sweep=(1, 4), source="Decoupling code")
         lr_factor: float = hp(10.0, low=1e-3, high=1e3, sweep=(1.0, 10.0, 100.0), source="our reading, for Adam")
 
@@ -54,17 +54,25 @@ class LearnableWeightScaling(Method):
         """Return scaled logits [B, K], at least float32."""
         return self.scale * super().classify(features)
 
+    def most_steps(self, run: Run) -> int:
+        """Return the steps of both stages."""
+        return run.steps(run.epochs + self._epochs(run))
+
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield plain training, then the factors alone."""
         yield erm_stage(self, run)
         yield Stage(
             "scale",
-            max(1, round(self.config.budget * run.epochs)),
+            self._epochs(run),
             sampler=self._class_aware,
             params=[self.scale],
             frozen=(self.backbone, self.head),
             lr=self.config.lr_factor * run.lr,
         )
+
+    def _epochs(self, run: Run) -> int:
+        """Return the epochs of the second stage."""
+        return max(1, round(self.config.second_share * run.epochs))
 
     def _class_aware(self, pool: Pool, progress: Progress, rng: np.random.Generator) -> np.ndarray:
         return class_aware_stream(pool.labels, self.config.images_per_class, pool.length, rng)

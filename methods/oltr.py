@@ -222,6 +222,10 @@ class OpenLongTailRecognition(Method):
         ]
         return [{"params": rest, "lr": lr}, {"params": [self.centroids], "lr": lr, "weight_decay": 0.0}]
 
+    def most_steps(self, run: Run) -> int:
+        """Return the steps of both stages."""
+        return 2 * run.steps(run.epochs)
+
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield plain training, then memory and backbone together."""
         yield erm_stage(self, run)

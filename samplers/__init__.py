@@ -8,7 +8,7 @@ from ltbench.samplers.acquisition import (
 )
 from ltbench.samplers.class_balanced import class_aware_stream, reweighted_stream, shuffled_stream
 from ltbench.samplers.curriculum import curriculum_subsets, kmeans_1d, local_density
-from ltbench.samplers.prototypes import anchor_counts, class_prototypes, select_anchors
+from ltbench.samplers.prototypes import anchor_counts, class_prototypes, nearest_prototype, select_anchors
 
 __all__ = [
     "anchor_counts",
@@ -19,6 +19,7 @@ __all__ = [
     "kmeans_1d",
     "local_density",
     "mutual_information",
+    "nearest_prototype",
     "query_quotas",
     "reweighted_stream",
     "select_anchors",

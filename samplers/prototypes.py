@@ -35,6 +35,19 @@ def class_prototypes(features: np.ndarray, labels: np.ndarray, num_classes: int)
     return prototypes
 
 
+def nearest_prototype(features: np.ndarray, prototypes: np.ndarray) -> np.ndarray:
+    """Return the class whose prototype is nearest to each feature, by Euclidean distance: int64 [n].
+
+    Parameters
+    ----------
+    features : float [n, D]
+    prototypes : float [K, D]; NaN rows, of classes without an image, are nobody's nearest
+    """
+    features = np.asarray(features, dtype=np.float64)
+    distances = np.stack([((features - each) ** 2).sum(axis=1) for each in prototypes], axis=1)
+    return np.where(np.isnan(distances), np.inf, distances).argmin(axis=1)
+
+
 def anchor_counts(class_counts: np.ndarray, scale: float, profile: Literal["pareto", "power"] = "pareto") -> np.ndarray:
     """Return how many anchor points each class gets: a smaller and less imbalanced set.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from ltbench.benchmarks.analysis.standings import BASELINE, Panel, common_trials
 SPREAD = "mean ± sd over n trials (ddof = 1)"
 INTERVALS = "intervals: 95 % over trials and test images, each by itself"
 
+_LATER = {"budget": "paper", "init": "scratch"}  # rules of the protocol that a title names where they differ
+
 
 def title_of(result: Result, *, ratio: bool = True) -> str:
     """Return the title of a table: data, split, protocol and, unless its columns are ratios, the ratio."""
@@ -33,6 +35,11 @@ def title_of(result: Result, *, ratio: bool = True) -> str:
         natural = "natural " if result.data.natural else ""
         data = f"{result.data.title}, {natural}ratio {result.data.ratio:g}, {split} ({result.split_digest[:8]})"
     network = f"{protocol['backbone']} {protocol['image_size']} px, at most {protocol['epochs']} epochs"
+    network += "".join(
+        f", {name} {protocol[name]}"  # type: ignore[literal-required]
+        for name, usual in _LATER.items()
+        if protocol.get(name, usual) != usual
+    )
     notes = "".join(f"; {note}" for note in result.data.notes) if ratio else ""
     return f"{data}; protocol {result.protocol_digest[:8]}: {network}{notes}"
 
@@ -87,12 +94,13 @@ def baseline_notes(panel: Panel) -> list[str]:
 
 
 def caveats(rows: Sequence[Row], shown: Iterable[str]) -> list[str]:
-    """Return lines on what the numbers do not say: intervals of one trial, why a metric is undefined."""
+    """Return lines on what the numbers do not say: intervals of one trial, warnings, why a metric is undefined."""
     lines = []
     if len(rows[0].trials) == 1:
         lines.append(
             "One trial: intervals and ? are over test images alone and compare these networks, not the methods."
         )
+    lines += [line for row in rows for line in _warnings(row)]
     reasons = {name: reason for row in rows for own in row.measured for name, reason in own["undefined"].items()}
     labels = metric_labels(rows[0].result.data.special_classes)
     undefined: dict[str, list[str]] = {}
@@ -101,3 +109,11 @@ def caveats(rows: Sequence[Row], shown: Iterable[str]) -> list[str]:
             undefined.setdefault(reasons[name], []).append(labels.get(name, name.replace("_", " ")))
     lines += [f"n/a, {reason}: {', '.join(names)}." for reason, names in undefined.items()]
     return lines
+
+
+def _warnings(row: Row) -> list[str]:
+    """Return a line on what trials of a row warn of, with the first of the warnings and the number of trials."""
+    told = [list(record.result.story.values()) for record in row.records]
+    warned = [[each["warning"] for each in own if isinstance(each, Mapping) and "warning" in each] for own in told]
+    found = [own[0] for own in warned if own]
+    return [f"{row.name}, {len(found)} of {len(told)} trials: {found[0]}."] if found else []

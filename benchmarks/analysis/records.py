@@ -113,6 +113,8 @@ class StageCost:
     epochs, steps, images : of training
     forward_images : images that went through a backbone, in training and validation
     seconds : of the clock
+    rates : learning rates of its parameter groups, as multiples of the protocol's
+    stopping : in what its stop rule differs from the protocol's, in words; empty where it does not
     """
 
     name: str
@@ -122,6 +124,8 @@ class StageCost:
     images: Count
     forward_images: Count
     seconds: Amount
+    rates: tuple[Amount, ...] = ()
+    stopping: str = ""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from ltbench.benchmarks.analysis.cells import (
 )
 from ltbench.benchmarks.analysis.metrics import METRICS, higher_is_better, metric_labels, wilson_interval
 from ltbench.benchmarks.analysis.notes import INTERVALS, SPREAD, baseline_notes, caveats, tested, title_of
-from ltbench.benchmarks.analysis.records import Record
+from ltbench.benchmarks.analysis.records import Record, StageCost
 from ltbench.benchmarks.analysis.rendering import OPEN, Cell, Table, annotated, render
 from ltbench.benchmarks.analysis.rows import ACCURACY, GROUP_MEAN, Row
 from ltbench.benchmarks.analysis.standings import (
@@ -38,6 +38,7 @@ from ltbench.benchmarks.analysis.standings import (
     Family,
     Panel,
     Setting,
+    common_trials,
     compare,
     comparisons,
     families_of,
@@ -45,13 +46,16 @@ from ltbench.benchmarks.analysis.standings import (
 )
 
 GROUPS = ("head", "medium", "tail", GROUP_MEAN)
+STEPS = "optimizer_steps"
 COSTS = {
+    STEPS: "optimizer steps",
     "train_seconds": "train s",
     "images_seen": "training images seen",
     "forward_images": "forward passes",
     "parameters": "parameters",
     "peak_memory_mib": "peak memory MiB",
 }
+_EQUAL_STEPS = 0.01  # shares of steps that differ by less are not worth a note
 _ACCURACY = METRICS[ACCURACY]
 _BALANCED = "Balanced test set: micro top-1 equals mean per-class accuracy."
 
@@ -92,7 +96,7 @@ def overview(panel: Panel) -> Table:
         for own in lines_of(frame)
     ]
     about = tested(rows, *compared) + f" {_BALANCED}" * balanced
-    notes = [about, *baseline_notes(panel), *caveats(rows, shown_metrics)]
+    notes = [about, *baseline_notes(panel), *departures(panel), *caveats(rows, shown_metrics)]
     return Table(title_of(setting.result), frame, headers, cells, notes)
 
 
@@ -207,22 +211,88 @@ def _class_numbers(row: Row) -> list[dict[str, Any]]:
 
 
 def cost(panel: Panel) -> Table:
-    """Return what each method costs, shared stages charged in full."""
+    """Return what each method costs, shared stages charged in full, and where its training is not the protocol's."""
+    baseline, others = panel.setting.baseline, [name for name in COSTS if name != STEPS]
     frame = pd.DataFrame(
-        {"method": row.name, "n": len(row.trials), **statistics({name: row.costs(name) for name in COSTS})}
+        {
+            **{"method": row.name, "n": len(row.trials)},
+            **{"steps_of_baseline": steps_of(row, baseline), "learning_rates": _rates(row), "stopping": _stops(row)},
+            **statistics({STEPS: _steps(row)} | {name: row.costs(name) for name in others}),
+        }
         for row in panel.rows
     )
     cells = [
-        [Cell(own["method"]), *(Cell(amount(own, name)) for name in COSTS), Cell(str(own["n"]))]
+        [
+            *(Cell(own["method"]), Cell(amount(own, STEPS)), Cell(_multiple(own["steps_of_baseline"]))),
+            *(Cell(own["learning_rates"] or "-"), Cell(own["stopping"] or "-")),
+            *(Cell(amount(own, name)) for name in others),
+            Cell(str(own["n"])),
+        ]
         for own in lines_of(frame)
     ]
+    headers = ["method", COSTS[STEPS], f"of {BASELINE}'s", "own learning rates", "own stopping rules"]
     devices = sorted({record.result.device for row in panel.rows for record in row.records})
     about = (
-        f"{SPREAD.capitalize()}; shared stages are charged in full. Device: {'; '.join(devices)}. Seconds are of the "
-        "clock, with whatever else ran beside; compare images and passes. On a CPU, memory is the most that the "
-        "process had, which may have run other trials before."
+        f"{SPREAD.capitalize()}; shared stages are charged in full. Learning rates: of stages with another one than "
+        "the protocol's, as multiples of it. Stopping rules: of stages that do not stop by the protocol's; none: the "
+        f"whole stage is trained. Device: {'; '.join(devices)}. Seconds are of the clock, whatever else ran beside; "
+        "compare images and passes. On a CPU, memory is the most that the process had, other trials included."
     )
-    return Table(title_of(panel.setting.result), frame, ["method", *COSTS.values(), "n"], cells, [about])
+    headers += [*(COSTS[name] for name in others), "n"]
+    return Table(title_of(panel.setting.result), frame, headers, cells, [about])
+
+
+def departures(panel: Panel) -> list[str]:
+    """Return a line on the rows that take other numbers of steps than the baseline, or do not train as it does."""
+    shares = {row.name: steps_of(row, panel.setting.baseline) for row in panel.rows}
+    lists = {
+        f"optimizer steps as a multiple of {BASELINE}'s": [
+            f"{name} {share:.2f}" for name, share in shares.items() if abs(share - 1) > _EQUAL_STEPS
+        ],
+        "own learning rates": [row.name for row in panel.rows if _rates(row)],
+        "own stopping rules": [row.name for row in panel.rows if _stops(row)],
+    }
+    said = "; ".join(f"{what}: {', '.join(rows)}" for what, rows in lists.items() if rows)
+    return [f"{said[0].upper()}{said[1:]} (see the table of costs)."] if said else []
+
+
+def steps_of(row: Row, baseline: Row | None) -> float:
+    """Return the optimizer steps of a row as a multiple of the baseline's, over the trials of both; NaN without any."""
+    common = common_trials(row, baseline) if baseline else []
+    if baseline is None or not common:
+        return float("nan")
+    own, others = (sum(_steps(each)[each.trials.index(trial)] for trial in common) for each in (row, baseline))
+    return float(own / others) if others else float("nan")
+
+
+def _steps(row: Row) -> np.ndarray:
+    """Return the optimizer steps of each trial, all stages together, float64 [T]."""
+    totals = [sum(stage.steps for stage in record.result.cost.stages) for record in row.records]
+    return np.array(totals, dtype=np.float64)
+
+
+def _rates(row: Row) -> str:
+    return _by_stage(row, lambda stage: ", ".join(f"x{rate:g}" for rate in stage.rates if rate != 1))
+
+
+def _stops(row: Row) -> str:
+    return _by_stage(row, lambda stage: stage.stopping)
+
+
+def _by_stage(row: Row, described: Callable[[StageCost], str]) -> str:
+    """Return what is said of stages, each text once with the first stage of which it holds and how many others."""
+    names: dict[str, list[str]] = {}
+    for stage in (stage for record in row.records for stage in record.result.cost.stages):
+        known = names.setdefault(described(stage), [])
+        known += [stage.name] if stage.name not in known else []
+    names.pop("", None)
+    return "; ".join(
+        f"{own[0]}{f' and {len(own) - 1} more' if len(own) > 1 else ''}: {text}" for text, own in names.items()
+    )
+
+
+def _multiple(value: float) -> str:
+    return "n/a" if np.isnan(value) else f"{value:.2f}"
 
 
 def metrics(panel: Panel) -> Table:

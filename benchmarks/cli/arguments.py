@@ -23,6 +23,8 @@ _PROTOCOL_HELP = {
     "schedule": "of the learning rate: constant or cosine",
     "selection_metric": "that selects the epoch: mean_class_accuracy, macro_f1 or top1",
     "weight_decay": "of the optimizer",
+    "budget": "paper, further stages are extra; or total, all stages of a method within the steps of ce",
+    "init": "what every encoder starts from: scratch, ssl or ce",
     "lr_warmup": "share of a stage's epochs in which the learning rate rises, below 1",
 }
 _METAVARS = {"int": "N", "float": "X", "str": "NAME"}
@@ -154,6 +156,8 @@ def _add_data(data: argparse._ArgumentGroup) -> None:
     _add_switch(data, "--common-test", help="nothing but the ratio differs between ratios")
     _add(data, "--val-per-class", type=int, metavar="N", help="default: the dataset's, mostly 50")
     _add(data, "--test-per-class", type=int, metavar="N", help="default: the dataset's, mostly 100")
+    about_lesions = "images of a lesion in validation and test: all (default), or one"
+    _add(data, "--per-lesion", metavar="NAME", help=about_lesions)
     _add_switch(data, "--allow-missing", help="use the images that are there")
 
 

@@ -9,7 +9,7 @@ their SHA-256: what is missing, altered or of another trial is an error, and nev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,8 @@ class Journal:
         selection: Selection | None,
         state: Mapping[str, Any],
         cached: bool,
+        rates: Sequence[float] = (),
+        stopping: str = "",
     ) -> None:
         """Store the end of a stage; the JSON file, written last, is what makes it ended."""
         weights = self._weights_path(position)
@@ -118,6 +120,8 @@ class Journal:
             "indices": indices_digest(stage),
             "stopped": result.stopped,
             "cached": cached,
+            "rates": list(rates),
+            "stopping": stopping,
             "selection": asdict(selection) if selection else None,
             "reports": [asdict(report) for report in result.reports],
         }

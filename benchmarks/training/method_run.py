@@ -38,6 +38,7 @@ class TrialRun(Run):
         self.val_class_counts = np.bincount(val.labels, minlength=num_classes)
         self.epochs, self.patience = protocol.epochs, protocol.patience
         self.batch_size, self.lr = protocol.batch_size, protocol.lr
+        self.shared_encoder = protocol.init != "scratch"
         self._seed, self._train, self._val = seed, train, val
         self._inference, self._journal, self._counter = inference, journal, counter
         self._validations, self._in_memo = 0, False
@@ -66,6 +67,10 @@ class TrialRun(Run):
         name = f"validation{self._validations}"
         kept = self.memo(name, lambda: self._inference.logits(self._val), story=False)
         return np.asarray(kept, dtype=np.float32), self._val.labels.copy()
+
+    def validation_features(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return features, float32 [n, D], and classes, int64 [n], of the validation images."""
+        return self._inference.features(self._val), self._val.labels.copy()
 
     def rng(self, name: str) -> np.random.Generator:
         """Return the trial's random stream of this name."""

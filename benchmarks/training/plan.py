@@ -158,6 +158,7 @@ class Plan:
             val_per_class=row.dataset.val_per_class,
             test_per_class=row.dataset.test_per_class,
             allow_missing=request.allow_missing,
+            per_lesion=request.per_lesion,
             preset=self.protocol.preset,
             protocol={name: getattr(self.protocol, name) for name in PROTOCOL_CHANGES},
             seed=request.seed,
@@ -229,6 +230,7 @@ class _Planner:
                 test_per_class=self.request.test_per_class,
                 seed=self.request.seed,
                 allow_missing=self.request.allow_missing,
+                per_lesion=self.request.per_lesion,
                 cache=self.request.out / "cache" / "images",
                 options=self.request.dataset_options,
             )
@@ -360,8 +362,20 @@ def configure_methods(
                 raise UserError(f"{name} at ratio {dataset.ratio:g}: its check raised {what}") from error
         values, defaults = asdict(config), asdict(default)
         changed = {key: value for key, value in values.items() if value != defaults[key]}
+        if protocol.init != "scratch":
+            _require_effect(name, cls.Config, changed, protocol.init)
         configured.append(ConfiguredMethod(name, values, changed))
     return configured
+
+
+def _require_effect(name: str, config: Any, changed: Mapping[str, Any], init: str) -> None:
+    """Refuse settings of a method's own pre-training where all methods start from a shared encoder."""
+    idle = sorted(key for key in changed if config.__dataclass_fields__[key].metadata.get("pretraining"))
+    if idle:
+        raise UserError(
+            f"{', '.join(idle)} of {name} would have no effect with --init {init}, whose encoder is the same for every "
+            "method; leave one of them out"
+        )
 
 
 def _row_folder(out: Path, dataset: SplitDataset, method: ConfiguredMethod, protocol: Protocol, threads: int) -> Path:

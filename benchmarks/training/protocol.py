@@ -24,7 +24,12 @@ class Protocol:
     lr, weight_decay, batch_size : of every training stage that does not prepare something else
     schedule : of `SCHEDULES`, how the learning rate falls over a stage: `constant`, or `cosine` to 0
     lr_warmup : share of a stage over which the learning rate rises from 0, in [0, 1)
-    epochs : budget of training; preparatory stages of a method are extra and charged in its cost
+    epochs : of one training, that of `ce`
+    budget : of `BUDGETS`: `paper`, preparatory and second stages of a method are extra and charged in its cost; or
+        `total`, all stages of a method take at most the optimizer steps of `epochs` epochs, the shared encoder of
+        `init` included
+    init : of `INITS`, what every method's encoder starts from: `scratch`, the weights of the backbone; or the encoder
+        of the trial, trained once on its training images: `ssl` without labels, `ce` by plain cross-entropy
     patience : early stopping, epochs without a rise of the selection metric
     epoch_length : steps of an epoch on n of N images: `pass` ceil(n / batch_size), `steps` ceil(N / batch_size)
     precision : `bf16` (autocast) or `fp32`; `auto` is bf16 on a GPU that has it, else fp32
@@ -47,6 +52,8 @@ class Protocol:
     schedule: str = "constant"
     lr_warmup: float = 0.0
     selection_metric: str = "mean_class_accuracy"
+    budget: str = "paper"
+    init: str = "scratch"
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -69,8 +76,9 @@ class Protocol:
                 raise unknown(name.replace("_", " "), getattr(self, name), allowed)
 
     def digest(self) -> str:
-        """Return the SHA-256 of all fields, hex."""
-        return json_digest(asdict(self))
+        """Return the SHA-256 of all fields, hex; fields that came later are left out at their defaults."""
+        values = asdict(self)
+        return json_digest({name: value for name, value in values.items() if _LATER.get(name) != value})
 
 
 _MAXIMUM = {"image_size": 4096, "batch_size": 2**20, "epochs": 10**6, "patience": 10**6, "lr": 1e3, "weight_decay": 1e3}
@@ -79,13 +87,19 @@ EPOCH_LENGTHS = ("pass", "steps")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
 SELECTION_METRICS = ("mean_class_accuracy", "macro_f1", "top1")
+BUDGETS = ("paper", "total")
+INITS = ("scratch", "ssl", "ce")
 _CHOICES = {
     "precision": PRECISIONS,
     "epoch_length": EPOCH_LENGTHS,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "selection_metric": SELECTION_METRICS,
+    "budget": BUDGETS,
+    "init": INITS,
 }
+_LATER = {"budget": "paper", "init": "scratch"}
+"""Fields that records of earlier versions lack, with the values that those records were made with."""
 
 PRESETS = {
     "paper": Protocol(
@@ -108,6 +122,16 @@ PRESETS = {
         patience=8,
         epoch_length="steps",
     ),
+    "board64": Protocol(
+        preset="board64",
+        backbone="resnet18",
+        image_size=64,
+        batch_size=64,
+        lr=3e-4,
+        epochs=30,
+        patience=10,
+        epoch_length="steps",
+    ),
 }
 
 PRESETS["paper_archive"] = replace(PRESETS["paper"], preset="paper_archive", backbone="resnet50")
@@ -115,6 +139,7 @@ PRESETS["paper_archive"] = replace(PRESETS["paper"], preset="paper_archive", bac
 PRESET_SUMMARIES = {
     "paper": "ResNet-18 from scratch, 224 px, Adam 3e-4, batch 256, at most 100 epochs, patience 20 (MICCAI 2022)",
     "paper_archive": "as paper, with ResNet-50 (ISIC-Archive-LT)",
+    "board64": "ResNet-18 from scratch, 64 px, Adam 3e-4, batch 64, at most 30 epochs, patience 10 (the board)",
     "quick": "a small ResNet, 40 px, Adam 1e-3, batch 32, at most 20 epochs, patience 8: minutes on two cores",
 }
 

@@ -49,6 +49,7 @@ class Request:
     common_test : nothing but the ratio may differ between ratios
     val_per_class, test_per_class : None: the dataset's
     allow_missing : use the images that are there
+    per_lesion : how many images of a lesion validation and test may have, `all` or `one`
     preset, protocol : preset, None: the dataset's; and values of protocol fields (`PROTOCOL_CHANGES`) that differ
     seed : of the split and, plus the trial's number, of the trials
     device : `auto`, `cpu`, `cuda` or `cuda:N`
@@ -78,6 +79,7 @@ class Request:
     val_per_class: int | None = None
     test_per_class: int | None = None
     allow_missing: bool = False
+    per_lesion: str = "all"
     preset: str | None = None
     protocol: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -135,7 +137,7 @@ def _check_kinds(request: Request) -> None:
     """
     kinds: tuple[tuple[tuple[str, ...], tuple[type, ...], str], ...] = (
         (("common_test", "allow_missing", "fresh", "wandb_artifacts"), (bool,), "true or false"),
-        (("dataset", "device", "wandb"), (str,), "text"),
+        (("dataset", "device", "wandb", "per_lesion"), (str,), "text"),
         (("preset", "split"), (str, type(None)), "text"),
         (("out",), (str, Path), "a path"),
         (("data_root", "split_dir"), (str, Path, type(None)), "a path"),

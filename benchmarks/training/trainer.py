@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ltbench.benchmarks.analysis.metrics import class_precision_and_f1, class_recall, cross_entropy
 from ltbench.benchmarks.training.device import autocast, compute_dtype, place
@@ -24,12 +23,16 @@ from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stage_cache import StageCache
 from ltbench.benchmarks.training.stages.backbones import ForwardCounter
 from ltbench.benchmarks.training.stages.batches import epoch_batches
+from ltbench.benchmarks.training.stages.budget import StepBudget
+from ltbench.benchmarks.training.stages.cost import own_stopping, rates_of
 from ltbench.benchmarks.training.stages.hooks import StageHooks, describe_hooks, param_groups
 from ltbench.benchmarks.training.stages.optimizers import schedule_of, set_rates
+from ltbench.benchmarks.training.stages.states import of_modules, state_digest, tensors_of
 from ltbench.benchmarks.training.streams import numpy_stream, stream_seed
 from ltbench.datasets.images.part import ImagePart
 from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.errors import UserError
+from ltbench.methods._pretraining import initial_stage
 from ltbench.methods.base import Method
 from ltbench.methods.contract import Contract
 from ltbench.methods.stages import Batch, EpochReport, Progress, Stage, StageResult
@@ -76,7 +79,8 @@ class Trainer:
 
         Raises
         ------
-        UserError : a loss that is not finite, a method without any selectable epoch, or a foreign journal
+        UserError : a loss that is not finite, a method without any selectable epoch or with more stages than the budget
+            gives, or a foreign journal
         ContractError : a hook that returns what it must not, at its first call
         """
         self.inference.rehearse(self.val_part)
@@ -84,7 +88,8 @@ class Trainer:
         run = TrialRun(self.protocol, self.seed, *parts, self.inference, self.journal, self.counter)
         self.journal.rewrite_metrics()
         contract = Contract.of(self.method)
-        plan, result, selection, names = contract.plan(self.method.stages(run)), None, None, set()
+        budget = StepBudget(run) if self.protocol.budget == "total" else None
+        plan, result, selection, names = self._stages(run, budget), None, None, set()
         for position in itertools.count():
             torch.manual_seed(stream_seed(self.seed, "between", position))
             try:
@@ -95,10 +100,25 @@ class Trainer:
             if stage.name in names:
                 raise UserError(f"{self.method.name} yields two stages named {stage.name!r}; rename one")
             names.add(stage.name)
+            if budget is not None:
+                budget.require(self.method, stage)
             result, selection = self._run_stage(position, stage, selection)
+            if budget is not None:
+                budget.spend(sum(report.steps for report in result.reports))
         if selection is None:
             raise UserError(f"{self.method.name} has no stage whose epochs may be selected; set select=True on one")
         return selection
+
+    def _stages(self, run: TrialRun, budget: StepBudget | None) -> Generator[Stage, StageResult, None]:
+        """Yield the stage of the encoder that all methods of the trial start from, if any, then those of the method."""
+        initial = initial_stage(self.protocol.init, self.protocol.preset, self.method, run)
+        if budget is not None:
+            if initial is not None:
+                initial = replace(initial, epochs=budget.shortened(initial))
+            budget.share_out(self.method, initial)
+        if initial is not None:
+            yield initial
+        yield from Contract.of(self.method).plan(self.method.stages(run))
 
     def load_selected(self, selection: Selection) -> None:
         """Put the weights of the selected epoch into the method."""
@@ -119,7 +139,8 @@ class Trainer:
         else:
             result, cached = self._shared(position, stage, selection)
             selection = self._select_shared(position, stage, result, selection)
-        self.journal.commit(position, stage, result, selection, self.method.state_dict(), cached)
+        rates, stopping = rates_of(self.method, stage, self.protocol.lr), own_stopping(stage, self.protocol.patience)
+        self.journal.commit(position, stage, result, selection, self.method.state_dict(), cached, rates, stopping)
         self.journal.rewrite_metrics()
         return result, selection
 
@@ -129,12 +150,12 @@ class Trainer:
         What was selected before goes through its checkpoints, which would else drop those weights.
         """
         self.hooks_of(stage)  # refuses a stage that cannot be shared, also where it is in the cache
-        before = {name: value.clone() for name, value in _tensors(self.method).items()}
+        before = {name: value.clone() for name, value in tensors_of(self.method).items()}
         with self.cache.entry(stage, self._described(stage, before)) as entry:
             cached = entry.load(self.device)
             if cached is None:
                 result, _ = self.fit(position, replace(stage, select=False), selection)
-                produced = _of_modules(_tensors(self.method), stage.produces)
+                produced = of_modules(tensors_of(self.method), stage.produces)
                 entry.save(produced, result)
             else:
                 produced, result = cached
@@ -158,8 +179,8 @@ class Trainer:
             "stream": stage.name,
             "hooks": describe_hooks(self.method, stage),
             "trained": [sorted(self._names(group)) for group in param_groups(self.method, stage, self.protocol.lr)],
-            "weights": _digest(_of_modules(state, stage.produces) | self._trained(stage)),
-            "modules": _digest(_tensors(stage.modules)) if stage.modules is not None else None,
+            "weights": state_digest(of_modules(state, stage.produces) | self._trained(stage)),
+            "modules": state_digest(tensors_of(stage.modules)) if stage.modules is not None else None,
             "device": self.device.type,
             "threads": torch.get_num_threads(),
             "indices": indices_digest(stage),
@@ -362,20 +383,3 @@ def _over(stage: Stage, hooks: StageHooks, reports: Sequence[EpochReport]) -> bo
     if len(reports) >= stage.epochs:
         return True
     return bool(reports) and hooks.stop is not None and hooks.stop(reports)
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
-
-
-def _of_modules(state: Mapping[str, Tensor], modules: Sequence[str]) -> dict[str, Tensor]:
-    prefixes = tuple(f"{name}." for name in modules)
-    return {name: value.clone() for name, value in state.items() if name.startswith(prefixes)}
-
-
-def _digest(state: Mapping[str, Tensor]) -> str:
-    sha = hashlib.sha256()
-    for name in sorted(state):
-        sha.update(name.encode())
-        sha.update(state[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()

@@ -22,6 +22,7 @@ from ltbench.datasets.splits.longtail import (
     split_by_lesion,
 )
 from ltbench.datasets.splits.manifest import Manifest, overlap
+from ltbench.datasets.splits.one_per_lesion import hold_out
 from ltbench.datasets.splits.published import check_label_dictionary, part_path, positions_of, published_split
 from ltbench.errors import UserError
 from ltbench.registry import unknown
@@ -41,6 +42,7 @@ def make_split(
     test_per_class: int | None,
     seed: int,
     allow_missing: bool,
+    per_lesion: str = "all",
 ) -> Manifest:
     """Return the split of a source: the authors' own where `split_dir` is given, else one drawn with `seed`.
 
@@ -53,14 +55,20 @@ def make_split(
     ratio, n_max : as for `longtail_counts`; "natural": all images that val and test leave, whatever `n_max`
     val_per_class, test_per_class : as for `held_out_counts`; not of the authors' files and of official parts. Of whole
         lesions, a share is the least that a part has, a number exactly what it has
+    per_lesion : of `PER_LESION`: `all` images of a lesion may be in val or test, or `one`; of splits drawn here
 
     Raises
     ------
-    UserError : unknown split; seed below 0; images missing without `allow_missing`; counts that the data cannot give;
-        split files missing, damaged, with one image in two parts, or not of this dataset
+    UserError : unknown split; one image a lesion where lesions are unknown, or of a split that is not drawn here; seed
+        below 0; images missing without `allow_missing`; counts that the data cannot give; split files missing, damaged,
+        with one image in two parts, or not of this dataset
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
+    if per_lesion not in PER_LESION:
+        raise unknown("--per-lesion", per_lesion, PER_LESION)
+    if per_lesion == "one" and (split_dir is not None or split == "official"):
+        raise UserError("--per-lesion one is for splits that are drawn here: --split paper or --split lesion")
     if split_dir is not None:
         if split != "paper":
             raise UserError(
@@ -71,8 +79,9 @@ def make_split(
         if not allow_missing:
             _require_images(source, np.isin(source.ids, manifest.ids))
         return manifest
-    if split == "lesion" and not source.has_lesion_ids:
-        raise UserError(f"{source.title} does not say which images show the same lesion; use --split paper")
+    if (split == "lesion" or per_lesion == "one") and not source.has_lesion_ids:
+        remedy = "use --split paper and --per-lesion all"
+        raise UserError(f"{source.title} does not say which images show the same lesion; {remedy}")
     if seed < 0:
         raise UserError(f"seed must be 0 or more, not {seed}")
     if not allow_missing:
@@ -85,6 +94,8 @@ def make_split(
     held_out = held_out_counts(available, val_per_class, test_per_class, source.class_names)
     shares = [part for part, given in (("val", val_per_class), ("test", test_per_class)) if given is None]
     draw = partial(_draw_by_lesion, whole=shares) if split == "lesion" else _draw_by_image
+    if per_lesion == "one":
+        draw = partial(_draw_one_per_lesion, whole=split == "lesion")
     drawn = draw(source, pool, ratio, n_max, held_out, rng)
     return Manifest.from_source(source, {part: pool[positions] for part, positions in drawn.items()})
 
@@ -181,6 +192,26 @@ def _draw_by_lesion(
     return split_by_lesion(labels, lesions, counts, *held_out, rng, names, whole=whole)
 
 
+def _draw_one_per_lesion(
+    source: Source,
+    pool: np.ndarray,
+    ratio: float | Literal["natural"],
+    n_max: int | Literal["auto"] | None,
+    held_out: tuple[np.ndarray, np.ndarray],
+    rng: np.random.Generator,
+    *,
+    whole: bool,
+) -> dict[str, np.ndarray]:
+    labels, names = source.labels[pool], source.class_names
+    drawn = hold_out(labels, source.lesions[pool], held_out, rng, names, whole=whole)
+    if ratio == "natural":
+        return drawn.with_train(_all_that_is_left(drawn.capacity, names))
+    available = np.bincount(labels, minlength=len(names))
+    n_max = _or_auto(n_max)
+    counts = longtail_counts(available, n_max, ratio, *held_out, class_names=names, capacity=drawn.capacity)
+    return drawn.with_train(counts)
+
+
 def _official_parts(
     source: Source,
     pool: np.ndarray,
@@ -253,3 +284,4 @@ def _all_that_is_left(counts: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
 
 SPLITS = ("paper", "lesion", "official")
+PER_LESION = ("all", "one")

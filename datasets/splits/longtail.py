@@ -180,7 +180,7 @@ def split_by_lesion(
     ------
     UserError : a class has too few images or too few lesions; the message names it
     """
-    codes, mixed = _lesion_codes(labels, lesions)
+    codes, mixed = lesion_codes(labels, lesions)
     parts: dict[str, list[np.ndarray]] = {part: [] for part in PARTS}
     vals, tests = (
         _by_class("val", val_per_class, len(train_counts)),
@@ -219,7 +219,7 @@ def lesion_capacity(
     ------
     UserError : a class whose lesions cannot fill val and test; the message names it
     """
-    codes, mixed = _lesion_codes(labels, lesions)
+    codes, mixed = lesion_codes(labels, lesions)
     capacity = np.empty(num_classes, dtype=np.int64)
     vals, tests = _by_class("val", val_per_class, num_classes), _by_class("test", test_per_class, num_classes)
     for class_id in range(num_classes):
@@ -232,7 +232,7 @@ def lesion_capacity(
     return capacity
 
 
-def _lesion_codes(labels: np.ndarray, lesions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def lesion_codes(labels: np.ndarray, lesions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the lesion of each image as a number, int64 [N], and whether a lesion has two classes, bool [L]."""
     names, codes = np.unique(lesions, return_inverse=True)
     pairs = np.unique(np.stack([codes, np.asarray(labels)]), axis=1)

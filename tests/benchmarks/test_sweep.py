@@ -132,10 +132,10 @@ def test_a_repeated_dataset_option_reaches_every_job(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("search", ["random", "bayes"])
-def test_every_method_is_searched_with_the_same_budget(search: str, tmp_path: Path, capsys: Any) -> None:
+def test_every_method_is_searched_with_as_many_runs(search: str, tmp_path: Path, capsys: Any) -> None:
     import sweeps
 
-    definitions = _created(["--method", "all", "--search", search, "--budget", "7", *FIXED], tmp_path)
+    definitions = _created(["--method", "all", "--search", search, "--runs", "7", *FIXED], tmp_path)
     left_out = [name for name in available() if not sweep.search_space(name)]
     assert f"without a hyper-parameter to search: {', '.join(left_out)}\n" in capsys.readouterr().out
     searched = [name for name in available() if name not in left_out]
@@ -202,8 +202,8 @@ BAD = {
     "create": "--method",
     "create --method ce --search baies": "did you mean 'bayes'",
     "create --method ce --search random": "ce has no hyper-parameter to search",
-    "create --method ldam --search random --budget 0": "--budget must be",
-    "create --method ldam --budget 5": "--budget is for",
+    "create --method ldam --search random --runs 0": "--runs must be",
+    "create --method ldam --runs 5": "--runs is for",
     "create --method ldam --search random --trials 3": "takes one --ratio",
     "create --method ce --epoch 3": "unrecognized arguments",
     "create --method ce --wandb onlin": "did you mean 'online'",

@@ -47,6 +47,9 @@ class FakeRun(Run):
     def validation(self) -> tuple[np.ndarray, np.ndarray]:
         raise NotImplementedError
 
+    def validation_features(self) -> tuple[np.ndarray, np.ndarray]:
+        raise NotImplementedError
+
     def rng(self, name: str) -> np.random.Generator:
         return np.random.default_rng(2)
 

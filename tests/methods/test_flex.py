@@ -46,7 +46,7 @@ def _events(story: dict[str, Any]) -> list[dict[str, Any]]:
         {"query": "random", "selection": "random", "pretrain": "none"},
         {"selection": "edge", "quota": "total", "query_base": "initial", "pretrain": "ce"},
         {"difficulty": "training", "smoothing": "laplace", "anchor_profile": "power"},
-        {"query_resets_patience": "false", "query_fraction": 1.0},
+        {"query_resets_patience": "false", "query_fraction": 1.0, "resample": "balanced"},
     ],
     ids=str,
 )
@@ -61,6 +61,9 @@ def test_story_of_a_trial(options: dict[str, Any], make_spec: Any, tiny_dataset:
     edges = np.array(result["story"]["anchors"]["edges"])
     assert labels[edges].tolist() == np.repeat(np.arange(8), np.minimum(counts, 4)).tolist()
     events, left = _events(result["story"]), counts - expected
+    taught = result["story"].get("pretraining", {"accuracy": 1.0, "initial": 0.0, "chance": 0.125})
+    assert taught.keys() >= {"accuracy", "initial", "chance"}
+    assert ("warning" in taught) >= (taught["accuracy"] <= max(taught["initial"], taught["chance"]))
     assert events
     for event in events:
         if not options:

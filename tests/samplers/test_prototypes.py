@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from ltbench.samplers import anchor_counts, class_prototypes, select_anchors
+from ltbench.samplers import anchor_counts, class_prototypes, nearest_prototype, select_anchors
 
 R100 = np.array([5000, 2590, 1342, 695, 360, 187, 97, 51])
 R100_ANCHORS = [500, 361, 260, 188, 136, 98, 71, 51]
@@ -108,6 +108,11 @@ def ranked(label: int, *, farthest: bool = False) -> list[int]:
     mean = sum(FEATURES[index] for index in members) / len(members)
     distance = {index: float(np.sqrt(((FEATURES[index] - mean) ** 2).sum())) for index in members}
     return sorted(members, key=lambda index: (-distance[index] if farthest else distance[index], index))
+
+
+def test_the_nearest_prototype_is_never_that_of_an_absent_class() -> None:
+    prototypes = np.array([[0.0, 0.0], [np.nan, np.nan], [4.0, 0.0]])
+    assert nearest_prototype(np.array([[1.0, 0.0], [3.0, 1.0], [9.0, 9.0]]), prototypes).tolist() == [0, 2, 2]
 
 
 @pytest.mark.parametrize(("strategy", "farthest"), [("anchor", False), ("edge", True)])

@@ -10,7 +10,9 @@ import torch
 
 from ltbench.benchmarks.analysis.records import Cost, StageCost
 from ltbench.benchmarks.training.journal import Journal
+from ltbench.benchmarks.training.stages.hooks import param_groups
 from ltbench.methods.base import Method
+from ltbench.methods.stages import Plateau, Stage
 
 
 def cost_of(journal: Journal, method: Method, device: torch.device) -> Cost:
@@ -45,7 +47,27 @@ def _stage_cost(stage: Mapping[str, Any]) -> StageCost:
         images=sum(report["images"] for report in reports),
         forward_images=sum(report["forward_images"] for report in reports),
         seconds=sum(report["seconds"] for report in reports),
+        rates=tuple(stage["rates"]),
+        stopping=stage["stopping"],
     )
+
+
+def rates_of(method: Method, stage: Stage, lr: float) -> list[float]:
+    """Return the learning rates of a stage's parameter groups, each once, as multiples of the protocol's."""
+    if stage.epochs == 0:
+        return []
+    return sorted({round(group["lr"] / lr, 9) for group in param_groups(method, stage, lr)})
+
+
+def own_stopping(stage: Stage, patience: int) -> str:
+    """Return in what the stop rule of a stage differs from the protocol's, empty where it does not."""
+    if stage.epochs == 0:
+        return ""
+    if stage.stop is None:
+        return "none"
+    if not isinstance(stage.stop, Plateau) or stage.stop.patience != patience:
+        return "its own"
+    return f"from epoch {stage.stop.after}" if stage.stop.after else ""
 
 
 def _peak_process_memory() -> float | None:

@@ -27,6 +27,8 @@ OTHER: dict[str, Any] = {
     "schedule": "cosine",
     "lr_warmup": 0.1,
     "selection_metric": "top1",
+    "budget": "total",
+    "init": "ssl",
     "seed": 1,
     "augmentation": Augmentation(hue=0.0),
 }
@@ -36,6 +38,9 @@ def test_presets_follow_the_paper() -> None:
     paper = PRESETS["paper"]
     assert (paper.backbone, paper.image_size, paper.batch_size, paper.lr) == ("resnet18", 224, 256, 3e-4)
     assert (paper.optimizer, paper.epochs, paper.patience, paper.pretrained) == ("adam", 100, 20, False)
+    board = PRESETS["board64"]
+    assert (board.backbone, board.image_size, board.batch_size, board.lr) == ("resnet18", 64, 64, 3e-4)
+    assert (board.epochs, board.patience, board.epoch_length, board.pretrained) == (30, 10, "steps", False)
     assert PRESETS.keys() == PRESET_SUMMARIES.keys() and all(PRESETS[name].preset == name for name in PRESETS)
 
 
@@ -56,6 +61,10 @@ def test_digest_changes_with_each_field_of_the_augmentation(field: str) -> None:
     paper = PRESETS["paper"]
     other = replace(paper, augmentation=replace(paper.augmentation, **{field: changed}))
     assert other.digest() != paper.digest()
+
+
+def test_fields_that_came_later_leave_digests_alone() -> None:
+    assert PRESETS["paper"].digest().startswith("f47ca730763b")
 
 
 def test_digest_does_not_depend_on_the_order_of_keys() -> None:

@@ -14,7 +14,7 @@ import torch
 
 from ltbench import methods
 from ltbench.benchmarks.analysis.metrics import evaluate
-from ltbench.benchmarks.analysis.records import find_records
+from ltbench.benchmarks.analysis.records import Record, find_records
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.trial import discard, lock_of, run_trial
 from ltbench.datasets.loading import SplitDataset
@@ -23,6 +23,8 @@ from ltbench.files import plain
 from ltbench.methods.base import Method, Run
 from ltbench.methods.contract import ContractError
 from ltbench.methods.stages import Batch, Progress, Stage, StageResult
+
+_OWN = {"lws": ([10.0], "none"), "ldam": ([1.0], "from"), "oltr": ([1.0], ""), "ce": ([1.0], "")}
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,39 @@ def test_no_epoch_has_more_steps_than_one_pass_over_the_training_set(make_spec: 
     bound = -(-sum(spec.data.class_counts) // spec.protocol.batch_size)
     assert all(max(values) <= bound for values in steps.values())
     assert steps["flex", "steps"][0] == bound > steps["flex", "pass"][0]
+
+
+@pytest.mark.parametrize("kind", ["scratch", "ssl", "ce"])
+def test_a_total_budget_holds_all_stages_and_one_encoder_serves_every_method(
+    kind: str, make_spec: Any, tiny_protocol: Protocol
+) -> None:
+    shared = replace(tiny_protocol, budget="total", init=kind, epochs=4)
+    for position, name in enumerate(("flex", "ce", "lws", "oltr", "ldam")):
+        spec = make_spec(name, protocol=shared)
+        run_trial(spec)
+        stages = Record.read(spec.folder).result.cost.stages
+        most = shared.epochs * -(-sum(spec.data.class_counts) // shared.batch_size)
+        assert most / 4 < sum(stage.steps for stage in stages) <= most
+        names = [stage.name for stage in stages]
+        if kind != "scratch":
+            assert names.count("initial") == 1 and "pretrain" not in names
+            assert (names[0], stages[0].cached) == ("initial", position > 0)
+        if name in _OWN:
+            assert (list(stages[-1].rates), stages[-1].stopping[:4]) == _OWN[name]
+
+
+def test_what_a_total_budget_cannot_hold_is_refused(make_spec: Any, tiny_protocol: Protocol, registered: Any) -> None:
+    class Twice(Method):
+        def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
+            yield Stage("one", run.epochs)
+            yield Stage("two", run.epochs)
+
+    registered("twice", Twice)
+    for name, reason in (("crt", "crt needs at least 22 optimizer steps"), ("twice", "its hook most_steps")):
+        with pytest.raises(UserError, match=reason):
+            run_trial(make_spec(name, protocol=replace(tiny_protocol, budget="total", epochs=1)))
+    with pytest.raises(UserError, match="ssl_lr of flex would have no effect with --init ce"):
+        make_spec("flex", protocol=replace(tiny_protocol, init="ce"), ssl_lr=0.1)
 
 
 def test_selection_is_the_best_validation_epoch_and_test_is_scored_on_it(make_spec: Any, numbers_of: Any) -> None:

@@ -60,6 +60,18 @@ def test_a_drawn_split_has_the_counts_by_measured_frequency(split):
 
 
 @pytest.mark.parametrize("split", ["paper", "lesion"])
+@pytest.mark.parametrize("ratio", [4, "natural"])
+def test_one_image_a_lesion_is_a_case_of_its_own(split, ratio):
+    n_max = None if ratio == "natural" else "auto"
+    one, other = (_split(Pairs(), split=split, ratio=each, n_max=n_max, per_lesion="one") for each in (ratio, 2))
+    held_out = one.lesions[one.parts != "train"]
+    assert len(held_out) == len(np.unique(held_out)) == 3 * 15
+    assert one.class_counts("val").tolist() == [5] * 3 and one.class_counts("test").tolist() == [10] * 3
+    assert np.isin(one.lesions[one.parts == "train"], held_out).any() == (split == "paper")
+    assert one.part("test")[0].tolist() == other.part("test")[0].tolist()
+
+
+@pytest.mark.parametrize("split", ["paper", "lesion"])
 def test_a_split_depends_on_the_seed_alone(split):
     np.random.seed(1)  # noqa: NPY002  the global state must not matter
     first = _split(Pairs(), split=split)
@@ -101,6 +113,9 @@ def test_missing_images_are_an_error_unless_allowed(split):
         ({"ratio": 0.5}, "ratio must be"),
         ({"n_max": "most"}, "n_max must be a whole number"),
         ({"n_max": 300}, "class 'b' lacks 115 images"),
+        ({"test_per_class": 26, "per_lesion": "one"}, "class 'a' lacks 1 lesions"),
+        ({"per_lesion": "one", "split": "official"}, "--per-lesion one is for splits that are drawn"),
+        ({"per_lesion": "two"}, "unknown --per-lesion 'two'"),
         ({"test_per_class": 70, "split": "lesion"}, "class 'a' lacks at least 15 images"),
     ],
 )
