@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    from ltbench.benchmarks.analysis.damage import left_out, sound_records
+    from ltbench.benchmarks.analysis.record_files.damage import left_out, sound_records
     from ltbench.benchmarks.cli.outcomes import report_damaged
     from ltbench.errors import UserError
     from ltbench.registry import unknown
@@ -81,7 +81,7 @@ def _main(options: argparse.Namespace) -> int:
 
 def _selected(records: Sequence[Record], options: argparse.Namespace) -> list[Record]:
     """Return the records that `--dataset`, `--ratio`, `--method` and `--protocol` leave."""
-    from ltbench.benchmarks.analysis.selection import select
+    from ltbench.benchmarks.analysis.record_files.selection import select
     from ltbench.benchmarks.training.request import ratio_values
     from ltbench.errors import UserError
 

@@ -93,7 +93,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _print_leaderboards(execution: Execution, style: str, *, several: bool) -> None:
     """Print the tables of all records that share a setting with the plan: one of ratios where there are several."""
-    from ltbench.benchmarks.analysis.damage import left_out
+    from ltbench.benchmarks.analysis.record_files.damage import left_out
     from ltbench.benchmarks.analysis.tables import render_all
     from ltbench.benchmarks.cli.outcomes import report_damaged
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltbench.benchmarks.analysis.predictions import read_predictions
+from ltbench.benchmarks.analysis.record_files.predictions import read_predictions
 from ltbench.benchmarks.executors.failures import plugin_line
 from ltbench.benchmarks.training.plan import plan, prepare
 from ltbench.benchmarks.training.protocol import Protocol, protocol_for

@@ -20,7 +20,7 @@ import torch
 from exploit import Exploit
 from filelock import FileLock
 
-from ltbench import files
+from ltbench import files, locks
 from ltbench.errors import UserError
 
 
@@ -209,7 +209,7 @@ def test_fingerprints_are_those_of_earlier_versions() -> None:
 
 
 def test_who_waits_for_a_lock_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with files.locked(tmp_path / "lock", "building it"):
+    with locks.locked(tmp_path / "lock", "building it"):
         pass
     assert capsys.readouterr().err == ""
     held = threading.Event()
@@ -222,7 +222,7 @@ def test_who_waits_for_a_lock_says_so(tmp_path: Path, capsys: pytest.CaptureFixt
     thread = threading.Thread(target=other)
     thread.start()
     assert held.wait(5)
-    with files.locked(tmp_path / "lock", "building it"):
+    with locks.locked(tmp_path / "lock", "building it"):
         thread.join(5)
     assert capsys.readouterr().err.startswith("another process is building it; waiting for it")
 
@@ -231,8 +231,8 @@ def test_a_lock_says_who_holds_it_and_is_taken_over_where_nobody_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "lock"
-    with files.locked(path, "building it"):
-        waiting = threading.Thread(target=lambda: files.locked(path, "building it").__enter__(), daemon=True)
+    with locks.locked(path, "building it"):
+        waiting = threading.Thread(target=lambda: locks.locked(path, "building it").__enter__(), daemon=True)
         waiting.start()
         time.sleep(0.2)
     waiting.join(5)
@@ -245,7 +245,7 @@ def test_a_lock_says_who_holds_it_and_is_taken_over_where_nobody_does(
     for name, content in (("empty", ""), ("dead", f"{2**22 + 1}\n{platform.node()}\n")):
         (tmp_path / name).write_text(content)
         os.utime(tmp_path / name, (0, 0))
-        with files.locked(tmp_path / name, "building it"):
+        with locks.locked(tmp_path / name, "building it"):
             assert str(os.getpid()) in (tmp_path / name).read_text()
 
 

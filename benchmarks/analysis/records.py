@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from ltbench.benchmarks.analysis.predictions import PARTS, read_predictions
-from ltbench.benchmarks.analysis.sealed import DIGEST, REMEDY, sealed, unsealed
-from ltbench.benchmarks.analysis.values import Amount, Count, ProtocolValues, Scores, Share
+from ltbench.benchmarks.analysis.record_files.predictions import PARTS, read_predictions
+from ltbench.benchmarks.analysis.record_files.sealed import DIGEST, REMEDY, sealed, unsealed
+from ltbench.benchmarks.analysis.record_files.values import Amount, Count, ProtocolValues, Scores, Share
 from ltbench.errors import UserError
 from ltbench.files import file_hash, plain, read_json, read_tensors, require_regular
 

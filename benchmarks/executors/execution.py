@@ -50,7 +50,7 @@ class Execution:
 
         That is how many results of other settings, and for each record that cannot be read what is wrong.
         """
-        from ltbench.benchmarks.analysis.damage import sound_records
+        from ltbench.benchmarks.analysis.record_files.damage import sound_records
         from ltbench.benchmarks.analysis.standings import key_of, setting_key
 
         planned = self._planned

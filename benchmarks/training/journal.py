@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ltbench.benchmarks.analysis.sealed import REMEDY, read_sealed, write_sealed
+from ltbench.benchmarks.analysis.record_files.sealed import REMEDY, read_sealed, write_sealed
 from ltbench.errors import UserError
 from ltbench.files import (
     append_line,

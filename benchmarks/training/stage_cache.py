@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 import ltbench
-from ltbench.benchmarks.analysis.sealed import read_sealed, write_sealed
+from ltbench.benchmarks.analysis.record_files.sealed import read_sealed, write_sealed
 from ltbench.benchmarks.training.journal import report_from
 from ltbench.errors import UserError
-from ltbench.files import file_hash, json_digest, locked, plain, read_tensors, write_tensors
+from ltbench.files import file_hash, json_digest, plain, read_tensors, write_tensors
+from ltbench.locks import locked
 from ltbench.methods.stages import Stage, StageResult
 
 _VERSION = 2  # raise when training itself changes: results of older code are then computed again

@@ -20,8 +20,8 @@ from filelock import FileLock, Timeout
 
 import ltbench
 from ltbench.benchmarks.analysis.metrics import by_class, evaluate
+from ltbench.benchmarks.analysis.record_files.values import ProtocolValues
 from ltbench.benchmarks.analysis.records import FILES, Result, SelectedEpoch, read_result
-from ltbench.benchmarks.analysis.values import ProtocolValues
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.device import compute_dtype, describe_device, place, prepare_process
 from ltbench.benchmarks.training.display import Display, TrialDisplay

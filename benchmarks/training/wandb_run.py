@@ -254,7 +254,7 @@ def _artifact(folder: Path, run_id: str, classes: Sequence[str], pictures: Mappi
     """Return an artifact with result and predictions of a trial, its pictures, and a table of test predictions."""
     import wandb
 
-    from ltbench.benchmarks.analysis.predictions import read_predictions
+    from ltbench.benchmarks.analysis.record_files.predictions import read_predictions
 
     artifact = wandb.Artifact(f"predictions-{run_id}", type="predictions")
     for name in ("result.json", "predictions.npz"):

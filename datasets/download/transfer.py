@@ -25,7 +25,8 @@ import ltbench
 from ltbench.datasets.download import archives
 from ltbench.datasets.download.remote import Remote
 from ltbench.errors import UserError
-from ltbench.files import ProgressLine, amount, file_hash, locked, require_room, synchronize
+from ltbench.files import ProgressLine, amount, file_hash, require_room, synchronize
+from ltbench.locks import locked
 
 _TIMEOUT = (15.0, 60.0)  # seconds to connect, and between two packets
 _TRIES = 5  # in a row without progress

@@ -11,7 +11,7 @@ from typing import Any
 from common import called, options, tables, temporary_folder, trained, verdict
 
 from ltbench.benchmarks import report
-from ltbench.benchmarks.analysis.sealed import sealed
+from ltbench.benchmarks.analysis.record_files.sealed import sealed
 
 WRONG = (None, True, -1, 1e400, "text", "", [], [[]], {}, {"a": 1}, [1, "a"], 2**70, 0.5)
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ltbench.benchmarks.analysis.metrics import evaluate, frequency_groups
+from ltbench.benchmarks.analysis.record_files.sealed import write_sealed
 from ltbench.benchmarks.analysis.records import SCHEMA, Record, find_records
 from ltbench.benchmarks.analysis.rows import Row
-from ltbench.benchmarks.analysis.sealed import write_sealed
 from ltbench.benchmarks.analysis.standings import settings_of
 from ltbench.benchmarks.training.protocol import PRESETS, Protocol
 from ltbench.datasets.splits.manifest import Manifest

@@ -11,7 +11,7 @@ from timm.models import generate_default_cfgs, register_model
 from timm.models.swin_transformer import SwinTransformer
 
 from ltbench import methods
-from ltbench.benchmarks.analysis.predictions import read_predictions
+from ltbench.benchmarks.analysis.record_files.predictions import read_predictions
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.errors import UserError
 from ltbench.methods import Batch, Method, Progress, Run, Stage, StageResult

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch.nn import functional
 
-from ltbench.benchmarks.analysis.predictions import read_predictions
+from ltbench.benchmarks.analysis.record_files.predictions import read_predictions
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.errors import UserError
 from ltbench.methods import Batch, Method, Progress, Task, create

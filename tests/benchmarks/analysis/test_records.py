@@ -14,7 +14,7 @@ from exploit import Exploit
 from written import reseal
 
 import ltbench
-from ltbench.benchmarks.analysis.predictions import read_predictions
+from ltbench.benchmarks.analysis.record_files.predictions import read_predictions
 from ltbench.benchmarks.analysis.records import SCHEMA, Record, find_records, read_result
 from ltbench.errors import UserError
 from ltbench.files import write_arrays, write_bytes, write_json, write_tensors

@@ -13,7 +13,7 @@ from written import reseal
 from ltbench.benchmarks.analysis.comparisons import with_best, with_one
 from ltbench.benchmarks.analysis.intervals import image_weights, interval
 from ltbench.benchmarks.analysis.metrics import METRICS, wilson_interval
-from ltbench.benchmarks.analysis.predictions import read_predictions
+from ltbench.benchmarks.analysis.record_files.predictions import read_predictions
 from ltbench.benchmarks.analysis.records import find_records
 from ltbench.benchmarks.analysis.rendering import KINDS, Table
 from ltbench.benchmarks.analysis.rows import Row

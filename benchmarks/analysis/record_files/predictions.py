@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltbench.benchmarks.analysis.sealed import REMEDY
+from ltbench.benchmarks.analysis.record_files.sealed import REMEDY
 from ltbench.errors import UserError
 from ltbench.files import BROKEN, HOSTILE, amount, require_regular
 
