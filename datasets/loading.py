@@ -187,12 +187,12 @@ def load(
     source = create_source(name, root, options or {}, split_dir=split_dir, image_size=image_size)
     request = split_request(source, split, split_dir, ratio, n_max, val_per_class, test_per_class)
     there = without_absent_classes(source) if allow_missing else source
-    drawn_from = there if split_dir is None else source
-    declared = make_split(drawn_from, **request, seed=seed, allow_missing=allow_missing, per_lesion=per_lesion)
-    manifest = declared
-    if split_dir is not None:
-        manifest = restrict(renumbered(declared, there.class_names), there.ids[there.present])
-    drawn_here = split_dir is None and request["split"] != "official"
+    whole = there if split_dir is None else source
+    declared = make_split(whole, **request, seed=seed, allow_missing=allow_missing, per_lesion=per_lesion)
+    manifest = (
+        declared if split_dir is None else restrict(renumbered(declared, there.class_names), there.ids[there.present])
+    )
+    here = split_dir is None and request["split"] != "official"
     return SplitDataset(
         source=there,
         manifest=manifest,
@@ -203,8 +203,8 @@ def load(
         cache=Path(cache),
         natural=request["ratio"] == NATURAL,
         n_max=request["n_max"],
-        val_per_class=request["val_per_class"] if drawn_here else None,
-        test_per_class=request["test_per_class"] if drawn_here else None,
+        val_per_class=request["val_per_class"] if here else None,
+        test_per_class=request["test_per_class"] if here else None,
         per_lesion=per_lesion,
         notes=(*([_ONE] if per_lesion == "one" else []), *_notes(source, there, declared, manifest)),
     )

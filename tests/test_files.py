@@ -54,7 +54,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary(
 
 def test_a_folder_in_the_way_leaves_no_temporary(tmp_path: Path) -> None:
     (tmp_path / "file" / "inside").mkdir(parents=True)
-    with pytest.raises(OSError):
+    with pytest.raises(UserError):
         files.write_bytes(tmp_path / "file", b"new")
     assert names(tmp_path) == ["file"]
 
