@@ -173,3 +173,10 @@ class Source(ABC):
     @abstractmethod
     def fingerprints(self, positions: np.ndarray) -> np.ndarray:
         """Return int64 [n], non-zero: a number per image that changes when its content may have changed."""
+
+    def contents(self, positions: np.ndarray) -> np.ndarray:
+        """Return int64 [n]: a number per image that changes when and only when its content does.
+
+        Asked for where the fingerprint alone does not decide. By default, the fingerprint.
+        """
+        return self.fingerprints(positions)

@@ -80,11 +80,11 @@ class SplitDataset:
         """What decodes its images, and knows where."""
         return StoreBuilder(self.source, stored_size(self.image_size), self.cache)
 
-    def store(self, *, workers: int = 1, quiet: bool = True) -> ImageStore:
-        """Return the store of the split's images, decoding what is missing."""
+    def store(self, *, workers: int = 1, quiet: bool = True, trust: bool = True) -> ImageStore:
+        """Return the store of the split's images, decoding what is missing; see `StoreBuilder.build`."""
         position = {image_id: row for row, image_id in enumerate(self.source.ids.tolist())}
         positions = np.array([position[image_id] for image_id in self.manifest.ids.tolist()], dtype=np.int64)
-        return self.store_builder.build(np.sort(positions), workers=workers, quiet=quiet)
+        return self.store_builder.build(np.sort(positions), workers=workers, quiet=quiet, trust=trust)
 
     def part(self, name: Literal["train", "val", "test"], device: torch.device | str = "cpu") -> ImagePart:
         """Return the images and labels of one part."""

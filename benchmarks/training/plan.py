@@ -270,10 +270,8 @@ def prepare(planned: Plan) -> list[TrialSpec]:
             row.folder.mkdir(parents=True, exist_ok=True)
             row.dataset.manifest.write(row.folder / "split.csv")
     stores = {dataset.manifest.digest: dataset for dataset in planned.datasets}
-    pixels = {
-        digest: dataset.store(workers=available_cores(), quiet=False).digest(dataset.manifest.ids)
-        for digest, dataset in stores.items()
-    }
+    options: dict[str, Any] = {"workers": available_cores(), "quiet": False, "trust": not planned.request.fresh}
+    pixels = {digest: dataset.store(**options).digest(dataset.manifest.ids) for digest, dataset in stores.items()}
     return planned.specs(pixels)
 
 

@@ -15,10 +15,24 @@ from ltbench.processes import importable, in_threads, prepare_worker, worker_con
 from ltbench.registry import load_plugin, plugin_file
 
 
-def decoded(
-    source: Source, chunks: Sequence[np.ndarray], size: int, workers: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield chunks of positions, int64 [n], with their images, uint8 [n, 3, size, size], as they come.
+@dataclass(frozen=True)
+class Decoded:
+    """A chunk of images.
+
+    Attributes
+    ----------
+    positions : int64 [n], in the source
+    images : uint8 [n, 3, size, size]
+    contents : int64 [n], what the source says of the content of each, before it was decoded
+    """
+
+    positions: np.ndarray
+    images: np.ndarray
+    contents: np.ndarray
+
+
+def decoded(source: Source, chunks: Sequence[np.ndarray], size: int, workers: int) -> Iterator[Decoded]:
+    """Yield chunks of images, as they come.
 
     Parameters
     ----------
@@ -27,8 +41,8 @@ def decoded(
     file = plugin_file(type(source))
     if workers <= 1 or (file is None and not importable(type(source))):
 
-        def read(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return chunk, _read(source, chunk, size)
+        def read(chunk: np.ndarray) -> Decoded:
+            return _read(source, chunk, size)
 
         yield from in_threads(read, chunks, workers=workers, label="decoding", unit="images", quiet=True)
         return
@@ -50,8 +64,9 @@ def decoded(
         pool.shutdown(cancel_futures=True)
 
 
-def _read(source: Source, positions: np.ndarray, size: int) -> np.ndarray:
-    return np.stack([source.read(int(position), size) for position in positions])
+def _read(source: Source, positions: np.ndarray, size: int) -> Decoded:
+    contents = source.contents(positions)
+    return Decoded(positions, np.stack([source.read(int(position), size) for position in positions]), contents)
 
 
 class _Worker:
@@ -80,5 +95,5 @@ def _start_worker(_: object, source: Source, size: int) -> None:
     _Worker.source, _Worker.size = source, size
 
 
-def _read_in_worker(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return positions, _read(_Worker.source, positions, _Worker.size)
+def _read_in_worker(positions: np.ndarray) -> Decoded:
+    return _read(_Worker.source, positions, _Worker.size)

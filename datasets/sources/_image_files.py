@@ -47,13 +47,24 @@ class FileSource(Source):
             raise self._unreadable(position, error) from error
 
     def fingerprints(self, positions: np.ndarray) -> np.ndarray:
-        """Return int64 [n], non-zero, from size and time of change of each file.
+        """Return int64 [n], non-zero, from size, place and times of change of each file.
+
+        A file that replaces another one keeps neither its place (inode) nor its time, whatever `cp -p` does.
 
         Raises
         ------
         UserError : an image is missing or no file; the message names it
         """
         return np.array([self._fingerprint(int(position)) for position in positions], dtype=np.int64)
+
+    def contents(self, positions: np.ndarray) -> np.ndarray:
+        """Return int64 [n] from the bytes of each file.
+
+        Raises
+        ------
+        UserError : as `fingerprints`
+        """
+        return np.array([self._content(int(position)) for position in positions], dtype=np.int64)
 
     def _path(self, position: int) -> str:
         return os.path.join(self.folder, self.files[position])  # noqa: PTH118  a Path costs more than a stat
@@ -81,8 +92,15 @@ class FileSource(Source):
                 raise OSError("it is not a file")
         except OSError as error:
             raise self._unreadable(position, error) from error
-        text = f"{status.st_size} {status.st_mtime_ns}{self._stamp(position)}".encode()
-        return fingerprint(text)
+        times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+        return fingerprint(f"{status.st_size} {status.st_ino} {times}{self._stamp(position)}".encode())
+
+    def _content(self, position: int) -> int:
+        self._require(position)
+        try:
+            return fingerprint(self.path(position).read_bytes() + self._stamp(position).encode())
+        except OSError as error:
+            raise self._unreadable(position, error) from error
 
     def _unreadable(self, position: int, error: BaseException) -> UserError:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -5,8 +5,10 @@ this file: `importable` puts the repository on the path that they inherit.
 """
 
 import multiprocessing
+import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,9 +32,12 @@ class Drawn(Source):
     name = "drawn"
     title = "drawn"
 
-    def __init__(self, log: Path, *, version: int = 1, broken: tuple[int, ...] = (), delay: float = 0.0) -> None:
+    def __init__(
+        self, log: Path, *, version: int = 1, stamp: int = 0, broken: tuple[int, ...] = (), delay: float = 0.0
+    ) -> None:
         super().__init__()
         self.log, self.version, self.broken, self.delay = log, version, broken, delay
+        self.stamp = stamp or version
         self.ids = np.array([f"image{index:03d}" for index in range(COUNT)])
 
     def read(self, position: int, size: int) -> np.ndarray:
@@ -44,6 +49,9 @@ class Drawn(Source):
         return drawing(position, self.version, size)
 
     def fingerprints(self, positions: np.ndarray) -> np.ndarray:
+        return np.where(np.asarray(positions) % 10 == 0, self.stamp, 1).astype(np.int64)
+
+    def contents(self, positions: np.ndarray) -> np.ndarray:
         return np.where(np.asarray(positions) % 10 == 0, self.version, 1).astype(np.int64)
 
 
@@ -107,6 +115,57 @@ def test_changed_images_are_read_again(tmp_path: Path, log: Path) -> None:
     log.write_text("")
     assert_holds(build(Drawn(log, version=2), EVERY, SIZE, tmp_path, quiet=True), EVERY, version=2)
     assert reads(log) == list(range(0, COUNT, 10))
+
+
+@pytest.mark.parametrize(
+    ("version", "stamp", "trust", "read"),
+    [(1, 2, True, 0), (1, 1, False, 0), (2, 1, False, 10), (2, 2, False, 10), (2, 1, True, 0)],
+)
+def test_where_the_stamp_does_not_decide_the_content_does(
+    tmp_path: Path, log: Path, version: int, stamp: int, trust: bool, read: int
+) -> None:
+    build(Drawn(log), EVERY, SIZE, tmp_path, quiet=True)
+    log.write_text("")
+    changed = Drawn(log, version=version, stamp=stamp)
+    store = build(changed, EVERY, SIZE, tmp_path, quiet=True, trust=trust)
+    assert_holds(store, EVERY, version if read else 1)
+    assert len(reads(log)) == read
+
+
+def swapped(path: Path, first: bytes, second: bytes) -> None:
+    path.write_bytes(path.read_bytes().replace(first, b"?").replace(second, first).replace(b"?", second))
+
+
+def flipped(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "again"),
+    [
+        (lambda folder: flipped(folder / "pixels.u8", 5 * 3 * SIZE**2 + 7), [5]),
+        (lambda folder: flipped(folder / "digests.i64", 8 * 6), [6]),
+        (lambda folder: os.truncate(folder / "pixels.u8", 97 * 3 * SIZE**2), [97, 98, 99]),
+        (lambda folder: os.truncate(folder / "digests.i64", 8 * 98), [98, 99]),
+        (lambda folder: swapped(folder / "index.json", b"image003", b"image004"), []),
+        (lambda folder: swapped(folder / "index.json", b'"size": 6', b'"size": 5'), []),
+    ],
+)
+def test_a_damaged_row_is_refused_and_decoded_again(
+    tmp_path: Path, log: Path, damage: Callable[[Path], None], again: list[int], capsys: Any
+) -> None:
+    whole = build(Drawn(log), EVERY, SIZE, tmp_path, quiet=True)
+    digest = whole.digest(Drawn(log).ids)
+    damage(whole.folder)
+    log.write_text("")
+    with pytest.raises(UserError, match=str(whole.folder)):
+        ImageStore(whole.folder).rows(Drawn(log).ids)
+    store = build(Drawn(log), EVERY, SIZE, tmp_path, quiet=True)
+    assert_holds(store, EVERY)
+    assert store.digest(Drawn(log).ids) == digest and reads(log) == again
+    assert capsys.readouterr().err.count("\n") == bool(again)
 
 
 def test_sizes_and_variants_have_stores_of_their_own(tmp_path: Path, log: Path) -> None:

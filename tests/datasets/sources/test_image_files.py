@@ -2,12 +2,14 @@
 
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ltbench.datasets.images.decoding import read_image
+from ltbench.datasets.images.store import StoreBuilder
 from ltbench.datasets.sources._image_files import FileSource, locate
 from ltbench.datasets.tables import read_image_table
 from ltbench.errors import UserError
@@ -17,6 +19,8 @@ RED, GREEN = (200, 40, 20), (10, 180, 60)
 
 class _Files(FileSource):
     """The images of one folder."""
+
+    name = "files"
 
     remedy = "get it again"
 
@@ -156,6 +160,22 @@ def test_fingerprints_change_with_the_file(tmp_path):
     assert before.dtype == np.int64 and before.all()
     os.utime(tmp_path / "a.png", ns=(0, 1))
     assert (source.fingerprints(np.array([1, 0])) != before).tolist() == [False, True]
+
+
+def test_another_file_of_the_same_size_and_time_is_another_image(tmp_path):
+    """As `cp -p` leaves it; the same bytes in a new file are the same image."""
+    for name, colour in (("a.bmp", RED), ("b.bmp", RED), ("other.bmp", GREEN)):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / name)
+    source, both = _Files(tmp_path, "a.bmp", "b.bmp"), np.arange(2)
+    store = StoreBuilder(source, 4, tmp_path).build(both, quiet=True)
+    for name, replacement in (("a.bmp", "other.bmp"), ("b.bmp", "b.bmp")):
+        shutil.copy2(tmp_path / replacement, tmp_path / "new")
+        shutil.copystat(tmp_path / name, tmp_path / "new")
+        (tmp_path / "new").replace(tmp_path / name)
+    stamps, contents = source.fingerprints(both), source.contents(both)
+    again = StoreBuilder(source, 4, tmp_path).build(both, quiet=True)
+    assert again.pixels[:, :, 0, 0].tolist() == [list(GREEN), list(RED)]
+    assert (np.fromfile(store.folder / "stamps.i64", dtype="<i8") == stamps).all() and len(set(contents)) == 2
 
 
 def test_missing_images_are_counted_among_those_needed(tmp_path):
