@@ -231,14 +231,14 @@ def require_common_test(datasets: Sequence[SplitDataset]) -> None:
 
 
 def _notes(source: Source, there: Source, declared: Manifest, manifest: Manifest) -> tuple[str, ...]:
-    """Return what a reader of the record must know of images that are not there.
+    """Return what a reader of the record must know of the images, and of those that are not there.
 
     Parameters
     ----------
     there : the source without the classes of which no image is there
     """
     missing = int((~source.present).sum())
-    notes = []
+    notes = list(source.notes)
     if missing:
         first = source.ids[~source.present][0]
         notes.append(f"missing images: {missing} of {len(source.ids)} (first: {first}); used what is there")
@@ -250,6 +250,11 @@ def _notes(source: Source, there: Source, declared: Manifest, manifest: Manifest
         notes.append(
             f"the split names {len(declared.ids)} images (training: {named}), {len(manifest.ids)} of them are there"
         )
+    for part in ("val", "test"):
+        counts = manifest.class_counts(part, len(there.class_names))
+        lacking = [name for name, count in zip(there.class_names, counts, strict=True) if not count]
+        if counts.any() and lacking:
+            notes.append(f"{part} has no image of {', '.join(lacking)}")
     unknown_lesions = int((declared.lesions == declared.ids).sum())
     if source.has_lesion_ids and unknown_lesions:
         group = source.group_name

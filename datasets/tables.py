@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ltbench.errors import UserError
+
+_MISSING = ("", "nan", "none", "na", "n/a", "null", "<na>", "unknown")
 
 CHECKSUMS = "ltbench-manifest.csv"
 """Name of the table of checksums that `data.py verify` leaves in a data folder: no table of a dataset."""
@@ -77,17 +79,47 @@ def _check_names(path: Path, names: Sequence[str], columns: Sequence[str]) -> No
 def read_image_table(path: Path, columns: Sequence[str], remedy: str) -> pd.DataFrame:
     """Read a CSV with one row an image, as text, indexed by its line; the first of `columns` holds the image.
 
+    Fields lose the blanks around them.
+
     Raises
     ------
     UserError : the file is missing, no CSV, empty, lacks a column, or repeats or lacks an image; the message names file
         and line
     """
-    table, image = read_table(path, columns), columns[0]
+    table, image = read_table(path, columns).apply(lambda column: column.str.strip()), columns[0]
     if table.empty:
         raise UserError(f"{path} lists no image; {remedy}")
     refuse(path, table[image], table[image] == "", "has no image id", remedy)
     refuse(path, table[image], table[image].duplicated(), "repeats an earlier image", remedy)
     return table
+
+
+def known_ids(ids: pd.Series) -> pd.Series:
+    """Return ids of lesions or patients with "" for those that only say that there is none, e.g. "nan" or "NA"."""
+    return ids.mask(ids.str.lower().isin(_MISSING), "")
+
+
+def require_joined(path: Path, listed: Iterable[str], wanted: Sequence[str]) -> None:
+    """Check that a table is one of the images to which its facts are joined.
+
+    Parameters
+    ----------
+    listed : images of the table
+    wanted : images whose facts it should have
+
+    Raises
+    ------
+    UserError : it has fewer than half of `wanted`; the message shows an image of each side
+    """
+    there = set(listed)
+    lacking = [image for image in wanted if image not in there]
+    found = len(wanted) - len(lacking)
+    if 2 * found < len(wanted):
+        odd = min(there - set(wanted) or there, default="")
+        raise UserError(
+            f"{path} has {found} of {len(wanted)} images: it lists {odd!r}, and {lacking[0]!r} is looked for; "
+            "take the table of these images, or correct its ids"
+        )
 
 
 def refuse(path: Path, images: pd.Series, bad: pd.Series, what: str, remedy: str) -> None:

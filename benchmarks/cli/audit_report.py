@@ -27,7 +27,7 @@ def audit_text(found: Audit, heading: str) -> str:
     without_patient = 0 if source.patients is None else int((source.patients == "").sum())
     if without_patient:
         lines.append(f"patient unknown for {without_patient} of {len(source.ids)} images")
-    lines += ["", *_images(found)]
+    lines += [*source.notes, "", *_images(found)]
     lines += _listed("different labels", found.conflicts, found)
     if found.facts is not None:
         lines += _listed("unreadable", found.unreadable, found)

@@ -83,7 +83,7 @@ def counts_table(source: Source) -> str:
         "images there": np.bincount(labels[source.present], minlength=classes).tolist(),
     }
     where = f" in {source.root}" if source.root else ""
-    return f"{source.title}{where}\n\n{_class_table(source, found)}"
+    return "\n".join([f"{source.title}{where}", "", _class_table(source, found), *source.notes])
 
 
 def expected_table(name: str) -> str:

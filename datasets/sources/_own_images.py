@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +51,28 @@ class OwnImages(FileSource):
                 "restore the file, or fix the line"
             )
 
+    def _unified(self, what: str, values: Sequence[str], merge: bool, preferred: Sequence[str] = ()) -> Sequence[str]:
+        """Return labels or ids of groups, joined if asked for where they differ in spelling alone; note that they do.
+
+        Parameters
+        ----------
+        what : they are, in the plural
+        preferred : spellings that stand for the others; else the most frequent one does
+        """
+        counts = Counter(value for value in values if value)
+        usual: dict[str, str] = {}
+        for value in (*preferred, *sorted(counts, key=lambda value: (-counts[value], value))):
+            usual.setdefault(_spelling(value), value)
+        others = {value: usual[_spelling(value)] for value in counts if usual[_spelling(value)] != value}
+        if not others:
+            return values
+        other, stands = next(iter(others.items()))
+        done = "they are joined" if merge else "they are kept apart; --dataset-option merge_labels=true joins them"
+        self.notes += (
+            f"{len(others)} {what} differ from others in spelling alone (first: {other!r} and {stands!r}); {done}",
+        )
+        return [others.get(value, value) for value in values] if merge else values
+
     def _set_classes(self, names: Sequence[str], where: Path, classes: Sequence[str] | None = None) -> None:
         """Set `class_names` and `labels` from the class of each image, all of them among `classes` if given.
 
@@ -69,6 +93,12 @@ class OwnImages(FileSource):
         columns = (self.ids, np.array(self.class_names)[self.labels], self.lesions)
         text = "\n".join("\t".join(row) for row in zip(*(column.tolist() for column in columns), strict=True))
         self.variant = f"{name}-{content_digest(text)[:12]}"
+
+
+def _spelling(value: str) -> str:
+    """Return a label or an id without regard to case, Unicode form and blanks, `1.0` as `1`."""
+    text = " ".join(unicodedata.normalize("NFKC", value).split()).casefold()
+    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text)
 
 
 class Confined:

@@ -16,11 +16,13 @@ Licence: yours.
 | `sha256` | optional: of the file, 64 hexadecimal digits; checked whenever the file is decoded |
 
 Where there is a column `part`, the split is `official`; else, where there is a column `group`, it is `lesion`; else
-`paper`, by image. The class ids are by frequency. Fields lose the blanks around them.
+`paper`, by image. The class ids are by frequency. Fields lose the blanks around them; a group or patient that is
+"nan", "none", "NA" or alike is unknown.
 
 Options (`--dataset-option NAME=VALUE`): `table` is another table, `images` another folder of the images, `classes` the
 classes in order, separated by commas (a name with a comma in double quotes); `image`, `label`, `group`, `patient`,
-`part` and `sha256` name the column that is meant, e.g. `label=diagnosis`, and `part=` says that none is.
+`part` and `sha256` name the column that is meant, e.g. `label=diagnosis`, and `part=` says that none is;
+`merge_labels=true` joins labels, groups and patients that differ in case, Unicode form, blanks or as `1` and `1.0`.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ import pandas as pd
 from ltbench.datasets import register
 from ltbench.datasets.sources._own_images import Confined, OwnImages
 from ltbench.datasets.splits.longtail import PARTS
-from ltbench.datasets.tables import CHECKSUMS, bad_row, read_table, refuse
+from ltbench.datasets.tables import CHECKSUMS, bad_row, known_ids, read_table, refuse
 from ltbench.errors import UserError
 from ltbench.files import file_hash
 from ltbench.options import option
@@ -76,6 +78,7 @@ class CsvTable(OwnImages):
         part: str | None = option(None, help="column of the parts; empty: there is none")
         sha256: str | None = option(None, help="column of the checksums; empty: there is none")
         classes: tuple[str, ...] = option((), help="the classes in the order of their ids; empty: by frequency")
+        merge_labels: bool = option(False, help="join labels and groups that differ in spelling alone")
 
     def __init__(self, root: Path | None = None, **options: Any) -> None:
         super().__init__(root, **options)
@@ -88,6 +91,7 @@ class CsvTable(OwnImages):
         self._lines = rows.index.to_numpy()
         self.ids, self.present = _place_images(self._table, rows["image"], self.folder)
         self.files = self.ids
+        self._unify(rows)
         self._set_classes(rows["label"].tolist(), self._table, _known_classes(self._table, rows, chosen.classes))
         self._use_optional(rows)
         self.title = f"{self._table.name} of {self._table.parent.name}"
@@ -109,6 +113,12 @@ class CsvTable(OwnImages):
                 raise self._unreadable(position, error) from error
             self.require_checksum(position, found)
         return super().read(position, size)
+
+    def _unify(self, rows: pd.DataFrame) -> None:
+        merge = self.options.merge_labels
+        rows["label"] = self._unified("labels", rows["label"].tolist(), merge, self.options.classes)
+        for role in rows.columns.intersection(["group", "patient"]):
+            rows[role] = self._unified(f"{role}s", known_ids(rows[role]).tolist(), merge)
 
     def _use_optional(self, rows: pd.DataFrame) -> None:
         self.has_lesion_ids = "group" in rows

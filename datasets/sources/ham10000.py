@@ -24,7 +24,7 @@ from ltbench.datasets import register
 from ltbench.datasets.download.remote import Remote
 from ltbench.datasets.sources._image_files import FileSource, locate, require_folder
 from ltbench.datasets.sources.isic2019 import IMAGE_FOLDER
-from ltbench.datasets.tables import read_image_table, refuse
+from ltbench.datasets.tables import known_ids, read_image_table, refuse
 
 METADATA = "HAM10000_metadata.csv"
 FOLDERS = (("HAM10000_images_part_1", "HAM10000_images_part_2"), ("HAM10000_images",), (IMAGE_FOLDER,))
@@ -91,10 +91,11 @@ class Ham10000(FileSource):
         images, diagnoses = table["image_id"], table["dx"].str.upper()
         known = ", ".join(self.class_names).lower()
         refuse(path, images, ~diagnoses.isin(self.class_names), f"has an unknown dx; known: {known}", self.remedy)
-        refuse(path, images, table["lesion_id"] == "", "has no lesion_id", self.remedy)
+        lesions = known_ids(table["lesion_id"])
+        refuse(path, images, lesions == "", "has no lesion_id", self.remedy)
         self.ids = images.to_numpy(dtype=str)
         self.labels = diagnoses.map(self.class_names.index).to_numpy(dtype=np.int64)
-        self.lesions = table["lesion_id"].to_numpy(dtype=str)
+        self.lesions = lesions.to_numpy(dtype=str)
         self.files, self.present = locate(self.folder, self.ids, FOLDERS)
 
     @classmethod

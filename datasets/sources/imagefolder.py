@@ -5,16 +5,24 @@ Size: as your folders.
 Licence: yours.
 
 `--dataset imagefolder --data-root FOLDER` reads `FOLDER/<class>/...` or `FOLDER/{train,val,test}/<class>/...`, at any
-depth below a class. A part may also be called `training`, `valid`, `validation` or `testing`, in any case; it is one
-where all folders beside it have such names. Where the folder is divided, the split is `official`, else `paper`, by
-image. The class ids are by frequency. What begins with a dot is ignored, and so is a file without the suffix of an
-image. Nothing is known of lesions and patients; `csv` is for images of which something is.
+depth below a class. A part may also be called `training`, `valid`, `validation` or `testing`, with `set` behind it or
+not, in any case; it is one where all folders beside it have such names. Where the folder is divided, the split is
+`official`, else `paper`, by image. The class ids are by frequency. Nothing is known of lesions and patients; `csv` is
+for images of which something is.
+
+Left out, and counted in a note, are images of other suffixes (`.gif`, `.dcm`, ...), folders of thumbnails (`@eaDir`),
+what begins with a dot, and `x_mask.png` beside `x.png`.
+
+Options (`--dataset-option NAME=VALUE`): `class_level=1` says that the outer folders are the classes, `class_level=2`
+that those within them are; `merge_labels=true` joins classes that differ in case, Unicode form or blanks.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +31,17 @@ import numpy as np
 from ltbench.datasets import register
 from ltbench.datasets.images.decoding import SUFFIXES
 from ltbench.datasets.sources._own_images import OwnImages, check_name
+from ltbench.datasets.splits.longtail import PARTS
 from ltbench.errors import UserError
+from ltbench.options import option
 
-_DEBRIS = ("__MACOSX", "lost+found")
-_PARTS = {  # by the name of their folder in lower case
-    **{"train": "train", "training": "train"},
-    **{"val": "val", "valid": "val", "validation": "val"},
-    **{"test": "test", "testing": "test"},
-}
+_DEBRIS = ("__macosx", "lost+found", "@eadir", "#recycle", "thumbnails", "thumbs")  # in lower case
+_NOT_READ = (
+    *(".jfif", ".jpe", ".gif", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".dcm", ".dicom", ".nii", ".tga"),
+    *(".ppm", ".pgm", ".pbm", ".ico", ".psd", ".raw", ".cr2", ".nef", ".arw", ".dng", ".svg", ".eps"),
+)
+_PART = re.compile(r"(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)(?:[ _-]?set)?", re.IGNORECASE)
+_MASK = re.compile(r"(.+?)[ _-]+(?:masks?|seg|segmentation|superpixels)(?:[ _-]?\d+)?", re.IGNORECASE)
 
 
 @register("imagefolder")
@@ -49,6 +60,15 @@ class ImageFolder(OwnImages):
 
     title = "your folder"
 
+    @dataclass(frozen=True)
+    class Options:
+        """Which folders are the classes, and which of them are one."""
+
+        class_level: int | None = option(
+            None, low=1, high=2, help="1: the outer folders are the classes; 2: those within; none: as their names say"
+        )
+        merge_labels: bool = option(False, help="join classes that differ in spelling alone")
+
     def __init__(self, root: Path | None = None, **options: Any) -> None:
         super().__init__(root, **options)
         if root is None:
@@ -56,13 +76,14 @@ class ImageFolder(OwnImages):
         self.root = self.folder = Path(root).expanduser().resolve()
         if not self.folder.is_dir():
             raise UserError(f"the data folder {self.folder} does not exist")
-        parts = _parts(self.folder)
-        depth = 1 if parts else 0
-        files = sorted(_image_files(self.folder, depth + 1))
+        parts, depth = _levels(self.folder, self.options.class_level)
+        listing = _listed(self.folder, depth + 1)
+        files = sorted(listing.images)
         if not files:
             raise UserError(
                 f"{self.folder} has no image in a folder of its class; want FOLDER/CLASS/IMAGE.jpg or alike"
             )
+        self.notes = listing.notes()
         self.ids = self.files = np.array(files)
         self.lesions = self.ids
         self.present = np.ones(len(files), dtype=bool)
@@ -70,22 +91,54 @@ class ImageFolder(OwnImages):
         if parts:
             self.parts = np.array([parts[piece[0]] for piece in pieces])
             self.default_split = "official"
-        self._set_classes([piece[depth] for piece in pieces], self.folder)
-        self._require_filled(depth)
+        names = [piece[depth] for piece in pieces]
+        self._require_filled(depth, names)
+        self._set_classes(self._unified("classes", names, self.options.merge_labels), self.folder)
         self.title = f"folder {self.folder.name}"
         self._set_variant(self.folder.name)
 
-    def _require_filled(self, depth: int) -> None:
+    def _require_filled(self, depth: int, names: Sequence[str]) -> None:
         for home in _folders(self.folder) if depth else [self.folder]:
             for folder in _folders(home):
-                if folder.name not in self.class_names:
+                if folder.name not in names:
                     raise UserError(f"the class folder {folder} has no image ({', '.join(SUFFIXES)}); move it away")
+
+
+def _levels(root: Path, class_level: int | None) -> tuple[dict[str, str], int]:
+    """Return the part that each outer folder is, none where they are no parts, and the depth of the class folders."""
+    if class_level == 1:
+        return {}, 0
+    parts = _parts(root)
+    if parts or class_level == 2:
+        return parts, 1
+    outer = _folders(root)
+    repeated = set.intersection(*({each.name for each in _folders(folder)} for folder in outer)) if outer else set()
+    if (
+        len(outer) > 1
+        and len(repeated) > 1
+        and not any(_is_image(file.name) for home in outer for file in home.iterdir())
+    ):
+        raise UserError(
+            f"{root} has the folders {_some(folder.name for folder in outer)}, and in each of them {_some(repeated)}: "
+            "either may be the classes; --dataset-option class_level=1 takes the outer folders, class_level=2 the inner"
+        )
+    return {}, 0
+
+
+def _some(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:3]) + (", ..." if len(ordered) > 3 else "")
 
 
 def _parts(root: Path) -> dict[str, str]:
     """Return the part that each folder is, none where the folders are classes."""
     names = [folder.name for folder in _folders(root)]
-    parts = {name: _PARTS[name.lower()] for name in names if name.lower() in _PARTS}
+    matches = {name: _PART.fullmatch(name) for name in names}
+    parts = {
+        name: next(part for part in PARTS if match[1].lower().startswith(part))
+        for name, match in matches.items()
+        if match
+    }
     others = [name for name in names if name not in parts]
     if others and len(set(parts.values())) > 1 and "train" in parts.values():
         raise UserError(f"{root} has the parts {', '.join(parts)} and also {others[0]!r}; move it away")
@@ -99,22 +152,72 @@ def _parts(root: Path) -> dict[str, str]:
 
 
 def _folders(home: Path) -> list[Path]:
-    found = [path for path in home.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return sorted(path for path in found if path.name not in _DEBRIS)
+    return sorted(path for path in home.iterdir() if path.is_dir() and not _is_debris(path.name))
 
 
-def _image_files(root: Path, least: int) -> Iterator[str]:
-    """Yield the images below a folder, relative to it and with slashes, all of them at least so many folders deep."""
+def _is_debris(folder: str) -> bool:
+    return folder.startswith(".") or folder.lower() in _DEBRIS
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
+
+
+@dataclass
+class _Listing:
+    """The images below a folder, relative to it and with slashes, and those that are left out, by the reason."""
+
+    images: list[str] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave_out(self, reason: str, files: Sequence[str]) -> None:
+        if files:
+            self.left_out.setdefault(reason, []).extend(files)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return one line about what is left out, if there is anything."""
+        counted = [f"{len(files)} {reason} (first: {min(files)})" for reason, files in self.left_out.items()]
+        return (f"left out: {', '.join(counted)}",) if counted else ()
+
+
+def _listed(root: Path, least: int) -> _Listing:
+    """List the images below a folder, all of them at least so many folders deep."""
+    found = _Listing()
     for home, folders, files in os.walk(root, onerror=_refuse_folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in _DEBRIS]
-        images = [name for name in files if not name.startswith(".") and name.lower().endswith(SUFFIXES)]
+        place = "" if home == str(root) else f"{os.path.relpath(home, root)}/".replace(os.sep, "/")
+        debris = [f"{place}{name}" for name in folders if _is_debris(name)]
+        folders[:] = [name for name in folders if not _is_debris(name)]
+        images = [name for name in files if _is_image(name)]
         for name in (*folders, *images):
             _check(f"{home}/{name}", name)
-        for name in images:
-            relative = os.path.relpath(f"{home}/{name}", root)
-            if relative.count(os.sep) < least:
-                raise UserError(f"the image {home}/{name} is in no class folder; move it into one, or away")
-            yield relative.replace(os.sep, "/")
+        if images and place.count("/") < least:
+            raise UserError(f"the image {home}/{images[0]} is in no class folder; move it into one, or away")
+        stems = {os.path.splitext(name)[0] for name in images}  # noqa: PTH122
+        masks = [name for name in images if _is_mask(name, stems)]
+        found.images += [f"{place}{name}" for name in images if name not in masks]
+        found.leave_out("masks beside their images", [f"{place}{name}" for name in masks])
+        hidden = [name for name in files if name.startswith(".") and name.lower().endswith(SUFFIXES)]
+        found.leave_out("hidden images", [f"{place}{name}" for name in hidden])
+        for suffix, names in _by_suffix(files).items():
+            found.leave_out(f"files with the suffix {suffix}, which is not read", [f"{place}{name}" for name in names])
+        for folder in debris:
+            images_within = [each for _, _, names in os.walk(root / folder) for each in names if _is_image(each)]
+            found.leave_out("images in folders of thumbnails and the like", [folder] * len(images_within))
+    return found
+
+
+def _is_mask(name: str, stems: set[str]) -> bool:
+    match = _MASK.fullmatch(os.path.splitext(name)[0])  # noqa: PTH122
+    return match is not None and match[1] in stems
+
+
+def _by_suffix(files: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in files:
+        suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+        if suffix in _NOT_READ and not name.startswith("."):
+            found.setdefault(suffix, []).append(name)
+    return found
 
 
 def _check(path: str, name: str) -> None:

@@ -19,7 +19,7 @@ import pandas as pd
 from ltbench.datasets import register
 from ltbench.datasets.download.remote import Remote
 from ltbench.datasets.sources._image_files import FileSource, locate, require_folder
-from ltbench.datasets.tables import read_image_table, refuse
+from ltbench.datasets.tables import known_ids, read_image_table, refuse, require_joined
 from ltbench.errors import UserError
 
 GROUND_TRUTH = "ISIC_2019_Training_GroundTruth.csv"
@@ -73,7 +73,7 @@ class Isic2019(FileSource):
         super().__init__(root, **options)
         self.root = self.folder = require_folder("isic2019", root, (GROUND_TRUTH, METADATA), WEBSITE)
         self.ids, self.labels = read_ground_truth(self.folder / GROUND_TRUTH, self.class_names)
-        lesions = read_lesions(self.folder / METADATA)
+        lesions = read_lesions(self.folder / METADATA, self.ids)
         self.lesions = np.array([lesions.get(image, image) for image in self.ids.tolist()])
         self.files, self.present = locate(self.folder, self.ids, FOLDERS)
 
@@ -107,13 +107,19 @@ def read_ground_truth(path: Path, class_names: tuple[str, ...]) -> tuple[np.ndar
     return table["image"].to_numpy(dtype=str), labels
 
 
-def read_lesions(path: Path) -> dict[str, str]:
+def read_lesions(path: Path, images: np.ndarray) -> dict[str, str]:
     """Return the lesion of each image that has one.
+
+    Parameters
+    ----------
+    images : str [N], of the ground truth
 
     Raises
     ------
-    UserError : the file is missing, no CSV, lacks a column or repeats an image; the message names file and line
+    UserError : the file is missing, no CSV, lacks a column, repeats an image or lists fewer than half of `images`; the
+        message names file and line
     """
     table = read_image_table(path, ("image", "lesion_id"), REMEDY)
-    known = table[table["lesion_id"] != ""]
-    return dict(zip(known["image"], known["lesion_id"], strict=True))
+    require_joined(path, table["image"], images.tolist())
+    lesions = known_ids(table["lesion_id"])
+    return {image: lesion for image, lesion in zip(table["image"], lesions, strict=True) if lesion}

@@ -57,7 +57,7 @@ from ltbench.datasets.sources.isic2019 import (
 )
 from ltbench.datasets.sources.isic2019 import CLASSES as CLASSES_2019
 from ltbench.datasets.splits.published import read_label_dictionary
-from ltbench.datasets.tables import read_image_table, refuse
+from ltbench.datasets.tables import known_ids, read_image_table, refuse
 from ltbench.errors import UserError
 from ltbench.options import option
 
@@ -141,7 +141,7 @@ class IsicArchive(FileSource):
         self.root = self.folder = require_folder("isic_archive", root, (GROUND_TRUTH, METADATA), WEBSITE)
         ids, labels = read_ground_truth(self.folder / GROUND_TRUTH, CLASSES_2019)
         truth = dict(zip(ids.tolist(), (CLASSES_2019[label] for label in labels), strict=True))
-        lesions = read_lesions(self.folder / METADATA)
+        lesions = read_lesions(self.folder / METADATA, ids)
         path = _authors_file(self.folder, self.options.split_dir)
         if path.name == ADDITIONAL:
             table = read_image_table(path, (_NAME, _DIAGNOSIS, _LESION, _PATIENT), _REMEDY)
@@ -223,8 +223,7 @@ def _by_dictionary(path: Path, truth: Mapping[str, str]) -> dict[str, str]:
 
 
 def _known(table: pd.DataFrame, column: str) -> dict[str, str]:
-    known = table[table[column] != ""]
-    return dict(zip(known[_NAME], known[column], strict=True))
+    return {image: known for image, known in zip(table[_NAME], known_ids(table[column]), strict=True) if known}
 
 
 def _join_copies(ids: list[str], lesions: Mapping[str, str]) -> list[str]:

@@ -147,7 +147,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for number in range(4):
         (images / f"ISIC_{number:07d}.jpg").write_text(f"image {number}")
     (folder / "ISIC_2019_Training_GroundTruth.csv").write_text("\n".join([f"image,{','.join(columns)}", *truth]))
-    (folder / "ISIC_2019_Training_Metadata.csv").write_text("image,lesion_id\nISIC_0000000,L0\n")
+    (folder / "ISIC_2019_Training_Metadata.csv").write_text("image,lesion_id\nISIC_0000000,L0\nISIC_0000001,L1\n")
     header = ["name", *(f"meta.clinical.{column}" for column in ("diagnosis", "lesion_id", "patient_id"))]
     rows = [f"ISIC_900000{number},angioma,," for number in range(3)]
     (folder / "additional_data.csv").write_text("\n".join([",".join(header), *rows]))

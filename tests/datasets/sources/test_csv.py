@@ -59,6 +59,19 @@ def test_all_that_a_table_may_hold(root):
     assert CsvTable(root, part="", group="").default_split == "paper"
 
 
+def test_spellings_are_named_and_joined_if_asked_for(root):
+    rows = ["a.png,Nevus,7,None", "sub/b.PNG,nevus ,7.0,P 1", '"sub/größe, 中.png",1,nan,p  1', "d e.png,1.0,NA,"]
+    source = _write(root, "image,label,group,patient", *rows)
+    assert len(source.class_names) == 4 and source.lesions.tolist() == ["7", "7.0", *source.ids[2:]]
+    assert source.patients.tolist() == ["", "P 1", "p  1", ""]
+    for note, said in zip(source.notes, ("'nevus' and 'Nevus'", "'7.0' and '7'", "'p  1' and 'P 1'"), strict=True):
+        assert said in note
+    joined = CsvTable(root, merge_labels="true")
+    assert joined.class_names == ("1", "Nevus") and joined.lesions.tolist()[:2] == ["7", "7"]
+    assert joined.patients.tolist() == ["", "P 1", "P 1", ""]
+    assert CsvTable(root, merge_labels="true", classes="nevus,1.0").labels.tolist() == [0, 0, 1, 1]
+
+
 def test_columns_and_folders_may_have_other_names(root):
     (root / "tables").mkdir()
     _write(root, "image,label", "a.png,x", "d e.png,y", name="decoy.csv")

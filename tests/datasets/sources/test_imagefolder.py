@@ -1,12 +1,14 @@
 """A user's own folder of images: divided or not, and every way in which it may be wrong."""
 
 import os
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ltbench.datasets import registry
+from ltbench.datasets.loading import load
 from ltbench.datasets.sources.imagefolder import ImageFolder
 from ltbench.errors import UserError
 
@@ -43,10 +45,18 @@ def test_parts_are_used_where_the_folder_is_divided(tmp_path):
     assert source.ids.tolist() == names
     assert source.parts.tolist() == ["test", "train", "train", "train", "val"]
     assert source.labels.tolist() == [0, 1, 0, 0, 1]
+    assert load("imagefolder", root=tmp_path).notes == ("val has no image of b", "test has no image of a")
 
 
 @pytest.mark.parametrize(
-    "folders", ["train valid test", "training validation testing", "Train Val Test", "TRAINING VALID"]
+    "folders",
+    [
+        "train valid test",
+        "training validation testing",
+        "Train Val Test",
+        "TRAINING VALID",
+        "training_set Val-Set testset",
+    ],
 )
 def test_parts_have_several_spellings(folders, tmp_path):
     expected = dict(zip(folders.split(), ("train", "val", "test"), strict=False))
@@ -55,6 +65,39 @@ def test_parts_have_several_spellings(folders, tmp_path):
     assert source.class_names == ("a", "b") and source.default_split == "official"
     assert source.parts.tolist() == [expected[image.split("/")[0]] for image in source.ids.tolist()]
     assert source.read(0, 4).shape == (3, 4, 4)
+
+
+def test_folders_that_repeat_are_no_classes_unless_the_user_says_so(tmp_path):
+    _fill(tmp_path, *(f"{fold}/{name}/1.png" for fold in ("fold1", "fold2") for name in "abc"))
+    with pytest.raises(UserError, match=r"fold1, fold2, and in each of them a, b, c: .*class_level=1"):
+        ImageFolder(tmp_path)
+    assert ImageFolder(tmp_path, class_level="1").class_names == ("fold1", "fold2")
+    inner = ImageFolder(tmp_path, class_level=2)
+    assert inner.class_names == ("a", "b", "c") and inner.parts is None
+
+
+def test_what_is_left_out_is_counted_and_named(tmp_path):
+    _fill(tmp_path, "a/1.png", "a/1_mask.png", "b/2-with-mask.png", "a/1.gif", "b/2.GIF", "b/3.dcm", "b/._2.png")
+    assert ImageFolder(tmp_path).ids.tolist() == ["a/1.png", "b/2-with-mask.png"]
+    _fill(tmp_path, "a/@eaDir/1.png/thumb.jpg", "a/@eaDir/1.png/thumb_xl.jpg", "b/Thumbnails/1.png")
+    source = ImageFolder(tmp_path)
+    assert source.ids.tolist() == ["a/1.png", "b/2-with-mask.png"]
+    (note,) = source.notes
+    for said in (
+        "1 masks .*a/1_mask.png",
+        r"2 files .*\.gif.*a/1.gif",
+        r"1 files .*\.dcm",
+        "1 hidden",
+        "3 images .*@eaDir",
+    ):
+        assert re.search(said, note)
+
+
+def test_classes_that_differ_in_spelling_are_named_and_joined_if_asked_for(tmp_path):
+    _fill(tmp_path, "train/Nevus/1.png", "train/Nevus/2.png", "test/nevus/1.png", "train/mel/1.png")
+    source = ImageFolder(tmp_path)
+    assert len(source.class_names) == 3 and "'nevus' and 'Nevus'" in source.notes[0]
+    assert ImageFolder(tmp_path, merge_labels=True).class_names == ("Nevus", "mel")
 
 
 def test_a_class_may_be_called_train(tmp_path):

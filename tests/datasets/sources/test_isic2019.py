@@ -23,7 +23,11 @@ def _write_tables(root):
     root.mkdir(exist_ok=True)
     rows = [_row(image, name) for image, name in zip(IDS, DIAGNOSES, strict=True)]
     (root / GROUND_TRUTH).write_text("\n".join([HEADER, *rows]) + "\n")
-    rows = [f"{IDS[0]},55.0,head/neck,HAM_1,male", f"{IDS[1]},,,,", f"{IDS[2]},30.0,,HAM_1,female"]  # none for the last
+    rows = [
+        f"{IDS[0]},55.0,head/neck,HAM_1,male",
+        f"{IDS[1]},,,nan,",
+        f"{IDS[2]} ,30.0,,HAM_1 ,female",
+    ]  # none for the last
     header = "image,age_approx,anatom_site_general,lesion_id,sex"
     (root / METADATA).write_text("\n".join([header, *rows]) + "\n")
 
@@ -115,6 +119,7 @@ def test_a_broken_ground_truth_is_refused_with_file_and_line(lines, message, roo
         ("image,sex\na,male\n", r"lacks the column\(s\) lesion_id"),
         ("image,lesion_id\na,l1\na,l2\n", r"line 3 \(image 'a'\) repeats"),
         ("", "not a CSV table"),
+        (f"image,lesion_id\n{IDS[0]},a\n{IDS[1]}.jpg,b\n{IDS[2]}.jpg,c\n", f"'{IDS[1]}.jpg'.*'{IDS[1]}'"),
     ],
 )
 def test_broken_metadata_are_refused(text, message, root):

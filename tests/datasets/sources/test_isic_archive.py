@@ -34,7 +34,7 @@ CLASSES = {
 def _write_truth(root, truth=TRUTH):
     rows = [f"{image},{','.join(str(int(name == column)) for column in COLUMNS)}" for image, name in truth.items()]
     (root / GROUND_TRUTH).write_text("\n".join([f"image,{','.join(COLUMNS)}", *rows]))
-    (root / METADATA).write_text("image,lesion_id\nI1,BCN_1\nI2,BCN_1\nI6_downsampled,MSK_6\n")
+    (root / METADATA).write_text("image,lesion_id\nI1,BCN_1\nI2,BCN_1\nI4, NaN\nI6_downsampled ,MSK_6\n")
 
 
 def _write_added(folder, added=ADDED):
