@@ -58,7 +58,9 @@ def parser() -> argparse.ArgumentParser:
     audit.add_argument("--no-images", action="store_true", help="look at tables alone")
     audit.add_argument("--distance", type=int, metavar="N", help="of hashes of near-duplicates, 0 to 64; default: 8")
     audit.add_argument("--json", type=Path, metavar="FILE", help="write all that was found")
-    audit.add_argument("--strict", action="store_true", help=f"exit code {EXIT_LEAKS} where parts share anything")
+    audit.add_argument(
+        "--strict", action="store_true", help=f"exit code {EXIT_LEAKS} where parts share anything or images fail"
+    )
     return parsed
 
 
@@ -75,7 +77,7 @@ def _add_command(commands: Any, name: str, what: str) -> argparse.ArgumentParser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return the exit code: 0, 1 leaks (--strict), 2 bad input or data, 130 or 143 interrupted."""
+    """Run a command; return the exit code: 0, 1 (audit --strict), 2 bad input or data, 130 or 143 interrupted."""
     return guarded(lambda: _main(parser().parse_args(arguments)), hint="; run the same command again")
 
 
@@ -188,7 +190,7 @@ def _audit(options: argparse.Namespace) -> int:
     print(audit_text(found, heading))
     if options.json is not None:
         write_json(options.json, {**setting, **found.as_dict()})
-    return EXIT_LEAKS if options.strict and found.leaks else 0
+    return EXIT_LEAKS if options.strict and (found.leaks or found.unreadable) else 0
 
 
 def _split(source: Source, options: argparse.Namespace) -> tuple[Manifest, dict[str, Any]]:

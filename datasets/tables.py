@@ -49,6 +49,13 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
     records, line = [], 1
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            if "," not in header and (";" in header or "\t" in header):
+                raise UserError(
+                    f"{path} is not a CSV table: it has {header.strip()[:200]!r} and no comma; separate fields "
+                    "by commas, not by semicolons or tabs"
+                )
+            file.seek(0)
             reader = csv.reader(file, strict=True)
             for fields in reader:
                 if any(fields) or line == 1:
@@ -69,8 +76,7 @@ def _check_names(path: Path, names: Sequence[str], columns: Sequence[str]) -> No
     missing = [column for column in columns if column not in names]
     if missing:
         held = ", ".join(names)
-        advice = "; separate fields by commas, not by semicolons or tabs" if {";", "\t"} & set(held) else ""
-        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}; it has: {held}{advice}")
+        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}; it has: {held}")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise UserError(f"{path} has the column {repeated[0]!r} more than once; rename or remove the others")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from tabulate import tabulate
 
+from ltbench.benchmarks.cli.markdown import github_table
 from ltbench.datasets.checks.audit import Audit, Finding, PairAudit, imbalance
 from ltbench.datasets.splits.longtail import PARTS
 
@@ -44,9 +44,7 @@ def _classes(found: Audit) -> str:
     ratios = [imbalance(counts[part]) for part in (*PARTS, "all")]
     rows.append(["all classes", *(int(counts[part].sum()) for part in (*PARTS, "all"))])
     rows.append(["imbalance ratio", *(_UNKNOWN if ratio is None else f"{ratio:.4g}" for ratio in ratios)])
-    return tabulate(
-        rows, ["class", *PARTS, "all labelled"], tablefmt="github", disable_numparse=True, colalign=_ALIGNED
-    )
+    return github_table(rows, ["class", *PARTS, "all labelled"], _ALIGNED)
 
 
 def _overlaps(found: Audit) -> str:
@@ -59,7 +57,7 @@ def _overlaps(found: Audit) -> str:
         looks = (pair.leaked.get("content"), pair.leaked.get("near"), pair.beyond_lesions)
         shown = [_counted(positions, pair.examined, pair.total) for positions in looks]
         rows.append([pair.second, pair.first, pair.total, *said, *shown, len(pair.any)])
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=["left"] * 2 + ["right"] * 8)
+    return github_table(rows, headers, ["left"] * 2 + ["right"] * 8)
 
 
 def _counted(positions: np.ndarray | None, examined: int, total: int) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tabulate import tabulate
 
+from ltbench.benchmarks.cli.markdown import github_table
 from ltbench.datasets import registry
 from ltbench.options import allowed, shown
 
@@ -30,7 +31,7 @@ def datasets_table() -> str:
         images = f"{sum(counts):,}" if counts else ""
         rows.append([f"`{name}`", classes, images, _ratio(counts), _licence(name), how_to_get(name)])
     headers = ["name", "classes", "images", "natural ratio", "licence", "how to get it"]
-    table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    table = github_table(rows, headers)
     return f"{table}\n\nempty: depends on the files, or drawn at will; for details: `ltbench data info NAME`"
 
 
@@ -63,7 +64,7 @@ def describe(name: str) -> str:
     lines.append(tabulate([[key, value] for key, value in facts.items() if value != ""], tablefmt="plain"))
     options = option_rows(name)
     if options:
-        lines += ["", tabulate(options, OPTION_HEADERS, tablefmt="github", disable_numparse=True)]
+        lines += ["", github_table(options, OPTION_HEADERS)]
     return "\n".join(lines)
 
 
@@ -107,7 +108,7 @@ def _class_table(dataset: Source | type[Source], found: Mapping[str, Sequence[in
         ["imbalance ratio", *blank, *map(_ratio, known)],
     ]
     alignment = ["right" if header in counts else "left" for header in columns]
-    return tabulate(rows, list(columns), tablefmt="github", disable_numparse=True, colalign=alignment)
+    return github_table(rows, list(columns), alignment)
 
 
 def licence_lines(dataset: type[Source]) -> list[str]:

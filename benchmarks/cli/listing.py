@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from tabulate import tabulate
-
+from ltbench.benchmarks.cli.markdown import github_table
 from ltbench.options import allowed, shown
 
 HYPERPARAMETER_HEADERS = ("--set", "default", "range", "values to try", "source")
@@ -50,7 +49,7 @@ def describe_method(name: str) -> str:
     from ltbench.methods import registry
 
     rows = hyperparameter_rows(name)
-    table = tabulate(rows, headers=HYPERPARAMETER_HEADERS, tablefmt="github", disable_numparse=True) if rows else ""
+    table = github_table(rows, HYPERPARAMETER_HEADERS) if rows else ""
     return f"{name}\n{'=' * len(name)}\n{registry.docstring(name)}" + (f"\n\n{table}" if table else "")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ KINDS = ("id", "lesion", "patient", "content", "near")
 
 _ODD_ASPECT = 2.0  # times the median
 _ODD_SIDE = 4.0
+_DARK_PEAK = 1 << 12  # of 16 bits
 
 
 @dataclass(frozen=True)
@@ -299,13 +300,16 @@ def _odd(facts: ImageFacts) -> tuple[Finding, ...]:
     found = []
     for row, own_aspect, own_side in zip(known.tolist(), aspects.tolist(), sides.tolist(), strict=True):
         reasons = _reasons(own_aspect / aspect, own_side / side, str(facts.modes[row]), usual)
+        peak = int(facts.peaks[row])
+        if 0 < peak < _DARK_PEAK:
+            reasons.append(f"nearly black: {peak.bit_length()} of 16 bits used; stretch it to the whole range")
         if reasons:
             size = f"{facts.sizes[row, 0]} x {facts.sizes[row, 1]} {facts.modes[row]}"
             found.append(Finding((int(facts.positions[row]),), f"{size}: {', '.join(reasons)}"))
     return tuple(found)
 
 
-def _reasons(aspect: float, side: float, mode: str, usual: str) -> Sequence[str]:
+def _reasons(aspect: float, side: float, mode: str, usual: str) -> list[str]:
     reasons = []
     if abs(math.log(aspect)) > math.log(_ODD_ASPECT):
         reasons.append(f"aspect ratio {aspect:.2g} times the median")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ltbench.datasets.base import Source
 from ltbench.datasets.checks.near_duplicates import THUMB, sketch
-from ltbench.datasets.images.decoding import DAMAGE, FORMATS, to_rgb, upright
+from ltbench.datasets.images.decoding import DAMAGE, is_deep, loaded, to_rgb, upright
 from ltbench.datasets.sources._image_files import FileSource
 from ltbench.errors import UserError
 from ltbench.processes import in_threads
@@ -30,6 +30,7 @@ class ImageFacts:
     files : str [n], "" where an image has no file of its own
     errors : str [n], why an image cannot be read, "" where it can
     sizes : int64 [n, 2], width and height, 0 where unknown
+    peaks : int64 [n], the highest value of an image of 16 bits a channel, 0 of others
     modes : str [n], of Pillow (RGB, L, CMYK, ...), "" where unknown
     contents : str [n], SHA-256 of size and decoded pixels, "" where unreadable
     hashes : bool [n, 64], perceptual
@@ -41,6 +42,7 @@ class ImageFacts:
     errors: np.ndarray
     sizes: np.ndarray
     modes: np.ndarray
+    peaks: np.ndarray
     contents: np.ndarray
     hashes: np.ndarray
     thumbs: np.ndarray
@@ -52,6 +54,7 @@ class _Fact:
     error: str = ""
     size: tuple[int, int] = (0, 0)
     mode: str = ""
+    peak: int = 0
     content: str = ""
     bits: np.ndarray | None = None
     thumb: np.ndarray | None = None
@@ -83,6 +86,7 @@ def examine(source: Source, positions: np.ndarray, *, workers: int = 1, quiet: b
         errors=np.array([fact.error for fact in facts], dtype=str),
         sizes=np.array([fact.size for fact in facts], dtype=np.int64).reshape(-1, 2),
         modes=np.array([fact.mode for fact in facts], dtype=str),
+        peaks=np.array([fact.peak for fact in facts], dtype=np.int64),
         contents=np.array([fact.content for fact in facts], dtype=str),
         hashes=np.array([blank if fact.bits is None else fact.bits for fact in facts]).reshape(-1, 64),
         thumbs=np.array([dark if fact.thumb is None else fact.thumb for fact in facts]).reshape(-1, THUMB, THUMB),
@@ -91,12 +95,10 @@ def examine(source: Source, positions: np.ndarray, *, workers: int = 1, quiet: b
 
 def _filed(path: Path) -> _Fact:
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
-            raise OSError("it is not a file")
-        with Image.open(path, formats=FORMATS) as image:
-            mode = image.mode
-            pixels = to_rgb(image)  # which loads the image
-            return _described(upright(image, pixels), file=str(path), size=image.size, mode=mode)
+        with loaded(str(path)) as image:
+            peak = int(np.asarray(image).max()) if is_deep(image) else 0
+            pixels = upright(image, to_rgb(image))
+            return _described(pixels, file=str(path), size=image.size, mode=image.mode, peak=peak)
     except DAMAGE as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         return _Fact(file=str(path), error=reason)
@@ -109,8 +111,10 @@ def _packed(source: Source, position: int) -> _Fact:
         return _Fact(error=str(error))
 
 
-def _described(image: Image.Image, file: str = "", size: tuple[int, int] = (0, 0), mode: str = "") -> _Fact:
+def _described(
+    image: Image.Image, file: str = "", size: tuple[int, int] = (0, 0), mode: str = "", peak: int = 0
+) -> _Fact:
     content = hashlib.sha256(f"{image.width} {image.height} ".encode())
     content.update(image.tobytes())
     bits, thumb = sketch(image)
-    return _Fact(file, "", size, mode, content.hexdigest(), bits, thumb)
+    return _Fact(file, "", size, mode, peak, content.hexdigest(), bits, thumb)

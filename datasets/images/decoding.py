@@ -15,16 +15,19 @@ other programs is ever asked. An image of more than 179 million pixels is refuse
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+_PNG, _PNG_TEXT = b"\x89PNG\r\n\x1a\n", (b"tEXt", b"zTXt", b"iTXt")
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -51,13 +54,57 @@ def read_image(path: str, size: int) -> np.ndarray:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an image can be read or it cannot; in a progress bar nobody reads warnings
-        if not os.path.isfile(path) and os.path.exists(path):  # noqa: PTH110, PTH113  opening a pipe would wait for ever
-            raise OSError("it is not a file")
-        with Image.open(path, formats=FORMATS) as image:
-            image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at a fraction of its size where that does
-            image.load()
+        with loaded(path, (2 * size, 2 * size)) as image:
             small = upright(image, to_rgb(image).resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0))
     return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
+
+
+def loaded(path: str, least: tuple[int, int] | None = None) -> Image.Image:
+    """Return the image of a file, decoded.
+
+    Parameters
+    ----------
+    least : width and height that do; a JPEG is then decoded at a fraction of its size, if it has more than that
+
+    Raises
+    ------
+    OSError, ValueError, ... : as `read_image`
+    """
+    if not os.path.isfile(path) and os.path.exists(path):  # noqa: PTH110, PTH113  opening a pipe would wait for ever
+        raise OSError("it is not a file")
+    try:
+        return _loaded(path, least)
+    except ValueError:  # of a PNG with more text than Pillow takes, among others
+        pixels_alone = _png_without_text(Path(path).read_bytes())
+        if pixels_alone is None:
+            raise
+        return _loaded(io.BytesIO(pixels_alone), least)
+
+
+def _loaded(file: str | io.BytesIO, least: tuple[int, int] | None) -> Image.Image:
+    image = Image.open(file, formats=FORMATS)
+    try:
+        if least is not None:
+            image.draft("RGB", least)
+        image.load()
+    except BaseException:
+        image.close()
+        raise
+    return image
+
+
+def _png_without_text(data: bytes) -> bytes | None:
+    """Return a PNG without its chunks of text; None where there are none, or it is no PNG."""
+    if not data.startswith(_PNG):
+        return None
+    kept, place = [_PNG], len(_PNG)
+    while place < len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")  # length, type, content, check sum
+        if data[place + 4 : place + 8] not in _PNG_TEXT:
+            kept.append(data[place:end])
+        place = end
+    without = b"".join(kept)
+    return without if len(without) < len(data) else None
 
 
 def upright(image: Image.Image, pixels: Image.Image) -> Image.Image:
@@ -79,9 +126,14 @@ def _orientation(image: Image.Image) -> int:
         return 0
 
 
+def is_deep(image: Image.Image) -> bool:
+    """Return whether an image has channels of more than 8 bits."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return an image of any mode as RGB, on white where it is transparent; ValueError for channels of 32 bits."""
-    if image.mode == "F" or image.mode.startswith("I"):
+    if is_deep(image):
         values = np.asarray(image)
         if values.dtype.kind == "f" or values.min() < 0 or values.max() > 0xFFFF:
             raise ValueError("its channels have 32 bits; save it with 8 or 16")

@@ -83,13 +83,20 @@ def test_lesions_in_two_parts_are_counted(root: Path, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     assert "leaks train/test: " in printed and "leaks train/test: 0 of" not in printed
     assert _run(root, "audit", "--ratio", "natural", "--split", "paper", "--no-images", "--strict") == 1
+    strict = ["audit", "--ratio", "natural", "--split", "lesion", "--strict"]
+    assert _run(root, *strict) == 0
+    (root / "55.png").write_bytes(b"no image")
+    assert _run(root, *strict) == 1
 
 
 def test_copies_and_contradicting_labels_are_found(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "50.png").write_bytes((root / "03.png").read_bytes())
     (root / "55.png").write_bytes(b"no image")
+    Image.fromarray(np.full((24, 30), 4095, dtype=np.uint16)).save(root / "20.png")
+    (root / "table.csv").write_text((root / "table.csv").read_text().replace("melanoma", "mel|unsure"))
     _audit(root)
     printed = capsys.readouterr().out
+    assert "| mel\\|unsure " in printed and "12 of 16 bits" in printed
     assert "different labels: 1" in printed and "unreadable: 1" in printed and "55" in printed
 
 

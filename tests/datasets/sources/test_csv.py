@@ -100,7 +100,8 @@ def test_classes_are_by_frequency_and_then_by_name(root):
     [
         (["image,class", "a.png,x"], r" lacks the column 'label'; it has: image, class; .*label=COLUMN"),
         (["label", "x"], r" lacks the column 'image'"),
-        (["image;label", "a.png;x"], r" lacks the column 'image'; it has: image;label"),
+        (["image;label", "a.png;1,5"], r" is not a CSV table: .*'image;label'.* by commas"),
+        (['"image"\t"label"', '"a.png"\t"x"'], r" is not a CSV table: .* by commas"),
         (["image,label"], r" lists no image"),
         (["image,label", "a.png,x", "d e.png,x"], r" has only the class 'x'"),
         (["image,label", "a.png,x", "d e.png,y", "./a.png,y"], r", line 4 \(image './a.png'\) repeats an earlier"),

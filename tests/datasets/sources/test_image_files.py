@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ltbench.datasets.images.decoding import read_image
 from ltbench.datasets.images.store import StoreBuilder
@@ -63,11 +64,21 @@ def test_modes_of_colour_become_rgb(mode, suffix, tmp_path):
         (np.full((8, 8), 77, dtype=np.uint8), 77),
         (np.full((8, 8), 77 * 256 + 200, dtype=np.uint16), 77),
         (np.full((8, 8), True), 255),
+        (np.full((8, 8), 4095, dtype=np.uint16), 15),
     ],
 )
-def test_grey_of_any_depth_keeps_its_upper_bits(pixels, value, tmp_path):
+def test_grey_of_any_depth_keeps_its_upper_bits(pixels, value, tmp_path, capsys):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     assert (read_image(str(tmp_path / "a.png"), 4) == value).all()
+    StoreBuilder(_Files(tmp_path, "a.png"), 4, tmp_path).build(np.arange(1))
+    assert ("nearly black" in capsys.readouterr().err) == (value < 16)
+
+
+def test_a_png_with_much_text_is_read(tmp_path):
+    text = PngInfo()
+    text.add_itxt("notes", "x" * 3_000_000, zip=True)
+    Image.fromarray(_halves()).save(tmp_path / "a.png", pnginfo=text)
+    assert _is_halves(read_image(str(tmp_path / "a.png"), 16))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
