@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -154,7 +154,7 @@ def in_threads(
     label: str,
     unit: str,
     quiet: bool = False,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield what a function returns for each item, in the items' order.
 
     Parameters

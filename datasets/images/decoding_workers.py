@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from ltbench.datasets.base import Source
+from ltbench.errors import UserError
 from ltbench.processes import importable, in_threads, prepare_worker, worker_context
 from ltbench.registry import load_plugin, plugin_file
 
@@ -31,7 +35,7 @@ class Decoded:
     contents: np.ndarray
 
 
-def decoded(source: Source, chunks: Sequence[np.ndarray], size: int, workers: int) -> Iterator[Decoded]:
+def decoded(source: Source, chunks: Sequence[np.ndarray], size: int, workers: int) -> Generator[Decoded, None, None]:
     """Yield chunks of images, as they come.
 
     Parameters
@@ -40,17 +44,32 @@ def decoded(source: Source, chunks: Sequence[np.ndarray], size: int, workers: in
     """
     file = plugin_file(type(source))
     if workers <= 1 or (file is None and not importable(type(source))):
+        yield from _decoded_in_threads(source, chunks, size, workers)
+    else:
+        yield from _decoded_by_processes(source, chunks, size, workers, _PlugIn(file))
 
-        def read(chunk: np.ndarray) -> Decoded:
-            return _read(source, chunk, size)
 
-        yield from in_threads(read, chunks, workers=workers, label="decoding", unit="images", quiet=True)
-        return
+def _decoded_in_threads(source: Source, chunks: Sequence[np.ndarray], size: int, workers: int) -> Iterator[Decoded]:
+    stopped = threading.Event()
+
+    def read(chunk: np.ndarray) -> Decoded:
+        return _read(source, chunk, size, stopped)
+
+    running = in_threads(read, chunks, workers=workers, label="decoding", unit="images", quiet=True)
+    try:
+        yield from running
+    finally:
+        stopped.set()
+        running.close()
+
+
+def _decoded_by_processes(
+    source: Source, chunks: Sequence[np.ndarray], size: int, workers: int, plugin: _PlugIn
+) -> Iterator[Decoded]:
+    context = worker_context()
+    stopped = context.Event()
     pool = ProcessPoolExecutor(
-        workers,
-        mp_context=worker_context(),
-        initializer=_start_worker,
-        initargs=(_PlugIn(file), source, size),
+        workers, mp_context=context, initializer=_start_worker, initargs=(plugin, source, size, stopped)
     )
     try:
         queue = iter(chunks)
@@ -60,13 +79,29 @@ def decoded(source: Source, chunks: Sequence[np.ndarray], size: int, workers: in
             for future in done:
                 yield future.result()
             running |= {pool.submit(_read_in_worker, chunk) for chunk in islice(queue, len(done))}
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process that decodes images was killed, perhaps for want of memory; run the same command again, what "
+            "is decoded is kept"
+        ) from error
     finally:
+        stopped.set()
         pool.shutdown(cancel_futures=True)
 
 
-def _read(source: Source, positions: np.ndarray, size: int) -> Decoded:
-    contents = source.contents(positions)
-    return Decoded(positions, np.stack([source.read(int(position), size) for position in positions]), contents)
+class _Stop(Protocol):
+    """Whether nobody waits for the images any more: an event of threads or of processes."""
+
+    def is_set(self) -> bool: ...
+
+
+def _read(source: Source, positions: np.ndarray, size: int, stopped: _Stop) -> Decoded:
+    contents, images = source.contents(positions), []
+    for position in positions.tolist():
+        if stopped.is_set():  # else Ctrl-C would wait for whole chunks
+            raise CancelledError
+        images.append(source.read(position, size))
+    return Decoded(positions, np.stack(images), contents)
 
 
 class _Worker:
@@ -74,6 +109,7 @@ class _Worker:
 
     source: Source
     size: int
+    stopped: _Stop
 
 
 @dataclass(frozen=True)
@@ -90,10 +126,10 @@ def _nothing() -> None:
     """Stand for a source that is no plug-in."""
 
 
-def _start_worker(_: object, source: Source, size: int) -> None:
+def _start_worker(_: object, source: Source, size: int, stopped: _Stop) -> None:
     prepare_worker()
-    _Worker.source, _Worker.size = source, size
+    _Worker.source, _Worker.size, _Worker.stopped = source, size, stopped
 
 
 def _read_in_worker(positions: np.ndarray) -> Decoded:
-    return _read(_Worker.source, positions, _Worker.size)
+    return _read(_Worker.source, positions, _Worker.size, _Worker.stopped)

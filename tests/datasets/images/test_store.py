@@ -6,6 +6,7 @@ this file: `importable` puts the repository on the path that they inherit.
 
 import multiprocessing
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import pytest
 
 import ltbench
 from ltbench.datasets.base import Source
+from ltbench.datasets.images.decoding_workers import decoded
 from ltbench.datasets.images.store import ImageStore, StoreBuilder
 from ltbench.errors import UserError
 
@@ -33,7 +35,7 @@ class Drawn(Source):
     title = "drawn"
 
     def __init__(
-        self, log: Path, *, version: int = 1, stamp: int = 0, broken: tuple[int, ...] = (), delay: float = 0.0
+        self, log: Path, *, version: int = 1, stamp: int = 0, broken: tuple[Any, ...] = (), delay: float = 0.0
     ) -> None:
         super().__init__()
         self.log, self.version, self.broken, self.delay = log, version, broken, delay
@@ -42,6 +44,8 @@ class Drawn(Source):
 
     def read(self, position: int, size: int) -> np.ndarray:
         time.sleep(self.delay)
+        if self.broken == ("killed",):
+            os.kill(os.getpid(), signal.SIGKILL)
         if position in self.broken:
             raise UserError(f"image{position:03d}.png is corrupt")
         with self.log.open("a") as file:
@@ -201,6 +205,22 @@ def test_two_workers_build_the_same_store(
     two = build(Drawn(log), EVERY, SIZE, tmp_path / "two", workers=2, quiet=True)
     np.testing.assert_array_equal(one.pixels, two.pixels)
     assert sorted(reads(log)) == EVERY.tolist()
+
+
+def test_a_killed_worker_is_one_error(tmp_path: Path, log: Path, importable: None) -> None:
+    with pytest.raises(UserError, match="was killed"):
+        build(Drawn(log, broken=("killed",)), EVERY, SIZE, tmp_path, workers=2, quiet=True)
+
+
+@pytest.mark.parametrize("module", [Drawn.__module__, "__main__"])
+def test_workers_end_within_an_image(module: str, log: Path, importable: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they must at Ctrl-C, in processes and in threads."""
+    monkeypatch.setattr(Drawn, "__module__", module)
+    images = decoded(Drawn(log, delay=0.1), [EVERY[:1], EVERY[1:40], EVERY[40:80]], SIZE, workers=2)
+    assert next(images).positions.tolist() == [0]
+    began = time.monotonic()
+    images.close()
+    assert time.monotonic() - began < 1.5 and len(reads(log)) < 20
 
 
 def test_two_builders_at_once_decode_every_image_once(tmp_path: Path, log: Path, importable: None) -> None:
