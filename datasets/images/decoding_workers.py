@@ -57,7 +57,10 @@ def _decoded_in_threads(source: Source, chunks: Sequence[np.ndarray], size: int,
 
     running = in_threads(read, chunks, workers=workers, label="decoding", unit="images", quiet=True)
     try:
-        yield from running
+        for (
+            chunk
+        ) in running:  # `yield from` would close it, and so wait for it, before its threads know that they are to stop
+            yield chunk
     finally:
         stopped.set()
         running.close()
