@@ -57,9 +57,7 @@ def _decoded_in_threads(source: Source, chunks: Sequence[np.ndarray], size: int,
 
     running = in_threads(read, chunks, workers=workers, label="decoding", unit="images", quiet=True)
     try:
-        for (
-            chunk
-        ) in running:  # `yield from` would close it, and so wait for it, before its threads know that they are to stop
+        for chunk in running:  # noqa: UP028  `yield from` would close it, which waits, before it is stopped
             yield chunk
     finally:
         stopped.set()
