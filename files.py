@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read with errors that name them, hashed, locked, with room and progress."""
+"""Files: written whole or not at all, read with errors that name them, hashed, with room and progress."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import io
 import json
 import os
 import pickle
-import platform
 import shutil
 import sys
 import time
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from filelock import BaseFileLock, FileLock, Timeout
 from tqdm import tqdm
 
 from ltbench.errors import UserError
@@ -33,8 +31,6 @@ BROKEN = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.erro
 """What reading a damaged file raises."""
 
 _BLOCK = 1 << 20
-_WAIT_LINE, _WAIT_TRY = 60.0, 1.0  # seconds between two lines of who waits for a lock, and of one try
-_UNSIGNED_SECONDS = 10.0  # until a lock file that names no process is nobody's
 
 
 class Pace:
@@ -135,83 +131,6 @@ def require_room(folder: Path, needed: int, what: str, remedy: str = "give anoth
         raise UserError(
             f"{what} needs {amount(needed)} in {folder} and {amount(free)} are free; free some space or {remedy}"
         )
-
-
-@contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a file lock; say on stderr which process does `what` where one has to wait for it, again every minute."""
-    lock, owner = FileLock(path), path.with_name(f"{path.name}.owner")
-    began, pace = time.monotonic(), Pace(_WAIT_LINE)
-    waiting = False
-    while not _acquired(lock, _WAIT_TRY if waiting else 0.0):
-        if _is_left_over(path):
-            path.unlink(missing_ok=True)
-        elif not waiting or pace.due:
-            waited = f", for {time.monotonic() - began:.0f} s so far" if waiting else ""
-            print(
-                f"{_holder(owner)} is {what}; waiting for it{waited}; end it, or where it is gone delete {path}",
-                file=sys.stderr,
-                flush=True,
-            )
-            pace.restart()
-            waiting = True
-    try:
-        held = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        write_json(owner, held)
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
-
-
-def _acquired(lock: BaseFileLock, seconds: float) -> bool:
-    try:
-        lock.acquire(timeout=seconds)
-    except Timeout:
-        return False
-    return True
-
-
-def _holder(owner: Path) -> str:
-    """Return who holds a lock, in words, as far as it has said so."""
-    try:
-        held = json.loads(owner.read_text(encoding="utf-8"))
-        return f"process {held['pid']} on {held['host']}, since {held['since']},"
-    except (OSError, ValueError, LookupError, TypeError):
-        return "another process"
-
-
-def _is_left_over(path: Path) -> bool:
-    """Return whether a lock file on a file system without `flock`, where a file is the lock, is nobody's any more.
-
-    Its lines are process and host. One that names no process was left by a file system with `flock`.
-    """
-    try:
-        if _has_flock(path):
-            return False
-        pid, host, *_ = [*path.read_text(encoding="utf-8", errors="replace").splitlines(), "", ""]
-        if not pid.isdecimal():
-            return time.time() - path.stat().st_mtime > _UNSIGNED_SECONDS
-        if host == platform.node():
-            os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # the process is another user's, or the file is gone meanwhile
-        return False
-    return False
-
-
-def _has_flock(path: Path) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows locks files otherwise
-        return True
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            return error.errno not in (errno.ENOSYS, errno.ENOTSUP)
-    return True
 
 
 @contextmanager

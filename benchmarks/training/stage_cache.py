@@ -20,7 +20,8 @@ from torch import Tensor
 import ltbench
 from ltbench.benchmarks.training.journal import report_from
 from ltbench.errors import UserError
-from ltbench.files import json_digest, locked, plain, read_tensors, write_tensors
+from ltbench.files import json_digest, plain, read_tensors, write_tensors
+from ltbench.locks import locked
 from ltbench.methods.stages import Stage, StageResult
 
 _VERSION = 2  # raise when training itself changes: results of older code are then computed again

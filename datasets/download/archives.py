@@ -22,7 +22,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ltbench.errors import UserError
-from ltbench.files import ProgressLine, amount, locked, require_room
+from ltbench.files import ProgressLine, amount, require_room
+from ltbench.locks import locked
 
 RECORD = ".unpacked.json"
 _MAX_FILES = 2_000_000

@@ -25,12 +25,12 @@ from ltbench.files import (
     content_digest,
     fingerprint,
     json_digest,
-    locked,
     replacing,
     require_room,
     synchronize,
     write_at,
 )
+from ltbench.locks import locked
 from ltbench.processes import in_threads
 
 _VERSION = 3
