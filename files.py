@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read with errors that name them, hashed, locked, with room and progress."""
+"""Files: written whole or not at all, read with errors that name them, hashed, with room and progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One lock for all: it says who is waited for, and one that nobody holds any more is taken over."""
+"""File locks: who holds one says so, who waits says for whom, and one that nobody holds any more is taken over."""
 
 from __future__ import annotations
 

@@ -1,14 +1,9 @@
 """Files: whole or not there, refused by name when they are damaged, hashed, locked, with progress."""
 
-import errno
 import hashlib
 import io
 import json
-import os
 import pickle
-import platform
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +13,8 @@ import numpy as np
 import pytest
 import torch
 from exploit import Exploit
-from filelock import FileLock
 
-from ltbench import files, locks
+from ltbench import files
 from ltbench.errors import UserError
 
 
@@ -206,47 +200,6 @@ def test_a_hash_is_that_of_the_whole_file(tmp_path: Path) -> None:
 def test_fingerprints_are_those_of_earlier_versions() -> None:
     assert [files.fingerprint(b""), files.fingerprint(b"12 34")] == [-5426141060434712860, 4553695716537345936]
     assert -(2**63) <= files.fingerprint(b"x") < 2**63
-
-
-def test_who_waits_for_a_lock_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with locks.locked(tmp_path / "lock", "building it"):
-        pass
-    assert capsys.readouterr().err == ""
-    held = threading.Event()
-
-    def other() -> None:
-        with FileLock(tmp_path / "lock"):
-            held.set()
-            time.sleep(0.1)
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    assert held.wait(5)
-    with locks.locked(tmp_path / "lock", "building it"):
-        thread.join(5)
-    assert capsys.readouterr().err.startswith("another process is building it; waiting for it")
-
-
-def test_a_lock_says_who_holds_it_and_is_taken_over_where_nobody_does(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "lock"
-    with locks.locked(path, "building it"):
-        waiting = threading.Thread(target=lambda: locks.locked(path, "building it").__enter__(), daemon=True)
-        waiting.start()
-        time.sleep(0.2)
-    waiting.join(5)
-    assert f"process {os.getpid()} on {platform.node()}, since 20" in capsys.readouterr().err
-
-    def missing(*_: Any) -> None:
-        raise OSError(errno.ENOSYS, "no locks here")
-
-    monkeypatch.setattr("fcntl.flock", missing)
-    for name, content in (("empty", ""), ("dead", f"{2**22 + 1}\n{platform.node()}\n")):
-        (tmp_path / name).write_text(content)
-        os.utime(tmp_path / name, (0, 0))
-        with locks.locked(tmp_path / name, "building it"):
-            assert str(os.getpid()) in (tmp_path / name).read_text()
 
 
 def test_a_disk_without_room_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

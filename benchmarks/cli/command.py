@@ -7,14 +7,15 @@ import codecs
 import importlib
 import io
 import os
+import re
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
 from ltbench.errors import UserError, in_one_line, os_error_line
 
@@ -93,8 +94,47 @@ _ASCII = {"Δ": "d", "±": "+/-", "≈": "~", "×": "x", "–": "-", "—": "-",
 """What stands for the signs of tables where a terminal or a pipe cannot show them."""
 
 
-def prepare_streams() -> None:
-    """Let every text be printed: signs that a stream cannot encode as ASCII, and nothing where there is no stream."""
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_CURSOR = re.compile(r"\n*(\x1b\[A)*")  # what progress bars write between their lines, by itself
+
+
+class _Shown:
+    """A stream that shows control characters, which a name may hold, as `\\x1b` instead of sending them to a terminal.
+
+    Parameters
+    ----------
+    stream : the text stream that everything else is left to
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        shown = text if _CURSOR.fullmatch(text) else _CONTROLS.sub(lambda sign: f"\\x{ord(sign[0]):02x}", text)
+        return self._stream.write(shown)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+
+@contextmanager
+def _streams() -> Iterator[None]:
+    """Let every text be printed, and none act on a terminal; nothing is printed where there is no stream."""
+    _prepare_streams()
+    stdout, stderr = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _Shown(stdout), _Shown(stderr)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = stdout, stderr
+
+
+def _prepare_streams() -> None:
+    """Let signs that a stream cannot encode be printed in ASCII; open a stream where there is none."""
     codecs.register_error("ltbench.ascii", _in_ascii)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -117,8 +157,7 @@ def guarded(body: Callable[[], int], *, hint: str = "") -> int:
     on stderr and code 2; Ctrl-C gives 130, SIGTERM 143, with `hint` printed, also where a library that was running
     swallows the exception or raises another one.
     """
-    prepare_streams()
-    with _stopping() as arrived:
+    with _streams(), _stopping() as arrived:
         try:
             code = body()
         except (KeyboardInterrupt, Terminated) as stopped:

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -20,6 +21,7 @@ from urllib.parse import urljoin, urlsplit
 import pooch
 import requests
 from requests import exceptions
+from urllib3.exceptions import HTTPError
 
 import ltbench
 from ltbench.datasets.download import archives
@@ -33,6 +35,10 @@ _TRIES = 5  # in a row without progress
 _PROGRESS = 1 << 20  # bytes that count as progress
 _PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds; the first doubles with every try
 _CHUNK = 1 << 16  # what a broken connection may lose
+_MOST_BYTES = 1 << 36  # of a file whose size nobody tells
+_LEAST_RATE, _RATE_SECONDS = 1024, 60.0  # bytes a second, and over how many seconds they are counted
+_MOST_SECONDS = 48 * 3600.0  # of a whole transfer, pauses included
+_NUMBER = re.compile(r"[0-9]{1,15}")
 _BUSY = {408, 425, 429, 500, 502, 503, 504}
 _AGAIN = "run the same command again, what is there is kept"
 
@@ -123,7 +129,7 @@ class _Interrupted(Exception):
         self.pause = pause
 
 
-_MENDABLE = (_Interrupted, exceptions.ConnectionError, exceptions.Timeout, exceptions.ChunkedEncodingError)
+_MENDABLE = (_Interrupted, exceptions.ConnectionError, exceptions.Timeout, exceptions.ChunkedEncodingError, HTTPError)
 
 
 class _Session(requests.Session):
@@ -151,7 +157,7 @@ class _Transfer:
         self._part, self._etag = home / "part", home / "etag"
 
     def __call__(self, url: str, output_file: str, _: object) -> None:
-        failures = 0
+        failures, self._began = 0, time.monotonic()
         while True:
             before = self._have()
             try:
@@ -202,7 +208,7 @@ class _Transfer:
     def _begin(self, response: requests.Response) -> int | None:
         """Empty the part and note of which version it will be; return the size, None where nobody tells it."""
         length, known = response.headers.get("Content-Length", ""), self._remote.size
-        size = int(length) if length.isdigit() else known
+        size = int(length) if _NUMBER.fullmatch(length) else known
         if known not in (None, size):
             self._discard()
             raise UserError(
@@ -222,27 +228,53 @@ class _Transfer:
         if size is not None:
             room = size - have + (size if self._remote.unpack else 0)  # packed images hardly grow
             require_room(self._path.parent, room, label)
+        most = _MOST_BYTES if size is None else size
         with self._part.open("ab") as part, ProgressLine(label, size, done=have, quiet=self._quiet) as progress:
-            for chunk in response.iter_content(_CHUNK):
+            for chunk in self._timed(response):
                 have += part.write(chunk)
                 progress.update(len(chunk))
+                if have > most:
+                    self._discard()
+                    raise UserError(f"{self._remote.url} sends more than the {most} bytes it may have; it was deleted")
             synchronize(part)
         if size is not None and have < size:
             raise _Interrupted(f"the connection ended after {amount(have)} of {amount(size)}")
-        if size is not None and have > size:
-            self._discard()
-            raise UserError(f"{self._remote.url} sends more than the {size} bytes it should have; it was deleted")
+
+    def _timed(self, response: requests.Response) -> Iterator[bytes]:
+        """Yield what comes, as it comes; give up where that is too slow or takes too long."""
+        since, received = time.monotonic(), 0
+        while chunk := response.raw.read1(_CHUNK):
+            yield chunk
+            now, received = time.monotonic(), received + len(chunk)
+            if now - self._began > _MOST_SECONDS:
+                raise UserError(
+                    f"{self._remote.url} takes more than {_MOST_SECONDS / 3600:g} hours; {_AGAIN}, or fetch it by hand "
+                    f"and put it at {self._path}"
+                )
+            if now - since >= _RATE_SECONDS:
+                if received < _LEAST_RATE * (now - since):
+                    raise _Interrupted(f"the server sends less than {_LEAST_RATE} bytes a second")
+                since, received = now, 0
 
     def _refuse(self, response: requests.Response) -> None:
         status = response.status_code
         named = f"{status} {response.reason or ''}".strip()
         if status in _BUSY:
-            after = response.headers.get("Retry-After", "")
-            raise _Interrupted(f"the server answers {named}", float(after) if after.isdigit() else 0.0)
+            raise _Interrupted(f"the server answers {named}", _seconds(response.headers.get("Retry-After", "")))
         raise UserError(
             f"{self._remote.url} answers {named}: the file may have moved, or want a login or consent in a browser; "
             f"fetch it by hand and put it at {self._path}"
         )
+
+
+def _seconds(retry_after: str) -> float:
+    """Return how long `Retry-After` asks to wait, by a number or a date; 0 where it says neither."""
+    if _NUMBER.fullmatch(retry_after):
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _content_range(response: requests.Response) -> tuple[int, int | None]:

@@ -79,10 +79,12 @@ def test_a_signal_ends_a_program_whatever_a_library_makes_of_it(
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
 def test_signs_that_a_stream_cannot_show_become_ascii(encoding: str) -> None:
-    program = "from ltbench.benchmarks.cli.command import guarded; guarded(lambda: print('Δ ±1 ≈ 中') or 0)"
+    printed = r"Δ ±1 ≈ 中 \x1b[2Ja\x9bb"
+    program = f"from ltbench.benchmarks.cli.command import guarded; guarded(lambda: print('{printed}') or 0)"
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=60, check=True)
-    assert done.stdout.decode(encoding).split() == ["d", "+/-1" if encoding == "ascii" else "±1", "~", "?"]
+    signs = ["d", "+/-1" if encoding == "ascii" else "±1", "~", "?", r"\x1b[2Ja\x9bb"]
+    assert done.stdout.decode(encoding).split() == signs
 
 
 def test_commands_work_without_docstrings_and_without_stderr() -> None:

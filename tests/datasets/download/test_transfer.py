@@ -1,5 +1,6 @@
 """Fetching over HTTP against a server on loopback that cuts, lies, changes, errs and stalls."""
 
+import contextlib
 import hashlib
 import io
 import os
@@ -209,7 +210,7 @@ def test_a_connection_that_always_breaks_ends_after_some_tries(server, root, mon
     monkeypatch.setattr(transfer, "_PROGRESS", 65536)
     server.answers = [well(limit=65536)]
     assert fetched(server, root, checksum=SHA256) == BODY
-    assert server.ranges()[-3:] == [f"bytes={done}-" for done in (262144, 327680, 393216)]
+    assert server.ranges()[-3:] == [f"bytes={done}-" for done in (262194, 327730, 393266)]
 
 
 @pytest.mark.parametrize(
@@ -233,10 +234,13 @@ def test_another_file_than_is_known_leaves_nothing_behind(server, root, known, m
         ({}, r"does not say how long it is; fetch it by hand as .*data\.bin"),
     ],
 )
-def test_a_server_that_tells_no_length(server, root, known, message):
+def test_a_server_that_tells_no_length(server, root, known, message, monkeypatch):
     server.answers = [lambda handler: send(handler, body=BODY, Content_Length=None)]
     refused(server, root, message, **known)
     assert fetched(server, root, checksum=MD5) == BODY
+    (root / "data.bin").unlink()
+    monkeypatch.setattr(transfer, "_MOST_BYTES", HALF)
+    refused(server, root, f"more than the {HALF} bytes", checksum=MD5)
 
 
 @pytest.mark.parametrize("content_range", [None, "nonsense", f"bytes {HALF + 1}-{len(BODY) - 1}/{len(BODY)}"])
@@ -285,8 +289,9 @@ def test_what_no_other_try_would_mend_is_one_line(server, root, answer, message)
 def test_an_error_of_the_server_is_tried_again(server, root, monkeypatch):
     pauses = []
     monkeypatch.setattr(time, "sleep", pauses.append)
-    server.answers = [status(500), status(429, Retry_After="7"), status(503, Retry_After="86400"), well()]
-    assert fetched(server, root) == BODY and pauses == [0.0, 7.0, 60.0]
+    asked = ["²", "7", "86400", "Fri, 01 Jan 2100 00:00:00 GMT"]
+    server.answers = [*(status(429, Retry_After=after) for after in asked), well()]
+    assert fetched(server, root) == BODY and pauses == [0.0, 7.0, 60.0, 60.0]
     (root / "data.bin").unlink()
     server.answers = [status(503)]
     refused(server, root, "5 tries in a row: the server answers 503 Service Unavailable;")
@@ -297,6 +302,25 @@ def test_a_server_that_stalls_is_given_up(server, root, monkeypatch, sent):
     monkeypatch.setattr(transfer, "_TIMEOUT", (5.0, 0.1))
     server.answers = [server.stall_after(sent) if sent else lambda handler: server.released.wait(10)]
     refused(server, root, r"5 tries in a row: 127\.0\.0\.1:.*[Rr]ead timed out")
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [("_RATE_SECONDS", "5 tries in a row: the server sends less than"), ("_MOST_SECONDS", "takes more than")],
+)
+def test_a_server_that_drips_is_given_up(server, root, monkeypatch, limit, message):
+    def drip(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(BODY)))
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            for byte in BODY[:100]:
+                handler.wfile.write(bytes([byte]))
+                time.sleep(0.01)
+
+    monkeypatch.setattr(transfer, limit, 0.05)
+    server.answers = [drip]
+    refused(server, root, message)
 
 
 def test_nobody_listening_is_one_line(server, root):
