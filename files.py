@@ -160,8 +160,10 @@ def require_replaceable(path: Path) -> None:
     ------
     UserError : a folder, a link, a pipe or a device is there
     """
-    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-        raise UserError(f"cannot write {path}: it is not a regular file; give the name of a file or a new name")
+    if not os.path.lexists(path) or stat.S_ISREG(path.lstat().st_mode):
+        return
+    kind = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "no regular file"
+    raise UserError(f"cannot write {path}: it is {kind}; give the name of a file or a new name")
 
 
 @contextmanager

@@ -102,11 +102,11 @@ def _tables(records: Sequence[Record], options: argparse.Namespace, notes: Seque
 
 
 def _published(records: Sequence[Record], options: argparse.Namespace, notes: Sequence[str]) -> str:
-    from ltbench.benchmarks.analysis.published import beside
+    from ltbench.benchmarks.analysis.published import as_printed, beside
     from ltbench.benchmarks.analysis.standings import settings_of
     from ltbench.benchmarks.training.protocol import PRESETS
 
-    return render(annotated(beside(settings_of(records), PRESETS), notes), options.format)
+    return render(annotated(beside(settings_of(records), PRESETS) or as_printed(), notes), options.format)
 
 
 if __name__ == "__main__":

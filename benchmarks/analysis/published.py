@@ -100,8 +100,7 @@ def beside(settings: Sequence[Setting], presets: Mapping[str, Any]) -> list[Tabl
     """Return for each of the paper's tables its numbers beside ours: difference, and whether the intervals overlap.
 
     A printed row is compared with ours of the same method, hyper-parameters and ratio; where ours are of other data or
-    made in another way, the table says so. A table that no row of ours is in is left out, but where there is no other:
-    then the printed numbers stand alone.
+    made in another way, the table says so. A table that no row of ours is in is left out.
 
     Parameters
     ----------
@@ -117,7 +116,12 @@ def beside(settings: Sequence[Setting], presets: Mapping[str, Any]) -> list[Tabl
                     dict.fromkeys(text for line, row in pairs for text in departures(line, row.result, presets))
                 )
                 tables.append(_table(pairs, family.notes, others, misprints(printed)))
-    return tables or [_printed(printed) for _, printed in published.groupby("table")]
+    return tables
+
+
+def as_printed() -> list[Table]:
+    """Return the paper's tables as they are printed, for want of rows of ours."""
+    return [_printed(printed) for _, printed in read_published().groupby("table")]
 
 
 def _pairs(printed: pd.DataFrame, family: Family) -> list[tuple[pd.Series, Row]]:

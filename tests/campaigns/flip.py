@@ -25,7 +25,7 @@ def state(results: Path) -> tuple[object, ...]:
     try:
         loaded = ltbench.load_results(results)
         predictions = [record.predictions()["test_logits"].tobytes() for record in loaded.records]
-        weights = [{name: own.tolist() for name, own in record.model().items()} for record in loaded.records]
+        weights = [{name: own.numpy().tobytes() for name, own in record.model().items()} for record in loaded.records]
     except UserError as error:
         return "refused", str(error)
     return (

@@ -236,7 +236,7 @@ def test_same_records_give_the_same_bytes_in_another_process(add_record: Any, tm
     [
         ("--results nowhere", "results folder nowhere does not exist"),
         ("--results empty", "empty holds no finished trial"),
-        ("--out empty", "--out empty is a folder"),
+        ("--out empty", "empty: it is a folder"),
         ("--out file/page.html", "file is no folder that is writable"),
         ("--format pdf", "unrecognized arguments: --format pdf; see ltbench report --help"),
         ("--out", "expected one argument"),
