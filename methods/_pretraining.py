@@ -21,7 +21,7 @@ from ltbench.methods.hyperparameters import configure, hp
 from ltbench.methods.stages import Batch, ParamGroups, Pool, Progress, Stage
 from ltbench.samplers import shuffled_stream
 
-NAME = "initial"
+INITIAL = "initial"
 """Of the stage that trains the encoder of `--init`."""
 
 
@@ -92,7 +92,7 @@ def initial_stage(kind: str, preset: str, method: Method, run: Run) -> Stage | N
     if kind == "scratch":
         return None
     settings = configure("ssl", Contrast, preset, {})
-    stage = contrast_stage(NAME, method, run, settings) if kind == "ssl" else _supervised_stage(method, run)
+    stage = contrast_stage(INITIAL, method, run, settings) if kind == "ssl" else _supervised_stage(method, run)
 
     def optimizer(groups: ParamGroups, stage: Stage) -> torch.optim.Optimizer:
         return method.task.new_optimizer(groups)
@@ -113,7 +113,7 @@ def _supervised_stage(method: Method, run: Run) -> Stage:
         return {"loss": functional.cross_entropy(logits(batch.images), batch.targets)}
 
     return Stage(
-        NAME,
+        INITIAL,
         run.epochs,
         loss=loss,
         predict=logits,

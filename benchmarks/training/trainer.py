@@ -24,7 +24,7 @@ from ltbench.benchmarks.training.stage_cache import StageCache
 from ltbench.benchmarks.training.stages.backbones import ForwardCounter
 from ltbench.benchmarks.training.stages.batches import epoch_batches
 from ltbench.benchmarks.training.stages.budget import StepBudget
-from ltbench.benchmarks.training.stages.cost import own_stopping, rates_of
+from ltbench.benchmarks.training.stages.cost import own_settings
 from ltbench.benchmarks.training.stages.hooks import StageHooks, describe_hooks, param_groups
 from ltbench.benchmarks.training.stages.optimizers import schedule_of, set_rates
 from ltbench.benchmarks.training.stages.states import of_modules, state_digest, tensors_of
@@ -139,8 +139,8 @@ class Trainer:
         else:
             result, cached = self._shared(position, stage, selection)
             selection = self._select_shared(position, stage, result, selection)
-        rates, stopping = rates_of(self.method, stage, self.protocol.lr), own_stopping(stage, self.protocol.patience)
-        self.journal.commit(position, stage, result, selection, self.method.state_dict(), cached, rates, stopping)
+        own = own_settings(self.method, stage, self.protocol)
+        self.journal.commit(position, stage, result, selection, self.method.state_dict(), cached, *own)
         self.journal.rewrite_metrics()
         return result, selection
 

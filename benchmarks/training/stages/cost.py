@@ -10,7 +10,9 @@ import torch
 
 from ltbench.benchmarks.analysis.records import Cost, StageCost
 from ltbench.benchmarks.training.journal import Journal
+from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stages.hooks import param_groups
+from ltbench.methods._pretraining import INITIAL
 from ltbench.methods.base import Method
 from ltbench.methods.stages import Plateau, Stage
 
@@ -52,17 +54,22 @@ def _stage_cost(stage: Mapping[str, Any]) -> StageCost:
     )
 
 
-def rates_of(method: Method, stage: Stage, lr: float) -> list[float]:
-    """Return the learning rates of a stage's parameter groups, each once, as multiples of the protocol's."""
-    if stage.epochs == 0:
-        return []
-    return sorted({round(group["lr"] / lr, 9) for group in param_groups(method, stage, lr)})
+def own_settings(method: Method, stage: Stage, protocol: Protocol) -> tuple[list[float], str]:
+    """Return in what the training of a stage differs from the protocol's: its learning rates, and its stop rule.
+
+    The encoder of `--init` is the protocol's and differs in nothing; a stage without epochs trains nothing.
+
+    Returns
+    -------
+    the rates of its parameter groups, each once, as multiples of the protocol's, and words, as `StageCost` has them
+    """
+    if stage.epochs == 0 or stage.name == INITIAL:
+        return [], ""
+    rates = {round(group["lr"] / protocol.lr, 9) for group in param_groups(method, stage, protocol.lr)}
+    return sorted(rates), _own_stopping(stage, protocol.patience)
 
 
-def own_stopping(stage: Stage, patience: int) -> str:
-    """Return in what the stop rule of a stage differs from the protocol's, empty where it does not."""
-    if stage.epochs == 0:
-        return ""
+def _own_stopping(stage: Stage, patience: int) -> str:
     if stage.stop is None:
         return "none"
     if not isinstance(stage.stop, Plateau) or stage.stop.patience != patience:
