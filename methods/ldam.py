@@ -25,7 +25,6 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +32,7 @@ from torch.nn import functional
 
 from ltbench.losses import LDAMLoss, effective_number_weights
 from ltbench.methods import hp, register
-from ltbench.methods.base import Method, Run, Task, feature_width
+from ltbench.methods.base import Method, Run, feature_width
 from ltbench.methods.stages import Batch, Progress, Stage, StageResult
 
 
@@ -74,11 +73,6 @@ class LabelDistributionAwareMargin(Method):
         drw_start: float = hp(0.8, low=0.0, high=1.0, sweep=(0.6, 0.8), source="LDAM-DRW code: 160 of 200 epochs")
         beta: float = hp(0.9999, low=0.0, high=0.9999999, sweep=(0.99, 0.999, 0.9999), source="LDAM-DRW code")
 
-    def __init__(self, config: Any, task: Task, backbone: nn.Module) -> None:
-        super().__init__(config, task, backbone)
-        if not isinstance(self.head, NormedLinear):
-            raise TypeError(f"{type(self).__name__} needs a NormedLinear head, got {type(self.head).__name__}")
-
     def build(self) -> None:
         """Create the normalised head, and the weighted loss of the last epochs."""
         counts, config = self.task.class_counts, self.config
@@ -87,7 +81,14 @@ class LabelDistributionAwareMargin(Method):
         self.deferred_loss = LDAMLoss(counts, config.max_margin, config.scale, weights)
 
     def criterion(self) -> LDAMLoss:
-        """Return the loss of the first epochs, of cosines."""
+        """Return the loss of the first epochs, of cosines: it needs the normalised head.
+
+        Raises
+        ------
+        TypeError : a subclass built another head
+        """
+        if not isinstance(self.head, NormedLinear):
+            raise TypeError(f"{type(self).__name__} needs a NormedLinear head, got {type(self.head).__name__}")
         return LDAMLoss(self.task.class_counts, self.config.max_margin, self.config.scale)
 
     def classify(self, features: Tensor) -> Tensor:
