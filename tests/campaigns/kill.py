@@ -27,7 +27,7 @@ def main() -> int:
     """Run the campaign; return 0 if its goal is reached."""
     wanted = options(__doc__, 100)
     rng, faults, kills, rounds = random.Random(wanted.seed), [], 0, 0
-    arguments = [*SMALL, "--method", "ce", "flex", "--epochs", "12", "--trials", "2", "--set", "anchor_scale=0.3"]
+    arguments = [*SMALL, "--method", "ce", "flex", "--epochs", "6", "--trials", "2", "--set", "anchor_scale=0.3"]
     with temporary_folder() as folder:
         code, _, errors = called(run.main, [*arguments, "--jobs", "1", "--out", str(folder / "whole")])
         if code:
