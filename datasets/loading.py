@@ -167,15 +167,13 @@ def load(
 
     Parameters
     ----------
-    name : a registered dataset, or `auto`
-    root : its folder
+    name, root : a registered dataset, or `auto`, and its folder
     ratio : imbalance ratio, at least 1, or `natural`: the data as they are; None: the dataset's
     split : `paper` (by image), `lesion` (no lesion in two parts), `official` (the dataset's own); None: the dataset's
     split_dir : folder of published split files, instead of a split of our own
     n_max : training images of the most frequent class, or `auto`: the most that the data give; None: the dataset's
     val_per_class, test_per_class : None: the dataset's
     allow_missing : use the images that are there
-    cache : folder of image stores
     per_lesion : `all` images of a lesion may be in validation and test, or `one`
     options : further arguments of the dataset, e.g. `{"difficulty": "rare-hard"}` of `synthetic`
 
@@ -192,7 +190,7 @@ def load(
     manifest = (
         declared if split_dir is None else restrict(renumbered(declared, there.class_names), there.ids[there.present])
     )
-    here = split_dir is None and request["split"] != "official"
+    drawn = {} if split_dir is not None or request["split"] == "official" else request
     return SplitDataset(
         source=there,
         manifest=manifest,
@@ -203,10 +201,10 @@ def load(
         cache=Path(cache),
         natural=request["ratio"] == NATURAL,
         n_max=request["n_max"],
-        val_per_class=request["val_per_class"] if here else None,
-        test_per_class=request["test_per_class"] if here else None,
+        val_per_class=drawn.get("val_per_class"),
+        test_per_class=drawn.get("test_per_class"),
         per_lesion=per_lesion,
-        notes=(*([_ONE] if per_lesion == "one" else []), *_notes(source, there, declared, manifest)),
+        notes=(*[_ONE] * (per_lesion == "one"), *_notes(source, there, declared, manifest)),
     )
 
 

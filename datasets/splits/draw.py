@@ -63,18 +63,8 @@ def make_split(
         below 0; images missing without `allow_missing`; counts that the data cannot give; split files missing, damaged,
         with one image in two parts, or not of this dataset
     """
-    if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
-    if per_lesion not in PER_LESION:
-        raise unknown("--per-lesion", per_lesion, PER_LESION)
-    if per_lesion == "one" and (split_dir is not None or split == "official"):
-        raise UserError("--per-lesion one is for splits that are drawn here: --split paper or --split lesion")
+    _require_sense(split, split_dir, per_lesion)
     if split_dir is not None:
-        if split != "paper":
-            raise UserError(
-                f"--split-dir holds splits by image; it goes with --split paper, not with {split!r} (a dataset that "
-                "reads its labels there too takes them from --dataset-option split_dir=DIR)"
-            )
         manifest = _sound(published_manifest(source, split_dir, ratio), split_dir, source.class_names)
         if not allow_missing:
             _require_images(source, np.isin(source.ids, manifest.ids))
@@ -98,6 +88,21 @@ def make_split(
         draw = partial(_draw_one_per_lesion, whole=split == "lesion")
     drawn = draw(source, pool, ratio, n_max, held_out, rng)
     return Manifest.from_source(source, {part: pool[positions] for part, positions in drawn.items()})
+
+
+def _require_sense(split: str, split_dir: Path | None, per_lesion: str) -> None:
+    """Refuse names that nobody knows, and choices that exclude each other."""
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    if per_lesion not in PER_LESION:
+        raise unknown("--per-lesion", per_lesion, PER_LESION)
+    if per_lesion == "one" and (split_dir is not None or split == "official"):
+        raise UserError("--per-lesion one is for splits that are drawn here: --split paper or --split lesion")
+    if split_dir is not None and split != "paper":
+        raise UserError(
+            f"--split-dir holds splits by image; it goes with --split paper, not with {split!r} (a dataset that "
+            "reads its labels there too takes them from --dataset-option split_dir=DIR)"
+        )
 
 
 def published_manifest(source: Source, split_dir: Path, ratio: float | str) -> Manifest:

@@ -75,7 +75,8 @@ def _isic_archive(root: Path) -> list[str]:
     _images(root / "ISIC_Archive", [f"{name}.jpg" for name in added])
     truth = [f"{name},{','.join(str(int(own == column)) for column in CLASSES_2019)}" for name, own in known.items()]
     (root / "ISIC_2019_Training_GroundTruth.csv").write_text("\n".join(["image," + ",".join(CLASSES_2019), *truth]))
-    (root / "ISIC_2019_Training_Metadata.csv").write_text("image,lesion_id\nISIC_0000000,L0\n")
+    lesions = [f"{name},{'L0' * (name == 'ISIC_0000000')}" for name in known]
+    (root / "ISIC_2019_Training_Metadata.csv").write_text("\n".join(["image,lesion_id", *lesions]))
     header = ["name", *(f"meta.clinical.{column}" for column in ("diagnosis", "lesion_id", "patient_id"))]
     rows = [f"{name},angioma,," for name in added] + ["ISIC_9999999,lichenoid keratosis,,"]
     (root / "additional_data.csv").write_text("\n".join([",".join(header), *rows]))

@@ -23,9 +23,8 @@ Add = Callable[..., Record]
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path: Path, add_record: Add) -> None:
-    stages = [
-        {"name": "train", "cached": True, "epochs": 2, "steps": 9, "images": 99, "forward_images": 120, "seconds": 1.5}
-    ]
+    counts = {"epochs": 2, "steps": 9, "images": 99, "forward_images": 120}
+    stages = [{"name": "train", "cached": True, **counts, "seconds": 1.5, "rates": [0.1], "stopping": ""}]
     overlap = {"train/test": {"images": 0, "lesion_images": None, "total": 80}}
     add_record(tmp_path, "ce", 3, 0.6, changed={"scale": [1, 0.5]}, cost={"stages": stages}, overlap=overlap)
     (record,) = find_records(tmp_path)

@@ -81,7 +81,7 @@ def test_changes_override_the_preset_and_none_leaves_it() -> None:
     ("name", "value", "message"),
     [
         ("lr", -1.0, "--lr must be a number above 0"),
-        ("lr", float("inf"), "--lr must be a number above 0"),
+        ("lr", float("inf"), "--lr must be at most 1000.0"),
         ("lr_warmup", 1.0, "--lr-warmup must be a share of a stage"),
         ("weight_decay", -1.0, "--weight-decay must be a number of at least 0"),
         ("optimizer", "adan", "unknown optimizer 'adan'; did you mean 'adam'"),
