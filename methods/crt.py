@@ -1,16 +1,11 @@
 """cRT: classifier re-training, a new head on the frozen features of plain training, on balanced batches.
 
-Representation and classifier are learned separately: instance-balanced training gives the better features,
-class-balanced training the better classifier (Kang et al., ICLR 2020, section 4.2).
-
 1. Plain training (`methods/_erm.py`), best epoch.
-2. The backbone is frozen, BatchNorm statistics included; the linear head starts anew and is trained with
-   cross-entropy on class-aware batches (`images_per_class` images of a class in turn) for `second_share` of the epochs.
+2. The backbone is frozen, BatchNorm statistics included; a new linear head is trained with cross-entropy on class-aware
+   batches (`images_per_class` images of a class in turn) for `second_share` of the epochs, which alone may be reported.
 
-Defaults: 4 images a turn (original code, facebookresearch/classifier-balancing f162adef). The original trains the
-head for 10 epochs after 90 with SGD 0.2; here it has the protocol's optimizer and a fifth of the epochs.
-Differs: the original leaves the frozen backbone in training mode, so that its BatchNorm statistics drift to the
-balanced stream; here they stay. Only epochs of the second stage may be reported.
+Defaults: 4 images a turn (facebookresearch/classifier-balancing f162adef; there 10 epochs after 90 with SGD 0.2).
+Differs: the original lets the BatchNorm statistics of the frozen backbone drift to the balanced stream; here they stay.
 Source: Kang et al., ICLR 2020 (Decoupling), section 4.2.
 Cost: one training and a fifth of one, head only; the first stage is shared and charged in full.
 Neutral: none, its second stage trains a new head
@@ -53,7 +48,6 @@ class ClassifierRetraining(Method):
         yield Stage("classifier", self._epochs(run), sampler=self._class_aware, frozen=(self.backbone,))
 
     def _epochs(self, run: Run) -> int:
-        """Return the epochs of the second stage."""
         return max(1, round(self.config.second_share * run.epochs))
 
     def _class_aware(self, pool: Pool, progress: Progress, rng: np.random.Generator) -> np.ndarray:
