@@ -46,17 +46,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary(
     assert path.read_bytes() == b"old" and names(tmp_path) == ["file"]
 
 
-def test_a_folder_in_the_way_leaves_no_temporary(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_temporary(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        files.write_json(tmp_path / "file.json", {"value": object()})
+    assert names(tmp_path) == []
     (tmp_path / "file" / "inside").mkdir(parents=True)
     with pytest.raises(UserError):
         files.write_bytes(tmp_path / "file", b"new")
     assert names(tmp_path) == ["file"]
-
-
-def test_a_value_that_json_lacks_writes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(TypeError):
-        files.write_json(tmp_path / "file.json", {"value": object()})
-    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -94,7 +91,7 @@ def test_lines(tmp_path: Path) -> None:
     ]
 
 
-def test_tensors_round_trip(tmp_path: Path) -> None:
+def test_tensors_and_arrays_round_trip(tmp_path: Path) -> None:
     value = {
         "float": torch.randn(3, 2),
         "half": torch.randn(4).bfloat16(),
@@ -105,9 +102,6 @@ def test_tensors_round_trip(tmp_path: Path) -> None:
     again = files.read_tensors(tmp_path / "model.pt")
     assert all(torch.equal(again[name], value[name]) for name in ("float", "half", "count"))
     assert again["plain"] == value["plain"] and names(tmp_path) == ["model.pt"]
-
-
-def test_arrays_round_trip(tmp_path: Path) -> None:
     arrays = {
         "test_ids": np.array(["a", "bcd"]),
         "test_labels": np.array([1, 0], dtype=np.int64),
@@ -125,7 +119,6 @@ READERS: dict[str, Callable[[Path], Any]] = {"json": files.read_json, "tensors":
 
 
 def damaged(path: Path, kind: str, damage: str) -> None:
-    """Write a file of a kind, then damage it."""
     if kind == "json":
         files.write_json(path, {"value": list(range(500))})
     else:
@@ -190,14 +183,11 @@ def test_a_place_in_a_file_is_written_in_full_or_an_error() -> None:
         files.write_at(file, 2, b"1234567")
 
 
-def test_a_hash_is_that_of_the_whole_file(tmp_path: Path) -> None:
+def test_hashes_and_fingerprints(tmp_path: Path) -> None:
     path, content = tmp_path / "large", bytes(range(256)) * 10_000
     path.write_bytes(content)
     assert files.file_hash(path) == hashlib.sha256(content).hexdigest()
     assert files.file_hash(path, "md5") == hashlib.md5(content).hexdigest()
-
-
-def test_fingerprints_are_those_of_earlier_versions() -> None:
     assert [files.fingerprint(b""), files.fingerprint(b"12 34")] == [-5426141060434712860, 4553695716537345936]
     assert -(2**63) <= files.fingerprint(b"x") < 2**63
 
@@ -226,9 +216,6 @@ def test_progress_is_a_line_at_the_start_and_one_every_20_seconds(capsys: Any, m
         f"hashing: {done} of 60 files" for done in (0, 2, 4)
     ]
     assert len(lines) == 6 and [lines[0], lines[-2]] == [f"fetching: {done}.0 MiB of 3.0 MiB" for done in (1, 2)]
-
-
-def test_a_pace_counts_from_the_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(files.time, "monotonic", lambda: now[0])
     pace = files.Pace(2.0)

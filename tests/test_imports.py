@@ -33,7 +33,6 @@ ROOMS = ("commands", "cli", "executors", "training", "pages", "plots", "analysis
 
 
 def modules() -> dict[str, Path]:
-    """Return the files of the package by the names of their modules."""
     paths = [*ROOT.glob("*.py"), *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))]
     places = {path: ("ltbench", *path.relative_to(ROOT).with_suffix("").parts) for path in paths}
     return {".".join(parts[:-1] if parts[-1] == "__init__" else parts): path for path, parts in places.items()}
@@ -88,7 +87,7 @@ def test_no_circle_of_files() -> None:
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
-def test_packages_point_one_way() -> None:
+def test_packages_and_rooms_point_one_way() -> None:
     wrong = [
         f"{module} imports {name}"
         for module, names in graph().items()
@@ -97,9 +96,6 @@ def test_packages_point_one_way() -> None:
         if name in ABOVE or package_of(name) not in {"", package_of(module), *PACKAGES.get(package_of(module), ())}
     ]
     assert not wrong
-
-
-def test_rooms_point_one_way() -> None:
     own = {module: names for module, names in graph().items() if package_of(module) == "benchmarks"}
     assert {room_of(module) for module in own} == set(ROOMS)
     wrong = [

@@ -24,19 +24,13 @@ def test_several_texts_are_separated_by_commas(given: object) -> None:
     assert set_to(names="").names == () and set_to().names == ("a", "b")
 
 
-def test_an_unknown_option_gets_the_nearest_or_the_word_none() -> None:
+def test_options_are_declared_known_texts() -> None:
     with pytest.raises(UserError, match=r"^unknown option of dataset toy 'sied'; did you mean 'side'"):
         set_to(sied=1)
     with pytest.raises(UserError, match=r"^unknown option of x 'hair'; known: none$"):
         filled(dataclass(frozen=True)(type("Empty", (), {})), {"hair": 1}, label="x", what="option of x")
-
-
-def test_what_may_be_given_is_text() -> None:
     names, side = fields(Options)
     assert (allowed(names), shown(names.default)) == ("tuple[str, ...]", "a,b")
     assert (allowed(side), shown(side.default)) == ("8 ..", "none")
-
-
-def test_a_class_that_declares_nothing_sound_is_refused() -> None:
     with pytest.raises(TypeError, match=r"Own.Options must be decorated with @dataclass\(frozen=True\)"):
         check_declared("Own.Options", type("Options", (), {}))

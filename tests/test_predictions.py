@@ -15,11 +15,7 @@ from ltbench.benchmarks.training.trial import run_trial
 
 KEPT = json.loads((Path(__file__).parent / "fixtures" / "predictions.json").read_text(encoding="utf-8"))
 DIGESTS = KEPT["test_and_validation_logits_sha256"]
-HERE = {
-    "torch": torch.__version__,
-    "cpu": torch.backends.cpu.get_cpu_capability(),
-    "machine": platform.machine(),
-}
+HERE = {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability(), "machine": platform.machine()}
 
 
 @pytest.mark.skipif(KEPT["machine"] != HERE, reason=f"digests are of {KEPT['machine']}, this is {HERE}")

@@ -96,7 +96,7 @@ def test_unknown_names_get_the_nearest() -> None:
     assert str(unknown("thing", "zzz", iter(["ab", "cd"]))) == "unknown thing 'zzz'; known: ab, cd"
 
 
-def test_a_plugin_from_a_file(tmp_path: Path) -> None:
+def test_plugins_from_files(tmp_path: Path) -> None:
     path = plugin(tmp_path, "mine-own")
     load_plugin(path)
     load_plugin(path)
@@ -104,6 +104,10 @@ def test_a_plugin_from_a_file(tmp_path: Path) -> None:
     assert methods.registry.get("mine-own").__name__ == "Plugged"
     assert methods.registry.summary("mine-own") == "mine-own: a plug-in."
     assert methods.registry.source_digest("mine-own") == hashlib.sha256(path.read_bytes()).hexdigest()
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        load_plugin(plugin(tmp_path / name, name))
+    assert {"first", "second"} <= set(methods.available())
 
 
 def test_the_digest_of_a_plugin_is_of_all_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,13 +123,6 @@ def test_the_digest_of_a_plugin_is_of_all_its_files(tmp_path: Path, monkeypatch:
         digests[changed] = methods.registry.source_digest("helped")
         del sys.modules[methods.registry.get("helped").__module__]
     assert digests[""] == digests["other.py"] and len(set(digests.values())) == 4
-
-
-def test_two_plugins_of_one_file_name(tmp_path: Path) -> None:
-    for name in ("first", "second"):
-        (tmp_path / name).mkdir()
-        load_plugin(plugin(tmp_path / name, name))
-    assert {"first", "second"} <= set(methods.available())
 
 
 def test_a_plugin_may_not_take_a_name(tmp_path: Path) -> None:
@@ -152,15 +149,12 @@ def test_a_broken_plugin_is_named(tmp_path: Path, text: str, reason: str) -> Non
         assert "mine" not in methods.available()
 
 
-def test_a_plugin_that_registers_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_registers_nothing_is_refused(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(UserError, match=r"mine\.py registers no method or dataset; decorate a class"):
             load_plugin(plugin(tmp_path, "mine", PLUGIN.replace('@register("{name}")', "")))
     load_plugin(plugin(tmp_path, "mine"))
     assert "mine" in methods.available()
-
-
-def test_a_plugin_that_is_missing_or_no_python(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing\.py does not exist"):
         load_plugin(tmp_path / "nothing.py")
     with pytest.raises(UserError, match="does not exist"):
@@ -191,7 +185,6 @@ PACKAGES = ("benchmarks", "methods", "losses", "samplers", "datasets")
 
 
 def sources() -> list[Path]:
-    """Return the files of the packages, and the tests."""
     folders = [*PACKAGES, "tests"]
     return sorted([*ROOT.glob("*.py"), *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))])
 

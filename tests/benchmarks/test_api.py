@@ -46,16 +46,15 @@ def test_results_are_tables_and_values(folder: Path) -> None:
         results.table("overvieu")
 
 
-def test_every_record_can_be_run_again_from_its_own_file(folder: Path, tmp_path: Path) -> None:
+def test_records_can_be_run_again_from_their_own_files(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (path,) = folder.glob("*/rs-*/trial1/config.json")
     assert run.main(["--config", str(path), "--jobs", "1", "--device", "cpu", "--out", str(tmp_path)]) == 0
     (again,) = ltbench.load_results(tmp_path).records
     assert again.folder.relative_to(tmp_path) == path.parent.relative_to(folder)
     (before,) = ltbench.load_results(folder).where(method="rs", trial=1).records
     assert again.result.test == before.result.test and again.result.data == before.result.data
-
-
-def test_options_come_after_the_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (path,) = folder.glob("*/rs-*/trial1/config.json")
     saved = tmp_path / "saved.yaml"
     options = ["--config", str(path), "--trials", "3", "--epochs", "2", "--set", "power=0.5", "--dry-run"]

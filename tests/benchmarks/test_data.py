@@ -204,15 +204,6 @@ def test_a_download_fetches_what_is_missing_and_no_more(archive: Path, fetched: 
     assert fetched == [f"ISIC_2019_Training_{name}" for name in ("GroundTruth.csv", "Metadata.csv", "Input.zip")]
 
 
-def test_a_download_that_leaves_images_missing_has_failed(
-    archive: Path, fetched: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _install_isic(tmp_path, ': > "$5/ISIC_9000000.jpg"')
-    assert _download(archive) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "2 images are still missing" in line and "(first: ISIC_Archive/ISIC_9000001.jpg)" in line
-
-
 @pytest.mark.parametrize("more", [["--dry-run"], ["--accept-licence"]])
 def test_what_no_download_gives_is_asked_for_first(
     more: list[str], tmp_path: Path, fetched: list[str], capsys: pytest.CaptureFixture[str]
@@ -223,13 +214,17 @@ def test_what_no_download_gives_is_asked_for_first(
     assert "needs additional_data.csv or dic.npy of the authors" in line and printed.out == "" and fetched == []
 
 
-def test_a_dry_run_into_a_new_folder_names_everything(
+def test_a_download_that_leaves_images_missing_has_failed(
     archive: Path, tmp_path: Path, fetched: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _download(tmp_path / "new", "--dry-run", "--dataset-option", f"split_dir={archive}") == 0
     printed = capsys.readouterr().out
     assert printed.count("would fetch https://") == 3 and "would then fetch the images of the ISIC Archive" in printed
     assert fetched == [] and not (tmp_path / "new").exists()
+    _install_isic(tmp_path, ': > "$5/ISIC_9000000.jpg"')
+    assert _download(archive) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "2 images are still missing" in line and "(first: ISIC_Archive/ISIC_9000001.jpg)" in line
 
 
 def test_verify_compares_the_counts_with_those_of_the_whole_dataset(archive: Path, tmp_path: Path, capsys: Any) -> None:
@@ -246,7 +241,7 @@ def test_info_counts_what_is_there(root: Path, capsys: pytest.CaptureFixture[str
     assert _run(root, "info") == 0
     printed = capsys.readouterr().out
     assert _row(printed, "nevus") == {
-        **{"class": "nevus", "whole dataset": "", "in the tables": "40", "images there": "39"},
+        **{"class": "nevus", "whole dataset": "", "in the tables": "40", "images there": "39"}
     }
     assert _row(printed, "all classes")["images there"] == "59" and "not on disk" not in printed
 
@@ -294,6 +289,9 @@ def test_the_list_and_every_dataset_is_described(capsys: pytest.CaptureFixture[s
     for name in ("digits", "isic2019"):
         assert data.main(["info", name]) == 0
         assert "licence" in capsys.readouterr().out
+    assert data.main(["info", "synthetic"]) == 0
+    row = _row(capsys.readouterr().out, "difficulty=")
+    assert row["default"] == "frequent-hard" and "rare-hard" in row["allowed"] and row["meaning"]
 
 
 def test_a_download_fetches_what_the_options_say(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,9 +310,3 @@ def test_a_download_fetches_what_the_options_say(tmp_path: Path, capsys: Any, mo
     assert "nothing to download" in capsys.readouterr().out
     assert data.main(["download", "medmnist", *into, "--dataset-option", "sett=x"]) == 2
     assert "did you mean 'set'" in capsys.readouterr().err
-
-
-def test_info_lists_the_options_of_a_dataset(capsys: pytest.CaptureFixture[str]) -> None:
-    assert data.main(["info", "synthetic"]) == 0
-    row = _row(capsys.readouterr().out, "difficulty=")
-    assert row["default"] == "frequent-hard" and "rare-hard" in row["allowed"] and row["meaning"]

@@ -37,7 +37,6 @@ def results(tmp_path_factory: pytest.TempPathFactory, add_record: Callable[..., 
 
 @pytest.fixture(scope="module")
 def tables(results: Path) -> dict[str, list[Table]]:
-    """Return the tables of each kind."""
     settings = settings_of(find_records(results))
     return {kind: tables_of(kind, settings) for kind in KINDS}
 
@@ -48,19 +47,18 @@ def toy(text: str, **more: Any) -> Table:
     return Table("A, title", frame, ["method", "x"], cells, **more)
 
 
-def test_github_marks_the_best() -> None:
+def test_formats_escape_and_mark_the_best() -> None:
     lines = render([toy("a|b", notes=["A note."])], "github").splitlines()
     assert lines[0] == "### A, title" and lines[-1] == "A note."
     assert r"a\|b" in lines[4] and "**2 ± 1**" in lines[5]
     assert lines[3].startswith("|:--") or lines[3].startswith("|--")
-
-
-def test_latex_is_a_booktabs_table() -> None:
     text = render([toy("my_best", notes=["A note."])], "latex")
     lines = text.splitlines()
     assert lines[0] == "% A, title" and r"\begin{tabular}" in text and lines[-1] == r"\end{tabular}"
     assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\hline")] == [1, 1, 1, 0]
     assert r"my\_best" in text and r"\textbf{2 $\pm$ 1}" in text and r"$\approx$" in text and "±" not in text
+    text = render([toy("<script>&")], "html")
+    assert "&lt;script&gt;&amp;" in text and "<script>" not in text and "<b>2 ± 1</b>" in text
 
 
 LATEX = {
@@ -75,11 +73,6 @@ LATEX = {
 def test_latex_prints_names_as_they_are(name: str) -> None:
     text = render([toy(name)], "latex")
     assert LATEX[name] in text and (name in LATEX[name] or name not in text)
-
-
-def test_html_escapes() -> None:
-    text = render([toy("<script>&")], "html")
-    assert "&lt;script&gt;&amp;" in text and "<script>" not in text and "<b>2 ± 1</b>" in text
 
 
 MARKDOWN = {
@@ -159,17 +152,22 @@ def test_latex_compiles(results: Path, tables: dict[str, list[Table]], tmp_path:
     assert (tmp_path / "tables.pdf").stat().st_size > 1000
 
 
-def test_tables_are_in_order_of_ratio(tables: dict[str, list[Table]]) -> None:
+def test_ratios_are_in_order_and_a_selection_changes_no_number(
+    tables: dict[str, list[Table]], results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert re.findall(r"ratio \d+", " ".join(table.title for table in tables["overview"])) == ["ratio 30", "ratio 100"]
+    assert main(["--results", str(results), "--ratio", "100"]) == 0
+    alone = capsys.readouterr().out
+    assert main(["--results", str(results)]) == 0
+    assert alone.strip() in capsys.readouterr().out
 
 
-def test_published_numbers_beside_ours(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_published_numbers_beside_ours_and_alone(
+    results: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert main(["--results", str(results), "--published"]) == 0
     out = capsys.readouterr().out
     assert "55.09 ± 4.10" in out and "59.32 ± 1.58" in out and "other data (toy)" in out
-
-
-def test_the_papers_numbers_need_no_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         assert main(["--results", str(folder), "--published"]) == 0
         assert capsys.readouterr().out.count("Misprint in the paper: Table 1, RS") == 2
@@ -229,13 +227,6 @@ def shown(text: str) -> tuple[list[str], int]:
 def test_trials_are_selected(chosen: list[str], methods: list[str], tables: int, results: Path, capsys: Any) -> None:
     assert main(["--results", str(results), *chosen]) == 0
     assert shown(capsys.readouterr().out) == (methods, tables)
-
-
-def test_a_selection_changes_no_number(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--results", str(results), "--ratio", "100"]) == 0
-    alone = capsys.readouterr().out
-    assert main(["--results", str(results)]) == 0
-    assert alone.strip() in capsys.readouterr().out
 
 
 SELECTIONS = {

@@ -144,7 +144,6 @@ def test_a_plugin_that_raises_in_training(jobs: str, tmp_path: Path, capsys: pyt
 
 @pytest.fixture
 def isic(tmp_path: Path) -> Path:
-    """An ISIC folder of 8 x 12 images."""
     folder = tmp_path / "isic"
     images = folder / "ISIC_2019_Training_Input"
     images.mkdir(parents=True)
@@ -190,12 +189,6 @@ def test_spoilt_isic_folder(isic: Path, tmp_path: Path, capsys: pytest.CaptureFi
     refused("1 of 96 images missing")
     (isic / "ISIC_2019_Training_Metadata.csv").unlink()
     refused("ISIC_2019_Training_Metadata.csv")
-
-
-def test_results_folder_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "results").write_text("")
-    assert run.main([*TINY, "--method", "ce", "--out", str(tmp_path / "results")]) == 2
-    assert "is a file" in _one_line(capsys) or "Not a directory" in _one_line(capsys)
 
 
 def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
@@ -255,10 +248,13 @@ def test_a_hyperparameter_of_one_method_alone(tmp_path: Path, capsys: pytest.Cap
     assert "rs (scheme=class_aware)" in printed and "rw (scheme=sqrt)" in printed
 
 
-def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_runs_write_nothing_and_results_need_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main([*TINY, "--dry-run", "--method", "ce", "--out", str(tmp_path / "results")]) == 0
     assert "overlap train/test" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "results").write_text("")
+    assert run.main([*TINY, "--method", "ce", "--out", str(tmp_path / "results")]) == 2
+    assert "is a file" in _one_line(capsys) or "Not a directory" in _one_line(capsys)
 
 
 def test_other_protocols_are_not_mixed_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

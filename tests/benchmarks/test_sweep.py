@@ -41,7 +41,6 @@ def _command(definition: dict[str, Any], values: dict[str, Any]) -> list[str]:
 
 
 def _line(definition: dict[str, Any], values: dict[str, Any]) -> list[str]:
-    """Return what a job's command gives to `sweep job`."""
     start, line = _command(definition, values)[:6], _command(definition, values)[6:]
     assert start == ["/usr/bin/env", sys.executable, "-m", "ltbench", "sweep", "job"]
     return line
@@ -73,7 +72,6 @@ def _enumerated(definition: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _violations(definition: dict[str, Any]) -> list[str]:
-    """Return what W&B's schema has against a definition."""
     from sweeps.config import schema, schema_violations_from_proposed_config
 
     known = schema.sweep_config_jsonschema["properties"]

@@ -32,7 +32,6 @@ def generated() -> ModuleType:
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """Return the code blocks of a page in one language."""
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
@@ -60,11 +59,8 @@ def test_commands_of_a_page_are_understood(page: Path) -> None:
             parser.parse_args(arguments)
 
 
-def test_there_are_commands_to_check() -> None:
+def test_the_readme_is_short_and_there_are_commands_to_check() -> None:
     assert sum(len(command_lines(page)) for page in PAGES) > 30
-
-
-def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 

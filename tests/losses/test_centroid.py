@@ -43,11 +43,21 @@ def test_value(classes: int, batch: int, scale: float, own_rule: bool) -> None:
     assert value.item() == pytest.approx(by_loops(features, targets, centroids), rel=1e-12, abs=1e-12)
 
 
-def test_the_second_term_ends_at_its_margin() -> None:
+def test_the_second_term_ends_at_its_margin_and_both_rules_agree_on_features() -> None:
     features, targets, centroids = problem(8, 6, scale=30.0)
     assert CentroidLoss(1.0)(features, targets, centroids) == CentroidLoss(0.0)(features, targets, centroids)
     near = CentroidLoss(1.0, 1e9)(features, targets, centroids) - CentroidLoss(0.0)(features, targets, centroids)
     assert near.item() == pytest.approx(1e6, rel=1e-9)
+    features, targets, centroids = problem(8, 6)
+    gradients = {}
+    for rule in (True, False):
+        v, memory = features.clone().requires_grad_(), centroids.clone().requires_grad_()
+        CentroidLoss(0.0, own_gradient_rule=rule)(v, targets, memory).backward()
+        gradients[rule] = v.grad, memory.grad
+    torch.testing.assert_close(gradients[True][0], gradients[False][0])
+    # The rule is the true gradient over 1 + n_k.
+    counts = torch.bincount(targets, minlength=8).double().unsqueeze(1)
+    torch.testing.assert_close(gradients[True][1] * (1 + counts), gradients[False][1])
 
 
 @pytest.mark.parametrize("outer", [1.0, 0.01, 0.0])
@@ -79,19 +89,6 @@ def test_the_second_terms_gradient_is_scaled(outer: float) -> None:
     (-outer * 0.5 * others / 48).backward()
     for (whole, first), second in zip(zip(*gradients, strict=True), (features.grad, centroids.grad), strict=True):
         torch.testing.assert_close(whole - first, second, rtol=1e-10, atol=1e-12)
-
-
-def test_both_rules_agree_on_features_and_a_step_goes_towards_them() -> None:
-    features, targets, centroids = problem(8, 6)
-    gradients = {}
-    for rule in (True, False):
-        v, memory = features.clone().requires_grad_(), centroids.clone().requires_grad_()
-        CentroidLoss(0.0, own_gradient_rule=rule)(v, targets, memory).backward()
-        gradients[rule] = v.grad, memory.grad
-    torch.testing.assert_close(gradients[True][0], gradients[False][0])
-    # The rule is the true gradient over 1 + n_k.
-    counts = torch.bincount(targets, minlength=8).double().unsqueeze(1)
-    torch.testing.assert_close(gradients[True][1] * (1 + counts), gradients[False][1])
 
 
 @pytest.mark.parametrize("classes", [8, 10, 14])

@@ -86,7 +86,6 @@ class Case:
     mean_of_weights: bool = False
 
     def expected(self, logits: np.ndarray, targets: np.ndarray, counts: Sequence[int]) -> tuple[float, np.ndarray]:
-        """Return value and gradient [B, K]."""
         image, weights = self.image(counts), self.weights(counts)
         images = [image(row.tolist(), int(y)) for row, y in zip(logits, targets, strict=True)]
         own = [weights[y] for y in targets]
@@ -184,27 +183,32 @@ def test_value_and_gradient(case: Case, counts: tuple[int, ...], kind: str) -> N
 
 
 @every
-def test_saturated_logits_stay_finite_in_single_precision(case: Case) -> None:
+def test_saturated_logits_stay_finite_and_odd_batches_are_refused(case: Case) -> None:
     counts = COUNTS["unsorted8"]
     targets = torch.arange(8)
     for own, others in ((100.0, -100.0), (-100.0, 100.0), (100.0, 100.0), (100.0, 0.0), (16.0, -1.0)):
         logits = torch.where(functional.one_hot(targets, 8).bool(), own, others)
         assert torch.isfinite(case.loss(counts)(logits, targets))
         assert torch.isfinite(gradient_of(case.loss(counts), logits, targets)).all()
+    loss = case.loss(COUNTS["sorted8"])
+    for logits, targets in (
+        (torch.zeros(4, 8), torch.zeros(3, dtype=torch.int64)),
+        (torch.zeros(4, 8), torch.zeros(4, 8)),
+        (torch.zeros(8), torch.zeros(8, dtype=torch.int64)),
+        (torch.zeros(2, 8, 3), torch.zeros(2, dtype=torch.int64)),
+    ):
+        with pytest.raises(ValueError, match=r"\[B, K\]"):
+            loss(logits, targets)
 
 
 @every
-def test_constants_stay_exact_in_a_network_of_single_precision(case: Case) -> None:
+def test_constants_are_exact_and_part_of_the_state(case: Case) -> None:
     counts = COUNTS["fourteen"]
     logits, targets = batch_of(counts)
     loss = case.loss(counts)
     before = loss(logits, targets)
     for convert in (nn.Module.float, nn.Module.half, lambda network: network.to("cpu", torch.float32)):
         assert torch.equal(convert(nn.Sequential(loss))[0](logits, targets), before)
-
-
-@every
-def test_constants_are_part_of_the_state(case: Case) -> None:
     source, other = COUNTS["sorted8"], COUNTS["unsorted8"]
     loss, restored = case.loss(source), case.loss(other)
     assert not list(loss.parameters())
@@ -225,19 +229,6 @@ def test_half_precision_is_computed_in_single_precision(case: Case, dtype: torch
     assert torch.equal(loss(logits, targets), plain)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(loss(logits, targets), plain)
-
-
-@every
-def test_refuses_batches_that_do_not_fit(case: Case) -> None:
-    loss = case.loss(COUNTS["sorted8"])
-    for logits, targets in (
-        (torch.zeros(4, 8), torch.zeros(3, dtype=torch.int64)),
-        (torch.zeros(4, 8), torch.zeros(4, 8)),
-        (torch.zeros(8), torch.zeros(8, dtype=torch.int64)),
-        (torch.zeros(2, 8, 3), torch.zeros(2, dtype=torch.int64)),
-    ):
-        with pytest.raises(ValueError, match=r"\[B, K\]"):
-            loss(logits, targets)
 
 
 @every

@@ -17,7 +17,6 @@ def draw(exits: int, batch: int, classes: int, seed: int = 0) -> tuple[torch.Ten
 
 
 def expected(logits: np.ndarray, targets: np.ndarray, threshold: float) -> tuple[float, list[int]]:
-    """Return the loss and the training exits, image by image."""
     total, exits = 0.0, []
     for image, target in enumerate(targets):
         for exit_, scores in enumerate(logits[:, image]):
@@ -44,14 +43,11 @@ def test_agrees_with_the_definition(threshold: float, exits: int, batch: int, cl
     torch.testing.assert_close(logits.grad, (gradient * paid.unsqueeze(2) / batch).detach(), rtol=0, atol=1e-9)
 
 
-def test_sure_and_wrong_stays_in_training_and_leaves_in_evaluation() -> None:
+def test_sure_and_wrong_images_and_extreme_logits() -> None:
     logits = torch.tensor([[[0.0, 9.0]], [[9.0, 0.0]], [[9.0, 0.0]]])
     assert training_exits(logits, torch.tensor([0]), 0.9).tolist() == [1]
     assert inference_exits(logits, 0.9).tolist() == [0]
     assert inference_exits(logits, 1.5).tolist() == [2]
-
-
-def test_extreme_logits_stay_finite() -> None:
     logits = (torch.tensor([-100.0, 100.0])[torch.randint(2, (4, 9, 8))]).requires_grad_()
     loss = EarlyExitLoss(0.9)(logits, torch.arange(9) % 8)
     loss.backward()

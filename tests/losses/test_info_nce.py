@@ -70,14 +70,11 @@ def test_keeps_the_type(dtype: torch.dtype) -> None:
         assert value.dtype == dtype and value.shape == ()
 
 
-def test_only_queries_learn_from_a_queue() -> None:
+def test_keys_of_a_queue_do_not_learn_and_views_of_a_batch_do() -> None:
     first, second, queue = (vectors(4, 4, seed=seed).requires_grad_() for seed in (1, 2, 3))
     InfoNCELoss()(first, second, queue).backward()
     assert first.grad is not None and first.grad.abs().sum() > 0
     assert second.grad is None and queue.grad is None
-
-
-def test_both_views_learn_without_a_queue() -> None:
     first, second = vectors(4, 4, seed=1).requires_grad_(), vectors(4, 4, seed=2).requires_grad_()
     InfoNCELoss()(first, second).backward()
     assert first.grad.abs().sum() > 0 and second.grad.abs().sum() > 0
@@ -95,15 +92,12 @@ def test_refuses_views_that_do_not_match(shapes: tuple[tuple[int, ...], tuple[in
         InfoNCELoss()(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
 
 
-def test_a_weight_on_negatives_equals_that_many_copies_of_them() -> None:
+def test_weighted_and_excluded_negatives() -> None:
     generator = torch.Generator().manual_seed(7)
     first, second = torch.randn(1, 6, generator=generator), torch.randn(1, 6, generator=generator)
     negatives = torch.randn(5, 6, generator=generator)
     weighted = InfoNCELoss()(first, second, negatives, negative_weight=3.0)
     torch.testing.assert_close(weighted, InfoNCELoss()(first, second, negatives.repeat(3, 1)))
-
-
-def test_excluded_keys_do_not_count() -> None:
     generator = torch.Generator().manual_seed(8)
     first, second, negatives = (torch.randn(count, 6, generator=generator) for count in (1, 1, 5))
     excluded = torch.tensor([[False, True, False, True, True]])

@@ -32,15 +32,11 @@ def test_options_reach_the_loss(batch: Batch, base: str) -> None:
 
 
 @pytest.mark.parametrize("base", SIGMOIDS)
-def test_sigmoids_start_at_one_in_k(base: str) -> None:
+def test_the_bias_of_sigmoids_starts_at_one_in_k_and_does_not_decay(base: str) -> None:
     method = method_of("cb", base=base)
     torch.testing.assert_close(method.head.bias.detach(), torch.full((3,), -math.log(2)))
     torch.testing.assert_close(torch.sigmoid(method.head.bias.detach()), torch.full((3,), 1 / 3))
     assert torch.equal(method.head.weight, method_of("ce").head.weight)
-
-
-@pytest.mark.parametrize("base", SIGMOIDS)
-def test_the_bias_of_sigmoids_does_not_decay(base: str) -> None:
     method = method_of("cb", base=base)
     decayed, free = method.param_groups(3e-4)
     assert [id(each) for each in free["params"]] == [id(method.head.bias)] and free["weight_decay"] == 0.0

@@ -91,7 +91,6 @@ default_cfgs = generate_default_cfgs({"small_swin.untrained": {"input_size": (3,
 
 @register_model
 def small_swin(pretrained: bool = False, **options: Any) -> SwinTransformer:
-    """A Swin of two narrow stages; timm ships none that is small."""
     options = {name: options[name] for name in ("img_size", "num_classes")}
     return SwinTransformer(**options, patch_size=4, window_size=4, embed_dim=8, depths=(1, 1), num_heads=(1, 2))
 

@@ -59,9 +59,6 @@ def test_queue_fills_and_wraps() -> None:
         for index, key in enumerate(kept):
             expected[index % 8] = key
         torch.testing.assert_close(built.queue, expected)
-
-
-def test_a_batch_larger_than_the_queue_leaves_its_last_keys() -> None:
     backbone, built = contrast(queue_size=2)
     step(built, backbone, seed=0, size=5)
     rows = {tuple(row) for row in built.queue.numpy().round(5).tolist()}
@@ -69,7 +66,7 @@ def test_a_batch_larger_than_the_queue_leaves_its_last_keys() -> None:
     assert rows == {tuple(row) for row in expected.numpy().round(5).tolist()}
 
 
-def test_empty_places_are_no_negatives() -> None:
+def test_empty_places_and_keys_of_the_same_image_are_no_negatives() -> None:
     backbone, built = contrast(queue_size=8)
     for seed, known in ((0, 0), (1, 3), (2, 6), (3, 8)):
         queue = built.queue[:known].clone()
@@ -79,6 +76,15 @@ def test_empty_places_are_no_negatives() -> None:
         queries, keys = built.projector(backbone(first)), keys_of(built, second)
         expected = InfoNCELoss(0.2)(queries, keys, queue, negative_weight=weight)
         torch.testing.assert_close(value, expected)
+    backbone, built = contrast(queue_size=6)
+    step(built, backbone, seed=0)
+    shown = built.shown.tolist()
+    assert shown[:3] == batch(3, 0).indices.tolist() and shown[3:] == [-1, -1, -1]
+    first, second = batch(3, 0).views
+    queue, others = built.queue[:3].clone(), ~torch.eye(3, dtype=torch.bool)
+    queries, keys = built.projector(backbone(first)), keys_of(built, second)
+    keyed = InfoNCELoss(0.2)(queries, keys, queue, negative_weight=8 / 5, excluded=~others)
+    torch.testing.assert_close(step(built, backbone, seed=0)["loss"], keyed)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 0.999])
@@ -106,16 +112,10 @@ def test_only_the_query_side_learns() -> None:
     following = [*built.key_backbone.parameters(), *built.key_projector.parameters()]
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in following)
     assert not built.queue.requires_grad
-
-
-def test_the_backbone_is_copied_not_held() -> None:
     backbone, built = contrast()
     assert not {id(parameter) for parameter in backbone.parameters()} & {id(each) for each in built.parameters()}
     for mine, copied in zip(backbone.parameters(), built.key_backbone.parameters(), strict=True):
         assert torch.equal(mine, copied)
-
-
-def test_alignment_is_logged_without_gradient() -> None:
     backbone, built = contrast()
     alignment = step(built, backbone, seed=0)["alignment"]
     assert not alignment.requires_grad and -1 <= alignment.item() <= 1
@@ -136,15 +136,3 @@ def test_a_checkpoint_goes_on_where_it_stopped(steps: int) -> None:
         value, again = (step(*pair, seed)["loss"] for pair in ((built, backbone), (restored, other_backbone)))
         assert torch.equal(value, again)
     assert torch.equal(built.queue, restored.queue)
-
-
-def test_an_earlier_key_of_the_same_image_is_no_negative() -> None:
-    backbone, built = contrast(queue_size=6)
-    step(built, backbone, seed=0)
-    shown = built.shown.tolist()
-    assert shown[:3] == batch(3, 0).indices.tolist() and shown[3:] == [-1, -1, -1]
-    first, second = batch(3, 0).views
-    queue, others = built.queue[:3].clone(), ~torch.eye(3, dtype=torch.bool)
-    queries, keys = built.projector(backbone(first)), keys_of(built, second)
-    keyed = InfoNCELoss(0.2)(queries, keys, queue, negative_weight=8 / 5, excluded=~others)
-    torch.testing.assert_close(step(built, backbone, seed=0)["loss"], keyed)

@@ -193,9 +193,14 @@ def test_self_supervised_loss_falls(make_spec: Any) -> None:
     assert np.mean(losses[-3:]) < np.mean(losses[1:4]) - 0.1
 
 
-def test_a_ratio_that_the_anchor_scale_would_turn_over_is_refused(make_spec: Any) -> None:
+def test_ratios_that_the_anchor_scale_would_turn_over_are_refused(make_spec: Any) -> None:
     with pytest.raises(UserError, match=r"flex at ratio 20: .*use a scale of at least 0\.05"):
         make_spec("flex", anchor_scale=0.01)
+    counts = pareto_class_counts(8, 800, 10)
+    assert counts.max() * 0.1 < counts.min()
+    FlexibleSampling.check(FlexibleSampling.Config(), counts)
+    with pytest.raises(ValueError, match="use a scale"):
+        FlexibleSampling.check(FlexibleSampling.Config(), pareto_class_counts(8, 800, 5))
 
 
 def _reports(scores: list[float], recall: list[float] | None = None) -> list[EpochReport]:
@@ -253,11 +258,3 @@ def test_a_query_that_finds_nothing_is_followed_by_early_stopping(
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_the_smallest_budgets(epochs: int, make_spec: Any, tiny_protocol: Protocol) -> None:
     assert _run(make_spec("flex", protocol=replace(tiny_protocol, epochs=epochs)))["method"] == "flex"
-
-
-def test_ratio_ten_is_accepted_although_counts_are_rounded_up() -> None:
-    counts = pareto_class_counts(8, 800, 10)
-    assert counts.max() * 0.1 < counts.min()
-    FlexibleSampling.check(FlexibleSampling.Config(), counts)
-    with pytest.raises(ValueError, match="use a scale"):
-        FlexibleSampling.check(FlexibleSampling.Config(), pareto_class_counts(8, 800, 5))

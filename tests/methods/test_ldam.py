@@ -48,12 +48,15 @@ def test_head_starts_with_unit_class_vectors_and_has_no_bias() -> None:
     assert not torch.equal(head.weight, before) and (head.weight < 0).any() and (head.weight > 0).any()
 
 
-def test_training_has_the_margin(batch: Batch) -> None:
+def test_margins_are_in_training_and_weights_only_if_deferred(batch: Batch) -> None:
     method = method_of(drw=False, max_margin=0.3, scale=10.0)
     expected = LDAMLoss(COUNTS, 0.3, 10.0)(cosines_of(method, batch), batch.targets)
     loss = method.loss(batch, Progress(0, 1))["loss"]
     torch.testing.assert_close(loss, expected)
     assert loss > functional.cross_entropy(method.predict(batch.images), batch.targets)
+    method = method_of(drw=False)
+    assert len({method.loss(batch, Progress(epoch, 10))["loss"].item() for epoch in range(10)}) == 1
+    assert stage_of(method, 10).stop == Plateau(3)
 
 
 def test_computes_in_single_precision_under_autocast(batch: Batch) -> None:
@@ -90,12 +93,6 @@ def test_the_switch_is_exact_where_the_product_is_not(batch: Batch, start: float
     assert losses[:switch] == [losses[0]] * switch and losses[switch:] == [losses[-1]] * (epochs - switch)
     assert stage_of(method, epochs).stop.after == switch
     assert 0 in (switch, epochs - switch) or losses[switch - 1] != losses[switch]
-
-
-def test_without_deferred_weights_there_are_none(batch: Batch) -> None:
-    method = method_of(drw=False)
-    assert len({method.loss(batch, Progress(epoch, 10))["loss"].item() for epoch in range(10)}) == 1
-    assert stage_of(method, 10).stop == Plateau(3)
 
 
 @pytest.mark.parametrize("head", [nn.Linear(4, 3), nn.Identity()])

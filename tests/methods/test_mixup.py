@@ -19,7 +19,7 @@ def batch() -> Batch:
     return Batch((images,), torch.arange(12) % 4, np.arange(12))
 
 
-def test_images_and_labels_are_mixed_alike(batch: Batch) -> None:
+def test_images_labels_and_losses_are_mixed_alike(batch: Batch) -> None:
     mixed = method().transform(batch, np.random.default_rng(3))
     rng = np.random.default_rng(3)
     share, other = rng.beta(1.0, 1.0), torch.from_numpy(rng.permutation(12))
@@ -29,9 +29,6 @@ def test_images_and_labels_are_mixed_alike(batch: Batch) -> None:
     torch.testing.assert_close(mixed.targets, share * labels + (1 - share) * labels[other])
     torch.testing.assert_close(mixed.targets.sum(1), torch.ones(12))
     assert mixed.indices is batch.indices
-
-
-def test_the_loss_is_that_of_both_labels(batch: Batch) -> None:
     mixup = method()
     mixed = mixup.transform(batch, np.random.default_rng(3))
     rng = np.random.default_rng(3)
@@ -42,12 +39,14 @@ def test_the_loss_is_that_of_both_labels(batch: Batch) -> None:
     torch.testing.assert_close(mixup.loss(mixed, Progress(0, 1))["loss"], both)
 
 
-def test_a_share_of_one_is_cross_entropy(batch: Batch) -> None:
+def test_shares_and_batches_of_one(batch: Batch) -> None:
     mixup = method(alpha=0.0)
     mixed = mixup.transform(batch, np.random.default_rng(3))
     assert torch.equal(mixed.images, batch.images)
     expected = functional.cross_entropy(mixup.predict(batch.images), batch.targets)
     torch.testing.assert_close(mixup.loss(mixed, Progress(0, 1))["loss"], expected)
+    one = Batch((batch.images[:1],), batch.targets[:1], batch.indices[:1])
+    torch.testing.assert_close(method().transform(one, np.random.default_rng(0)).images, one.images)
 
 
 def test_shares_follow_the_beta_distribution(batch: Batch) -> None:
@@ -60,8 +59,3 @@ def test_shares_follow_the_beta_distribution(batch: Batch) -> None:
             shares.append(targets[0, 0].item())
     variance = 1 / (4 * (2 * 0.4 + 1))
     assert np.mean(shares) == pytest.approx(0.5, abs=0.03) and np.var(shares) == pytest.approx(variance, abs=0.01)
-
-
-def test_a_batch_of_one_is_mixed_with_itself(batch: Batch) -> None:
-    one = Batch((batch.images[:1],), batch.targets[:1], batch.indices[:1])
-    torch.testing.assert_close(method().transform(one, np.random.default_rng(0)).images, one.images)

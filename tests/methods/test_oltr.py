@@ -168,9 +168,6 @@ def test_the_memory_head_under_autocast() -> None:
         assert torch.equal(built(features, centroids), built.float()(features, centroids))
         logits = built.classifier(features)
     assert logits.dtype == torch.float32 and torch.equal(logits, built.classifier(features))
-
-
-def test_the_classifier_starts_small_and_has_no_bias() -> None:
     built = CosNorm(400, 10)
     assert [name for name, _ in built.named_parameters()] == ["weight"] and built.weight.shape == (10, 400)
     assert 0.045 < built.weight.abs().max() <= 1 / 20
@@ -191,8 +188,6 @@ def images(count: int, seed: int = 3, size: int = 40) -> Tensor:
 
 
 def fake_run(method: Method) -> FakeRun:
-    """Return a run on random images, of 12 epochs."""
-
     def features() -> np.ndarray:
         method.eval()
         with torch.no_grad():
@@ -210,8 +205,7 @@ def changed(before: dict[str, Tensor], module: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "size", "grid"),
-    [("test_resnet", 40, (2, 2)), ("test_resnet", 320, (7, 7)), ("resnet18", 64, (2, 2))],
+    ("backbone", "size", "grid"), [("test_resnet", 40, (2, 2)), ("test_resnet", 320, (7, 7)), ("resnet18", 64, (2, 2))]
 )
 def test_build_measures_the_map_and_leaves_the_backbone_as_it_was(
     backbone: str, size: int, grid: tuple[int, int]
@@ -233,11 +227,22 @@ def test_build_measures_the_map_and_leaves_the_backbone_as_it_was(
     assert method.predict(pictures).shape == (2, 4)
 
 
-def test_the_first_heads_draws_are_those_of_every_method() -> None:
+def test_the_first_stage_and_its_head_are_those_of_every_method() -> None:
     torch.manual_seed(0)
     plain = create("ce", Task(4, COUNTS, 40), timm.create_model("test_resnet", num_classes=0))
     method = method_on()
     assert torch.equal(method.head.weight, plain.head.weight) and torch.equal(method.head.bias, plain.head.bias)
+    method = method_on()
+    stage = next(method.stages(fake_run(method)))
+    assert (stage.name, stage.select, stage.keep) == ("train", False, "best")
+    before = snapshot(method)
+    optimizer = torch.optim.Adam(stage.params, 1e-3)
+    batch = Batch((images(8),), torch.from_numpy(LABELS[:8]), np.arange(8))
+    stage.loss(batch, Progress(0, 1))["loss"].backward()
+    optimizer.step()
+    assert changed(before, method) == {"backbone", "head"}
+    rest = (*method.attention.parameters(), *method.fc_add.parameters(), *method.memory.parameters(), method.centroids)
+    assert all(parameter.grad is None for parameter in rest)
 
 
 class Odd(nn.Module):
@@ -273,20 +278,6 @@ def test_backbones_without_maps_are_refused(backbone: Any, size: int, message: s
     assert "\n" not in str(caught.value) and str(caught.value).endswith("--backbone such as resnet18")
 
 
-def test_the_first_stage_trains_backbone_and_linear_head_only() -> None:
-    method = method_on()
-    stage = next(method.stages(fake_run(method)))
-    assert (stage.name, stage.select, stage.keep) == ("train", False, "best")
-    before = snapshot(method)
-    optimizer = torch.optim.Adam(stage.params, 1e-3)
-    batch = Batch((images(8),), torch.from_numpy(LABELS[:8]), np.arange(8))
-    stage.loss(batch, Progress(0, 1))["loss"].backward()
-    optimizer.step()
-    assert changed(before, method) == {"backbone", "head"}
-    rest = (*method.attention.parameters(), *method.fc_add.parameters(), *method.memory.parameters(), method.centroids)
-    assert all(parameter.grad is None for parameter in rest)
-
-
 def second_stage(method: Method, run: FakeRun) -> Any:
     plan = method.stages(run)
     next(plan)
@@ -307,6 +298,11 @@ def test_the_second_stage_starts_from_the_first() -> None:
         np.testing.assert_allclose(method.centroids[label].detach().numpy(), mean, rtol=1e-6, atol=1e-7)
     assert (stage.name, stage.epochs, stage.stop, stage.select) == ("memory", 12, Plateau(5), True)
     assert method.predict(images(len(LABELS))).isfinite().all()  # one class has one image: it is its centroid
+    method = method_on()
+    stage = second_stage(method, fake_run(method))
+    stream = stage.sampler(Pool(LABELS, COUNTS, 16), Progress(0, 1), np.random.default_rng(0))
+    assert np.bincount(LABELS[stream]).tolist() == [4, 4, 4, 4]
+    assert all(len(set(turn)) == 1 for turn in LABELS[stream].reshape(4, 4).tolist())
 
 
 def test_the_second_stage_trains_all_but_the_first_head() -> None:
@@ -344,21 +340,10 @@ def test_the_loss_and_its_terms() -> None:
     expected = -method.predict(batch.images).log_softmax(1)[own].mean()
     torch.testing.assert_close(terms["classification"], expected)
     torch.testing.assert_close(terms["loss"], terms["classification"] + 0.5 * terms["centroid"])
-
-
-def test_defaults_are_the_released_codes() -> None:
     method = method_on()
     assert (method.memory.reachability, method.memory.classifier.scale) == (10, 16)
     assert (method.centroid_loss.repel_weight, method.centroid_loss.margin) == (0.01, 10)
     assert method.centroid_loss.own_gradient_rule and method.config.feature_weight == 0.01
-
-
-def test_the_second_stages_batches_are_class_aware() -> None:
-    method = method_on()
-    stage = second_stage(method, fake_run(method))
-    stream = stage.sampler(Pool(LABELS, COUNTS, 16), Progress(0, 1), np.random.default_rng(0))
-    assert np.bincount(LABELS[stream]).tolist() == [4, 4, 4, 4]
-    assert all(len(set(turn)) == 1 for turn in LABELS[stream].reshape(4, 4).tolist())
 
 
 def test_logits_are_single_precision_under_autocast() -> None:

@@ -11,29 +11,12 @@ ACCURACY = np.array([0.9, 0.5, 0.75, 0.2])
 RULES = ("per_class", "total")
 
 
-def test_difficulty_is_proportional_to_the_error() -> None:
+def test_quotas_and_difficulty_by_hand() -> None:
     assert class_difficulty(np.zeros(3)).tolist() == [1, 1, 1]
     np.testing.assert_allclose(class_difficulty(ACCURACY), np.array([0.1, 0.5, 0.25, 0.8]) * 4 / 1.65, rtol=1e-14)
-
-
-def test_a_class_that_was_not_evaluated_counts_as_all_wrong() -> None:
     unknown, wrong = (class_difficulty(np.array([0.5, value, 0.25])) for value in (np.nan, 0.0))
     np.testing.assert_array_equal(unknown, wrong)
-
-
-def test_perfect_classes_are_equally_difficult() -> None:
     np.testing.assert_array_equal(class_difficulty(np.ones(5)), np.ones(5))
-
-
-@pytest.mark.parametrize("accuracy", [[50.0, 100.0], [1.01, 0.5], [-0.1, 0.5], [np.inf, 0.5]])
-def test_percent_is_refused(accuracy: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"\[0, 1\]"):
-        class_difficulty(np.array(accuracy))
-    with pytest.raises(ValueError, match=r"\[0, 1\]"):
-        query_quotas(np.array(accuracy), np.array([5, 5]), 0.1)
-
-
-def test_per_class_quotas_by_hand() -> None:
     pool = np.array([1000, 40, 7, 0])
     difficulty = np.array([0.1, 0.5, 0.25, 0.8]) * 4 / 1.65
     expected = [math.ceil(value * 0.1 * count) for value, count in zip(difficulty, pool, strict=True)]
@@ -41,33 +24,34 @@ def test_per_class_quotas_by_hand() -> None:
     assert quotas.dtype == np.int64 and quotas.tolist() == expected == [25, 5, 1, 0]
 
 
-def test_quotas_never_exceed_the_pool() -> None:
-    assert query_quotas(np.array([0.0, 1.0, 1.0]), np.array([10, 10, 10]), 1.0).tolist() == [10, 0, 0]
-
-
-@pytest.mark.parametrize("count", [1, 2, 9])
-def test_a_difficult_class_always_gives_an_image(count: int) -> None:
-    assert query_quotas(np.array([0.99, 0.1]), np.array([count, 0]), 0.01).tolist() == [1, 0]
-
-
 @pytest.mark.parametrize("rule", RULES)
-def test_a_class_without_errors_gives_nothing(rule: str) -> None:
+def test_quotas_of_either_rule(rule: str) -> None:
     quotas = query_quotas(np.array([1.0, 0.5, 1.0]), np.array([100, 100, 100]), 0.1, rule=rule)
-    assert quotas[[0, 2]].tolist() == [0, 0] and quotas[1] == 30
+    assert quotas.tolist() == [0, 30, 0]  # a class without errors gives nothing
+    assert query_quotas(ACCURACY, np.zeros(4, dtype=np.int64), 0.1, rule=rule).tolist() == [0, 0, 0, 0]
+    for pool, fraction, expected in ((70, 0.1, 7), (30, 0.1, 3), (100, 0.29, 29), (71, 0.1, 8)):
+        # 0.1 * 70 is 7.000000000000001 in floating point.
+        quotas = query_quotas(np.full(3, 0.4), np.array([pool, 0, 0]), fraction, rule=rule)
+        assert quotas.tolist() == [expected, 0, 0]
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize(("pool", "fraction", "expected"), [(70, 0.1, 7), (30, 0.1, 3), (100, 0.29, 29), (71, 0.1, 8)])
-def test_whole_quotas_are_not_rounded_up(rule: str, pool: int, fraction: float, expected: int) -> None:
-    """0.1 * 70 is 7.000000000000001 in floating point."""
-    quotas = query_quotas(np.full(3, 0.4), np.array([pool, 0, 0]), fraction, rule=rule)
-    assert quotas.tolist() == [expected, 0, 0]
-
-
-def test_base_counts_replace_the_current_pool() -> None:
-    accuracy, base = np.array([0.5, 0.5]), np.array([100, 50])
-    assert query_quotas(accuracy, np.array([40, 2]), 0.1, base_counts=base).tolist() == [10, 2]
-    assert query_quotas(accuracy, np.array([40, 0]), 0.1, base_counts=base).tolist() == [10, 0]
+@pytest.mark.parametrize(
+    ("accuracy", "pool", "fraction", "options", "expected"),
+    [
+        ([0.0, 1.0, 1.0], [10, 10, 10], 1.0, {}, [10, 0, 0]),  # never more than the pool
+        *(([0.99, 0.1], [count, 0], 0.01, {}, [1, 0]) for count in (1, 2, 9)),  # a difficult class gives an image
+        ([0.5, 0.5], [40, 2], 0.1, {"base_counts": np.array([100, 50])}, [10, 2]),
+        ([0.5, 0.5], [40, 0], 0.1, {"base_counts": np.array([100, 50])}, [10, 0]),
+        ([0.5] * 3, [41, 37, 22], 0.1, {"rule": "total"}, [4, 4, 2]),  # largest remainders of 4.1, 3.7 and 2.2
+        ([0.5] * 4, [5, 5, 5, 5], 0.1, {"rule": "total"}, [1, 1, 0, 0]),  # ties go to the lower class
+        ([0.5] * 3, [2, 50, 50], 0.3, {"rule": "total", "base_counts": np.array([100, 50, 50])}, [2, 29, 29]),
+        ([1.0, 0.0], [100, 3], 0.5, {"rule": "total"}, [0, 3]),  # only perfect classes are left
+    ],
+)
+def test_quotas_by_hand(
+    accuracy: list[float], pool: list[int], fraction: float, options: dict, expected: list[int]
+) -> None:
+    assert query_quotas(np.array(accuracy), np.array(pool), fraction, **options).tolist() == expected
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -80,44 +64,26 @@ def test_total_spends_the_budget_exactly(seed: int) -> None:
     assert quotas.sum() == math.ceil(round(fraction * int(pool.sum()), 9))
 
 
-def test_total_shares_by_largest_remainder() -> None:
-    """Shares of 10 images by weights 0.5 * (41, 37, 22): 4.1, 3.7 and 2.2."""
-    assert query_quotas(np.full(3, 0.5), np.array([41, 37, 22]), 0.1, rule="total").tolist() == [4, 4, 2]
-
-
-def test_total_ties_go_to_the_lower_class() -> None:
-    assert query_quotas(np.full(4, 0.5), np.array([5, 5, 5, 5]), 0.1, rule="total").tolist() == [1, 1, 0, 0]
-
-
-def test_total_gives_on_what_a_class_cannot_hold() -> None:
-    pool, base = np.array([2, 50, 50]), np.array([100, 50, 50])
-    quotas = query_quotas(np.full(3, 0.5), pool, 0.3, base_counts=base, rule="total")
-    assert quotas.tolist() == [2, 29, 29]
-
-
-def test_total_stays_below_the_budget_where_only_perfect_classes_are_left() -> None:
-    assert query_quotas(np.array([1.0, 0.0]), np.array([100, 3]), 0.5, rule="total").tolist() == [0, 3]
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_an_empty_pool_gives_nothing(rule: str) -> None:
-    assert query_quotas(ACCURACY, np.zeros(4, dtype=np.int64), 0.1, rule=rule).tolist() == [0, 0, 0, 0]
-
-
-@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.1, float("nan")])
-def test_quotas_refuse_a_fraction(fraction: float) -> None:
-    with pytest.raises(ValueError, match="fraction"):
-        query_quotas(np.array([0.5, 0.5]), np.array([5, 5]), fraction)
-
-
-def test_quotas_refuse_counts_and_rules() -> None:
-    accuracy, pool = np.array([0.5, 0.5]), np.array([5, 5])
-    with pytest.raises(ValueError, match="negative"):
-        query_quotas(accuracy, np.array([5, -1]), 0.1)
-    with pytest.raises(ValueError, match="negative"):
-        query_quotas(accuracy, pool, 0.1, base_counts=np.array([5, -1]))
-    with pytest.raises(ValueError, match="rule"):
-        query_quotas(accuracy, pool, 0.1, rule="class")
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        *(({"accuracy": wrong}, r"\[0, 1\]") for wrong in ([50.0, 100.0], [1.01, 0.5], [-0.1, 0.5], [np.inf, 0.5])),
+        *(({"fraction": wrong}, "fraction") for wrong in (0.0, -0.1, 1.1, float("nan"))),
+        ({"pool_counts": [5, -1]}, "negative"),
+        ({"base_counts": [5, -1]}, "negative"),
+        ({"rule": "class"}, "rule"),
+        *(({name: [1]}, r"must all be \[K\]") for name in ("accuracy", "pool_counts", "base_counts")),
+        *(({name: [1], "rule": "total"}, r"must all be \[K\]") for name in ("accuracy", "pool_counts", "base_counts")),
+    ],
+)
+def test_quotas_refuse(changed: dict, message: str) -> None:
+    given = {"accuracy": [0.5, 0.5], "pool_counts": [5, 5], "fraction": 0.1} | changed
+    given |= {name: np.array(value) for name, value in given.items() if isinstance(value, list)}
+    with pytest.raises(ValueError, match=message):
+        query_quotas(**given)
+    if message == r"\[0, 1\]":
+        with pytest.raises(ValueError, match=message):
+            class_difficulty(given["accuracy"])
 
 
 def draws(passes: int, images: int, classes: int, seed: int = 0, concentration: float = 0.3) -> np.ndarray:
@@ -146,13 +112,10 @@ def test_identical_draws_share_nothing_to_learn(passes: int) -> None:
     assert (information >= 0).all() and information.max() < 1e-14
 
 
-def test_zero_probabilities_are_exact() -> None:
+def test_information_of_certain_images_and_of_single_precision() -> None:
     probs = np.zeros((4, 2, 3))
     probs[:, :, 1] = 1.0
     np.testing.assert_array_equal(mutual_information(probs), [0.0, 0.0])
-
-
-def test_mutual_information_of_single_precision_is_computed_in_double() -> None:
     probs = draws(5, 10, 4).astype(np.float32)
     np.testing.assert_array_equal(mutual_information(probs), mutual_information(probs.astype(np.float64)))
 
@@ -168,18 +131,9 @@ def test_queries_are_the_most_informative_of_each_class() -> None:
     information = np.array([0.2, 0.5, 0.9, 0.7, 0.4, 0.1, 0.3])
     chosen = select_queries(information, labels, np.array([2, 2, 0, 1]))
     assert chosen.dtype == np.int64 and chosen.tolist() == [3, 1, 2, 4, 6]
-
-
-def test_equal_information_goes_to_the_lower_position() -> None:
     assert select_queries(np.full(5, 0.3), np.zeros(5, dtype=np.int64), np.array([3])).tolist() == [0, 1, 2]
-
-
-def test_no_queries() -> None:
     chosen = select_queries(np.ones(3), np.zeros(3, dtype=np.int64), np.array([0, 0]))
     assert chosen.dtype == np.int64 and chosen.shape == (0,)
-
-
-def test_queries_refuse_more_than_the_pool_has() -> None:
     with pytest.raises(ValueError, match="class 1 has 1 images in the pool, 2 wanted"):
         select_queries(np.ones(3), np.array([0, 0, 1]), np.array([1, 2]))
 
@@ -191,13 +145,3 @@ def test_queries_refuse_more_than_the_pool_has() -> None:
 def test_queries_refuse_labels(labels: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         select_queries(np.ones(3), np.array(labels), np.array([1, 1]))
-
-
-@pytest.mark.parametrize(
-    ("accuracy", "pool", "base"), [((0.5,), (5, 5), None), ((0.5, 0.5), (5,), None), ((0.5, 0.5), (5, 5), (9,))]
-)
-@pytest.mark.parametrize("rule", RULES)
-def test_quotas_refuse_lengths(accuracy: tuple, pool: tuple, base: tuple | None, rule: str) -> None:
-    base_counts = None if base is None else np.array(base)
-    with pytest.raises(ValueError, match=r"must all be \[K\]"):
-        query_quotas(np.array(accuracy), np.array(pool), 0.1, base_counts=base_counts, rule=rule)

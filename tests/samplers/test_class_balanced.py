@@ -40,15 +40,11 @@ def test_depends_on_the_generator_alone(stream: Callable) -> None:
 @pytest.mark.parametrize("length", [7, 10, 25, 30])
 def test_shuffled_passes_hold_every_image_once(length: int) -> None:
     stream = shuffled_stream(10, length, rng())
+    assert length < 20 or not np.array_equal(stream[:10], stream[10:20])
     for start in range(0, length, 10):
         part = stream[start : start + 10]
         assert len(set(part.tolist())) == len(part)
         assert len(part) < 10 or sorted(part) == list(range(10))
-
-
-def test_shuffled_passes_differ() -> None:
-    stream = shuffled_stream(50, 100, rng())
-    assert not np.array_equal(stream[:50], stream[50:])
 
 
 @pytest.mark.parametrize(
@@ -97,12 +93,9 @@ def test_class_aware_rounds_hold_every_class_equally_often(images_per_class: int
     assert (turns == turns[:, :1]).all()
 
 
-def test_class_aware_rounds_shuffle_the_classes() -> None:
+def test_class_aware_rounds_shuffle_classes_and_walk_through_their_images() -> None:
     rounds = LABELS[class_aware_stream(LABELS, 1, 3 * 60, rng())].reshape(60, 3)
     assert len(np.unique(rounds, axis=0)) == 6
-
-
-def test_class_aware_walks_through_all_images_of_a_class() -> None:
     stream = class_aware_stream(LABELS, 4, 12 * 30, rng())
     for label, count in enumerate(COUNTS):
         of_class = stream[LABELS[stream] == label]

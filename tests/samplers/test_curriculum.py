@@ -27,7 +27,6 @@ def naive_gaussian(features: np.ndarray) -> np.ndarray:
 
 
 def spread(values: np.ndarray, clusters: np.ndarray) -> float:
-    """Return the sum of squares within the clusters."""
     return sum(((values[clusters == each] - values[clusters == each].mean()) ** 2).sum() for each in set(clusters))
 
 
@@ -84,7 +83,7 @@ def test_kmeans_is_the_best_of_all_cuts(seed: int, k: int) -> None:
         assert spread(values, clusters) == pytest.approx(least_spread(values, k), rel=1e-9, abs=1e-9)
 
 
-def test_kmeans_numbers_clusters_by_mean_and_keeps_equal_values_together() -> None:
+def test_kmeans_numbers_clusters_by_mean_and_density_needs_an_image() -> None:
     values = np.array([7.0, 0.0, 3.0, 0.0, 7.0, 3.0, 3.0])
     assert kmeans_1d(values, 3).tolist() == [2, 0, 1, 0, 2, 1, 1]
     many = np.random.default_rng(0).integers(0, 12, size=500)
@@ -92,6 +91,8 @@ def test_kmeans_numbers_clusters_by_mean_and_keeps_equal_values_together() -> No
     for value in range(12):
         assert len(set(clusters[many == value].tolist())) == 1
     assert (np.diff(clusters[np.argsort(many)]) >= 0).all()
+    with pytest.raises(ValueError, match="at least one image"):
+        local_density(np.empty((0, 3)))
 
 
 @pytest.mark.parametrize("values", [[], [[1.0, 2.0]], [1.0, float("nan")], [1.0, float("inf")], [2.0, 2.0]])
@@ -124,10 +125,19 @@ def test_small_classes_stay_whole(count: int) -> None:
     assert (subsets[:count] == 0).all() and set(subsets[count:].tolist()) == {0, 1, 2}
 
 
-def test_nine_images_are_cut() -> None:
+def test_classes_are_cut_where_images_and_densities_suffice() -> None:
     features = np.random.default_rng(3).normal(size=(9, 3))
     assert set(curriculum_subsets(features, np.zeros(9)).tolist()) == {0, 1, 2}
     assert (curriculum_subsets(features, np.zeros(9), min_images=10) == 0).all()
+    features = np.repeat([[0.0], [10.0]], (15, 5), axis=0)
+    density = local_density(features, 0.7)
+    assert len(set(density.tolist())) == 2
+    assert (curriculum_subsets(features, np.zeros(20), quantile=0.7) == 0).all()
+    cut = curriculum_subsets(features, np.zeros(20), num_subsets=2, quantile=0.7)
+    assert cut.tolist() == [0] * 15 + [1] * 5
+    features = np.random.default_rng(0).normal(size=(180, 2))
+    assert (curriculum_subsets(features, np.zeros(180), num_subsets=1) == 0).all()
+    assert curriculum_subsets(np.empty((0, 4)), np.empty(0)).shape == (0,)
 
 
 @pytest.mark.parametrize("kernel", ["cutoff", "gaussian"])
@@ -138,21 +148,6 @@ def test_classes_of_equal_images_stay_whole(count: int, dimension: int, kernel: 
     # With 8 of 9 images equal, (8 / 9) ** 2 of all distances are 0.
     features[: count // 9] += np.random.default_rng(1).normal(size=(count // 9, dimension))
     assert (curriculum_subsets(features, np.zeros(count)) == 0).all()
-
-
-def test_two_distinct_densities_are_too_few_for_three_subsets() -> None:
-    features = np.repeat([[0.0], [10.0]], (15, 5), axis=0)
-    density = local_density(features, 0.7)
-    assert len(set(density.tolist())) == 2
-    assert (curriculum_subsets(features, np.zeros(20), quantile=0.7) == 0).all()
-    cut = curriculum_subsets(features, np.zeros(20), num_subsets=2, quantile=0.7)
-    assert cut.tolist() == [0] * 15 + [1] * 5
-
-
-def test_one_subset_is_everything() -> None:
-    features = np.random.default_rng(0).normal(size=(180, 2))
-    assert (curriculum_subsets(features, np.zeros(180), num_subsets=1) == 0).all()
-    assert curriculum_subsets(np.empty((0, 4)), np.empty(0)).shape == (0,)
 
 
 @pytest.mark.parametrize("count", [40, 255, 256])
@@ -175,14 +170,10 @@ def test_many_features_of_many_images_are_reduced_to_principal_components() -> N
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"features": np.full((12, 2), np.nan)}, "finite"),
-        ({"features": np.full((12, 2), np.inf)}, "finite"),
+        *(({"features": np.full((12, 2), value)}, "finite") for value in (np.nan, np.inf)),
         ({"features": np.zeros(12)}, r"\[n, D\]"),
-        ({"labels": np.zeros(11)}, r"labels must be \[12\]"),
-        ({"labels": np.zeros((12, 1))}, r"labels must be \[12\]"),
-        ({"quantile": 0.0}, "quantile"),
-        ({"quantile": 1.0}, "quantile"),
-        ({"quantile": float("nan")}, "quantile"),
+        *(({"labels": np.zeros(shape)}, r"labels must be \[12\]") for shape in (11, (12, 1))),
+        *(({"quantile": value}, "quantile") for value in (0.0, 1.0, float("nan"))),
         ({"kernel": "linear"}, "kernel"),
         ({"num_subsets": 0}, "num_subsets"),
         ({"max_dimension": 0}, "max_dimension"),
@@ -194,8 +185,3 @@ def test_subsets_refuse(changed: dict, message: str) -> None:
     if changed.keys() <= {"features", "quantile", "kernel"}:
         with pytest.raises(ValueError, match=message):
             local_density(**{"features": np.zeros((12, 2)), **changed})
-
-
-def test_density_of_no_image_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one image"):
-        local_density(np.empty((0, 3)))

@@ -14,18 +14,17 @@ FEATURES = np.random.default_rng(3).normal(size=(60, 4))
 LABELS = np.random.default_rng(4).permutation(np.repeat(np.arange(3), (35, 20, 5)))
 
 
-def test_prototypes_are_means() -> None:
+def test_prototypes_are_means_and_nan_of_absent_classes() -> None:
     prototypes = class_prototypes(FEATURES.astype(np.float32), LABELS, 3)
     assert prototypes.dtype == np.float64 and prototypes.shape == (3, 4)
     for label in range(3):
         rows = [row for row, at in zip(FEATURES.astype(np.float32), LABELS, strict=True) if at == label]
         np.testing.assert_allclose(prototypes[label], np.sum(rows, axis=0, dtype=np.float64) / len(rows), rtol=1e-12)
-
-
-def test_prototypes_of_absent_classes_are_nan() -> None:
     prototypes = class_prototypes(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1, 1]), 4)
     np.testing.assert_array_equal(prototypes[1], [2.0, 3.0])
     assert np.isnan(prototypes[[0, 2, 3]]).all()
+    prototypes = np.array([[0.0, 0.0], [np.nan, np.nan], [4.0, 0.0]])
+    assert nearest_prototype(np.array([[1.0, 0.0], [3.0, 1.0], [9.0, 9.0]]), prototypes).tolist() == [0, 2, 2]
 
 
 @pytest.mark.parametrize("order", [np.arange(8), np.array([4, 7, 0, 6, 2, 5, 1, 3])])
@@ -65,9 +64,6 @@ def test_refuses_to_turn_the_imbalance_over(counts: list[int], scale: float) -> 
 
 def test_ratio_times_scale_of_one_balances_the_anchors() -> None:
     assert anchor_counts(np.array([100, 30, 10]), 0.1).tolist() == [10, 10, 10]
-
-
-def test_rounding_does_not_turn_the_imbalance_over() -> None:
     assert anchor_counts(np.array([490, 49, 10]), 1 / 49).tolist() == [10, 10, 10]
 
 
@@ -84,16 +80,9 @@ def test_the_scale_that_the_message_names_is_accepted(ratio: int) -> None:
 @pytest.mark.parametrize(
     ("counts", "scale", "profile"),
     [
-        ([10, 1], 0.0, "pareto"),
-        ([10, 1], 1.1, "pareto"),
-        ([10, 1], float("nan"), "pareto"),
-        ([10, 0], 0.5, "pareto"),
-        ([10, np.nan], 0.5, "pareto"),
-        ([np.nan, 10], 0.5, "power"),
-        ([np.inf, 10], 0.5, "pareto"),
-        ([10, np.inf], 0.5, "power"),
-        ([10], 0.5, "pareto"),
-        ([[10, 1]], 0.5, "pareto"),
+        *(([10, 1], scale, "pareto") for scale in (0.0, 1.1, float("nan"))),
+        *((counts, 0.5, "pareto") for counts in ([10, 0], [10, np.nan], [np.inf, 10], [10], [[10, 1]])),
+        *((counts, 0.5, "power") for counts in ([np.nan, 10], [10, np.inf])),
         ([10, 1], 0.5, "linear"),
     ],
 )
@@ -108,11 +97,6 @@ def ranked(label: int, *, farthest: bool = False) -> list[int]:
     mean = sum(FEATURES[index] for index in members) / len(members)
     distance = {index: float(np.sqrt(((FEATURES[index] - mean) ** 2).sum())) for index in members}
     return sorted(members, key=lambda index: (-distance[index] if farthest else distance[index], index))
-
-
-def test_the_nearest_prototype_is_never_that_of_an_absent_class() -> None:
-    prototypes = np.array([[0.0, 0.0], [np.nan, np.nan], [4.0, 0.0]])
-    assert nearest_prototype(np.array([[1.0, 0.0], [3.0, 1.0], [9.0, 9.0]]), prototypes).tolist() == [0, 2, 2]
 
 
 @pytest.mark.parametrize(("strategy", "farthest"), [("anchor", False), ("edge", True)])

@@ -4,18 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ltbench.benchmarks.analysis.intervals import (
-    image_weights,
-    interval,
-    paired_difference,
-)
+from ltbench.benchmarks.analysis.intervals import image_weights, interval, paired_difference
 from ltbench.benchmarks.analysis.metrics import wilson_interval
 
 LABELS = np.random.default_rng(1).permutation(np.repeat(np.arange(4), (40, 30, 20, 30)))
 
 
 def scores(accuracy: float, seed: int, trials: int = 5, labels: np.ndarray = LABELS) -> np.ndarray:
-    """Return the scores of a method that is right with a probability."""
     rng = np.random.default_rng(seed)
     return image_weights(labels) * (rng.random((trials, len(labels))) < accuracy)
 
@@ -74,7 +69,7 @@ def test_an_accuracy_stays_within_0_and_1(trials: int) -> None:
         assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
 
 
-def test_classes_of_one_image() -> None:
+def test_one_image_a_class_and_paired_trials() -> None:
     labels = np.array([0] * 10 + [1])
     right = np.r_[np.tile([True, False], 5), [True]]
     y = (image_weights(labels) * right)[None]
@@ -84,9 +79,6 @@ def test_classes_of_one_image() -> None:
     assert alone.standard_error > 0 and alone.degrees_of_freedom == pytest.approx(7)
     one = interval(np.array([[0.4], [0.2]]), np.array([0]))
     assert np.isnan([*ends(one), one.standard_error]).all() and one.value == pytest.approx(0.3)
-
-
-def test_without_image_effects_it_is_the_paired_t_test_over_trials() -> None:
     rng = np.random.default_rng(0)
     first, second = (np.repeat(rng.normal(size=(5, 1)), len(LABELS), axis=1) / len(LABELS) / 10 for _ in range(2))
     estimate, p = paired_difference(first, second, LABELS)
@@ -138,12 +130,17 @@ def test_a_whole_class_is_as_certain_as_its_images_are_many(trials: int) -> None
     assert p_values[0] > 0.05 > 1e-6 > p_values[1]
 
 
-def test_differences_that_cancel_are_not_none() -> None:
+def test_rounding_and_cancelling_differences() -> None:
     labels = np.repeat([0, 1], 20)
     first = (image_weights(labels) * (labels == 0))[None]
     second = (image_weights(labels) * (labels == 1))[None]
     estimate, p = paired_difference(first, second, labels)
     assert estimate.value == 0 and p == 1 and estimate.low < -0.02 and estimate.high > 0.02
+    first = image_weights(LABELS) * (LABELS == 2)
+    rounded = np.stack([first, first * (1 + 1e-15), first * (1 - 1e-15)])
+    exact, _ = paired_difference(np.stack([first] * 3), np.zeros((3, len(first))), LABELS)
+    estimate, _ = paired_difference(rounded, np.zeros_like(rounded), LABELS)
+    assert ends(estimate) == pytest.approx(ends(exact), rel=1e-9)
 
 
 def test_class_weights_are_those_of_the_mean() -> None:
@@ -163,15 +160,6 @@ def test_class_weights_are_those_of_the_mean() -> None:
     assert same.value == pytest.approx(one.value)
     with pytest.raises(ValueError, match="needs a weight"):
         image_weights(LABELS, weights[:3])
-
-
-def test_rounding_is_not_variance() -> None:
-    """Equal sums that floating point tells apart: the variance is that of whole classes."""
-    first = image_weights(LABELS) * (LABELS == 2)
-    rounded = np.stack([first, first * (1 + 1e-15), first * (1 - 1e-15)])
-    exact, _ = paired_difference(np.stack([first] * 3), np.zeros((3, len(first))), LABELS)
-    estimate, _ = paired_difference(rounded, np.zeros_like(rounded), LABELS)
-    assert ends(estimate) == pytest.approx(ends(exact), rel=1e-9)
 
 
 @pytest.mark.parametrize(

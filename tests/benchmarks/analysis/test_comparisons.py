@@ -31,20 +31,23 @@ def test_two_rows_are_one_t_test() -> None:
     for test in (dunnett, tukey):
         assert test(2.0, 2, 7) == pytest.approx(2 * stats.t.sf(2.0, 7), rel=1e-3)
     assert best_of_chance(2) == pytest.approx(1 / np.sqrt(np.pi)) and best_of_chance(1) == pytest.approx(0, abs=1e-12)
-
-
-def test_the_pooled_variance_of_two_rows_is_that_of_their_differences() -> None:
     sums = np.random.default_rng(0).random((2, 5))
     own = (sums[0] - sums[1]).var(ddof=1) / 5
     assert PooledVariance.of(sums).moderated(own) == pytest.approx((own, 4))
 
 
-def test_rows_as_different_as_chance_share_a_variance_and_others_keep_more_of_theirs() -> None:
+def test_pooled_variances_keep_to_their_rows_and_few_trials_are_not_tested() -> None:
     sums = np.random.default_rng(1).standard_normal((17, 5))
     assert PooledVariance.of(sums).moderated(0.0)[1] == 64
     unlike = sums * np.geomspace(0.01, 10, 17)[:, None]
     variance, freedom = PooledVariance.of(unlike).moderated(0.0)
     assert 4 < freedom < 8 and variance < PooledVariance.of(unlike).moderated(1.0)[0]
+    few, many = with_one(right(3, 2), 0, LABELS)[1], with_one(right(4, 2), 0, LABELS)[1]
+    assert np.isnan([few.p_value, few.low]).all() and not np.isnan(few.delta) and not np.isnan(many.p_value)
+    best, worst = np.ones((1, len(LABELS))), np.zeros((1, len(LABELS)))
+    best[0, :2] = 0
+    estimate, _ = paired_difference(best * image_weights(LABELS), worst, LABELS, confidence=0.9999999)
+    assert -1 <= estimate.low <= estimate.high <= 1
 
 
 def test_rows_are_compared_by_the_pooled_difference() -> None:
@@ -58,19 +61,6 @@ def test_rows_are_compared_by_the_pooled_difference() -> None:
     assert compared[0].p_value == pytest.approx(dunnett(statistic, 5, estimate.degrees_of_freedom))
     assert with_best(scores, 2, LABELS)[0].p_value == pytest.approx(tukey(statistic, 5, estimate.degrees_of_freedom))
     assert 0 < detectable(compared, dunnett) < detectable(compared, tukey)
-
-
-def test_two_trials_of_few_rows_are_not_tested() -> None:
-    """Their variance has one or two degrees of freedom, which is not enough."""
-    few, many = with_one(right(3, 2), 0, LABELS)[1], with_one(right(4, 2), 0, LABELS)[1]
-    assert np.isnan([few.p_value, few.low]).all() and not np.isnan(few.delta) and not np.isnan(many.p_value)
-
-
-def test_a_difference_stays_within_what_is_possible() -> None:
-    best, worst = np.ones((1, len(LABELS))), np.zeros((1, len(LABELS)))
-    best[0, :2] = 0
-    estimate, _ = paired_difference(best * image_weights(LABELS), worst, LABELS, confidence=0.9999999)
-    assert -1 <= estimate.low <= estimate.high <= 1
 
 
 def test_images_of_a_lesion_count_once() -> None:

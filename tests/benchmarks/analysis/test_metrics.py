@@ -69,12 +69,7 @@ def test_against_scikit_learn(seed: int) -> None:
     assert measured.keys() == expected.keys() | further
 
 
-def test_less_is_better_of_errors_alone() -> None:
-    lower = {name for name in metric_labels(["MEL"]) if not higher_is_better(name)}
-    assert lower == {"ece", "classwise_ece", "cross_entropy"}
-
-
-def test_an_absent_class_leaves_undefined_what_needs_it() -> None:
+def test_absent_classes_and_empty_groups_are_undefined() -> None:
     labels, logits = predictions(counts=(40, 20, 10, 0, 5))
     measured = evaluate(labels, logits, GROUPS, NAMES)
     recall = np.array(measured["per_class_accuracy"])
@@ -87,9 +82,6 @@ def test_an_absent_class_leaves_undefined_what_needs_it() -> None:
     assert measured["mean_class_accuracy"] == pytest.approx(np.nanmean(recall))
     assert measured["head"] == recall[0] and measured["medium"] == pytest.approx(recall[1:3].mean())
     assert evaluate(labels, logits, GROUPS)["undefined"]["tail"] == "no image of class 3"
-
-
-def test_an_empty_group_is_left_out() -> None:
     labels, logits = predictions(counts=(20, 10))
     measured = evaluate(labels, logits, frequency_groups([20, 10]), ("NV", "MEL"))
     assert np.isnan(measured["head"]) and measured["undefined"] == {"head": "no class is in this group"}
@@ -148,13 +140,18 @@ def test_sensitivity_at_specificity_against_loops(seed: int, decimals: int, spec
     assert sensitivity_at_specificity(positive, scores, specificity) == pytest.approx(best, abs=1e-12)
 
 
-def test_sensitivity_at_specificity_refuses_and_is_undefined_without_both_kinds() -> None:
+def test_sensitivities_and_intervals_of_nothing_are_undefined() -> None:
     positive, scores = np.arange(14) >= 10, np.arange(14) / 14
     for wrong in ((positive[:3], scores, 0.9), (positive, scores, 1.1), (positive, scores, -0.1)):
         with pytest.raises(ValueError):
             sensitivity_at_specificity(*wrong)
     for constant in (True, False):
         assert np.isnan(sensitivity_at_specificity(np.full(14, constant), scores, 0.9))
+    assert np.isnan(wilson_interval(0, 0)).all()
+    p, n, z = 0.37, 12.5, stats.norm.ppf(0.975)  # neither need be whole
+    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    expected = [(p + z**2 / (2 * n) + sign * half) / (1 + z**2 / n) for sign in (-1, 1)]
+    assert wilson_interval(p * n, n) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(("successes", "count"), [(0, 1), (1, 1), (0, 20), (3, 20), (20, 20), (57, 100), (100, 100)])
@@ -164,14 +161,6 @@ def test_wilson_against_scipy(successes: int, count: int, confidence: float) -> 
     low, high = wilson_interval(successes, count, confidence)
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12) and 0 <= low < high <= 1
     assert (low == 0) == (successes == 0) and (high == 1) == (successes == count)
-
-
-def test_wilson_of_nothing_and_of_means() -> None:
-    assert np.isnan(wilson_interval(0, 0)).all()
-    p, n, z = 0.37, 12.5, stats.norm.ppf(0.975)  # neither need be whole
-    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    expected = [(p + z**2 / (2 * n) + sign * half) / (1 + z**2 / n) for sign in (-1, 1)]
-    assert wilson_interval(p * n, n) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -188,21 +177,22 @@ def test_classwise_calibration_error_against_loops(seed: int) -> None:
     assert classwise_calibration_error(labels, probabilities) == pytest.approx(np.mean(errors), rel=1e-12)
 
 
-def test_calibration_errors_refuse_labels_that_do_not_fit() -> None:
+def test_calibration_bins_and_labels_that_do_not_fit() -> None:
     for error in (classwise_calibration_error, expected_calibration_error):
         with pytest.raises(ValueError, match="do not fit"):
             error(np.array([0, 1]), np.eye(3))
+    confidence = np.array([0, 0.06, 1 / 15, 0.07, 0.6, 0.601, 14 / 15, 0.94, 1])
+    assert calibration_bins(confidence).tolist() == [0, 0, 0, 1, 8, 9, 13, 14, 14]
 
 
-def test_class_recall() -> None:
+def test_recall_and_cross_entropy_by_hand() -> None:
     labels, predicted = np.array([0, 0, 0, 0, 2, 2]), np.array([0, 0, 1, 2, 2, 2])
     np.testing.assert_array_equal(class_recall(labels, predicted, 4), [0.5, np.nan, 1.0, np.nan])
-
-
-def test_cross_entropy_of_extreme_logits() -> None:
     logits = np.array([[1000.0, 0.0], [0.0, 1000.0]], dtype=np.float32)
     assert cross_entropy(np.array([0, 0]), logits) == pytest.approx(500.0)
     assert cross_entropy(np.array([0, 1]), np.zeros((2, 2), dtype=np.float32)) == pytest.approx(np.log(2))
+    lower = {name for name in metric_labels(["MEL"]) if not higher_is_better(name)}
+    assert lower == {"ece", "classwise_ece", "cross_entropy"}
 
 
 def with_confidence(*confidence: float) -> np.ndarray:
@@ -225,11 +215,6 @@ def test_calibration_error_by_hand(confidence: tuple[float, ...], right: tuple[b
     assert expected_calibration_error(labels, with_confidence(*confidence)) == pytest.approx(expected, abs=1e-12)
 
 
-def test_an_upper_edge_is_in_its_calibration_bin() -> None:
-    confidence = np.array([0, 0.06, 1 / 15, 0.07, 0.6, 0.601, 14 / 15, 0.94, 1])
-    assert calibration_bins(confidence).tolist() == [0, 0, 0, 1, 8, 9, 13, 14, 14]
-
-
 @pytest.mark.parametrize(
     ("classes", "sizes"), [(8, (2, 3, 3)), (7, (2, 2, 3)), (9, (3, 3, 3)), (3, (1, 1, 1)), (2, (0, 1, 1))]
 )
@@ -239,11 +224,8 @@ def test_groups_are_thirds_rounded_towards_the_tail(classes: int, sizes: tuple[i
     assert sum(groups.values(), ()) == tuple(range(classes))
 
 
-def test_groups_follow_frequency_not_ids() -> None:
+def test_groups_follow_frequency_and_kept_values_are_by_class() -> None:
     assert frequency_groups([5, 90, 30, 5, 70, 1]) == {"head": (1, 4), "medium": (2, 0), "tail": (3, 5)}
-
-
-def test_what_is_kept_of_images_is_summed_up_by_class() -> None:
     labels = np.array([0, 0, 2, 2, 2])
     assert by_class(labels, np.array([3, 1, 3, 3, 0]), 3) == {
         "values": [0, 1, 3],

@@ -26,9 +26,6 @@ def test_the_file_holds_all_that_the_tables_print() -> None:
     assert published["delta"].notna().sum() == 33 and published["source"].str.contains("MICCAI 2022, Table").all()
     for changed in published["changed"].unique():
         configure("flex", registry.get("flex").Config, "paper", dict(text.split("=") for text in changed.split()))
-
-
-def test_exactly_two_printed_differences_are_wrong() -> None:
     published = read_published()
     assert misprints(published[published["table"] == 1]) == [
         "Table 1, RS at ratio 100: prints +4.96, is +5.96",
@@ -36,23 +33,17 @@ def test_exactly_two_printed_differences_are_wrong() -> None:
     ]
     assert misprints(published[published["table"] == 2]) == ["Table 2, CBLoss: prints All 62.89, is 62.99"]
     assert misprints(published[published["table"] == 3]) == []
-
-
-def test_a_wrong_difference_is_found() -> None:
     published = read_published()
     published.loc[(published["method"] == "flex") & (published["ratio"] == "200"), "delta"] += 0.01
     assert sum("Ours at ratio 200" in line for line in misprints(published)) == 1
 
 
-def test_the_images_of_the_file_are_the_effective_ones() -> None:
+def test_effective_images_and_half_the_interval_by_hand() -> None:
     labels = np.repeat(np.arange(14), ARCHIVE_TEST)
     for line in read_published().query("table == 2").itertuples():
         assert line.images == pytest.approx(effective_images(labels, ARCHIVE_GROUPS, line.metric), abs=0.6)
     balanced = np.repeat(np.arange(8), 100)
     assert effective_images(balanced, {}, "mean_class_accuracy") == 800
-
-
-def test_half_the_interval_by_hand() -> None:
     images = stats.norm.ppf(0.975) * np.sqrt(0.6 * 0.4 / 800)
     assert half_width(0.6, np.nan, 1, 800) == pytest.approx(images)
     trials = stats.t.ppf(0.975, 4) * 0.02 / np.sqrt(5)

@@ -45,9 +45,6 @@ def test_records_are_found_in_order(tmp_path: Path, add_record: Add) -> None:
     records = list(find_records(tmp_path))
     assert [(record.result.data.ratio, record.result.trial) for record in records] == [(100, 0), (50, 0), (50, 1)]
     assert all(record.folder.name == f"trial{record.result.trial}" for record in records)
-
-
-def test_find_records_needs_its_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         list(find_records(tmp_path / "nowhere"))
 
@@ -130,7 +127,6 @@ def test_damaged_files_of_a_record_are_named(tmp_path: Path, add_record: Add, da
 
 
 def claiming(path: Path) -> None:
-    """Write an archive of arrays whose headers claim 4 TB."""
     with zipfile.ZipFile(path, "w") as archive, archive.open("test_logits.npy", "w") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (2**40,)})
 

@@ -67,6 +67,9 @@ def test_numbers_are_those_of_the_trials(results: Path) -> None:
     assert column(cost, COSTS["parameters"]) == ["77"] * 2
     assert column(cost, COSTS["peak_memory_mib"]) == ["n/a"] * 2
     assert "a device" in cost.notes[-1]
+    (table,) = tables(results)
+    for part in ("Toy lesions", "ratio 30", "split paper", "5" * 8, QUICK.digest()[:8], QUICK.backbone):
+        assert part in table.title
 
 
 def test_tables_are_made_from_predictions_alone(results: Path) -> None:
@@ -358,9 +361,3 @@ def test_micro_top1_is_shown_where_the_test_set_is_not_balanced(results: Path, t
     for folder in ("other", "empty"):
         (table,) = tables(tmp_path / folder)
         assert "micro top-1" in table.headers and "Balanced" not in " ".join(table.notes)
-
-
-def test_titles_name_data_and_protocol(results: Path) -> None:
-    (table,) = tables(results)
-    for part in ("Toy lesions", "ratio 30", "split paper", "5" * 8, QUICK.digest()[:8], QUICK.backbone):
-        assert part in table.title

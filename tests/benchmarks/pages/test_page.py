@@ -118,10 +118,7 @@ def page(results: Path) -> bytes:
     return report(list(find_records(results)), results, presets=PRESETS)
 
 
-# ---- what it holds
-
-
-def test_page_is_sound_and_its_links_lead_somewhere(page: bytes) -> None:
+def test_page_is_sound_and_refers_to_nothing_outside(page: bytes) -> None:
     parsed = Page(page)
     assert page.startswith(b"<!doctype html>") and len(page) < 20e6
     idents = parsed.values("id")
@@ -131,10 +128,6 @@ def test_page_is_sound_and_its_links_lead_somewhere(page: bytes) -> None:
     tags = [tag for tag, _ in parsed.attributes]
     assert tags.count("h1") == 1 and tags.count("script") == 1
     assert all(own.get("alt") and int(own["width"]) > 100 for tag, own in parsed.attributes if tag == "img")
-
-
-def test_page_refers_to_nothing_outside(page: bytes) -> None:
-    parsed = Page(page)
     sources = parsed.values("src")
     assert len(sources) == 14  # of ratio 30: 2 shared, counts, 2 a row; of ratio 100: 2 shared, confusion
     for source in sources:
@@ -148,11 +141,16 @@ def test_page_refers_to_nothing_outside(page: bytes) -> None:
     assert "default-src 'none'; img-src data:;" in html.unescape(text.decode())
 
 
-def test_names_are_escaped(page: bytes) -> None:
+def test_names_are_escaped_and_sections_have_tables(page: bytes) -> None:
     parsed, text = Page(page), page.decode()
     assert text.count("<script>") == 1 and EVIL not in text and str(escape(EVIL)) in text
     for name in (*NAMES, EVIL, "Toy <lesions>", "missing images: 3 <of> 9", "own=<i>, 0.5", "2.4 & later"):
         assert name in parsed.text
+    _, everything, first, second = text.split("<section id=")
+    assert everything.startswith('"all"') and everything.count("Trials 0: rows of other trials") == 2
+    assert "ratio 30, split paper</h2>" in first and first.count("Trials 0, 1: rows of other trials") == 5
+    assert "ratio 100, split paper</h2>" in second and "Trials 0" not in second
+    assert "Best of 3, n = 2: rs, " in first and "Best of 1, n = 1: ce, " in second
 
 
 def test_tables_are_those_of_the_leaderboard(page: bytes, results: Path) -> None:
@@ -163,14 +161,6 @@ def test_tables_are_those_of_the_leaderboard(page: bytes, results: Path) -> None
         assert all(own.count(table) >= theirs.count(table) > 0 for table in theirs)
     notes = re.findall("<p class=note>(.*?)</p>", render_all(find_records(results), "html", ["groups"]))
     assert notes and all(html.unescape(note) in html.unescape(page.decode()) for note in notes)
-
-
-def test_each_section_has_its_own_tables(page: bytes) -> None:
-    _, everything, first, second = page.decode().split("<section id=")
-    assert everything.startswith('"all"') and everything.count("Trials 0: rows of other trials") == 2
-    assert "ratio 30, split paper</h2>" in first and first.count("Trials 0, 1: rows of other trials") == 5
-    assert "ratio 100, split paper</h2>" in second and "Trials 0" not in second
-    assert "Best of 3, n = 2: rs, " in first and "Best of 1, n = 1: ce, " in second
 
 
 def test_ablation_and_published_tables(page: bytes, add_record: Any, tmp_path: Path) -> None:
@@ -215,9 +205,6 @@ def test_a_picture_that_fails_becomes_its_reason(page: bytes, results: Path, tmp
     assert text.count("Not drawn (curves): ") == 5
 
 
-# ---- bytes and command line
-
-
 def test_same_records_give_the_same_bytes_in_another_process(add_record: Any, tmp_path: Path) -> None:
     results, out = tmp_path / "results", tmp_path / "new" / "page.html"
     for method in ("ce", EVIL):
@@ -253,9 +240,6 @@ def test_a_corrupt_record_is_named(add_record: Any, tmp_path: Path, refuses: Any
     (path,) = tmp_path.glob("*/*/trial0/predictions.npz")
     path.write_bytes(b"x")
     refuses(main, ["--results", str(tmp_path)], str(path))
-
-
-# ---- in a browser
 
 
 def browsed(page: bytes, script: str, folder: Path) -> tuple[Any, list[str]]:

@@ -21,8 +21,6 @@ from ltbench.benchmarks.training.trial import run_trial
 from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
 
-# ---- curves
-
 
 def test_curves_are_those_of_the_file(tmp_path: Path) -> None:
     curves = read_curves(write_trial(tmp_path))
@@ -47,11 +45,16 @@ def test_corrupt_metrics_are_named(tmp_path: Path, text: str | None) -> None:
         read_curves(record)
 
 
-def test_mean_and_range_of_trials_of_different_length() -> None:
+def test_drawings_of_arrays() -> None:
     mean, low, high = mean_and_range([np.array([1.0, np.nan, 3.0]), np.array([3.0, np.nan])])
     np.testing.assert_array_equal(mean, [2, np.nan, 3])
     np.testing.assert_array_equal(low, [1, np.nan, 3])
     np.testing.assert_array_equal(high, [3, np.nan, 3])
+    pixels = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 20, 20), dtype=np.uint8)
+    image = mosaic(pixels, [np.array([2, 1]), np.array([0])], columns=2)
+    assert image.shape == (41, 41, 3)
+    assert (image[:20, :20] == 2).all() and (image[:20, 21:] == 1).all() and (image[21:, :20] == 0).all()
+    assert (image[20] == 255).all() and (image[:, 20] == 255).all() and (image[21:, 21:] == 255).all()
 
 
 def test_training_curves_draw_mean_reported_epochs_and_stages(tmp_path: Path) -> None:
@@ -67,9 +70,6 @@ def test_training_curves_draw_mean_reported_epochs_and_stages(tmp_path: Path) ->
     np.testing.assert_allclose(sorted(lines["reported epoch"]), [25, 50])
     np.testing.assert_allclose(lines["rs, validation (mean)"], [np.nan, 25, 50])
     np.testing.assert_allclose(lines["training: the stage's own loss"], [3, 1, np.nan])
-
-
-# ---- accuracy and calibration
 
 
 def test_class_shares_and_confusion(tmp_path: Path) -> None:
@@ -118,9 +118,6 @@ def test_reliability_bins_by_hand(tmp_path: Path) -> None:
     assert len(reliability(rows_of(tmp_path)).axes) == 2
 
 
-# ---- data
-
-
 def test_class_counts_are_those_of_the_split(tmp_path: Path) -> None:
     record = write_trial(tmp_path, class_counts=(10, 300, 30, 0), test_counts=(20, 0, 20, 20))
     axes = class_counts(record.result.data.class_names, manifest_of(record)).axes[0]
@@ -129,23 +126,12 @@ def test_class_counts_are_those_of_the_split(tmp_path: Path) -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["class 1", "class 2", "class 0", "class 3"]
 
 
-def test_mosaic_puts_images_side_by_side() -> None:
-    pixels = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 3, 20, 20), dtype=np.uint8)
-    image = mosaic(pixels, [np.array([2, 1]), np.array([0])], columns=2)
-    assert image.shape == (41, 41, 3)
-    assert (image[:20, :20] == 2).all() and (image[:20, 21:] == 1).all() and (image[21:, :20] == 0).all()
-    assert (image[20] == 255).all() and (image[:, 20] == 255).all() and (image[21:, 21:] == 255).all()
-
-
 def test_a_changed_split_is_refused(tmp_path: Path) -> None:
     record = write_trial(tmp_path)
     with (record.folder.parent / "split.csv").open("a") as file:
         file.write("x,0,class 0,x,train\n")
     with pytest.raises(UserError, match="was changed"):
         manifest_of(record)
-
-
-# ---- the story of a flex trial
 
 
 def test_story_numbers(tmp_path: Path) -> None:

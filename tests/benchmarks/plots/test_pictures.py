@@ -24,8 +24,6 @@ from ltbench.benchmarks.plots.accuracy import per_class_accuracy
 from ltbench.benchmarks.plots.pictures import few_rows, pictures, trial_pictures
 from ltbench.benchmarks.plots.style import DPI, png_of, save, svg_of
 
-# ---- files
-
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -109,9 +107,6 @@ def test_nothing_is_cut_off(tmp_path: Path, counts: tuple[int, ...]) -> None:
             box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
             assert box.x0 > -0.02 and box.y0 > -0.02, name
             assert box.x1 < width + 0.02 and box.y1 < height + 0.02, name
-
-
-# ---- which pictures, and the command line
 
 
 def test_the_baseline_is_among_the_few_rows(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_a_file_that_is_no_request(text: str | None, message: str, tmp_path: Pat
         read_request(tmp_path / "request.yaml")
 
 
-def test_a_trial_is_the_same_whatever_else_is_asked_for(tmp_path: Path) -> None:
+def test_a_trial_is_the_same_whatever_else_is_asked_for_and_names_its_request(tmp_path: Path) -> None:
     request = Request(["ce"], out=tmp_path, **TINY)
     five, six = (plan(replace(request, trials=trials)) for trials in (5, 6))
     pixels = {dataset.manifest.digest: "" for dataset in five.datasets}
@@ -97,6 +97,13 @@ def test_a_trial_is_the_same_whatever_else_is_asked_for(tmp_path: Path) -> None:
     one, two = (plan(replace(request, threads=threads)) for threads in (1, 2))
     assert [row.folder for row in one.rows] == [row.folder for row in five.rows] != [row.folder for row in two.rows]
     assert not list(tmp_path.iterdir())
+    request = Request(["rs", "rw"], hyperparameters={"rs.power": 0.5}, trials=2, out=tmp_path, **TINY)
+    first = plan(request)
+    pixels = {dataset.manifest.digest: "" for dataset in first.datasets}
+    for spec in first.specs(pixels):
+        told = json.loads(json.dumps(spec.request))
+        (again,) = plan(Request(**told | {"out": tmp_path, "device": "cpu"})).specs(pixels)
+        assert again == spec
 
 
 def test_a_method_of_the_program_itself_is_not_sent_to_other_processes(tmp_path: Path, monkeypatch: Any) -> None:
@@ -111,13 +118,3 @@ def test_a_method_of_the_program_itself_is_not_sent_to_other_processes(tmp_path:
     assert plan(request).jobs == 1
     with pytest.raises(UserError, match="own is registered by the program itself"):
         plan(replace(request, jobs=2))
-
-
-def test_each_trial_names_the_request_that_means_it_alone(tmp_path: Path) -> None:
-    request = Request(["rs", "rw"], hyperparameters={"rs.power": 0.5}, trials=2, out=tmp_path, **TINY)
-    first = plan(request)
-    pixels = {dataset.manifest.digest: "" for dataset in first.datasets}
-    for spec in first.specs(pixels):
-        told = json.loads(json.dumps(spec.request))
-        (again,) = plan(Request(**told | {"out": tmp_path, "device": "cpu"})).specs(pixels)
-        assert again == spec

@@ -99,8 +99,6 @@ class _KillsAt:
 
 
 def _other_tensors(path: Path) -> None:
-    """Change all weights of a file, as `torch.save` would write them."""
-
     def changed(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: changed(own) for name, own in value.items()}

@@ -48,15 +48,6 @@ def test_every_method_trains_and_records(name: str, make_spec: Any, tiny_dataset
     assert not list(spec.folder.glob("**/*.tmp")) and not list((spec.folder / "journal").glob("*.pt"))
 
 
-def test_trials_differ_and_a_further_trial_leaves_the_first_alone(make_spec: Any, numbers_of: Any) -> None:
-    first, second = make_spec(trial=0), make_spec(trial=1)
-    run_trial(first)
-    before = numbers_of(first)
-    run_trial(second)
-    assert numbers_of(first) == before
-    assert numbers_of(second)["predictions"] != before["predictions"]
-
-
 def test_no_epoch_has_more_steps_than_one_pass_over_the_training_set(make_spec: Any, tiny_protocol: Protocol) -> None:
     steps = {}
     for name, length in [("flex", "pass"), *((name, "steps") for name in methods.available())]:
@@ -103,13 +94,19 @@ def test_what_a_total_budget_cannot_hold_is_refused(make_spec: Any, tiny_protoco
         make_spec("flex", protocol=replace(tiny_protocol, init="ce"), ssl_lr=0.1)
 
 
-def test_selection_is_the_best_validation_epoch_and_test_is_scored_on_it(make_spec: Any, numbers_of: Any) -> None:
+def test_selection_is_the_best_epoch_and_trials_differ(make_spec: Any, numbers_of: Any) -> None:
     spec = make_spec("ce")
     run_trial(spec)
     numbers = numbers_of(spec)
     scores = [float(np.mean(row["val_recall"])) for row in numbers["epochs"]]
     assert numbers["selection"]["epoch"] == int(np.argmax(scores))
     assert numbers["selection"]["score"] == max(scores) == pytest.approx(numbers["val"]["mean_class_accuracy"])
+    first, second = make_spec(trial=0), make_spec(trial=1)
+    run_trial(first)
+    before = numbers_of(first)
+    run_trial(second)
+    assert numbers_of(first) == before
+    assert numbers_of(second)["predictions"] != before["predictions"]
 
 
 def test_a_loss_that_is_not_finite_names_method_stage_and_epoch(make_spec: Any, registered: Any) -> None:
@@ -166,7 +163,7 @@ def test_a_stage_that_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
         Stage(**{"name": "train", "epochs": 1, **fields})
 
 
-def test_a_module_does_not_hide_a_hook(make_spec: Any, registered: Any) -> None:
+def test_hidden_hooks_and_epochs_are_refused(make_spec: Any, registered: Any) -> None:
     class Hides(Method):
         def build(self) -> None:
             super().build()
@@ -176,8 +173,6 @@ def test_a_module_does_not_hide_a_hook(make_spec: Any, registered: Any) -> None:
     with pytest.raises(ContractError, match="criterion"):
         run_trial(make_spec("hides"))
 
-
-def test_a_method_without_a_selectable_epoch_is_refused(make_spec: Any, registered: Any) -> None:
     class Hidden(Method):
         def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
             yield Stage("train", 1, select=False)
@@ -271,13 +266,24 @@ def test_the_run_that_a_method_sees_holds_no_test_data(
     assert found == []
 
 
-def test_a_busy_trial_is_left_alone(make_spec: Any) -> None:
+def test_busy_foreign_and_changed_folders_are_left_alone(make_spec: Any, tiny_protocol: Protocol) -> None:
     spec = make_spec()
     with lock_of(spec.folder):
         assert run_trial(spec) == "busy"
         with pytest.raises(UserError, match="in use"):
             discard(spec.folder)
     assert run_trial(spec) == "done"
+    spec = make_spec()
+    run_trial(spec)
+    (spec.folder / "result.json").unlink()
+    other = replace(spec, protocol=replace(tiny_protocol, lr=0.5))
+    with pytest.raises(UserError, match=r"another run \(other protocol_digest\)"):
+        run_trial(other)
+    spec = make_spec()
+    path = spec.folder.parent / "split.csv"
+    path.write_text(path.read_text().replace("train", "test", 1))
+    with pytest.raises(UserError, match=r"split\.csv was changed"):
+        run_trial(spec)
 
 
 @pytest.mark.parametrize("operation", ["rename", "rmtree"])
@@ -301,23 +307,6 @@ def test_a_discarded_trial_is_there_in_whole_or_not_at_all(
     assert len(there) == (2 if operation == "rename" else 0)
     discard(spec.folder)
     assert [path.name for path in spec.folder.parent.iterdir() if path.is_dir()] == []
-
-
-def test_a_folder_of_another_protocol_is_refused(make_spec: Any, tiny_protocol: Protocol) -> None:
-    spec = make_spec()
-    run_trial(spec)
-    (spec.folder / "result.json").unlink()
-    other = replace(spec, protocol=replace(tiny_protocol, lr=0.5))
-    with pytest.raises(UserError, match=r"another run \(other protocol_digest\)"):
-        run_trial(other)
-
-
-def test_a_changed_split_file_is_refused(make_spec: Any) -> None:
-    spec = make_spec()
-    path = spec.folder.parent / "split.csv"
-    path.write_text(path.read_text().replace("train", "test", 1))
-    with pytest.raises(UserError, match=r"split\.csv was changed"):
-        run_trial(spec)
 
 
 def _lines(folder: Path) -> list[str]:

@@ -43,7 +43,6 @@ def _no_wandb_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_f
 
 @pytest.fixture
 def short(tiny_protocol: Any) -> Any:
-    """Return a protocol of two epochs."""
     return replace(tiny_protocol, epochs=2)
 
 
@@ -87,7 +86,6 @@ def _expected_summary(spec: TrialSpec) -> dict[str, Any]:
 
 
 def _ours(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values without those that W&B adds."""
     return {name: value for name, value in values.items() if name[0] != "_"}
 
 
@@ -133,7 +131,6 @@ def test_an_offline_run_equals_the_records(
 
 
 def _files(found: dict[str, Any]) -> dict[str, Path]:
-    """Return where the files of a run's artifact lie."""
     (artifact,) = found["artifacts"]
     return {each.path: Path(each.local_path) for each in artifact.manifest.contents}
 
@@ -248,7 +245,6 @@ def test_real_wandb_failing_anywhere_costs_a_line_and_leaves_no_process(
 
 
 def _runs(mirror: int) -> bool:
-    """Return whether a mirror's process, or the one that wandb started for it, runs."""
     words = subprocess.check_output(["ps", "-A", "-o", "pid,args"], text=True).splitlines()
     return any(line.split()[0] == str(mirror) or line.endswith(f"--pid {mirror}") for line in words)
 

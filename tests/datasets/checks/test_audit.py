@@ -97,6 +97,8 @@ def test_each_leak_is_found_for_its_reason(source: Planted) -> None:
     }
     assert found["leaked"]["beyond_lesions"] == 2 and found["leaked"]["any"] == 4
     assert found["total"] == found["examined"] == 5
+    overlap = _audited(source).as_dict()["overlap"]
+    assert overlap["train/val"]["images"]["patient"] == ["val0"] and overlap["val/test"]["leaked"]["any"] == 1
 
 
 def test_the_same_pixels_are_no_near_duplicate_as_well(source: Planted) -> None:
@@ -114,18 +116,6 @@ def test_without_lesion_ids_nothing_is_said_of_lesions(source: Planted) -> None:
         assert "lesion" in known[group] and known[group].keys() - found[group].keys() <= {"lesion", "beyond_lesions"}
         assert "lesion" not in found[group] and "beyond_lesions" not in found[group]
     assert found["leaked"]["any"] == 4  # test_lesion is of a patient that train has too
-
-
-def test_an_unknown_patient_is_nobody(source: Planted) -> None:
-    overlap = _audited(source).as_dict()["overlap"]
-    assert overlap["train/val"]["images"]["patient"] == ["val0"] and overlap["val/test"]["leaked"]["any"] == 1
-
-
-def test_one_image_in_two_parts(source: Planted) -> None:
-    rows = {part: np.flatnonzero(source.parts == part) for part in PARTS}
-    rows["test"] = np.append(rows["test"], 2)
-    found = audit(source, Manifest.from_source(source, rows))
-    assert found.as_dict()["overlap"]["train/test"]["images"]["id"] == ["train2"] and found.leaks
 
 
 def test_contradicting_labels_are_found(source: Planted) -> None:
@@ -162,9 +152,18 @@ def test_tables_alone_say_nothing_of_images(source: Planted) -> None:
     assert pair["examined"] == 0 and pair["images"].keys() == {"id", "lesion", "patient"}
     assert pair["leaked"].keys() == {"id", "lesion", "patient", "any"}
     assert found.duplicates == found.unreadable == found.odd == ()
+    rows = {part: np.flatnonzero(source.parts == part) for part in PARTS}
+    rows["test"] = np.append(rows["test"], 2)
+    found = audit(source, Manifest.from_source(source, rows))
+    assert found.as_dict()["overlap"]["train/test"]["images"]["id"] == ["train2"] and found.leaks
 
 
-def test_the_declared_split_needs_no_image(source: Planted) -> None:
+def test_declared_splits_are_those_of_a_run_and_need_no_image(source: Planted) -> None:
+    numbers = {"n_max": "auto", "val_per_class": 1, "test_per_class": 1, "seed": 3}
+    request = {"split": "paper", "split_dir": None, "ratio": 2.0, **numbers}
+    found = declared_split(source, **request, allow_missing=True)
+    assert found.digest == make_split(source, **request, allow_missing=True).digest
+    assert "unused_missing" not in found.ids
     source.present[:] = False
     asked = {"split_dir": None, "ratio": "natural", "n_max": "auto", "val_per_class": 1, "test_per_class": 1, "seed": 0}
     manifest = declared_split(source, split="lesion", **asked)
@@ -172,21 +171,9 @@ def test_the_declared_split_needs_no_image(source: Planted) -> None:
     assert not len(audit(source, manifest).pairs[0].leaked["lesion"])
 
 
-def test_the_split_of_what_is_there_is_that_of_a_run(source: Planted) -> None:
-    """With `--allow-missing` the audit looks at the split that a run has."""
-    numbers = {"n_max": "auto", "val_per_class": 1, "test_per_class": 1, "seed": 3}
-    request = {"split": "paper", "split_dir": None, "ratio": 2.0, **numbers}
-    found = declared_split(source, **request, allow_missing=True)
-    assert found.digest == make_split(source, **request, allow_missing=True).digest
-    assert "unused_missing" not in found.ids
-
-
-def test_images_without_files_are_compared_too() -> None:
+def test_images_without_files_and_classes_without_images() -> None:
     source = Synthetic()
     positions = np.arange(20)
     facts = examine(source, positions)
     assert (facts.errors == "").all() and (facts.files == "").all() and len(set(facts.contents.tolist())) == 20
-
-
-def test_imbalance_is_that_of_classes_with_images() -> None:
     assert imbalance(np.array([50, 0, 5])) == 10 and imbalance(np.zeros(3, dtype=int)) is None

@@ -55,10 +55,7 @@ def test_all_pairs_across_blocks_are_those_of_a_plain_search() -> None:
     assert found == {tuple(sorted(pair)) for pair in copies[:20].tolist()}
 
 
-def test_the_hash_alone_does_not_decide() -> None:
+def test_hash_and_contrast_decide_together() -> None:
     thumbs = np.random.default_rng(4).integers(0, 256, (2, 16, 16), dtype=np.uint8)
     assert near_pairs(np.zeros((2, 64), dtype=bool), thumbs).tolist() == []
-
-
-def test_images_without_contrast_are_no_pair() -> None:
     assert _pairs([Image.new("RGB", (20, 20), colour) for colour in ("black", "white", "red")]) == []

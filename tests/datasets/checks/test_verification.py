@@ -69,9 +69,16 @@ def _flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_an_untouched_folder_has_no_problem(root: Path) -> None:
+def test_an_untouched_folder_has_no_problem_and_files_need_no_tables(root: Path) -> None:
     assert (root / CHECKSUMS).read_text().splitlines()[6] == "image5,melanoma,image5,,,,"
     assert _problems(root) == []
+    source = Album(root)
+    assert count_problems(source) == []
+    source.expected_counts = {"nevus": 4, "melanoma": 3}
+    assert count_problems(source) == ["class 'melanoma': the tables list 2 images, the whole dataset has 3"]
+    _flip(root / "images/image0.png")
+    (line,) = problems(root, root / CHECKSUMS, None, quiet=True)
+    assert "image0.png" in line
 
 
 ONE_LINE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
@@ -93,10 +100,7 @@ ONE_LINE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda root: _rewrite(root, 4, "images/", "..\\"),
         ["line 4", "leaves the data folder"],
     ),
-    "no checksum": (
-        lambda root: _rewrite(root, 4, "images/image2.png,", "images/image2.png,x"),
-        ["line 4"],
-    ),
+    "no checksum": (lambda root: _rewrite(root, 4, "images/image2.png,", "images/image2.png,x"), ["line 4"]),
     "repeated image": (lambda root: _rewrite(root, 7, "image5", "image4"), ["line 7", "repeats the image of line 6"]),
 }
 
@@ -110,12 +114,15 @@ def test_a_change_is_told_in_one_line(change: str, root: Path) -> None:
     assert all(word in found[0] for word in [CHECKSUMS, *words]), found
 
 
-def test_swapped_labels_are_two_lines(root: Path) -> None:
+def test_swapped_labels_and_files_are_two_lines(root: Path) -> None:
     source = Album(root)
     source.labels[[1, 4]] = source.labels[[4, 1]]
     first, second = _problems(root, source)
     assert "line 3 (image1" in first and "'nevus'" in first and "image 2 of its tables" in first
     assert "line 6 (image4" in second and "'melanoma'" in second
+    source = Album(root)
+    source.files[[0, 1]] = source.files[[1, 0]]
+    assert [line.partition(" (")[0][-6:] for line in _problems(root, source)] == ["line 2", "line 3"]
 
 
 def test_a_changed_group_and_part_are_told_by_row(root: Path) -> None:
@@ -131,32 +138,15 @@ def test_a_changed_group_and_part_are_told_by_row(root: Path) -> None:
     assert "line 6 (image4" in second and "has the part 'train', the dataset (image 5 of its tables) 'test'" in second
 
 
-def test_swapped_files_are_found(root: Path) -> None:
-    source = Album(root)
-    source.files[[0, 1]] = source.files[[1, 0]]
-    assert [line.partition(" (")[0][-6:] for line in _problems(root, source)] == ["line 2", "line 3"]
-
-
-def test_files_are_compared_where_the_tables_cannot_be_read(root: Path) -> None:
-    _flip(root / "images/image0.png")
-    (line,) = problems(root, root / CHECKSUMS, None, quiet=True)
-    assert "image0.png" in line
-
-
-def test_counts_are_compared_with_those_of_the_whole_dataset(root: Path) -> None:
-    source = Album(root)
-    assert count_problems(source) == []
-    source.expected_counts = {"nevus": 4, "melanoma": 3}
-    assert count_problems(source) == ["class 'melanoma': the tables list 2 images, the whole dataset has 3"]
-
-
 def test_images_without_files_are_labels_alone(tmp_path: Path) -> None:
     source = Synthetic()
     assert write_manifest(source, tmp_path, tmp_path / CHECKSUMS, quiet=True) == 0
     assert list(problems(tmp_path, tmp_path / CHECKSUMS, source, quiet=True)) == []
 
 
-def test_a_manifest_is_never_overwritten_and_must_be_one(root: Path) -> None:
+def test_a_manifest_is_never_overwritten_nor_of_files_outside(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     with pytest.raises(UserError, match="exists; delete it"):
         write_manifest(Album(root), root, root / CHECKSUMS, quiet=True)
     with pytest.raises(UserError, match="verify --create"):
@@ -165,12 +155,13 @@ def test_a_manifest_is_never_overwritten_and_must_be_one(root: Path) -> None:
         list(problems(root, root / "labels.csv", None, quiet=True))
     with pytest.raises(UserError, match="give another place with --manifest"):
         write_manifest(Album(root), root, root / "no" / "folder.csv", quiet=True)
-
-
-def test_images_outside_the_folder_are_refused(root: Path) -> None:
     source = Album(root)
     with pytest.raises(UserError, match="outside the data folder"):
         write_manifest(source, root / "images" / "deeper", root / "other.csv", quiet=True)
+    table = tmp_path_factory.mktemp("elsewhere") / "mine.csv"
+    source = _table(root, str(table))
+    with pytest.raises(UserError, match=r"the table .*mine\.csv is outside the data folder .*--data-root"):
+        write_manifest(source, root, root / "other.csv", quiet=True)
 
 
 def _table(root: Path, path: str, **columns: str) -> CsvTable:
@@ -202,13 +193,6 @@ def test_a_table_that_shares_its_name_with_the_manifest_is_compared(root: Path, 
     _flip(root / "labels.csv")
     (line,) = problems(root, manifest, Album(root), quiet=True)
     assert "labels.csv has other bytes" in line
-
-
-def test_a_table_outside_the_folder_is_refused(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    table = tmp_path_factory.mktemp("elsewhere") / "mine.csv"
-    source = _table(root, str(table))
-    with pytest.raises(UserError, match=r"the table .*mine\.csv is outside the data folder .*--data-root"):
-        write_manifest(source, root, root / "other.csv", quiet=True)
 
 
 def test_a_folder_may_be_named_by_a_link_or_from_here(root: Path, tmp_path_factory: Any, monkeypatch: Any) -> None:

@@ -37,13 +37,10 @@ def test_attributions_of_all_batches_are_kept(program: Path, tmp_path: Path) -> 
     assert len((tmp_path / "images" / "asked").read_text().splitlines()) == 2
 
 
-def test_a_failure_is_told(program: Path, tmp_path: Path) -> None:
+def test_a_failure_is_told(program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program.write_text("#!/bin/sh\nexit 3\n")
     with pytest.raises(UserError, match="isic image download failed with code 3; run the same command again"):
         fetch_images(IDS, tmp_path / "images")
-
-
-def test_without_the_program_it_is_told_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="pip install isic-cli"):
         fetch_images(IDS, tmp_path / "images")

@@ -128,7 +128,6 @@ def root(tmp_path):
 
 
 def names(root):
-    """What lies in the root besides the lock."""
     return sorted(path.name for path in root.iterdir() if path.name != ".data.bin.lock")
 
 

@@ -29,7 +29,6 @@ def images(batch: int, side: int, seed: int = 0) -> Tensor:
 
 
 def augmented(augmentation: Augmentation, pixels: Tensor, seed: int = 0) -> Tensor:
-    """Return the augmented images at their own size."""
     return BatchTransform(pixels.shape[-1], augmentation).train(pixels, generator(seed))
 
 
@@ -64,38 +63,29 @@ def test_output_is_channels_last(mode: str, dtype: torch.dtype) -> None:
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_training_without_randomness_is_evaluation() -> None:
+def test_evaluation_draws_nothing_and_keeps_the_pixels() -> None:
     transform, pixels = BatchTransform(16, PLAIN), images(40, 19)
     torch.testing.assert_close(transform.train(pixels, generator()), transform.evaluate(pixels), rtol=1e-5, atol=1e-5)
-
-
-def test_evaluation_draws_nothing_and_keeps_the_pixels() -> None:
     pixels, state = images(3, 19), torch.get_rng_state()
     before = pixels.clone()
     transform = BatchTransform(16, STRONG)
     assert torch.equal(transform.evaluate(pixels), transform.evaluate(pixels))
     transform.train(pixels, generator())
     assert torch.equal(pixels, before) and torch.equal(torch.get_rng_state(), state)
+    transform, pixels = BatchTransform(16, Augmentation()), images(70, 19)
+    single = torch.cat([transform.evaluate(pixels[row : row + 1]) for row in range(70)])
+    torch.testing.assert_close(transform.evaluate(pixels), single, rtol=0, atol=1e-5)
 
 
-def test_every_sample_has_draws_of_its_own() -> None:
+def test_every_sample_has_draws_of_the_generator_alone() -> None:
     same = images(1, 19).expand(40, -1, -1, -1).contiguous()
     result = BatchTransform(16, STRONG).train(same, generator()).flatten(1)
     assert len(torch.unique(result, dim=0)) == 40
-
-
-def test_draws_come_from_the_generator_alone() -> None:
     transform, pixels = BatchTransform(16, STRONG), images(8, 19)
     assert torch.equal(transform.train(pixels, generator(1)), transform.train(pixels, generator(1)))
     assert not torch.equal(transform.train(pixels, generator(1)), transform.train(pixels, generator(2)))
     moving = generator(1)
     assert not torch.equal(transform.train(pixels, moving), transform.train(pixels, moving))
-
-
-def test_evaluation_does_not_depend_on_the_batch() -> None:
-    transform, pixels = BatchTransform(16, Augmentation()), images(70, 19)
-    single = torch.cat([transform.evaluate(pixels[row : row + 1]) for row in range(70)])
-    torch.testing.assert_close(transform.evaluate(pixels), single, rtol=0, atol=1e-5)
 
 
 def test_augmentation_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +157,7 @@ def recovered(name: str, image: Tensor, result: Tensor) -> float:
     return float((slope * gap).sum() / (slope * slope).sum())
 
 
-def test_colour_jitter_is_the_four_operations_in_their_order() -> None:
+def test_jitter_is_the_four_operations_in_their_order_then_normalised() -> None:
     pixels = images(24, 12)
     plain, widths = pixels.double() / 255, {"brightness": 0.4, "contrast": 0.3, "saturation": 0.5, "hue": 0.1}
     factors: dict[str, list[float]] = {}
@@ -184,23 +174,17 @@ def test_colour_jitter_is_the_four_operations_in_their_order() -> None:
         for name, operation in OPERATIONS.items():
             image = operation(image, factors[name][row])
         torch.testing.assert_close(together[row], image, rtol=0, atol=1e-4)
-
-
-def test_normalisation_follows_the_jitter() -> None:
     pixels, jitter = images(6, 12), {"brightness": 0.4, "contrast": 0.3, "saturation": 0.5, "hue": 0.1}
     raw = augmented(replace(RAW, **jitter), pixels)
     expected = reference.normalize_image(raw, list(PLAIN.mean), list(PLAIN.std))
     torch.testing.assert_close(augmented(replace(PLAIN, **jitter), pixels), expected, rtol=0, atol=1e-4)
 
 
-def test_grayscale_leaves_no_colour() -> None:
+def test_grayscale_leaves_no_colour_with_its_probability() -> None:
     pixels = images(10, 12)
     grey = augmented(replace(RAW, grayscale=1.0, saturation=0.5, hue=0.1), pixels).double()
     luma = (pixels.double() / 255 * LUMA).sum(1, keepdim=True)
     torch.testing.assert_close(grey, luma.expand(-1, 3, -1, -1), rtol=0, atol=1e-4)
-
-
-def test_grayscale_is_a_probability() -> None:
     result = augmented(replace(RAW, grayscale=0.5), images(200, 6))
     colourless = ((result[:, 0] - result[:, 1]).abs().amax((1, 2)) < 1e-5).sum()
     assert 65 < colourless < 135

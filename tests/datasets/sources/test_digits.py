@@ -23,24 +23,18 @@ def test_registered_as_real_data_for_a_quick_look() -> None:
     assert datasets.registry.details("digits")["Licence"] == "CC BY 4.0."
 
 
-def test_all_images_have_the_labels_of_the_original(source: Digits) -> None:
+def test_images_are_those_of_the_original(source: Digits) -> None:
     assert len(set(source.ids.tolist())) == 1797 and source.present.all()
     assert source.labels.dtype == np.int64 and np.array_equal(source.labels, load_digits().target)
     assert np.bincount(source.labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     assert source.class_names[7] == "seven" and len(source.class_names) == 10
     assert source.parts is None and source.lesions is source.ids
-
-
-def test_pixels_are_those_of_the_original_at_its_size_and_enlarged_above(source: Digits) -> None:
     image = pickle.loads(pickle.dumps(source)).read(12, 8)
     assert image.shape == (3, 8, 8) and image.dtype == np.uint8
     assert np.abs(image[0] / 255 * 16 - load_digits().images[12]).max() < 0.05
     large = source.read(12, 46)
     assert large.shape == (3, 46, 46) and (large[0] == large[1]).all() and (large[1] == large[2]).all()
     assert np.corrcoef(large[0, 3::6, 3::6][:8, :8].ravel(), image[0].ravel())[0, 1] > 0.9
-
-
-def test_a_fingerprint_is_that_of_the_pixels(source: Digits) -> None:
     marks = source.fingerprints(np.arange(1797))
     assert marks.dtype == np.int64 and (marks != 0).all() and len(set(marks.tolist())) > 1700
     other = Digits()

@@ -100,12 +100,9 @@ def test_classes_that_differ_in_spelling_are_named_and_joined_if_asked_for(tmp_p
     assert ImageFolder(tmp_path, merge_labels=True).class_names == ("Nevus", "mel")
 
 
-def test_a_class_may_be_called_train(tmp_path):
+def test_classes_may_be_called_train_and_changed_folders_are_variants(tmp_path):
     _fill(tmp_path, "train/1.png", "car/1.png")
     assert ImageFolder(tmp_path).class_names == ("car", "train")
-
-
-def test_results_of_a_changed_folder_never_meet_those_of_the_old_one(tmp_path):
     _fill(tmp_path, "a/1.png", "b/1.png")
     before = ImageFolder(tmp_path).variant
     _fill(tmp_path, "b/2.png")

@@ -48,7 +48,7 @@ def _error(root, **options) -> str:
     return str(caught.value)
 
 
-def test_the_table_has_all_sets_with_facts_of_one_form() -> None:
+def test_the_table_and_downloads_of_all_sets() -> None:
     assert datasets.registry.get("medmnist") is MedMnist
     sets = med_sets()
     assert len(sets) == 12 and {"pathmnist", "dermamnist", "organsmnist", "chestmnist"} < set(sets)
@@ -61,6 +61,13 @@ def test_the_table_has_all_sets_with_facts_of_one_form() -> None:
     with medmnist._FACTS.open(newline="") as file:
         assert {len(row) for row in csv.reader(file)} == {12}
     assert sets["bloodmnist"].url(64).endswith("/records/10519652/files/bloodmnist_64.npz?download=1")
+    (remote,) = MedMnist.remotes(set="bloodmnist", size="64")
+    assert remote.name == "bloodmnist_64.npz" and remote.checksum == "md5:2b94928a2ae4916078ca51e05b6b800b"
+    assert remote.url == "https://zenodo.org/records/10519652/files/bloodmnist_64.npz?download=1"
+    assert MedMnist.remotes()[0].name == "dermamnist.npz"
+    for options, told in (({"set": "chestmnist"}, "several labels"), ({"size": 32}, "size must be one of")):
+        with pytest.raises(UserError, match=told):
+            MedMnist.remotes(**options)
 
 
 def test_a_file_gives_labels_parts_names_and_licence(root) -> None:
@@ -132,16 +139,13 @@ def test_a_changed_file_is_decoded_again_and_a_copied_one_is_not(root, tmp_path_
     assert (after != before).any(axis=(1, 2, 3)).nonzero()[0].tolist() == [43]
 
 
-def test_a_long_tail_is_drawn_from_all_images(root, tmp_path) -> None:
+def test_a_long_tail_is_drawn_and_official_parts_are_as_they_are(root, tmp_path) -> None:
     drawn = {"ratio": 2, "split": "paper", "val_per_class": 1, "test_per_class": 2}
     options = {"set": "dermamnist", "size": "28"}
     dataset = load("medmnist", root=root, image_size=16, cache=tmp_path / "images", options=options, **drawn)
     assert dataset.source.variant == "dermamnist-28" and dataset.class_counts.sum() < 61 - 3 * 7
     assert dataset.class_counts.max() == 2 * dataset.class_counts.min() - 1
     assert dataset.store().pixels.shape == (61, 3, 19, 19)
-
-
-def test_the_official_parts_are_taken_as_they_are(root, tmp_path) -> None:
     dataset = load("medmnist", root=root, image_size=16, cache=tmp_path / "images")
     assert (dataset.split, dataset.ratio) == ("official", 1.2)
     for part, count in COUNTS.items():
@@ -151,17 +155,7 @@ def test_the_official_parts_are_taken_as_they_are(root, tmp_path) -> None:
     assert [pair.images for pair in dataset.overlap.pairs] == [0, 0, 0]
 
 
-def test_a_download_is_the_file_of_the_set_and_size_with_its_checksum() -> None:
-    (remote,) = MedMnist.remotes(set="bloodmnist", size="64")
-    assert remote.name == "bloodmnist_64.npz" and remote.checksum == "md5:2b94928a2ae4916078ca51e05b6b800b"
-    assert remote.url == "https://zenodo.org/records/10519652/files/bloodmnist_64.npz?download=1"
-    assert MedMnist.remotes()[0].name == "dermamnist.npz"
-    for options, told in (({"set": "chestmnist"}, "several labels"), ({"size": 32}, "size must be one of")):
-        with pytest.raises(UserError, match=told):
-            MedMnist.remotes(**options)
-
-
-def test_names_and_sizes_that_are_not_there_are_refused_with_what_is(root) -> None:
+def test_what_is_not_there_or_goes_away_is_refused_by_name(root) -> None:
     assert "did you mean 'dermamnist'" in _error(root, set="dermanist")
     assert "chestmnist has several labels an image" in _error(root, set="chestmnist")
     assert "'organmnist3d' holds volumes" in _error(root, set="organmnist3d")
@@ -170,6 +164,10 @@ def test_names_and_sizes_that_are_not_there_are_refused_with_what_is(root) -> No
     assert "dermamnist_64.npz is missing (there is size 28)" in missing and "zenodo.org" in missing
     assert "has none of bloodmnist.npz, bloodmnist_64.npz" in _error(root, set="bloodmnist")
     assert "does not exist" in _error(root / "gone") and "--data-root" in _error(None)
+    source = MedMnist(root)
+    (root / "dermamnist.npz").unlink()
+    with pytest.raises(UserError, match=r"dermamnist\.npz: No such file"):
+        source.read(0, 28)
 
 
 @pytest.mark.parametrize(
@@ -230,10 +228,3 @@ def test_no_image_of_a_part_with_a_changed_byte_is_used(held, save, tmp_path, mo
     with pytest.raises(UserError, match=r"dermamnist\.npz: train_images\.npy is damaged"):
         source.read(1, 28)
     assert source.read(45, 28).shape == (3, 28, 28)  # of another part
-
-
-def test_a_file_that_goes_away_is_told_when_it_is_read(root) -> None:
-    source = MedMnist(root)
-    (root / "dermamnist.npz").unlink()
-    with pytest.raises(UserError, match=r"dermamnist\.npz: No such file"):
-        source.read(0, 28)

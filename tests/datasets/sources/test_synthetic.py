@@ -29,28 +29,40 @@ def _spread(difficulty: Difficulty, class_id: int) -> float:
     return float(np.array([list(vars(look).values()) for look in looks]).var(0).sum())
 
 
-def test_registered_with_its_protocol_defaults() -> None:
+def test_registered_with_defaults_and_difficulties() -> None:
     assert "synthetic" in datasets.available()
     assert datasets.registry.get("synthetic") is Synthetic
     assert datasets.registry.summary("synthetic").startswith("Synthetic: ")
     assert (Synthetic.preset, Synthetic.default_n_max, Synthetic.licence) == ("quick", 800, "MIT")
-
-
-def test_layout_offers_every_class_the_same_supply(source: Synthetic) -> None:
-    assert len(source.class_names) == len(set(source.class_names)) == 8
-    assert source.labels.dtype == np.int64 and source.present.dtype == bool and source.present.all()
-    assert np.bincount(source.labels).tolist() == [SUPPLY] * 8
-    assert len(set(source.ids.tolist())) == len(set(source.lesions.tolist())) == 8 * SUPPLY
-    assert source.ids[3 * SUPPLY + 42] == "syn_3_00042" and source.labels[3 * SUPPLY + 42] == 3
-
-
-def test_other_difficulties_are_variants_with_a_title_of_their_own() -> None:
     assert len(set(DIFFICULTIES["equal"])) == 1
     sources = [Synthetic(difficulty=name) for name in DIFFICULTIES]
     assert len({source.variant for source in sources}) == len({source.title for source in sources}) == 3
     assert Synthetic().variant == ""
     marks = Synthetic().fingerprints(np.array([0, 5, 17199]))
     assert marks.shape == (3,) and marks.dtype == np.int64 and marks.min() == marks.max() > 0
+    with pytest.raises(UserError, match=r"frequent-hard, rare-hard, equal, got 'hard'"):
+        Synthetic(difficulty="hard")
+
+
+def test_images_depend_on_position_size_and_difficulty(source: Synthetic) -> None:
+    assert len(source.class_names) == len(set(source.class_names)) == 8
+    assert source.labels.dtype == np.int64 and source.present.dtype == bool and source.present.all()
+    assert np.bincount(source.labels).tolist() == [SUPPLY] * 8
+    assert len(set(source.ids.tolist())) == len(set(source.lesions.tolist())) == 8 * SUPPLY
+    assert source.ids[3 * SUPPLY + 42] == "syn_3_00042" and source.labels[3 * SUPPLY + 42] == 3
+    first = source.read(4321, 48)
+    np.random.seed(1)  # noqa: NPY002 - the global stream must not matter
+    source.read(7, 32)
+    other = pickle.loads(pickle.dumps(Synthetic(root=None)))
+    assert np.array_equal(first, source.read(np.int64(4321), 48))
+    assert np.array_equal(first, other.read(4321, 48))
+    means = [source.read(class_id * SUPPLY, 32).mean() for class_id in range(8)]
+    assert source.fingerprints(np.arange(1))[0] == 1
+    assert means == pytest.approx([173.0, 141.3, 144.2, 170.2, 140.8, 146.4, 119.3, 120.8], abs=0.2)
+    other = Synthetic(difficulty="rare-hard")
+    assert np.array_equal(source.ids, other.ids) and np.array_equal(source.labels, other.labels)
+    assert not np.array_equal(source.read(0, 32), other.read(0, 32))
+    assert np.array_equal(source.read(3 * SUPPLY, 32), other.read(3 * SUPPLY, 32))  # medium in both
 
 
 @pytest.mark.parametrize("size", [16, 33, 55, 224, 512])
@@ -60,39 +72,12 @@ def test_read_returns_planar_bytes_of_any_size(source: Synthetic, size: int) -> 
     assert image.std() > 5
 
 
-def test_read_depends_on_nothing_but_position_and_size(source: Synthetic) -> None:
-    first = source.read(4321, 48)
-    np.random.seed(1)  # noqa: NPY002 - the global stream must not matter
-    source.read(7, 32)
-    other = pickle.loads(pickle.dumps(Synthetic(root=None)))
-    assert np.array_equal(first, source.read(np.int64(4321), 48))
-    assert np.array_equal(first, other.read(4321, 48))
-
-
-def test_drawing_has_not_changed_without_a_new_version(source: Synthetic) -> None:
-    means = [source.read(class_id * SUPPLY, 32).mean() for class_id in range(8)]
-    assert source.fingerprints(np.arange(1))[0] == 1
-    assert means == pytest.approx([173.0, 141.3, 144.2, 170.2, 140.8, 146.4, 119.3, 120.8], abs=0.2)
-
-
 @pytest.mark.parametrize("class_id", range(8))
 def test_a_lesion_is_the_same_at_every_size(source: Synthetic, class_id: int) -> None:
     position = class_id * SUPPLY + 3
     small, large = source.read(position, 48), source.read(position, 192)
     averaged = large.reshape(3, 48, 4, 48, 4).mean((2, 4))
     assert np.corrcoef(small.ravel(), averaged.ravel())[0, 1] > 0.98
-
-
-def test_unknown_difficulty_lists_the_allowed_ones() -> None:
-    with pytest.raises(UserError, match=r"frequent-hard, rare-hard, equal, got 'hard'"):
-        Synthetic(difficulty="hard")
-
-
-def test_difficulty_changes_the_lesion_but_not_the_labels(source: Synthetic) -> None:
-    other = Synthetic(difficulty="rare-hard")
-    assert np.array_equal(source.ids, other.ids) and np.array_equal(source.labels, other.labels)
-    assert not np.array_equal(source.read(0, 32), other.read(0, 32))
-    assert np.array_equal(source.read(3 * SUPPLY, 32), other.read(3 * SUPPLY, 32))  # medium in both
 
 
 @pytest.mark.parametrize(("name", "hard", "easy"), [("frequent-hard", 0, 5), ("rare-hard", 5, 0)])
@@ -117,16 +102,13 @@ def _nearest_mean_accuracy(features: np.ndarray, labels: np.ndarray) -> float:
     return float((guess == labels).mean())
 
 
-def test_brightness_and_mean_colour_do_not_give_the_class_away(drawn: tuple[np.ndarray, ...]) -> None:
+def test_colour_and_pixels_do_not_give_the_class_away(drawn: tuple[np.ndarray, ...]) -> None:
     images, labels, _, _ = drawn
     brightness = images.mean((1, 2, 3))
     per_class = np.array([brightness[labels == class_id].mean() for class_id in range(8)])
     assert np.ptp(per_class) < brightness.std()
     assert _nearest_mean_accuracy(brightness[:, None], labels) < 0.25
     assert _nearest_mean_accuracy(images.mean((2, 3)), labels) < 0.3
-
-
-def test_a_linear_classifier_on_pixels_does_not_solve_it(drawn: tuple[np.ndarray, ...]) -> None:
     train, labels, test, test_labels = drawn
     train, test = (images.reshape(len(images), -1).astype(float) for images in (train, test))
     mean, std = train.mean(0), train.std(0) + 1e-6

@@ -22,14 +22,23 @@ def manifest():
     return Manifest.from_source(source, {"test": np.array([4, 3]), "val": np.array([5]), "train": np.array([0, 1, 2])})
 
 
-def test_rows_are_ordered_by_part_then_id(manifest):
+def test_rows_parts_and_class_counts(manifest):
     assert manifest.ids.tolist() == ["b", "c", "d", "e", "a", "f"]
     assert manifest.parts.tolist() == ["train"] * 3 + ["val"] + ["test"] * 2
     assert manifest.labels.tolist() == [0, 1, 0, 1, 1, 0] and manifest.labels.dtype == np.int64
     assert manifest.lesions.tolist() == ["b", "l2", "l1", "l3", "l2", "l1"]
+    ids, labels = manifest.part("test")
+    assert ids.tolist() == ["a", "f"] and labels.tolist() == [1, 0]
+    labels[0] = 0  # a copy, which a caller may change
+    assert manifest.class_counts("train").tolist() == [2, 1]
+    assert manifest.class_counts("val", 3).tolist() == [0, 1, 0]
+    with pytest.raises(UserError, match="unknown part 'tset'; did you mean 'test'"):
+        manifest.part("tset")
+    with pytest.raises(ValueError, match="read-only"):
+        manifest.labels[0] = 1
 
 
-def test_digest_is_that_of_the_file_and_survives_a_round_trip(manifest, tmp_path):
+def test_digest_is_that_of_the_file_and_a_change_fails_the_check(manifest, tmp_path):
     path = tmp_path / "split.csv"
     manifest.write(path)
     expected = (
@@ -42,9 +51,6 @@ def test_digest_is_that_of_the_file_and_survives_a_round_trip(manifest, tmp_path
         assert again.digest == manifest.digest
         assert all((getattr(again, name) == getattr(manifest, name)).all() for name in ("ids", "classes", "parts"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["split.csv"]
-
-
-def test_a_changed_file_fails_the_check(manifest, tmp_path):
     path = tmp_path / "split.csv"
     manifest.write(path)
     path.write_bytes(path.read_bytes().replace(b"d,0", b"d,1"))
@@ -102,34 +108,19 @@ def test_a_broken_file_is_refused_with_its_name_and_line(text, message, tmp_path
     assert "\n" not in str(error.value)
 
 
-def test_a_table_is_text_indexed_by_line(tmp_path):
+def test_tables_are_text_indexed_by_line(tmp_path):
     path = tmp_path / "table.csv"
     path.write_bytes('\ufeff id ,,ü,\r\n1,x,NA,\r\n\r\n,,,,,,\r\n"a\nb"\r\n2,,"c,""d"""'.encode())
     table = read_table(path, ("id", "ü"))
     assert table.columns.tolist() == ["id", "ü"] and table.index.tolist() == [2, 5, 7]
     assert table["id"].tolist() == ["1", "a\nb", "2"] and table["ü"].tolist() == ["NA", "", 'c,"d"']
-
-
-def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "broken.csv").write_bytes(bytes(range(256)) * 4)
     for path in (tmp_path / "broken.csv", tmp_path, tmp_path / "absent.csv"):
         with pytest.raises(UserError, match=path.name):
             read_table(path, COLUMNS)
 
 
-def test_parts_and_class_counts(manifest):
-    ids, labels = manifest.part("test")
-    assert ids.tolist() == ["a", "f"] and labels.tolist() == [1, 0]
-    labels[0] = 0  # a copy, which a caller may change
-    assert manifest.class_counts("train").tolist() == [2, 1]
-    assert manifest.class_counts("val", 3).tolist() == [0, 1, 0]
-    with pytest.raises(UserError, match="unknown part 'tset'; did you mean 'test'"):
-        manifest.part("tset")
-    with pytest.raises(ValueError, match="read-only"):
-        manifest.labels[0] = 1
-
-
-def test_overlap_counts_the_images_whose_lesion_is_in_the_other_part(manifest):
+def test_overlap_counts_images_and_lesions(manifest):
     found = overlap(manifest)
     assert found.as_dict() == {
         "train/test": {"images": 0, "lesion_images": 2, "total": 2},
@@ -137,9 +128,6 @@ def test_overlap_counts_the_images_whose_lesion_is_in_the_other_part(manifest):
         "val/test": {"images": 0, "lesion_images": 0, "total": 2},
     }
     assert found.lines()[0].endswith("no image in both; 2 of 2 test images show a lesion that train shows too")
-
-
-def test_overlap_counts_shared_images():
     parts = np.array(["train", "test", "test"])
     leaky = Manifest(np.array(["a", "a", "b"]), np.zeros(3), np.array(["x"] * 3), np.array(["a", "a", "b"]), parts)
     assert overlap(leaky).as_dict()["train/test"] == {"images": 1, "lesion_images": 1, "total": 2}

@@ -10,19 +10,15 @@ from ltbench.errors import UserError
 
 
 def _source(*labels):
-    """Return a source of which only images of these classes are there."""
     source = Synthetic()
     source.present = np.isin(source.labels, labels)
     source.groups = {"head": (0, 1), "medium": (2, 3, 4), "tail": (5, 6, 7)}
     return source
 
 
-def test_a_whole_source_stays_as_it_is():
+def test_classes_are_numbered_anew_and_images_keep_their_places():
     source = Synthetic()
     assert without_absent_classes(source) is source
-
-
-def test_classes_are_numbered_anew_and_images_keep_their_places():
     source = _source(1, 2, 6)
     reduced = without_absent_classes(source)
     assert reduced.class_names == tuple(source.class_names[label] for label in (1, 2, 6))
@@ -30,13 +26,7 @@ def test_classes_are_numbered_anew_and_images_keep_their_places():
     assert reduced.ids is source.ids and len(source.class_names) == 8
     assert np.unique(reduced.labels[reduced.present]).tolist() == [0, 1, 2]
     assert (reduced.labels[~reduced.present] == -1).all() and source.labels.min() == 0
-
-
-def test_one_class_is_not_enough():
     with pytest.raises(UserError, match=r"has images of 1 class\(es\)"):
         without_absent_classes(_source(3))
-
-
-def test_a_split_follows():
     manifest = Manifest(*(np.array(c) for c in (["a", "b"], [5, 2], ["x", "y"], ["a", "b"], ["train", "test"])))
     assert renumbered(manifest, ("y", "x")).labels.tolist() == [1, 0]
