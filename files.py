@@ -36,7 +36,8 @@ BROKEN = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.erro
 HOSTILE = (ArithmeticError, MemoryError, RuntimeError, SyntaxError, TypeError, struct.error, tokenize.TokenError)
 """What NumPy and torch raise besides on files that were made to break them."""
 
-_REMEDY = "delete its folder or use `ltbench run --fresh`"
+REMEDY = "delete its folder or use `ltbench run --fresh`"
+"""What to do about a file of a trial that cannot be used."""
 
 _BLOCK = 1 << 20
 
@@ -238,7 +239,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(require_regular(path).read_text(encoding="utf-8"), parse_constant=_no_number)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not readable ({error}); {_REMEDY}") from error
+        raise UserError(f"{path} is not readable ({error}); {REMEDY}") from error
 
 
 def _no_number(name: str) -> float:
@@ -301,10 +302,10 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
                 raise zipfile.BadZipFile("check sum does not match")
         return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path} holds more than tensors; {_REMEDY}") from error
+        raise UserError(f"{path} holds more than tensors; {REMEDY}") from error
     except (*BROKEN, *HOSTILE) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"{path} is not readable ({reason}); {_REMEDY}") from error
+        raise UserError(f"{path} is not readable ({reason}); {REMEDY}") from error
 
 
 def tensors_digest(value: Any) -> str:

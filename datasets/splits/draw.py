@@ -170,10 +170,8 @@ def _draw_by_image(
 ) -> dict[str, np.ndarray]:
     labels, names = source.labels[pool], source.class_names
     available = np.bincount(labels, minlength=len(names))
-    if ratio == "natural":
-        counts = _all_that_is_left(available - held_out[0] - held_out[1], names)
-    else:
-        counts = longtail_counts(available, _or_auto(n_max), ratio, *held_out, class_names=names)
+    left = available - held_out[0] - held_out[1]
+    counts = _training_counts(available, left, None, ratio, n_max, held_out, names)
     return split_by_image(labels, counts, *held_out, rng, names)
 
 
@@ -190,10 +188,7 @@ def _draw_by_lesion(
     labels, lesions, names = source.labels[pool], source.lesions[pool], source.class_names
     available = np.bincount(labels, minlength=len(names))
     capacity = lesion_capacity(labels, lesions, len(names), *held_out, names)
-    if ratio == "natural":
-        counts = _all_that_is_left(capacity, names)
-    else:
-        counts = longtail_counts(available, _or_auto(n_max), ratio, *held_out, class_names=names, capacity=capacity)
+    counts = _training_counts(available, capacity, capacity, ratio, n_max, held_out, names)
     return split_by_lesion(labels, lesions, counts, *held_out, rng, names, whole=whole)
 
 
@@ -209,12 +204,29 @@ def _draw_one_per_lesion(
 ) -> dict[str, np.ndarray]:
     labels, names = source.labels[pool], source.class_names
     drawn = hold_out(labels, source.lesions[pool], held_out, rng, names, whole=whole)
-    if ratio == "natural":
-        return drawn.with_train(_all_that_is_left(drawn.capacity, names))
     available = np.bincount(labels, minlength=len(names))
-    n_max = _or_auto(n_max)
-    counts = longtail_counts(available, n_max, ratio, *held_out, class_names=names, capacity=drawn.capacity)
-    return drawn.with_train(counts)
+    return drawn.with_train(_training_counts(available, drawn.capacity, drawn.capacity, ratio, n_max, held_out, names))
+
+
+def _training_counts(
+    available: np.ndarray,
+    left: np.ndarray,
+    capacity: np.ndarray | None,
+    ratio: float | Literal["natural"],
+    n_max: int | Literal["auto"] | None,
+    held_out: tuple[np.ndarray, np.ndarray],
+    names: Sequence[str],
+) -> np.ndarray:
+    """Return the training images of each class, int64 [K]: by the long-tail rule, or all that val and test leave.
+
+    Parameters
+    ----------
+    available, left : images of each class, and those that val and test leave, int [K]
+    capacity : as for `longtail_counts`
+    """
+    if ratio == "natural":
+        return _all_that_is_left(left, names)
+    return longtail_counts(available, _or_auto(n_max), ratio, *held_out, class_names=names, capacity=capacity)
 
 
 def _official_parts(

@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ltbench.errors import UserError
-from ltbench.files import json_digest, plain, read_json, write_json
+from ltbench.files import REMEDY, json_digest, plain, read_json, write_json
 
 DIGEST = "digest"
 """The key that holds the SHA-256 of the canonical JSON of all others."""
-
-REMEDY = "delete its folder or use `ltbench run --fresh`"
-"""What to do about a file of a trial that cannot be used."""
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
