@@ -25,7 +25,7 @@ from ltbench.registry import unknown
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.analysis.records import Record, Result
-    from ltbench.benchmarks.training.plan import Plan, PlannedRow
+    from ltbench.benchmarks.training.planning.plan import Plan, PlannedRow
 
 _FIGURE_METHODS = ("ce", "rw", "flex")
 
@@ -108,7 +108,7 @@ def _main(options: argparse.Namespace) -> int:
     check_format(options.format)
     from ltbench.benchmarks.cli.outcomes import report_outcomes
     from ltbench.benchmarks.executors.execution import Execution
-    from ltbench.benchmarks.training.plan import plan
+    from ltbench.benchmarks.training.planning.plan import plan
 
     target = TARGETS[options.target]
     plans = [plan(request) for request in requests(target, options)]

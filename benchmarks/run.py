@@ -20,7 +20,7 @@ from ltbench.benchmarks.training.request import write_request
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.executors.execution import Execution
-    from ltbench.benchmarks.training.plan import Plan
+    from ltbench.benchmarks.training.planning.plan import Plan
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,7 +53,7 @@ def _main(options: argparse.Namespace) -> int:
         return _list(options)
     check_format(options.format)
     request = request_from(options)
-    from ltbench.benchmarks.training.plan import plan
+    from ltbench.benchmarks.training.planning.plan import plan
 
     planned = plan(request, run_next=not options.dry_run)
     if options.save_config is not None:

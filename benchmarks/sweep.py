@@ -218,7 +218,7 @@ def _main(options: argparse.Namespace, fixed: list[str]) -> int:
         load_plugin(plugin)
     ratios = ratio_values(options.ratio)
     _refuse_unfit(base, shared, options, ratios)
-    from ltbench.benchmarks.training.plan import method_names
+    from ltbench.benchmarks.training.planning.plan import method_names
 
     methods, trials = method_names(options.method), options.trials or 5
     if options.search != "grid":
@@ -335,7 +335,7 @@ def _choices(texts: Sequence[str], methods: Sequence[str]) -> dict[str, list[Any
 
 def _run_grid(requests: Sequence[Request], shared: argparse.Namespace) -> int:
     """Run requests one after the other, as `ltbench run` does; return the first code that is not 0."""
-    from ltbench.benchmarks.training.plan import plan
+    from ltbench.benchmarks.training.planning.plan import plan
 
     plans = [plan(request, run_next=not shared.dry_run) for request in requests]
     codes = [run.carry_out(planned, dry_run=shared.dry_run, style=shared.format) for planned in plans]

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ltbench.benchmarks.analysis.record_files.predictions import read_predictions
 from ltbench.benchmarks.executors.failures import plugin_line
-from ltbench.benchmarks.training.plan import plan, prepare
+from ltbench.benchmarks.training.planning.plan import plan, prepare
 from ltbench.benchmarks.training.protocol import Protocol, protocol_for
 from ltbench.benchmarks.training.request import Request
 from ltbench.benchmarks.training.stages.backbones import Backbones

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ltbench import methods
-from ltbench.benchmarks.training.plan import Plan, configure_methods
+from ltbench.benchmarks.training.planning.plan import Plan, configure_methods
 from ltbench.benchmarks.training.protocol import Protocol, protocol_for
 from ltbench.benchmarks.training.request import Request
 from ltbench.benchmarks.training.trial_spec import TrialSpec

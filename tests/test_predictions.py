@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ltbench.benchmarks.analysis.record_files.predictions import read_predictions
-from ltbench.benchmarks.training.plan import plan, prepare
+from ltbench.benchmarks.training.planning.plan import plan, prepare
 from ltbench.benchmarks.training.request import Request
 from ltbench.benchmarks.training.trial import run_trial
 

@@ -72,6 +72,7 @@ def with_one(
     labels: np.ndarray,
     class_weights: np.ndarray | None = None,
     clusters: np.ndarray | None = None,
+    tested: np.ndarray | None = None,
 ) -> list[Comparison]:
     """Return the differences of rows to one of them that was named before the results were seen: Dunnett's test.
 
@@ -79,9 +80,9 @@ def with_one(
     ----------
     scores : float [M, T, n], as for `paired_difference`
     reference : index of the row in 0 ... M - 1
-    labels, class_weights, clusters : as for `paired_difference`
+    labels, class_weights, clusters, tested : as for `paired_difference`
     """
-    return _compared(scores, reference, labels, class_weights, clusters, dunnett)
+    return _compared(scores, reference, labels, class_weights, clusters, tested, dunnett)
 
 
 def with_best(
@@ -90,6 +91,7 @@ def with_best(
     labels: np.ndarray,
     class_weights: np.ndarray | None = None,
     clusters: np.ndarray | None = None,
+    tested: np.ndarray | None = None,
 ) -> list[Comparison]:
     """Return the differences of rows to the one that has the highest mean, by the studentized range of all rows.
 
@@ -97,9 +99,9 @@ def with_best(
     ----------
     scores : float [M, T, n], as for `paired_difference`
     best : index of that row
-    labels, class_weights, clusters : as for `paired_difference`
+    labels, class_weights, clusters, tested : as for `paired_difference`
     """
-    return _compared(scores, best, labels, class_weights, clusters, tukey)
+    return _compared(scores, best, labels, class_weights, clusters, tested, tukey)
 
 
 def dunnett(statistic: float, rows: int, freedom: float) -> float:
@@ -141,22 +143,21 @@ def _compared(
     labels: np.ndarray,
     class_weights: np.ndarray | None,
     clusters: np.ndarray | None,
+    tested: np.ndarray | None,
     adjusted: Adjustment,
 ) -> list[Comparison]:
     rows, trials, _ = scores.shape
     if rows == 1:
         return [REFERENCE]
     pooled = PooledVariance.of(scores.sum(axis=2)) if trials > 1 else None
-    tested = trials != 2 or (rows - 1) * (trials - 1) >= _FEWEST
+    enough = trials != 2 or (rows - 1) * (trials - 1) >= _FEWEST
     found = []
     for index, own in enumerate(scores):
         if index == reference:
             found.append(REFERENCE)
             continue
-        estimate, _ = paired_difference(
-            own, scores[reference], labels, class_weights=class_weights, clusters=clusters, pooled=pooled
-        )
-        found.append(_comparison(estimate, rows, adjusted) if tested else replace(UNKNOWN, delta=estimate.value))
+        estimate, _ = paired_difference(own, scores[reference], labels, 0.95, class_weights, clusters, pooled, tested)
+        found.append(_comparison(estimate, rows, adjusted) if enough else replace(UNKNOWN, delta=estimate.value))
     return found
 
 

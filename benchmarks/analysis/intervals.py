@@ -37,13 +37,17 @@ class Estimate:
     degrees_of_freedom: float
 
 
-def image_weights(labels: np.ndarray, class_weights: np.ndarray | None = None) -> np.ndarray:
+def image_weights(
+    labels: np.ndarray, class_weights: np.ndarray | None = None, tested: np.ndarray | None = None
+) -> np.ndarray:
     """Return what an image that is right adds to a mean over classes: float64 [n], w_c / n_c.
 
     Parameters
     ----------
     labels : int64 [n]
     class_weights : float [number of classes], w_c by class id; None: 1 / K for each of the K classes that have images
+    tested : bool [T, n], the images of each trial, where trials have their own; the weights are then [T, n], 0 for
+        other images
 
     Raises
     ------
@@ -53,7 +57,10 @@ def image_weights(labels: np.ndarray, class_weights: np.ndarray | None = None) -
     weights = np.full(len(counts), 1 / (counts > 0).sum()) if class_weights is None else np.asarray(class_weights)
     if len(weights) < len(counts) or not (weights[: len(counts)][counts > 0] > 0).all():
         raise ValueError("every class that has images needs a weight above 0")
-    return weights[labels] / counts[labels]
+    if tested is None:
+        return weights[labels] / counts[labels]
+    of_trial = np.stack([np.bincount(labels[own], minlength=len(counts)) for own in tested])
+    return tested * weights[labels] / np.maximum(of_trial, 1)[:, labels]
 
 
 def interval(
@@ -62,6 +69,7 @@ def interval(
     confidence: float = 0.95,
     class_weights: np.ndarray | None = None,
     clusters: np.ndarray | None = None,
+    tested: np.ndarray | None = None,
 ) -> Estimate:
     """Return the mean over trials of the scores' sum over images, with its interval over new trials and new images.
 
@@ -90,6 +98,10 @@ def interval(
     Images of one lesion are not independent. With `clusters`, the cluster is what is drawn: Σ_c n_c s² becomes
     Σ_c G_c / (G_c - 1) Σ_g u² of the sums u over its images of y less the mean of the class, of G_c clusters a class.
 
+    If every trial draws test images of its own (`tested`), n_c is of a trial, y less the mean of the class is 0 for
+    images that are not its own, and the same sums hold: an image that several trials share counts in V_I once, and
+    where they share none, V is V_T, which then has the images in it.
+
     Scores within 0 and w_c / n_c, as those of right answers have ends within 0 and 1. If
     they show no variance because all are at the same end, Wilson's interval of 1 / Σ_c (w_c² / n_c) images is taken; if
     because every class is either all right or all wrong, the variance is that of classes of which two more images
@@ -101,17 +113,19 @@ def interval(
     labels : int64 [n]
     class_weights : float [number of classes], w_c by class id; None: equal ones
     clusters : [n], equal for images that belong together, as those of a lesion do; None: each image by itself
+    tested : bool [T, n], the images of each trial, whose scores of others are 0; None: all have the same
 
     Raises
     ------
     ValueError : shapes that do not fit, scores that are not finite, a confidence outside 0 and 1
     """
     scores, labels = _checked(scores, labels, confidence)
-    strata = _Strata(labels, image_weights(labels, class_weights), clusters)
+    weights = image_weights(labels, class_weights, tested)
+    strata = _Strata(labels, weights, clusters, tested)
     estimate = _estimate(scores, strata, confidence)
-    if (scores < 0).any() or (scores > strata.weights * (1 + _ROUNDING)).any():
+    if (scores < 0).any() or (scores > weights * (1 + _ROUNDING)).any():
         return estimate
-    if not scores.any() or np.allclose(scores, strata.weights, rtol=_ROUNDING, atol=0):
+    if not scores.any() or np.allclose(scores, weights, rtol=_ROUNDING, atol=0):
         return _of_equal_images(estimate, strata.effective_images, confidence)
     low, high = (float(np.clip(end, 0, 1)) for end in (estimate.low, estimate.high))
     return replace(estimate, low=low, high=high)
@@ -189,6 +203,7 @@ def paired_difference(
     class_weights: np.ndarray | None = None,
     clusters: np.ndarray | None = None,
     pooled: PooledVariance | None = None,
+    tested: np.ndarray | None = None,
 ) -> tuple[Estimate, float]:
     """Return the difference in mean per-class accuracy, first minus second, and the two-sided p-value of none.
 
@@ -208,6 +223,7 @@ def paired_difference(
     labels : int64 [n]
     class_weights, clusters : as for `interval`
     pooled : of the rows of which these are two; V_T and T - 1 are then the moderated ones
+    tested : as for `interval`
 
     Raises
     ------
@@ -217,9 +233,8 @@ def paired_difference(
     if first.shape != second.shape:
         raise ValueError(f"the methods' scores are of different shapes: {first.shape} and {second.shape}")
     difference, labels = _checked(first - second, labels, confidence)
-    estimate = _estimate(
-        difference, _Strata(labels, image_weights(labels, class_weights), clusters), confidence, pooled
-    )
+    strata = _Strata(labels, image_weights(labels, class_weights, tested), clusters, tested)
+    estimate = _estimate(difference, strata, confidence, pooled)
     low, high = max(estimate.low, -1.0), min(estimate.high, 1.0)  # NaN stays, as the first argument
     estimate = replace(estimate, low=low, high=high)
     if estimate.standard_error == 0:
@@ -245,18 +260,22 @@ class _Strata:
     Parameters
     ----------
     labels : int64 [n]
-    weights : float64 [n], `image_weights`
-    clusters : as for `interval`
+    weights : float64 [n] or [T, n], `image_weights`
+    clusters, tested : as for `interval`
 
     Attributes
     ----------
     sizes : clusters of each class that has images, G_c, float64; all images in one class where no class has two
     """
 
-    def __init__(self, labels: np.ndarray, weights: np.ndarray, clusters: np.ndarray | None) -> None:
-        self.weights = weights
-        _, first, strata, images = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
-        self._class_weights, self._image_weights = weights[first] * images, weights[first]
+    def __init__(
+        self, labels: np.ndarray, weights: np.ndarray, clusters: np.ndarray | None, tested: np.ndarray | None
+    ) -> None:
+        _, strata = np.unique(labels, return_inverse=True)
+        every = np.ones((1, len(labels)), dtype=bool) if tested is None else tested
+        images = np.stack([np.bincount(strata[own], minlength=strata.max() + 1) for own in every]).astype(np.float64)
+        # Σ over a class's images of w_c / n_c is w_c in every trial.
+        self._class_weights = np.bincount(strata, np.atleast_2d(weights).mean(axis=0))
         if clusters is None:
             self._members, of_cluster = None, strata
         else:
@@ -264,11 +283,12 @@ class _Strata:
             keys, self._members = np.unique(strata * (inverse.max() + 1) + inverse, return_inverse=True)
             of_cluster = keys // (inverse.max() + 1)
         self.sizes = np.bincount(of_cluster).astype(np.float64)
+        self._shares = self._class_weights / images.mean(axis=0)  # w_c / n_c
         if self.sizes.max() == 1:
             strata, of_cluster = np.zeros_like(strata), np.zeros_like(of_cluster)
-            self.sizes, images = self.sizes.sum(keepdims=True), images.sum(keepdims=True)
-            self._image_weights = self._image_weights[:1]
-        self._strata, self._images = strata, images
+            self.sizes, images = self.sizes.sum(keepdims=True), images.sum(axis=1, keepdims=True)
+            self._shares = self._shares[:1]
+        self._strata, self._images, self._tested = strata, np.maximum(images, 1), tested
         self._of_cluster = (of_cluster[:, None] == np.arange(len(self.sizes))).astype(np.float64)
 
     @property
@@ -297,8 +317,10 @@ class _Strata:
         scores : float64 [T, n]
         """
         trials, known = len(scores), self.sizes > 1
-        totals = np.stack([np.bincount(self._strata, row, len(self._images)) for row in scores])
+        totals = np.stack([np.bincount(self._strata, row, len(self.sizes)) for row in scores])
         centred = scores - (totals / self._images)[:, self._strata]
+        if self._tested is not None:
+            centred = centred * self._tested
         if self._members is not None:
             centred = np.stack([np.bincount(self._members, row, len(self._of_cluster)) for row in centred])
         of_image = centred.mean(axis=0)
@@ -308,7 +330,7 @@ class _Strata:
         residual = left[known] / (freedom * max(trials - 1, 1))
         # In units of right and wrong, y n_c / w_c, a class has the variance ((G_c - 1) s_c² + mean of s² over classes)
         # / G_c, and V is Σ_c of it w_c² / G_c. Written as Σ_c part s_c², the mean's part goes to its classes.
-        share = self._image_weights  # w_c / n_c
+        share = self._shares
         parts = freedom + (share**2).sum() / (known.sum() * share[known] ** 2)
         return parts * image, parts * residual / trials, freedom
 

@@ -30,10 +30,13 @@ _LATER = {"budget": "paper", "init": "scratch"}  # rules of the protocol that a 
 def title_of(result: Result, *, ratio: bool = True) -> str:
     """Return the title of a table: data, split, protocol and, unless its columns are ratios, the ratio."""
     protocol, split = result.protocol, f"split {result.data.split}"
+    drawn = (
+        f"{split} ({result.split_digest[:8]})" if result.data.varied_from is None else f"{split}, each trial its own"
+    )
     data = f"{result.data.title}, {split}"
     if ratio:
         natural = "natural " if result.data.natural else ""
-        data = f"{result.data.title}, {natural}ratio {result.data.ratio:g}, {split} ({result.split_digest[:8]})"
+        data = f"{result.data.title}, {natural}ratio {result.data.ratio:g}, {drawn}"
     network = f"{protocol['backbone']} {protocol['image_size']} px, at most {protocol['epochs']} epochs"
     network += "".join(
         f", {name} {protocol[name]}"  # type: ignore[literal-required]
@@ -71,6 +74,12 @@ def tested(rows: Sequence[Row], best: Sequence[Comparison], baseline: Sequence[C
         )
     elif len(rows) > 1 and len(rows[0].trials) == 2:
         lines.append("Two trials of so few rows are not tested.")
+    if rows[0].result.data.varied_from is not None:
+        images = int(rows[0].test_counts[0].sum())
+        lines.append(
+            f"Each trial draws its own split, the same for all rows ({images} test images each, {len(rows[0].labels)} "
+            "in all): intervals hold for new splits of these data, too."
+        )
     if rows[0].lesions is not None:
         lesions = len(np.unique(rows[0].lesions))
         counted = f"{len(rows[0].labels)} test images, {lesions} lesions"

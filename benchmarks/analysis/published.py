@@ -214,7 +214,9 @@ def _numbers(line: pd.Series, row: Row) -> dict[str, Any]:
     mean, sd = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else float("nan")
     printed, printed_sd = line["mean"] / 100, line["sd"] / 100
     wide = half_width(printed, printed_sd, TRIALS, line["images"])
-    own = half_width(mean, sd, len(values), effective_images(row.labels, row.result.data.groups, line["metric"]))
+    own = half_width(
+        mean, sd, len(values), effective_images(row.predictions[0][1], row.result.data.groups, line["metric"])
+    )
     return {
         **{"table": line["table"], "label": line["label"], "method": row.name, "ratio": line["ratio"]},
         **{"metric": line["metric"], "published": printed, "published_sd": printed_sd},

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from ltbench.benchmarks.analysis.record_files.predictions import PARTS, read_predictions
 from ltbench.benchmarks.analysis.record_files.sealed import DIGEST, REMEDY, sealed, unsealed
 from ltbench.benchmarks.analysis.record_files.values import Amount, Count, ProtocolValues, Scores, Share
+from ltbench.datasets.splits.manifest import Manifest
 from ltbench.errors import UserError
 from ltbench.files import file_hash, plain, read_json, read_tensors, require_regular
 
@@ -24,10 +25,8 @@ if TYPE_CHECKING:
 SCHEMA = 3
 """Version of the form of `result.json` and `config.json`."""
 
-FILES = {name: Path(name) for name in ("predictions.npz", "model.pt", "config.json")} | {
-    "split.csv": Path("..") / "split.csv"
-}
-"""Files that belong to a record, with their places from its folder; the result holds the SHA-256 of each."""
+FILES = ("predictions.npz", "model.pt", "config.json", "split.csv")
+"""Files that belong to a record; the result holds the SHA-256 of each."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ class DataDescription:
     special_classes : names of the classes of special interest, whose sensitivity is among the metrics
     notes : what a reader of the numbers has to know, one line each
     pixels : digest of the decoded images; empty where they are not decoded yet
+    varied_from : SHA-256 of the manifest of trial 0's split, where each trial draws its own; None: all share one split
     """
 
     dataset: str
@@ -80,10 +80,12 @@ class DataDescription:
     special_classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     pixels: str = ""
+    varied_from: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the description as JSON keeps it."""
-        return _as_json(self)
+        """Return the description as JSON keeps it; of a split that all trials share, `varied_from` is left out."""
+        kept = _as_json(self)
+        return kept if self.varied_from else {name: own for name, own in kept.items() if name != "varied_from"}
 
 
 @dataclass(frozen=True)
@@ -234,8 +236,8 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as `result.json` keeps it."""
-        rest = _as_json(self)
-        return sealed({"schema": SCHEMA, **rest.pop("data"), **rest})
+        rest = {name: own for name, own in _as_json(self).items() if name != "data"}
+        return sealed({"schema": SCHEMA, **self.data.to_json(), **rest})
 
     @property
     def deciding_threads(self) -> int:
@@ -292,6 +294,16 @@ class Record:
         """
         return cls(folder, read_result(folder / "result.json"))
 
+    def path(self, name: str) -> Path:
+        """Return where a file of the record lies: the manifest of a split that all trials share, beside their folders.
+
+        Parameters
+        ----------
+        name : of `FILES`
+        """
+        shared = name == "split.csv" and self.result.data.varied_from is None
+        return (self.folder.parent if shared else self.folder) / name
+
     def verified(self, name: str) -> Path:
         """Return the path of a file of the record, after checking that its bytes are those that were recorded.
 
@@ -303,7 +315,7 @@ class Record:
         ------
         UserError : missing, or altered since the trial ended
         """
-        path = self.folder / FILES[name]
+        path = self.path(name)
         try:
             found = file_hash(require_regular(path))
         except OSError as error:
@@ -335,6 +347,15 @@ class Record:
         """
         arrays = self.predictions()
         return arrays["test_ids"], arrays["test_labels"], arrays["test_logits"]
+
+    def manifest(self) -> Manifest:
+        """Return the split.
+
+        Raises
+        ------
+        UserError : missing or altered, naming the file
+        """
+        return Manifest.verify(self.path("split.csv"), self.result.split_digest)
 
     def model(self, device: str = "cpu") -> dict[str, Tensor]:
         """Return the weights of the reported epoch, as `load_state_dict` of the method takes them.

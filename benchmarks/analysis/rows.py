@@ -5,6 +5,7 @@ Every number is computed from the trials' saved predictions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,6 @@ import numpy as np
 from ltbench.benchmarks.analysis.intervals import Estimate, image_weights, interval
 from ltbench.benchmarks.analysis.metrics import evaluate, wilson_interval
 from ltbench.benchmarks.analysis.records import Record, Result
-from ltbench.datasets.splits.manifest import Manifest
 from ltbench.errors import UserError
 
 ACCURACY, GROUP_MEAN = "mean_class_accuracy", "mean_of_group_means"
@@ -48,20 +48,39 @@ class Row:
         """Numbers of the trials."""
         return tuple(record.result.trial for record in self.records)
 
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """Classes of the test images, int64 [n], the same in all trials."""
-        return self._predictions[1]
-
-    @cached_property
-    def logits(self) -> np.ndarray:
-        """Of each trial, float [T, n, K]."""
-        return self._predictions[2]
+    def of_trials(self, trials: Sequence[int]) -> Row:
+        """Return the row with some of its trials alone."""
+        kept = tuple(record for record in self.records if record.result.trial in set(trials))
+        return self if kept == self.records else Row(self.name, kept)
 
     @cached_property
     def test_ids(self) -> np.ndarray:
-        """Names of the test images, [n]."""
-        return self._predictions[0]
+        """Names of the images that any trial was tested on, [n]."""
+        return self._images[0]
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Their classes, int64 [n]."""
+        return self._images[1]
+
+    @cached_property
+    def tested(self) -> np.ndarray:
+        """Which of them each trial was tested on, bool [T, n]; all, unless each trial draws its own split."""
+        return self._images[2] >= 0
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """Whether each image is right in each trial, bool [T, n]; False where it was not tested."""
+        found = np.zeros(self.tested.shape, dtype=bool)
+        for own, places, (_, labels, logits) in zip(found, self._images[2], self.predictions, strict=True):
+            own[places >= 0] = (logits.argmax(axis=1) == labels)[places[places >= 0]]
+        return found
+
+    @cached_property
+    def test_counts(self) -> np.ndarray:
+        """Images of each class that each trial was tested on, int64 [T, K]."""
+        classes = len(self.result.data.class_names)
+        return np.stack([np.bincount(labels, minlength=classes) for _, labels, _ in self.predictions])
 
     @cached_property
     def lesions(self) -> np.ndarray | None:
@@ -71,22 +90,44 @@ class Row:
         ------
         UserError : the split was changed
         """
-        path = self.records[0].folder.parent / "split.csv"
-        if not path.exists():
-            return None
-        manifest = Manifest.verify(path, self.result.split_digest)
-        lesion = dict(zip(manifest.ids.tolist(), manifest.lesions.tolist(), strict=True))
+        lesion: dict[str, str] = {}
+        for record in self.records if self._varied else self.records[:1]:
+            if not record.path("split.csv").exists():
+                return None
+            manifest = record.manifest()
+            lesion |= dict(zip(manifest.ids.tolist(), manifest.lesions.tolist(), strict=True))
         found = np.array([lesion.get(image_id, image_id) for image_id in self.test_ids.tolist()])
         return found if len(np.unique(found)) < len(found) else None
 
+    @property
+    def _varied(self) -> bool:
+        return self.result.data.varied_from is not None
+
     @cached_property
-    def _predictions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        read = [record.test_predictions() for record in self.records]
-        ids, labels, _ = read[0]
-        for record, (own_ids, own_labels, _) in zip(self.records, read, strict=True):
-            if not (np.array_equal(ids, own_ids) and np.array_equal(labels, own_labels)):
+    def predictions(self) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]:
+        """Ids [n_t], labels [n_t] and logits [n_t, K] of the test images of each trial.
+
+        Raises
+        ------
+        UserError : trials of one split have other test images
+        """
+        read = tuple(record.test_predictions() for record in self.records)
+        for record, (ids, labels, _) in zip(self.records, read, strict=True):
+            if not (self._varied or (np.array_equal(ids, read[0][0]) and np.array_equal(labels, read[0][1]))):
                 raise other_images(record, self.records[0])
-        return ids, labels, np.stack([logits for *_, logits in read])
+        return read
+
+    @cached_property
+    def _images(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ids [n] and labels [n] of all test images, and the place of each in a trial's predictions, -1 for none."""
+        ids, labels, _ = self.predictions[0]
+        if not self._varied:
+            return ids, labels, np.tile(np.arange(len(ids)), (len(self.records), 1))
+        every, first = np.unique(np.concatenate([own for own, *_ in self.predictions]), return_index=True)
+        places = np.full((len(self.records), len(every)), -1)
+        for own, (trial_ids, *_) in zip(places, self.predictions, strict=True):
+            own[np.searchsorted(every, trial_ids)] = np.arange(len(trial_ids))
+        return every, np.concatenate([own for _, own, _ in self.predictions])[first], places
 
     @cached_property
     def measured(self) -> tuple[dict[str, Any], ...]:
@@ -98,7 +139,8 @@ class Row:
         """
         data = self.result.data
         found = tuple(
-            evaluate(self.labels, logits, data.groups, data.class_names, data.special_classes) for logits in self.logits
+            evaluate(labels, logits, data.groups, data.class_names, data.special_classes)
+            for _, labels, logits in self.predictions
         )
         for record, own in zip(self.records, found, strict=True):
             stated = record.result.test["mean_class_accuracy"]
@@ -108,11 +150,6 @@ class Row:
                     f"{own['mean_class_accuracy']:.6f}, result.json says {stated:.6f}; run the trial again with --fresh"
                 )
         return found
-
-    @cached_property
-    def right(self) -> np.ndarray:
-        """Whether each image is right in each trial, bool [T, n]."""
-        return self.logits.argmax(axis=2) == self.labels
 
     @cached_property
     def accuracy(self) -> Estimate:
@@ -130,7 +167,8 @@ class Row:
         if mean is None:
             return _UNKNOWN
         clusters = None if self.lesions is None else self.lesions[mean.used]
-        return interval(mean.scores(self), mean.labels, class_weights=mean.weights, clusters=clusters)
+        tested = self.tested[:, mean.used]
+        return interval(mean.scores(self), mean.labels, class_weights=mean.weights, clusters=clusters, tested=tested)
 
     def class_estimate(self, label: int) -> Estimate:
         """Return the accuracy of a class with its 95 % interval: over trials and images, of one trial Wilson's.
@@ -140,13 +178,16 @@ class Row:
         own = self.labels == label
         if not own.any():
             return _UNKNOWN
-        right, lesions = self.right[:, own], None if self.lesions is None else self.lesions[own]
+        tested, lesions = self.tested[:, own], None if self.lesions is None else self.lesions[own]
+        if not tested.any(axis=1).all():
+            return _UNKNOWN
         size = own.sum() if lesions is None else len(np.unique(lesions))
-        found = interval(right / own.sum(), self.labels[own], clusters=lesions)
-        if len(right) == 1:
-            low, high = wilson_interval(right.mean() * size, size)
+        scores = self.right[:, own] * image_weights(self.labels[own], tested=tested)
+        found = interval(scores, self.labels[own], clusters=lesions, tested=tested)
+        if len(scores) == 1:
+            low, high = wilson_interval(found.value * size, size)
             return replace(found, low=low, high=high)
-        if len(right) == 2 and size < _FEW_IMAGES:
+        if len(scores) == 2 and size < _FEW_IMAGES:
             return replace(found, low=float("nan"), high=float("nan"))
         return found
 
@@ -186,7 +227,7 @@ class ClassMean:
     @classmethod
     def of(cls, row: Row, metric: str) -> ClassMean | None:
         """Return what a metric is a mean of; None where a class of it has no test image, or a group no class."""
-        tested = np.bincount(row.labels, minlength=len(row.result.data.class_names)) > 0
+        tested = np.asarray((row.test_counts > 0).all(axis=0))
         groups = {name: list(members) for name, members in row.result.data.groups.items() if len(members)}
         weights = np.zeros(len(tested))
         if metric == ACCURACY:
@@ -203,7 +244,7 @@ class ClassMean:
 
     def scores(self, row: Row) -> np.ndarray:
         """Return what each image that counts adds to the mean in each trial, float64 [T, number of them]."""
-        return row.right[:, self.used] * image_weights(self.labels, self.weights)
+        return row.right[:, self.used] * image_weights(self.labels, self.weights, row.tested[:, self.used])
 
 
 def other_images(record: Record, other: Record) -> UserError:

@@ -27,7 +27,8 @@ def setting_key(data: DataDescription, split_digest: str, protocol_digest: str, 
     ----------
     threads : of a trial on the CPU, where sums depend on them by their last digits and accuracies by points; else 1
     """
-    return (data.dataset, data.variant, data.ratio, data.split, split_digest, protocol_digest, threads)
+    split = split_digest if data.varied_from is None else f"varied from {data.varied_from}"
+    return (data.dataset, data.variant, data.ratio, data.split, split, protocol_digest, threads)
 
 
 def key_of(result: Result) -> tuple[Any, ...]:
@@ -124,17 +125,25 @@ def compare(
     best : whether the reference is one of the rows that was chosen for being the best of them
     """
     common = common_trials(rows[0], reference) if reference and rows else []
-    mean = ClassMean.of(reference, metric) if reference else None
-    if reference is None or mean is None or not common:
+    if reference is None or not common:
         return [UNKNOWN] * len(rows)
     everyone = [*rows, *([] if any(row is reference for row in rows) else [reference])]
-    for row in everyone:
-        if not np.array_equal(row.test_ids, reference.test_ids):
-            raise other_images(row.records[0], reference.records[0])
-    scores = np.stack([mean.scores(row)[[row.trials.index(trial) for trial in common]] for row in everyone])
     place = next(index for index, row in enumerate(everyone) if row is reference)
+    everyone = [row.of_trials(common) for row in everyone]
+    reference = everyone[place]
+    mean = ClassMean.of(reference, metric)
+    if mean is None:
+        return [UNKNOWN] * len(rows)
+    for row in everyone:
+        for record, other in zip(row.records, reference.records, strict=True):
+            if record.result.data.pixels != other.result.data.pixels:
+                raise other_images(record, other)
+        if not (np.array_equal(row.test_ids, reference.test_ids) and np.array_equal(row.tested, reference.tested)):
+            raise other_images(row.records[0], reference.records[0])
+    scores = np.stack([mean.scores(row) for row in everyone])
     clusters = None if reference.lesions is None else reference.lesions[mean.used]
-    found = (with_best if best else with_one)(scores, place, mean.labels, mean.weights, clusters)
+    tested = reference.tested[:, mean.used]
+    found = (with_best if best else with_one)(scores, place, mean.labels, mean.weights, clusters, tested)
     return found[: len(rows)]
 
 
@@ -162,7 +171,9 @@ def settings_of(records: Iterable[Record]) -> list[Setting]:
         version, trial = _version(record.result), record.result.trial
         versions.setdefault(_namesakes(record.result), set()).add(version)
         # Pixels are no part of the key that a plan knows: it is made before the images are decoded.
-        key = (*key_of(record.result), record.result.data.pixels)
+        # Where each trial draws its own split, each has its own pixels.
+        data = record.result.data
+        key = (*key_of(record.result), data.pixels if data.varied_from is None else "")
         kept = found.setdefault(key, {}).setdefault(version, {}).setdefault(trial, record)
         if kept is not record:
             copies.setdefault(key, []).append(_copy(kept, record))
@@ -195,7 +206,7 @@ def families_of(settings: Sequence[Setting]) -> list[Family]:
     found: dict[tuple[Any, ...], dict[float, Panel]] = {}
     for setting in settings:
         data = setting.data
-        tested = np.bincount(setting.rows[0].labels).tolist()
+        tested = setting.rows[0].test_counts[0].tolist()
         shared = (setting.result.protocol_digest, setting.result.deciding_threads)
         key = (data.dataset, data.variant, data.split, *shared, max(data.class_counts), *tested)
         for panel in setting.panels():

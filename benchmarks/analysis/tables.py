@@ -76,7 +76,7 @@ def overview(panel: Panel) -> Table:
         }
         for rank, (row, best, baseline) in enumerate(zip(rows, *compared, strict=True), 1)
     )
-    balanced = len(set(np.bincount(rows[0].labels, minlength=len(setting.data.class_names)))) == 1
+    balanced = len(set(rows[0].test_counts[0])) == 1
     shown_metrics = shown_metrics[balanced:]
     headers = ["rank", "method", _ACCURACY, "95 % interval", f"Δ {BASELINE}", "95 % of Δ"]
     headers += [*(METRICS[name] for name in shown_metrics), "val − test", "n", "images seen", "train s"]
@@ -182,7 +182,7 @@ def per_class(panel: Panel) -> Table:
         ]
         for row, numbers in zip(rows, by_row, strict=True)
     ]
-    tested = np.bincount(rows[0].labels, minlength=len(names))
+    tested = rows[0].test_counts[0]
     sizes = ", ".join(f"{name} {count}" for name, count in zip(names, tested, strict=True))
     headers = ["method", *(f"{name} ({count})" for name, count in zip(names, counts, strict=True)), "n"]
     interval = INTERVALS if len(rows[0].trials) > 1 else "intervals: Wilson's 95 % over test images"
@@ -196,7 +196,7 @@ def _class_numbers(row: Row) -> list[dict[str, Any]]:
     result, recalls = row.result, row.recalls()
     numbers = []
     for label, name in enumerate(result.data.class_names):
-        tested, estimate = int((row.labels == label).sum()), row.class_estimate(label)
+        tested, estimate = int(row.test_counts[0, label]), row.class_estimate(label)
         wilson = wilson_interval(recalls[:, label].mean() * tested if tested else 0, tested)
         numbers.append(
             {

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from ltbench.benchmarks.training.protocol import PRESETS, Protocol
 
 if TYPE_CHECKING:
-    from ltbench.benchmarks.training.plan import Plan
+    from ltbench.benchmarks.training.planning.plan import Plan
 
 _SHOWN = {
     *("preset", "seed", "backbone", "image_size", "precision"),
-    *("optimizer", "lr", "batch_size", "epochs", "patience"),
+    *("optimizer", "lr", "batch_size", "epochs", "patience", "vary_split"),
 }
 
 
@@ -24,6 +24,8 @@ def plan_text(planned: Plan) -> str:
     for dataset in planned.datasets:
         lines.append(f"ratio {dataset.ratio:g}, split {dataset.split} ({dataset.manifest.digest[:8]})")
         lines += [f"  {line}" for line in dataset.lines()]
+    if planned.protocol.vary_split:
+        lines.append("  each trial draws a split of its own, by its own seed; this is that of trial 0")
     protocol, folders = planned.protocol, planned.trial_folders()
     if planned.request.preset is None:
         others = " or ".join(name for name in PRESETS if name != protocol.preset)

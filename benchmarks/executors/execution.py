@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.analysis.results import Results
-from ltbench.benchmarks.training.plan import Plan, described, plan, prepare
+from ltbench.benchmarks.training.planning.plan import Plan, plan, prepare
 from ltbench.benchmarks.training.request import Request
 from ltbench.errors import UserError
 
@@ -59,7 +59,11 @@ class Execution:
         records = [record for sound, _ in found for record in sound]
         protocol = planned.protocol.digest()
         threads = planned.deciding_threads
-        wanted = {setting_key(described(each), each.manifest.digest, protocol, threads) for each in planned.datasets}
+        trial = planned.request.trial_numbers[0]
+        wanted = {
+            setting_key(planned.described(row, trial), row.dataset_of(trial).manifest.digest, protocol, threads)
+            for row in planned.rows
+        }
         shared = tuple(record for record in records if key_of(record.result) in wanted)
         return Results(shared), len(records) - len(shared), [reason for _, damaged in found for reason in damaged]
 

@@ -114,7 +114,8 @@ def overlap_line(pair: str, shared: SharedImages) -> str:
 
 
 def _data(setting: Setting) -> TableBlock:
-    data, folder = setting.data, setting.rows[0].records[0].folder
+    data, record = setting.data, setting.rows[0].records[0]
+    manifest = "/".join(record.path("split.csv").parts[-4 if data.varied_from else -3 :])
     title = f"{data.title} ({data.dataset})"
     return _values(
         "Data",
@@ -123,7 +124,7 @@ def _data(setting: Setting) -> TableBlock:
             "licence": data.licence or _UNKNOWN,
             "cite": data.citation or _UNKNOWN,
             "split": f"{data.split}, ratio {data.ratio:g}",
-            "its manifest": f"{'/'.join(folder.parts[-3:-1])}/split.csv, the same beside each method",
+            "its manifest": f"{manifest}, {'each trial has its own' if data.varied_from else 'beside each method'}",
             "its SHA-256": setting.result.split_digest,
             "notes": "; ".join(data.notes) or "none",
         },
@@ -149,10 +150,9 @@ def _classes(setting: Setting) -> TableBlock:
 
 def _counts_of_parts(setting: Setting) -> tuple[dict[str, list[int]], str]:
     """Return the images of each class in each part by the manifest, and a line of their sums."""
-    from ltbench.benchmarks.plots.images import manifest_of
     from ltbench.datasets.splits.longtail import PARTS
 
-    manifest, classes = manifest_of(setting.rows[0].records[0]), len(setting.data.class_names)
+    manifest, classes = setting.rows[0].records[0].manifest(), len(setting.data.class_names)
     counts = {part: manifest.class_counts(part, classes).tolist() for part in PARTS}
     lesions = {part: len(set(manifest.lesions[manifest.parts == part])) for part in PARTS}
     sums = ", ".join(

@@ -26,8 +26,10 @@ def reliability_bins(row: Row) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Confidence and accuracy of an empty one are NaN.
     """
-    probabilities = softmax(row.logits.astype(np.float64), axis=2)
-    confidence, right = probabilities.max(axis=2).ravel(), (probabilities.argmax(axis=2) == row.labels).ravel()
+    logits = np.concatenate([own for *_, own in row.predictions])
+    probabilities = softmax(logits.astype(np.float64), axis=1)
+    labels = np.concatenate([own for _, own, _ in row.predictions])
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bins = calibration_bins(confidence)
     size, *sums = (np.bincount(bins, weights=values, minlength=BINS) for values in (None, confidence, right))
     confidence, accuracy = (np.divide(part, size, out=np.full(BINS, np.nan), where=size > 0) for part in sums)

@@ -24,16 +24,6 @@ if TYPE_CHECKING:
 _PART_COLOURS, _HATCHES = (COLOURS[0], COLOURS[4], COLOURS[5]), ("", "////", "....")
 
 
-def manifest_of(record: Record) -> Manifest:
-    """Return the split of a record, after a check that it is the one that the record names.
-
-    Raises
-    ------
-    UserError : missing or changed
-    """
-    return Manifest.verify(record.folder.parent / "split.csv", record.result.split_digest)
-
-
 def find_store(record: Record, manifest: Manifest, results: Path) -> ImageStore | str:
     """Return the image store of a record's images, or a line that says why there is none.
 

@@ -67,7 +67,7 @@ def pictures(kinds: Iterable[str], rows: Sequence[Row], results: Path, shared: S
     if "reliability" in kinds:
         yield Picture("reliability", partial(calibration.reliability, rows), "reliability")
     if "counts" in kinds:
-        yield Picture("counts", lambda: images.class_counts(names, images.manifest_of(first)), "counts")
+        yield Picture("counts", lambda: images.class_counts(names, first.manifest()), "counts")
     if "samples" in kinds:
         draw = partial(_with_images, first, results, partial(images.samples, names))
         yield Picture("samples", draw, "samples")
@@ -108,9 +108,9 @@ def trial_pictures(record: Record) -> Iterator[Picture]:
 
 
 def _with_images(record: Record, results: Path, draw: Callable[..., Figure]) -> Figure | str:
-    from ltbench.benchmarks.plots.images import find_store, manifest_of
+    from ltbench.benchmarks.plots.images import find_store
 
-    manifest = manifest_of(record)
+    manifest = record.manifest()
     store = find_store(record, manifest, results)
     return store if isinstance(store, str) else draw(manifest, store)
 

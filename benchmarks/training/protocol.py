@@ -35,6 +35,7 @@ class Protocol:
     precision : `bf16` (autocast) or `fp32`; `auto` is bf16 on a GPU that has it, else fp32
     selection_metric : of `SELECTION_METRICS`, the validation metric that selects the reported epoch
     seed : of the split and, plus the trial's number, of the trials
+    vary_split : each trial draws a split of its own, by its own seed, instead of all by that of trial 0
     """
 
     preset: str
@@ -55,6 +56,7 @@ class Protocol:
     budget: str = "paper"
     init: str = "scratch"
     seed: int = 0
+    vary_split: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
@@ -98,7 +100,7 @@ _CHOICES = {
     "budget": BUDGETS,
     "init": INITS,
 }
-_LATER = {"budget": "paper", "init": "scratch"}
+_LATER = {"budget": "paper", "init": "scratch", "vary_split": False}
 """Fields that records of earlier versions lack, with the values that those records were made with."""
 
 PRESETS = {

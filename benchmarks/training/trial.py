@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 import ltbench
 from ltbench.benchmarks.analysis.metrics import by_class, evaluate
 from ltbench.benchmarks.analysis.record_files.values import ProtocolValues
-from ltbench.benchmarks.analysis.records import FILES, Result, SelectedEpoch, read_result
+from ltbench.benchmarks.analysis.records import Result, SelectedEpoch, read_result
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.device import compute_dtype, describe_device, place, prepare_process
 from ltbench.benchmarks.training.display import Display, TrialDisplay
@@ -208,7 +208,7 @@ class Trial:
         prepare_process(threads, self.device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        manifest = Manifest.verify(self.folder.parent / "split.csv", spec.split_digest)
+        manifest = Manifest.verify(spec.split_file, spec.split_digest)
         store = ImageStore(spec.store)
         train, val = (ImagePart(store, *manifest.part(name), self.device) for name in ("train", "val"))
         backbones = Backbones(protocol, spec.seed)
@@ -261,7 +261,8 @@ class Trial:
         files = {
             "predictions.npz": write_arrays(self.folder / "predictions.npz", arrays, durable=True),
             "model.pt": write_tensors(self.folder / "model.pt", method.state_dict(), durable=True),
-            **{name: file_hash(self.folder / FILES[name]) for name in ("config.json", "split.csv")},
+            "config.json": file_hash(self.folder / "config.json"),
+            "split.csv": file_hash(spec.split_file),
         }
         result = Result(
             data=spec.data,

@@ -23,8 +23,8 @@ class TrialSpec:
     plugin : SHA-256 of the method's file where it is a plug-in
     protocol : with precision resolved
     trial : number, from 0
-    folder : of the trial; its parent holds the split's manifest
-    split_digest : SHA-256 of that manifest
+    folder : of the trial
+    split_file, split_digest : the manifest of its split, and the SHA-256 of that
     store : folder of the image store
     cache : folder of shared stages
     device : name of the device
@@ -42,6 +42,7 @@ class TrialSpec:
     protocol: Protocol
     trial: int
     folder: Path
+    split_file: Path
     split_digest: str
     store: Path
     cache: Path

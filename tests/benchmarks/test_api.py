@@ -3,11 +3,15 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ltbench
 from ltbench.benchmarks import run
+from ltbench.benchmarks.analysis.standings import settings_of
+from ltbench.benchmarks.executors.execution import Execution
+from ltbench.benchmarks.training.planning.plan import plan
 
 PROGRAM = """
 import ltbench
@@ -65,3 +69,26 @@ def test_records_can_be_run_again_from_their_own_files(
     text = saved.read_text()
     assert "fresh: false\n" in text
     assert "trials: 3\n" in text and "epochs: 2\n" in text and "image_size: 16\n" in text and "power: '0.5'" in text
+
+
+def test_where_splits_vary_a_trial_is_that_of_its_seed_and_rows_stay_paired(tmp_path: Path) -> None:
+    tiny: dict[str, Any] = {"ratios": [5], "n_max": 30, "val_per_class": 3, "test_per_class": 4, "device": "cpu"}
+    tiny |= {"dataset": "synthetic", "jobs": 1}
+    short = {"epochs": 1, "image_size": 16, "batch_size": 16}
+    varied = ltbench.Request(["ce", "rs"], trials=2, protocol={**short, "vary_split": True}, out=tmp_path / "a", **tiny)
+    results = ltbench.run(varied)
+    other = ltbench.run(ltbench.Request(["rs"], trials=[0], seed=1, protocol=short, out=tmp_path / "b", **tiny))
+    columns = ["id", "label", *other.records[0].result.data.class_names]
+    mine, again = results.where(method="rs", trial=1).predictions("test"), other.predictions("test")
+    assert mine[columns].reset_index(drop=True).equals(again[columns].reset_index(drop=True))
+    assert results.where(method="rs").records[0].result.split_digest != other.records[0].result.split_digest
+    (setting,) = settings_of(results.records)
+    first, second = setting.rows
+    assert (first.test_ids == second.test_ids).all() and (first.tested == second.tested).all()
+    assert first.tested.sum(axis=1).tolist() == [32, 32] and first.tested.shape[1] > 32
+    assert first.accuracy.value == pytest.approx(first.values("mean_class_accuracy").mean(), abs=1e-12)
+    resumed = Execution(plan(varied))
+    assert {outcome.status for outcome in resumed.outcomes()} == {"skipped"}
+    assert len(resumed.related()[0].records) == 4
+    with pytest.raises(ltbench.UserError, match="--vary-split is for splits that are drawn here"):
+        plan(ltbench.Request(["ce"], split="official", dataset="synthetic", protocol={"vary_split": True}))

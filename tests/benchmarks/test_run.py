@@ -19,6 +19,7 @@ from ltbench import files
 from ltbench.benchmarks import leaderboard, run
 from ltbench.benchmarks.analysis import records
 from ltbench.benchmarks.cli.arguments import assignments
+from ltbench.benchmarks.training.planning import plan
 
 ROOT = Path(ltbench.__file__).parent
 SETTINGS = {"ratio": 5, "epochs": 2, "image-size": 16, "n-max": 30, "val-per-class": 3, "test-per-class": 4}
@@ -307,7 +308,7 @@ def test_two_processes_share_a_results_folder(tmp_path: Path) -> None:
 
 
 def test_only_the_trials_that_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ltbench.benchmarks.training.plan.available_cores", lambda: 1)  # no processes for decoding
+    monkeypatch.setattr(plan, "available_cores", lambda: 1)  # no processes for decoding
     arguments = [*TINY, "--method", "ce", "--trial", "2", "0", "--epochs", "1", "--out", str(tmp_path / "results")]
     assert run.main(arguments) == 0
     assert sorted(path.parent.name for path in tmp_path.rglob("result.json")) == ["trial0", "trial2"]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ltbench.benchmarks import run
 from ltbench.benchmarks.analysis.records import Record, find_records
-from ltbench.benchmarks.training.plan import plan
+from ltbench.benchmarks.training.planning.plan import plan
 from ltbench.benchmarks.training.request import Request
 from ltbench.datasets.splits.manifest import Manifest
 from ltbench.errors import UserError

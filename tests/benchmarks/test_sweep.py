@@ -14,6 +14,7 @@ from wandb_server import WandbServer, serving
 import ltbench
 from ltbench.benchmarks import run, sweep
 from ltbench.benchmarks.cli.arguments import request_from
+from ltbench.benchmarks.training.planning import plan
 from ltbench.benchmarks.training.request import Request
 from ltbench.methods import available, configure, registry
 
@@ -173,7 +174,7 @@ def test_what_the_schema_refuses_is_not_written(tmp_path: Path, capsys: Any, mon
 
 
 def test_run_trains_the_grid_whose_jobs_an_agent_then_finds_done(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("ltbench.benchmarks.training.plan.available_cores", lambda: 1)  # no processes for decoding
+    monkeypatch.setattr(plan, "available_cores", lambda: 1)  # no processes for decoding
     out = ["--out", str(tmp_path / "results")]
     grid = ["--method", "rs", "--ratio", "5", "--trials", "2", "--set", "power=0,0.5", *TINY, *out]
     assert sweep.main(["run", *grid]) == 0

@@ -176,3 +176,29 @@ def test_scores_are_checked() -> None:
         interval(np.full((2, 3), np.nan), np.zeros(3, dtype=np.int64))
     with pytest.raises(ValueError, match="shapes"):
         paired_difference(np.zeros((2, 3)), np.zeros((3, 3)), np.zeros(3, dtype=np.int64))
+
+
+def test_trials_on_images_of_their_own_vary_by_trial_alone() -> None:
+    labels, rng = np.repeat(np.arange(2), 60), np.random.default_rng(0)
+    tested = np.tile(np.arange(60) % 3 == np.arange(3)[:, None], 2)
+    y = image_weights(labels, tested=tested) * (rng.random(tested.shape) < 0.7)
+    apart = interval(y, labels, tested=tested)
+    assert apart.value == pytest.approx(y.sum(axis=1).mean())
+    assert apart.standard_error == pytest.approx(y.sum(axis=1).std(ddof=1) / np.sqrt(3), rel=0.02)
+    same = np.ones((5, len(LABELS)), dtype=bool)
+    y = scores(0.7, 3)
+    assert ends(interval(y, LABELS, tested=same)) == pytest.approx(ends(interval(y, LABELS)), rel=1e-9)
+
+
+@pytest.mark.parametrize("pool", [30, 90])
+def test_intervals_of_varied_splits_hold_the_truth_of_new_images(pool: int) -> None:
+    """Each of 5 trials tests 30 images a class of a pool, whose images differ in difficulty, 0.65 on average."""
+    rng, labels, held = np.random.default_rng(5), np.repeat(np.arange(3), pool), []
+    for _ in range(300):
+        chance = rng.beta(1.3, 0.7, len(labels))
+        order = rng.random((5, 3, pool)).argsort(axis=2).argsort(axis=2)
+        tested = (order < 30).reshape(5, -1)
+        y = image_weights(labels, tested=tested) * (rng.random(tested.shape) < chance)
+        low, high = ends(interval(y, labels, tested=tested))
+        held.append(low <= 0.65 <= high)
+    assert 0.92 <= np.mean(held) <= 0.985

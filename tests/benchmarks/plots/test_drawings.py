@@ -13,7 +13,7 @@ from ltbench.benchmarks.analysis.records import find_records
 from ltbench.benchmarks.figures import main
 from ltbench.benchmarks.plots.accuracy import class_shares, confusion, confusion_counts, per_class_accuracy
 from ltbench.benchmarks.plots.calibration import BINS, reliability, reliability_bins
-from ltbench.benchmarks.plots.images import class_counts, find_store, manifest_of, mosaic
+from ltbench.benchmarks.plots.images import class_counts, find_store, mosaic
 from ltbench.benchmarks.plots.story import has_story, read_story, story_groups
 from ltbench.benchmarks.plots.training import mean_and_range, read_curves, stage_starts, training_curves
 from ltbench.benchmarks.training.protocol import Protocol
@@ -120,7 +120,7 @@ def test_reliability_bins_by_hand(tmp_path: Path) -> None:
 
 def test_class_counts_are_those_of_the_split(tmp_path: Path) -> None:
     record = write_trial(tmp_path, class_counts=(10, 300, 30, 0), test_counts=(20, 0, 20, 20))
-    axes = class_counts(record.result.data.class_names, manifest_of(record)).axes[0]
+    axes = class_counts(record.result.data.class_names, record.manifest()).axes[0]
     heights = [[bar.get_height() for bar in container.patches] for container in axes.containers]
     assert heights == [[300, 30, 10, 0], [2] * 4, [0, 20, 20, 20]]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["class 1", "class 2", "class 0", "class 3"]
@@ -131,7 +131,7 @@ def test_a_changed_split_is_refused(tmp_path: Path) -> None:
     with (record.folder.parent / "split.csv").open("a") as file:
         file.write("x,0,class 0,x,train\n")
     with pytest.raises(UserError, match="was changed"):
-        manifest_of(record)
+        record.manifest()
 
 
 def test_story_numbers(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ OTHER: dict[str, Any] = {
     "selection_metric": "top1",
     "budget": "total",
     "init": "ssl",
+    "vary_split": True,
     "seed": 1,
     "augmentation": Augmentation(hue=0.0),
 }

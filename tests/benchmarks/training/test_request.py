@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ltbench import methods
-from ltbench.benchmarks.training.plan import plan
+from ltbench.benchmarks.training.planning.plan import plan
 from ltbench.benchmarks.training.request import Request, read_request, write_request
 from ltbench.errors import UserError
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltbench.benchmarks.analysis.metrics import frequency_groups
-from ltbench.benchmarks.analysis.records import DataDescription, SharedImages
+from ltbench.benchmarks.analysis.records import DataDescription
 from ltbench.benchmarks.training import wandb_mirror
+from ltbench.benchmarks.training.planning.data import described, planned_datasets
 from ltbench.benchmarks.training.protocol import Protocol, protocol_for
-from ltbench.benchmarks.training.request import PROTOCOL_CHANGES, Ratio, Request
+from ltbench.benchmarks.training.request import PROTOCOL_CHANGES, Request
 from ltbench.datasets import registry as dataset_registry
-from ltbench.datasets.loading import SplitDataset, largest_common_n_max, load, require_common_test, resolve
+from ltbench.datasets.loading import SplitDataset, resolve
 from ltbench.errors import UserError
 from ltbench.files import json_digest
 from ltbench.methods import available, configure, registry
@@ -50,16 +51,27 @@ class PlannedRow:
 
     Attributes
     ----------
+    dataset : under the split of trial 0
+    drawn : the dataset under the split of each trial, where each draws its own
     folder : of its trials
     """
 
     dataset: SplitDataset
     method: ConfiguredMethod
     folder: Path
+    drawn: Mapping[int, SplitDataset] = field(default_factory=dict)
 
     def trial_folder(self, trial: int) -> Path:
         """Return the folder of one trial."""
         return self.folder / f"trial{trial}"
+
+    def dataset_of(self, trial: int) -> SplitDataset:
+        """Return the dataset under the split of one trial."""
+        return self.drawn.get(trial, self.dataset)
+
+    def split_file(self, trial: int) -> Path:
+        """Return the place of the manifest of a trial's split."""
+        return (self.trial_folder(trial) if self.drawn else self.folder) / "split.csv"
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,8 @@ class Plan:
 
     Attributes
     ----------
-    datasets : one a ratio
+    datasets : one a ratio, under the split of trial 0
+    drawn : by trial, the same under the splits of that trial, where each draws its own
     protocol : with precision resolved
     jobs : trials side by side
     threads : CPU threads of a trial
@@ -81,6 +94,7 @@ class Plan:
     device: torch.device
     jobs: int
     threads: int
+    drawn: Mapping[int, Sequence[SplitDataset]] = field(default_factory=dict)
 
     @property
     def deciding_threads(self) -> int:
@@ -92,15 +106,27 @@ class Plan:
         """Every method on every dataset, under `<out>/<dataset>-<split>-r<ratio>/<method>-<hash>/`."""
         return tuple(
             PlannedRow(
-                dataset, method, _row_folder(self.request.out, dataset, method, self.protocol, self.deciding_threads)
+                dataset,
+                method,
+                _row_folder(self.request.out, dataset, method, self.protocol, self.deciding_threads),
+                {trial: drawn[place] for trial, drawn in self.drawn.items()},
             )
-            for dataset in self.datasets
+            for place, dataset in enumerate(self.datasets)
             for method in self.methods
         )
 
     def trial_folders(self) -> list[Path]:
         """Return the folders of all trials."""
         return [row.trial_folder(trial) for row in self.rows for trial in self.request.trial_numbers]
+
+    def splits(self) -> dict[str, SplitDataset]:
+        """Return the splits that trials are run on, by the digests of their manifests."""
+        every = [row.dataset_of(trial) for row in self.rows for trial in self.request.trial_numbers]
+        return {dataset.manifest.digest: dataset for dataset in every}
+
+    def described(self, row: PlannedRow, trial: int, pixels: str = "") -> DataDescription:
+        """Return what records say of the data of a trial."""
+        return described(row.dataset_of(trial), pixels, varied_from=row.dataset if self.protocol.vary_split else None)
 
     def specs(self, pixels: Mapping[str, str]) -> list[TrialSpec]:
         """Return all trials.
@@ -111,14 +137,10 @@ class Plan:
         """
         from ltbench.benchmarks.training.trial_spec import TrialSpec
 
-        digests = [dataset.manifest.digest for dataset in self.datasets]
-        data = {
-            digest: described(dataset, pixels[digest]) for digest, dataset in zip(digests, self.datasets, strict=True)
-        }
         request = self.request
         return [
             TrialSpec(
-                data=data[row.dataset.manifest.digest],
+                data=self.described(row, trial, pixels[row.dataset_of(trial).manifest.digest]),
                 method=row.method.name,
                 hyperparameters=row.method.hyperparameters,
                 changed=row.method.changed,
@@ -126,7 +148,8 @@ class Plan:
                 protocol=self.protocol,
                 trial=trial,
                 folder=row.trial_folder(trial),
-                split_digest=row.dataset.manifest.digest,
+                split_file=row.split_file(trial),
+                split_digest=row.dataset_of(trial).manifest.digest,
                 store=row.dataset.store_builder.folder,
                 cache=request.out / "cache" / "stages",
                 device=str(self.device),
@@ -197,7 +220,7 @@ class _Planner:
         name, root = resolve(request.dataset, request.data_root)
         preset = request.preset or dataset_registry.get(name).preset
         protocol = protocol_for(preset, seed=request.seed, **request.protocol)
-        datasets = self._datasets(name, root, protocol.image_size)
+        datasets, drawn = planned_datasets(request, name, root, protocol)
         # Torch is imported from here on: what is wrong with names, numbers and tables has been said by now.
         configure_methods(methods, request.hyperparameters, protocol, ())  # before a network is built, which takes long
         from ltbench.benchmarks.training.device import resolve_device, resolve_precision
@@ -209,40 +232,15 @@ class _Planner:
         return Plan(
             request=request,
             datasets=datasets,
-            methods=configure_methods(methods, request.hyperparameters, protocol, datasets),
+            methods=configure_methods(
+                methods, request.hyperparameters, protocol, [*datasets, *itertools.chain(*drawn.values())]
+            ),
             protocol=protocol,
             device=device,
             jobs=jobs,
             threads=request.threads or (max(1, available_cores() // jobs) if device.type == "cuda" else 1),
+            drawn=drawn,
         )
-
-    def _datasets(self, name: str, root: Path | None, image_size: int) -> list[SplitDataset]:
-        def split(ratio: Ratio | None, n_max: Any = self.request.n_max) -> SplitDataset:
-            return load(
-                name,
-                root=root,
-                ratio=ratio,
-                image_size=image_size,
-                split=self.request.split,
-                split_dir=self.request.split_dir,
-                n_max=n_max,
-                val_per_class=self.request.val_per_class,
-                test_per_class=self.request.test_per_class,
-                seed=self.request.seed,
-                allow_missing=self.request.allow_missing,
-                per_lesion=self.request.per_lesion,
-                cache=self.request.out / "cache" / "images",
-                options=self.request.dataset_options,
-            )
-
-        datasets = [split(ratio) for ratio in self.request.ratios or (None,)]
-        if self.request.common_test:
-            automatic = [dataset for dataset in datasets if dataset.n_max == "auto"]
-            if automatic:
-                common = largest_common_n_max(automatic)
-                datasets = [split(each.ratio, common) if each.n_max == "auto" else each for each in datasets]
-            require_common_test(datasets)
-        return datasets
 
     def _jobs(self, methods: Sequence[str], device: torch.device) -> int:
         """Return how many trials run side by side; a method of the main program is known to this process alone."""
@@ -275,44 +273,15 @@ def prepare(planned: Plan) -> list[TrialSpec]:
     if not os.access(out, os.W_OK):
         raise UserError(f"results folder {out} is not writable; give another --out")
     for row in planned.rows:
-        if not (row.folder / "split.csv").exists():
-            row.folder.mkdir(parents=True, exist_ok=True)
-            row.dataset.manifest.write(row.folder / "split.csv")
-    stores = {dataset.manifest.digest: dataset for dataset in planned.datasets}
+        for trial in planned.request.trial_numbers:
+            path = row.split_file(trial)
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                row.dataset_of(trial).manifest.write(path)
     options: dict[str, Any] = {"workers": available_cores(), "quiet": False, "trust": not planned.request.fresh}
-    pixels = {digest: dataset.store(**options).digest(dataset.manifest.ids) for digest, dataset in stores.items()}
+    splits = planned.splits().items()
+    pixels = {digest: dataset.store(**options).digest(dataset.manifest.ids) for digest, dataset in splits}
     return planned.specs(pixels)
-
-
-def described(dataset: SplitDataset, pixels: str = "") -> DataDescription:
-    """Return what records say of the data.
-
-    Parameters
-    ----------
-    pixels : SHA-256 of the pixels of the split's images; empty where they are not decoded yet
-    """
-    source, counts = dataset.source, dataset.class_counts.tolist()
-    groups = source.groups or frequency_groups(counts)
-    return DataDescription(
-        dataset=source.name,
-        variant=source.variant,
-        title=source.title,
-        licence=source.licence,
-        citation=source.citation,
-        split=dataset.split,
-        ratio=float(dataset.ratio),
-        natural=dataset.natural,
-        class_names=tuple(source.class_names),
-        class_counts=tuple(counts),
-        groups={name: tuple(members) for name, members in groups.items()},
-        overlap={
-            f"{pair.first}/{pair.second}": SharedImages(pair.images, pair.lesion_images, pair.total)
-            for pair in dataset.overlap.pairs
-        },
-        special_classes=source.special_classes,
-        notes=tuple(dataset.notes),
-        pixels=pixels,
-    )
 
 
 def method_names(names: Sequence[str]) -> list[str]:
