@@ -13,22 +13,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import chdtri, ndtr, stdtrit
+from scipy.special import chdtri, nctdtrinc, ndtr, ndtri
 
-from ltbench.benchmarks.analysis.intervals import Estimate, PooledVariance, paired_difference
+from ltbench.benchmarks.analysis.intervals import Estimate, paired_differences
+from ltbench.benchmarks.analysis.trial_variance import TrialVariance
 
 LEVEL = 0.05
 """Family-wise error of all comparisons of a table with one reference."""
 POWER = 0.8
 """With which a detectable difference would have been found."""
 
-Adjustment = Callable[[float, int, float], float]
-"""From a statistic, a number of rows and degrees of freedom to an adjusted p-value."""
+Adjustment = Callable[[np.ndarray, int, np.ndarray], np.ndarray]
+"""From statistics [k], a number of rows and degrees of freedom [k] to adjusted p-values [k]."""
 
-_GRID = np.linspace(-8.0, 8.0, 257)
+_GRID = np.linspace(-8.0, 8.0, 65)
 _DENSITY = np.exp(-(_GRID**2) / 2) / np.sqrt(2 * np.pi) * (_GRID[1] - _GRID[0])
 """The trapezoidal rule for an integral over the standard normal distribution."""
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
 _LEVELS, _LEVEL_WEIGHTS = (1 - _NODES) / 2, _WEIGHTS / 2
 _NORMAL = 1e5  # degrees of freedom above which the standard error is as good as known
 _NOTHING = float("nan")
@@ -66,70 +67,75 @@ UNKNOWN = Comparison(_NOTHING, _NOTHING, _NOTHING, _NOTHING)
 REFERENCE = Comparison(0.0, _NOTHING, _NOTHING, _NOTHING, reference=True)
 
 
-def with_one(
+def compared(
     scores: np.ndarray,
     reference: int,
     labels: np.ndarray,
+    adjusted: Adjustment,
     class_weights: np.ndarray | None = None,
     clusters: np.ndarray | None = None,
     tested: np.ndarray | None = None,
 ) -> list[Comparison]:
-    """Return the differences of rows to one of them that was named before the results were seen: Dunnett's test.
+    """Return the differences of rows to one of them, with p-values that allow for all of them.
 
     Parameters
     ----------
-    scores : float [M, T, n], as for `paired_difference`
+    scores : float [M, T, n], as for `paired_differences`
     reference : index of the row in 0 ... M - 1
-    labels, class_weights, clusters, tested : as for `paired_difference`
+    labels, class_weights, clusters, tested : as for `paired_differences`
+    adjusted : `dunnett` where the reference was named before the results were seen, `tukey` where it is the best row
     """
-    return _compared(scores, reference, labels, class_weights, clusters, tested, dunnett)
+    rows, trials, _ = scores.shape
+    if rows == 1:
+        return [REFERENCE]
+    by_trial = None
+    if trials > 1:
+        varied = TrialVariance.of(scores.sum(axis=2))
+        by_trial = [varied.of_difference(row, reference) for row in range(rows)]
+    estimates = paired_differences(
+        scores,
+        reference,
+        labels,
+        class_weights=class_weights,
+        clusters=clusters,
+        by_trial=by_trial,
+        tested=tested,
+    )
+    enough = trials != 2 or (rows - 1) * (trials - 1) >= _FEWEST
+    p_values = _p_values(estimates, rows, adjusted)
+    found = [
+        Comparison(each.value, each.low, each.high, p, each.standard_error, each.degrees_of_freedom)
+        if enough
+        else replace(UNKNOWN, delta=each.value)
+        for each, p in zip(estimates, p_values.tolist(), strict=True)
+    ]
+    found[reference] = REFERENCE
+    return found
 
 
-def with_best(
-    scores: np.ndarray,
-    best: int,
-    labels: np.ndarray,
-    class_weights: np.ndarray | None = None,
-    clusters: np.ndarray | None = None,
-    tested: np.ndarray | None = None,
-) -> list[Comparison]:
-    """Return the differences of rows to the one that has the highest mean, by the studentized range of all rows.
-
-    Parameters
-    ----------
-    scores : float [M, T, n], as for `paired_difference`
-    best : index of that row
-    labels, class_weights, clusters, tested : as for `paired_difference`
-    """
-    return _compared(scores, best, labels, class_weights, clusters, tested, tukey)
-
-
-def dunnett(statistic: float, rows: int, freedom: float) -> float:
+def dunnett(statistic: np.ndarray, rows: int, freedom: np.ndarray) -> np.ndarray:
     """Return the probability that the largest |t| of `rows` - 1 rows against a reference of their kind exceeds a value.
 
     All have the same variance, so that the differences correlate by 1/2 (Dunnett, JASA 50, 1955, eq. 3).
 
     Parameters
     ----------
-    statistic : |difference| / its standard error
+    statistic : |difference| / its standard error, float64 [k]
     rows : with the reference
-    freedom : degrees of freedom of the standard error
+    freedom : degrees of freedom of the standard error, float64 [k]
     """
-    reach = np.sqrt(2) * statistic * _scales(freedom)
-    inside = (ndtr(_GRID[:, None] + reach) - ndtr(_GRID[:, None] - reach)) ** (rows - 1)
-    return _outside(_DENSITY @ inside)
+    reach = _reach(statistic, freedom)
+    return _outside((ndtr(_GRID + reach) - ndtr(_GRID - reach)) ** (rows - 1))
 
 
-def tukey(statistic: float, rows: int, freedom: float) -> float:
+def tukey(statistic: np.ndarray, rows: int, freedom: np.ndarray) -> np.ndarray:
     """Return the probability that the largest |t| among all pairs of `rows` rows exceeds a value.
 
     Parameters
     ----------
     statistic, rows, freedom : as for `dunnett`
     """
-    width = np.sqrt(2) * statistic * _scales(freedom)
-    inside = rows * (ndtr(_GRID[:, None] + width) - ndtr(_GRID[:, None])) ** (rows - 1)
-    return _outside(_DENSITY @ inside)
+    return _outside(rows * (ndtr(_GRID + _reach(statistic, freedom)) - ndtr(_GRID)) ** (rows - 1))
 
 
 def best_of_chance(rows: int) -> float:
@@ -137,45 +143,12 @@ def best_of_chance(rows: int) -> float:
     return float(_DENSITY @ (rows * _GRID * ndtr(_GRID) ** (rows - 1)))
 
 
-def _compared(
-    scores: np.ndarray,
-    reference: int,
-    labels: np.ndarray,
-    class_weights: np.ndarray | None,
-    clusters: np.ndarray | None,
-    tested: np.ndarray | None,
-    adjusted: Adjustment,
-) -> list[Comparison]:
-    rows, trials, _ = scores.shape
-    if rows == 1:
-        return [REFERENCE]
-    pooled = PooledVariance.of(scores.sum(axis=2)) if trials > 1 else None
-    enough = trials != 2 or (rows - 1) * (trials - 1) >= _FEWEST
-    found = []
-    for index, own in enumerate(scores):
-        if index == reference:
-            found.append(REFERENCE)
-            continue
-        estimate, _ = paired_difference(own, scores[reference], labels, 0.95, class_weights, clusters, pooled, tested)
-        found.append(_comparison(estimate, rows, adjusted) if enough else replace(UNKNOWN, delta=estimate.value))
-    return found
-
-
-def _comparison(estimate: Estimate, rows: int, adjusted: Adjustment) -> Comparison:
-    value, error, freedom = estimate.value, estimate.standard_error, estimate.degrees_of_freedom
-    if error > 0:
-        return Comparison(
-            value, estimate.low, estimate.high, adjusted(abs(value) / error, rows, freedom), error, freedom
-        )
-    return Comparison(value, estimate.low, estimate.high, float(value == 0) if error == 0 else _NOTHING)
-
-
 def detectable(comparisons: Sequence[Comparison], adjusted: Adjustment) -> float:
     """Return the true difference that a typical one of some comparisons would have found with the probability `POWER`.
 
     Parameters
     ----------
-    comparisons : as `with_one` or `with_best` returned them
+    comparisons : as `compared` returned them
     adjusted : `dunnett` or `tukey`, as they were made
     """
     made = [each for each in comparisons if each.standard_error > 0]
@@ -184,15 +157,31 @@ def detectable(comparisons: Sequence[Comparison], adjusted: Adjustment) -> float
     error = float(np.median([each.standard_error for each in made]))
     freedom = float(np.median([each.freedom for each in made]))
     rows = 1 + sum(not each.reference for each in comparisons)
-    critical = brentq(lambda statistic: adjusted(statistic, rows, freedom) - LEVEL, 0.5, 1000.0, xtol=1e-3)
-    return float(critical + stdtrit(freedom, POWER)) * error
+
+    def excess(statistic: float) -> float:
+        return float(adjusted(np.array([statistic]), rows, np.array([freedom]))[0]) - LEVEL
+
+    critical = brentq(excess, 0.5, 1000.0, xtol=1e-3)
+    if freedom >= _NORMAL:
+        return float(critical + ndtri(POWER)) * error
+    known = error / np.sqrt(chdtri(freedom, 0.5) / freedom)  # few degrees of freedom mostly give less than is true
+    return float(nctdtrinc(freedom, 1 - POWER, critical) * known)
 
 
-def _scales(freedom: float) -> np.ndarray:
-    """Return √(χ²_ν / ν) at the levels of `_outside`, float64 [64]."""
-    return np.sqrt(chdtri(freedom, _LEVELS) / freedom) if freedom < _NORMAL else np.ones_like(_LEVELS)
+def _p_values(estimates: Sequence[Estimate], rows: int, adjusted: Adjustment) -> np.ndarray:
+    """Return the adjusted p-value of each difference, NaN where its standard error is unknown, float64 [M]."""
+    value, error, freedom = np.array([(e.value, e.standard_error, e.degrees_of_freedom) for e in estimates]).T
+    found, known = np.where(error == 0, value == 0, _NOTHING), error > 0
+    found[known] = adjusted(np.abs(value[known]) / error[known], rows, freedom[known])
+    return found
 
 
-def _outside(inside: np.ndarray) -> float:
-    """Return 1 - the mean over the standard error's distribution of probabilities given it, float64 [64]."""
-    return float(np.clip(1 - _LEVEL_WEIGHTS @ inside, 0.0, 1.0))
+def _reach(statistic: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """Return √2 times the statistic at the levels of the standard error's distribution, float64 [k, 32, 1]."""
+    known = np.minimum(freedom, _NORMAL)[:, None]
+    return np.sqrt(2 * chdtri(known, _LEVELS) / known)[:, :, None] * statistic[:, None, None]
+
+
+def _outside(inside: np.ndarray) -> np.ndarray:
+    """Return 1 - the mean, over both distributions, of probabilities given them, [k, 32, 65] to [k]."""
+    return np.clip(1 - inside @ _DENSITY @ _LEVEL_WEIGHTS, 0.0, 1.0)

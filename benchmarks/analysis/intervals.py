@@ -9,14 +9,16 @@ truth.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import polygamma, stdtr, stdtrit
+from scipy.special import stdtrit
 
 from ltbench.benchmarks.analysis.metrics import wilson_interval
 
 _ROUNDING = 1e-13  # what is smaller than this share of the scores is 0 but for rounding
+_FEW_IMAGES = 10  # of a class, of which two trials do not show a variance
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,11 @@ def interval(
     equal sums by chance, it is V_E.) The interval is the mean ± the quantile of Student's t times √V, with ν degrees
     of freedom,
 
-        1 / ν = ρ / (T - 1) + (1 - ρ) / ν_I,    ρ = V_T / V,    ν_I = V_I² / Σ_c (V_Ic² / (n_c - 1)).
+        1 / ν = (1 - κ) / (T - 1) + κ / ν_I,   κ = (1 - V_T / V)^(T / (T - 1)),   ν_I = V_I² / Σ_c (V_Ic² / (n_c - 1)).
 
-    So few trials make it wide only if it is the trials that differ. Satterthwaite's approximation has ρ² and (1 - ρ)²
-    for ρ and 1 - ρ; but V_T of few trials is often small by chance, which makes √V and the quantile small at once, and
-    intervals by it cover less than they should.
+    So few trials make it wide only if it is the trials that differ. Satterthwaite's approximation has the squares of
+    V_T / V and 1 - V_T / V for 1 - κ and κ; but V_T of few trials is often small by chance, which makes √V and the
+    quantile small at once: of two trials it covers 89 to 95 %, this 93 to 97 % (normal effects, V_I known).
 
     One trial says nothing of others: V = V_I and ν = ν_I, and the interval is that of this trained network.
 
@@ -131,116 +133,76 @@ def interval(
     return replace(estimate, low=low, high=high)
 
 
-@dataclass(frozen=True)
-class PooledVariance:
-    """What the rows of a table together say of how much trials differ, for comparisons of any two of them.
+def class_interval(
+    right: np.ndarray,
+    clusters: np.ndarray | None = None,
+    tested: np.ndarray | None = None,
+    confidence: float = 0.95,
+) -> Estimate:
+    """Return the accuracy of one class with its interval: over trials and images, of one trial Wilson's.
 
-    Two or three trials say little of a variance: it is small by chance in one of many comparisons, which then looks
-    significant. So each is drawn towards the mean of all rows, the more the more alike the rows are: the moderated
-    variance of Smyth, Linear models and empirical Bayes methods, Stat. Appl. Genet. Mol. Biol. 3 (2004), eq. (4).
+    Two trials of fewer than 10 images (or clusters) do not give one: the interval is NaN.
 
-    Attributes
+    Parameters
     ----------
-    mean_square : of what row and trial leave of the scores' sums S[m, t]
-    prior_freedom : degrees of freedom of the common variance, infinite where the rows are as alike as by chance
-    rows, trials : M and T
+    right : bool [T, n], of the images of the class
+    clusters, tested, confidence : as for `interval`
     """
-
-    mean_square: float
-    prior_freedom: float
-    rows: int
-    trials: int
-
-    @classmethod
-    def of(cls, sums: np.ndarray) -> PooledVariance:
-        """Return what the rows of a table say.
-
-        Parameters
-        ----------
-        sums : float [M, T], each row's score in each trial, M and T at least 2
-        """
-        rows, trials = sums.shape
-        left = sums - sums.mean(axis=1, keepdims=True) - sums.mean(axis=0) + sums.mean()
-        squares = (left**2).sum(axis=1)
-        mean_square = float(squares.sum()) / ((rows - 1) * (trials - 1))
-        if rows < 3 or not mean_square:
-            return cls(mean_square, float("inf"), rows, trials)
-        logs = np.log(np.maximum(squares / (trials - 1), 1e-6 * mean_square))
-        excess = float(logs.var(ddof=1) - polygamma(1, (trials - 1) / 2))
-        return cls(mean_square, 2 * _inverse_trigamma(excess) if excess > 0 else float("inf"), rows, trials)
-
-    def moderated(self, variance: float) -> tuple[float, float]:
-        """Return the variance of the mean difference of two rows over trials, and its degrees of freedom.
-
-        Parameters
-        ----------
-        variance : s² of the differences of these two over trials, divided by T
-        """
-        common, own, prior = 2 * self.mean_square / self.trials, self.trials - 1, self.prior_freedom
-        most = float((self.rows - 1) * own)
-        if np.isinf(prior):
-            return common, most
-        return (prior * common + own * variance) / (prior + own), min(prior + own, most)
+    trials, images = right.shape
+    size = images if clusters is None else len(np.unique(clusters))
+    labels = np.zeros(images, dtype=np.int64)
+    scores = right * image_weights(labels, tested=tested)
+    found = interval(scores, labels, confidence, clusters=clusters, tested=tested)
+    if trials == 1:
+        low, high = wilson_interval(found.value * size, size, confidence)
+        return replace(found, low=low, high=high)
+    if trials == 2 and size < _FEW_IMAGES:
+        return replace(found, low=float("nan"), high=float("nan"))
+    return found
 
 
-def _inverse_trigamma(value: float) -> float:
-    """Return x > 0 with trigamma(x) = value, by Newton's method on the reciprocal (Smyth 2004, appendix)."""
-    x = 0.5 + 1 / value
-    for _ in range(50):
-        trigamma = float(polygamma(1, x))
-        step = trigamma * (1 - trigamma / value) / float(polygamma(2, x))
-        x += step
-        if abs(step) < 1e-8 * x:
-            break
-    return x
-
-
-def paired_difference(
-    first: np.ndarray,
-    second: np.ndarray,
+def paired_differences(
+    scores: np.ndarray,
+    reference: int,
     labels: np.ndarray,
     confidence: float = 0.95,
     class_weights: np.ndarray | None = None,
     clusters: np.ndarray | None = None,
-    pooled: PooledVariance | None = None,
+    by_trial: Sequence[tuple[float, float]] | None = None,
     tested: np.ndarray | None = None,
-) -> tuple[Estimate, float]:
-    """Return the difference in mean per-class accuracy, first minus second, and the two-sided p-value of none.
+) -> list[Estimate]:
+    """Return the difference in mean per-class accuracy of each row to one of them, with its interval within -1 and 1.
 
     As `interval`, of the differences of the scores: what both methods share of an image cancels, and of a trial too.
-    The statistic is |difference| / √V, with the same ν. If images differ by luck alone, it is the paired t-test over
-    trials; for one trial and one class it is the paired t-test over images. If the methods differ on all images of
-    some classes and on none of the others, the variance is that of two more images each, as for `interval`. If they
-    never differ, p is 1 and the interval [0, 0].
+    If images differ by luck alone, it is that of the paired t-test over trials; for one trial and one class that of the
+    paired t-test over images. If two methods differ on all images of some classes and on none of the others, the
+    variance is that of two more images each, as for `interval`. If they never differ, the interval is [0, 0].
 
-    Simulated level at 5 %: 3 to 7 % of three trials or more, 4 to 9 % of two, in one comparison that stands alone.
-    Far smaller levels, which one of many comparisons is tested at, hold with `pooled` only. One trial compares two
-    trained networks, not two methods: it distinguishes them although the next two may be the other way round.
+    One trial compares two trained networks, not two methods: it distinguishes them although the next two may be the
+    other way round.
 
     Parameters
     ----------
-    first, second : float [T, n], scores as for `interval`, of the same trials on the same images
+    scores : float [M, T, n], scores as for `interval` of M rows, of the same trials on the same images
+    reference : index of the row in 0 ... M - 1
     labels : int64 [n]
     class_weights, clusters : as for `interval`
-    pooled : of the rows of which these are two; V_T and T - 1 are then the moderated ones
+    by_trial : of each row V_T and its degrees of freedom, where more is known of them (`TrialVariance.of_difference`)
     tested : as for `interval`
 
     Raises
     ------
     ValueError : as `interval`
     """
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if first.shape != second.shape:
-        raise ValueError(f"the methods' scores are of different shapes: {first.shape} and {second.shape}")
-    difference, labels = _checked(first - second, labels, confidence)
+    labels = np.asarray(labels)
     strata = _Strata(labels, image_weights(labels, class_weights, tested), clusters, tested)
-    estimate = _estimate(difference, strata, confidence, pooled)
-    low, high = max(estimate.low, -1.0), min(estimate.high, 1.0)  # NaN stays, as the first argument
-    estimate = replace(estimate, low=low, high=high)
-    if estimate.standard_error == 0:
-        return estimate, float(estimate.value == 0)
-    statistic = abs(estimate.value) / estimate.standard_error
-    return estimate, float(2 * stdtr(estimate.degrees_of_freedom, -statistic))
+    found = []
+    for row, own in enumerate(scores):
+        difference, _ = _checked(own - scores[reference], labels, confidence)
+        estimate = _estimate(difference, strata, confidence, by_trial[row] if by_trial is not None else None)
+        low, high = max(estimate.low, -1.0), min(estimate.high, 1.0)  # NaN stays, as the first argument
+        found.append(replace(estimate, low=low, high=high))
+    return found
 
 
 def _checked(scores: np.ndarray, labels: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
@@ -335,10 +297,12 @@ class _Strata:
         return parts * image, parts * residual / trials, freedom
 
 
-def _estimate(scores: np.ndarray, strata: _Strata, confidence: float, pooled: PooledVariance | None = None) -> Estimate:
+def _estimate(
+    scores: np.ndarray, strata: _Strata, confidence: float, by_trial: tuple[float, float] | None = None
+) -> Estimate:
     """Return the mean and its interval, not yet cut to the range that the scores can have."""
     value, scale = float(scores.sum(axis=1).mean()), float(np.abs(scores).sum(axis=1).max())
-    variance, freedom = _variance(scores, strata, (_ROUNDING * scale) ** 2, pooled)
+    variance, freedom = _variance(scores, strata, (_ROUNDING * scale) ** 2, by_trial)
     value = 0.0 if abs(value) <= _ROUNDING * scale else value
     error = float(np.sqrt(variance))
     half = error * float(stdtrit(freedom, (1 + confidence) / 2)) if error else 0.0
@@ -346,7 +310,7 @@ def _estimate(scores: np.ndarray, strata: _Strata, confidence: float, pooled: Po
 
 
 def _variance(
-    scores: np.ndarray, strata: _Strata, rounding: float, pooled: PooledVariance | None
+    scores: np.ndarray, strata: _Strata, rounding: float, known: tuple[float, float] | None
 ) -> tuple[float, float]:
     """Return V and ν of `interval`; (0, infinity) where all scores are 0, NaN twice for one image.
 
@@ -354,6 +318,7 @@ def _variance(
     ----------
     scores : float64 [T, n]
     rounding : a variance up to this is 0
+    known : V_T and its degrees of freedom; None: of these trials
     """
     trials = len(scores)
     if not scores.any():
@@ -361,10 +326,7 @@ def _variance(
     if strata.sizes.sum() == 1:
         return float("nan"), float("nan")
     images, residuals, freedom = strata.variances(scores)
-    by_trial = float(scores.sum(axis=1).var(ddof=1)) / trials if trials > 1 else 0.0
-    trial_freedom = float(trials - 1)
-    if pooled is not None and trials > 1:
-        by_trial, trial_freedom = pooled.moderated(by_trial)
+    by_trial, trial_freedom = known if known is not None else (_between_trials(scores), float(trials - 1))
     by_trial = by_trial if by_trial > rounding else 0.0
     by_image, luck = float(images.sum()), float(residuals.sum())
     variance = by_trial + max(by_image - luck, 0.0)
@@ -372,11 +334,16 @@ def _variance(
         variance = luck
     if variance <= rounding:
         return strata.two_more()
-    share = by_trial / variance
-    inverse = share / trial_freedom if share else 0.0
+    share = (1 - by_trial / variance) ** (1 + 1 / trial_freedom) if by_trial else 1.0
+    inverse = (1 - share) / trial_freedom if by_trial else 0.0
     if by_image > rounding:
-        inverse += (1 - share) * float((images**2 / freedom).sum()) / by_image**2
+        inverse += share * float((images**2 / freedom).sum()) / by_image**2
     return variance, 1 / inverse if inverse else float("inf")
+
+
+def _between_trials(scores: np.ndarray) -> float:
+    """Return V_T of scores [T, n], 0 for one trial."""
+    return float(scores.sum(axis=1).var(ddof=1)) / len(scores) if len(scores) > 1 else 0.0
 
 
 def _of_equal_images(estimate: Estimate, images: float, confidence: float) -> Estimate:

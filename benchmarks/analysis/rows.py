@@ -6,14 +6,14 @@ Every number is computed from the trials' saved predictions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ltbench.benchmarks.analysis.intervals import Estimate, image_weights, interval
-from ltbench.benchmarks.analysis.metrics import evaluate, wilson_interval
+from ltbench.benchmarks.analysis.intervals import Estimate, class_interval, image_weights, interval
+from ltbench.benchmarks.analysis.metrics import evaluate
 from ltbench.benchmarks.analysis.records import Record, Result
 from ltbench.errors import UserError
 
@@ -21,7 +21,6 @@ ACCURACY, GROUP_MEAN = "mean_class_accuracy", "mean_of_group_means"
 """The metric that ranks, and the paper's "All" on ISIC-Archive-LT."""
 
 _AGREEMENT = 1e-9
-_FEW_IMAGES = 10
 _UNKNOWN = Estimate(*[float("nan")] * 5)
 
 
@@ -171,25 +170,12 @@ class Row:
         return interval(mean.scores(self), mean.labels, class_weights=mean.weights, clusters=clusters, tested=tested)
 
     def class_estimate(self, label: int) -> Estimate:
-        """Return the accuracy of a class with its 95 % interval: over trials and images, of one trial Wilson's.
-
-        Two trials of a few images do not give one.
-        """
+        """Return the accuracy of a class with its 95 % interval, NaN where a trial has no image of it."""
         own = self.labels == label
         if not own.any():
             return _UNKNOWN
         tested, lesions = self.tested[:, own], None if self.lesions is None else self.lesions[own]
-        if not tested.any(axis=1).all():
-            return _UNKNOWN
-        size = own.sum() if lesions is None else len(np.unique(lesions))
-        scores = self.right[:, own] * image_weights(self.labels[own], tested=tested)
-        found = interval(scores, self.labels[own], clusters=lesions, tested=tested)
-        if len(scores) == 1:
-            low, high = wilson_interval(found.value * size, size)
-            return replace(found, low=low, high=high)
-        if len(scores) == 2 and size < _FEW_IMAGES:
-            return replace(found, low=float("nan"), high=float("nan"))
-        return found
+        return class_interval(self.right[:, own], lesions, tested) if tested.any(axis=1).all() else _UNKNOWN
 
     def values(self, metric: str) -> np.ndarray:
         """Return a metric of each trial, float64 [T], NaN where it is undefined."""

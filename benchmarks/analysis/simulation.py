@@ -14,18 +14,12 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import expit, logit, stdtrit
 
-from ltbench.benchmarks.analysis.comparisons import (
-    LEVEL,
-    Comparison,
-    detectable,
-    dunnett,
-    tukey,
-    with_best,
-    with_one,
-)
-from ltbench.benchmarks.analysis.intervals import Estimate, image_weights, interval
+from ltbench.benchmarks.analysis.comparisons import LEVEL, Comparison, compared, detectable, dunnett, tukey
+from ltbench.benchmarks.analysis.intervals import Estimate, class_interval, image_weights, interval
+from ltbench.benchmarks.analysis.metrics import frequency_groups
 
 SIZES = {
     "8 x 100": (100,) * 8,
@@ -51,6 +45,7 @@ class Regime:
     trial_sd, class_sd, image_sd : standard deviations, in logits, of a trial, of a trial in one class, of an image
     lesion_images : images of a lesion
     lesion_correlation : share of an image's variance that is its lesion's
+    unlike : standard deviation, between methods, of the logarithm by which a method's trial effects are larger
     """
 
     sizes: tuple[int, ...]
@@ -60,6 +55,7 @@ class Regime:
     image_sd: float
     lesion_images: int = 1
     lesion_correlation: float = 0.0
+    unlike: float = 0.0
 
     @property
     def labels(self) -> np.ndarray:
@@ -85,27 +81,54 @@ class Regime:
         rng : draws all effects; trial effects are each method's own, image effects are shared
         gains : logits [m] by which a method is better in every class; 0 is .9 to .3 from the first class to the last
         """
+        truths = np.stack([self.expected(gain) for gain in gains])
+        scale = np.exp(self.unlike * rng.standard_normal((len(gains), 1, 1)))
         shape = (len(gains), self.trials)
-        base = logit(np.linspace(0.9, 0.3, len(self.sizes))) + np.asarray(gains)[:, None, None]
         trial = self.trial_sd * rng.standard_normal((*shape, 1))
-        trial = trial + self.class_sd * rng.standard_normal((*shape, len(self.sizes)))
+        trial = scale * (trial + self.class_sd * rng.standard_normal((*shape, len(self.sizes))))
+        means = self._base + np.asarray(gains)[:, None]
+        if self.unlike:  # larger effects draw the expectation to 1/2
+            means = _centres(truths, np.hypot(scale[:, 0] * self._trial_spread, self.image_sd))
+        centre = trial + means[:, None]
+        chance = self._chances(rng, centre)
+        scores = self.shares * (rng.random(chance.shape, dtype=np.float32) < chance)
+        return scores, _expected(centre, self.image_sd)[:, 0] if self.trials == 1 else truths
+
+    def expected(self, gain: float) -> np.ndarray:
+        """Return the true accuracy of each class, of a method that is better by `gain` logits, float64 [K]."""
+        return _expected(self._base + gain, np.hypot(self._trial_spread, self.image_sd))
+
+    def gain(self, difference: float) -> float:
+        """Return the gain in logits by which the true mean accuracy is higher by a difference."""
+        goal = self.expected(0.0).mean() + difference
+        return float(brentq(lambda gain: self.expected(gain).mean() - goal, 0.0, 20.0))
+
+    @property
+    def _base(self) -> np.ndarray:
+        return logit(np.linspace(0.9, 0.3, len(self.sizes)))
+
+    @property
+    def _trial_spread(self) -> float:
+        return float(np.hypot(self.trial_sd, self.class_sd))
+
+    def _chances(self, rng: np.random.Generator, centre: np.ndarray) -> np.ndarray:
+        """Return the probability that an image is right, float32 [m, T, n], from the class's logits [m, T, K]."""
+        centre = centre.astype(np.float32)
+        if not self.image_sd:
+            return expit(centre)[..., self.labels]
         image = rng.standard_normal(len(self.labels)) * np.sqrt(1 - self.lesion_correlation)
         if self.lesion_correlation:
             _, members = np.unique(self.lesions, return_inverse=True)
             image = image + rng.standard_normal(members.max() + 1)[members] * np.sqrt(self.lesion_correlation)
-        chance = expit((base + trial)[..., self.labels] + self.image_sd * image)
-        scores = self.shares * (rng.random(chance.shape) < chance)
-        if self.trials == 1:
-            return scores, _expected(base + trial, self.image_sd)[:, 0]
-        return scores, _expected(base, np.hypot(np.hypot(self.trial_sd, self.class_sd), self.image_sd))[:, 0]
+        return expit(centre[..., self.labels] + (self.image_sd * image).astype(np.float32))
 
 
 def interval_rates(regime: Regime, replicates: int, seed: int) -> dict[str, float]:
-    """Return how often intervals of a mean, of a difference and of each class hold the truth, in percent.
+    """Return how often intervals of means, of a difference and of each class hold the truth, in percent.
 
     `rejections` are of two equal methods at 5 %, in a table of these two; `over trials` is Student's t over
     the trials' means, which takes the images as given, `by image` is ours with the lesions unknown; NaN where there is
-    none.
+    none. `classes` is the mean over the classes whose accuracy has an interval.
 
     Parameters
     ----------
@@ -113,30 +136,56 @@ def interval_rates(regime: Regime, replicates: int, seed: int) -> dict[str, floa
     seed : of all draws
     """
     rng = np.random.default_rng(seed)
-    labels, several = regime.labels, regime.lesion_images > 1
-    clusters = regime.lesions if several else None
-    smallest = int(np.argmin(regime.sizes))
+    labels = regime.labels
+    clusters = regime.lesions if regime.lesion_images > 1 else None
     counted: list[dict[str, float]] = []
     for _ in range(replicates):
-        (first, second), truths = regime.draw(rng, (0.0, 0.0))
-        truth, true_difference = truths[1].mean(), truths[0].mean() - truths[1].mean()
-        estimate = interval(second, labels, clusters=clusters)
-        compared = with_one(np.stack([first, second]), 1, labels, clusters=clusters)[0]
-        own = labels == smallest
-        of_class = interval(
-            second[:, own] * len(regime.sizes), labels[own], clusters=None if clusters is None else clusters[own]
-        )
+        both, truths = regime.draw(rng, (0.0, 0.0))
+        own, truth = both[1], truths[1]
+        difference = compared(both, 1, labels, dunnett, clusters=clusters)[0]
         counted.append(
             {
-                "mean": _holds(estimate, truth),
-                "by image": _holds(interval(second, labels), truth) if several else np.nan,
-                "over trials": _holds(_over_trials(second), truth),
-                "difference": _holds((compared.low, compared.high), true_difference),
-                "smallest class": _holds(of_class, truths[1][smallest]),
-                "rejections": float(compared.p_value < LEVEL) if compared.p_value >= 0 else np.nan,
+                "mean": _holds(interval(own, labels, clusters=clusters), truth.mean()),
+                "by image": _holds(interval(own, labels), truth.mean()) if clusters is not None else np.nan,
+                "over trials": _holds(_over_trials(own), truth.mean()),
+                "difference": _holds((difference.low, difference.high), float(np.diff(truths[::-1].mean(axis=1))[0])),
+                **_groups_hold(regime, own, truth, clusters),
+                **_classes_hold(regime, own, truth, clusters),
+                "rejections": float(difference.p_value < LEVEL) if difference.p_value >= 0 else np.nan,
             }
         )
     return _percentages(counted)
+
+
+def _groups_hold(
+    regime: Regime, scores: np.ndarray, truth: np.ndarray, clusters: np.ndarray | None
+) -> dict[str, float]:
+    """Return whether the interval of the mean over head, medium and tail classes holds the truth."""
+    found = {}
+    for name, members in frequency_groups(regime.sizes).items():
+        own = np.isin(regime.labels, members)
+        scale = len(regime.sizes) / len(members)
+        estimate = interval(
+            scores[:, own] * scale, regime.labels[own], clusters=None if clusters is None else clusters[own]
+        )
+        found[name] = _holds(estimate, truth[list(members)].mean())
+    return found
+
+
+def _classes_hold(
+    regime: Regime, scores: np.ndarray, truth: np.ndarray, clusters: np.ndarray | None
+) -> dict[str, float]:
+    """Return in which share of the classes the interval holds the truth, and whether in the smallest class."""
+    found = []
+    for label, accuracy in enumerate(truth):
+        own = regime.labels == label
+        estimate = class_interval(scores[:, own] > 0, None if clusters is None else clusters[own])
+        found.append(_holds(estimate, accuracy))
+    known = [each for each in found if not np.isnan(each)]
+    return {
+        "classes": float(np.mean(known)) if known else np.nan,
+        "smallest class": found[int(np.argmin(regime.sizes))],
+    }
 
 
 def leaderboard_rates(regime: Regime, replicates: int, seed: int, rows: int = ROWS) -> dict[str, float]:
@@ -156,8 +205,8 @@ def leaderboard_rates(regime: Regime, replicates: int, seed: int, rows: int = RO
     for _ in range(replicates):
         scores, truths = regime.draw(rng, (0.0,) * rows)
         means = scores.sum(axis=2).mean(axis=1)
-        baseline = with_one(scores, 0, regime.labels)
-        best = with_best(scores, int(means.argmax()), regime.labels)
+        baseline = compared(scores, 0, regime.labels, dunnett)
+        best = compared(scores, int(means.argmax()), regime.labels, tukey)
         counted.append(
             {
                 "wrong, baseline": _some_differ(baseline),
@@ -170,21 +219,32 @@ def leaderboard_rates(regime: Regime, replicates: int, seed: int, rows: int = RO
     return _percentages(counted)
 
 
-def power(regime: Regime, gain: float, replicates: int, seed: int, rows: int = ROWS) -> tuple[float, float]:
-    """Return how often a row that is better by `gain` logits is told from the baseline, and by how much it is better.
+def power(regime: Regime, difference: float, replicates: int, seed: int, rows: int = ROWS) -> float:
+    """Return how often a row that is better than all others, which are equal, is told from the baseline, in percent.
 
     Parameters
     ----------
-    gain : of one method over all others, which are equal
+    difference : of the true mean accuracies, above 0
     replicates, seed, rows : as for `leaderboard_rates`
     """
     rng = np.random.default_rng(seed)
-    found, difference = [], 0.0
+    gains = (0.0, regime.gain(difference), *(0.0,) * (rows - 2))
+    found = []
     for _ in range(replicates):
-        scores, truths = regime.draw(rng, (0.0, gain, *(0.0,) * (rows - 2)))
-        difference = float(truths[1].mean() - truths[0].mean())
-        found.append(with_one(scores, 0, regime.labels)[1].p_value < LEVEL)
-    return float(np.mean(found)), difference
+        scores, _ = regime.draw(rng, gains)
+        found.append(compared(scores, 0, regime.labels, dunnett)[1].p_value < LEVEL)
+    return 100 * float(np.mean(found))
+
+
+def found_if_detectable(regime: Regime, replicates: int, seed: int) -> dict[str, float]:
+    """Return the difference to the baseline that tables call detectable, in points, and how often it is found.
+
+    Parameters
+    ----------
+    replicates, seed : as for `leaderboard_rates`; half as many leaderboards tell what is detectable
+    """
+    stated = leaderboard_rates(regime, max(replicates // 2, 1), seed)["detectable, baseline"]
+    return {"detectable": stated, "found": power(regime, stated / 100, replicates, seed)}
 
 
 def _some_differ(comparisons: Iterable[Comparison]) -> float:
@@ -209,10 +269,18 @@ def _holds(ends: Estimate | tuple[float, float], truth: float) -> float:
     return float("nan") if np.isnan(low) else float(low <= truth <= high)
 
 
-def _expected(centre: np.ndarray, spread: float | np.floating) -> np.ndarray:
-    """Return the mean of the logistic function over a normal distribution, by Gauss-Hermite quadrature."""
+def _expected(centre: np.ndarray, spread: np.ndarray | float) -> np.ndarray:
+    """Return the mean of the logistic function over normal distributions, by Gauss-Hermite quadrature."""
     nodes, weights = _quadrature()
-    return expit(np.asarray(centre)[..., None] + spread * nodes) @ weights
+    return expit(centre[..., None] + np.asarray(spread)[..., None] * nodes) @ weights
+
+
+def _centres(means: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Return the centres of normal distributions over which the logistic function has given means [m, K]."""
+    found = logit(means)
+    for _ in range(20):
+        found = found + logit(means) - logit(_expected(found, spread))
+    return found
 
 
 @cache

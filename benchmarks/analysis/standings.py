@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ltbench.benchmarks.analysis.comparisons import UNKNOWN, Comparison, with_best, with_one
+from ltbench.benchmarks.analysis.comparisons import UNKNOWN, Comparison, compared, dunnett, tukey
 from ltbench.benchmarks.analysis.records import DataDescription, Record, Result
 from ltbench.benchmarks.analysis.rows import ACCURACY, ClassMean, Row, other_images
 from ltbench.files import json_digest
@@ -142,8 +142,8 @@ def compare(
             raise other_images(row.records[0], reference.records[0])
     scores = np.stack([mean.scores(row) for row in everyone])
     clusters = None if reference.lesions is None else reference.lesions[mean.used]
-    tested = reference.tested[:, mean.used]
-    found = (with_best if best else with_one)(scores, place, mean.labels, mean.weights, clusters, tested)
+    tested, adjusted = reference.tested[:, mean.used], tukey if best else dunnett
+    found = compared(scores, place, mean.labels, adjusted, mean.weights, clusters, tested)
     return found[: len(rows)]
 
 

@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ltbench.benchmarks.analysis.comparisons import best_of_chance, detectable, dunnett, tukey, with_best, with_one
-from ltbench.benchmarks.analysis.intervals import PooledVariance, image_weights, interval, paired_difference
+from ltbench.benchmarks.analysis.comparisons import (
+    REFERENCE,
+    Comparison,
+    best_of_chance,
+    compared,
+    detectable,
+    dunnett,
+    tukey,
+)
+from ltbench.benchmarks.analysis.intervals import image_weights, interval, paired_differences
+from ltbench.benchmarks.analysis.trial_variance import TrialVariance
 
 LABELS = np.repeat(np.arange(4), (40, 30, 20, 30))
 
@@ -15,52 +24,75 @@ def right(rows: int, trials: int, seed: int = 0, accuracy: float = 0.6) -> np.nd
     return image_weights(LABELS) * drawn
 
 
+def tail(test: object, statistic: float, rows: int, freedom: float) -> float:
+    return float(test(np.array([statistic]), rows, np.array([freedom]))[0])
+
+
 def test_the_studentized_range_is_scipys() -> None:
-    for statistic, rows, freedom in ((2, 17, 4), (3.5, 17, 32), (1, 2, 3), (6, 9, 2.5), (3, 8, 1e6)):
-        expected = stats.studentized_range.sf(np.sqrt(2) * statistic, rows, freedom)
-        assert tukey(statistic, rows, freedom) == pytest.approx(expected, rel=2e-4)
+    statistics, freedoms = np.array([1.0, 2, 3, 3.5, 6]), np.array([3, 4, 1e6, 32, 2.5])
+    for rows in (3, 8, 17):
+        expected = stats.studentized_range.sf(np.sqrt(2) * statistics, rows, freedoms)
+        np.testing.assert_allclose(tukey(statistics, rows, freedoms), expected, rtol=1e-3, atol=2e-5)
 
 
 @pytest.mark.parametrize(("rows", "freedom", "critical"), [(5, 10, 2.89), (3, 5, 3.03), (10, 20, 2.95), (4, 60, 2.41)])
 def test_dunnetts_critical_values_are_those_of_his_table(rows: int, freedom: float, critical: float) -> None:
-    assert dunnett(critical - 0.005, rows, freedom) > 0.05 - 1e-3
-    assert dunnett(critical + 0.005, rows, freedom) < 0.05 + 1e-3
+    assert tail(dunnett, critical - 0.005, rows, freedom) > 0.05 - 1e-3
+    assert tail(dunnett, critical + 0.005, rows, freedom) < 0.05 + 1e-3
+
+
+def test_dunnetts_p_values_are_scipys() -> None:
+    rows, trials = 5, 4
+    drawn = np.random.default_rng(0).standard_normal((rows, trials))
+    expected = stats.dunnett(*drawn[1:], control=drawn[0], random_state=0)
+    found = dunnett(np.abs(expected.statistic), rows, np.full(rows - 1, rows * (trials - 1)))
+    np.testing.assert_allclose(found, expected.pvalue, atol=2e-3)
 
 
 def test_two_rows_are_one_t_test() -> None:
     for test in (dunnett, tukey):
-        assert test(2.0, 2, 7) == pytest.approx(2 * stats.t.sf(2.0, 7), rel=1e-3)
+        assert tail(test, 2.0, 2, 7) == pytest.approx(2 * stats.t.sf(2.0, 7), rel=1e-3)
     assert best_of_chance(2) == pytest.approx(1 / np.sqrt(np.pi)) and best_of_chance(1) == pytest.approx(0, abs=1e-12)
     sums = np.random.default_rng(0).random((2, 5))
-    own = (sums[0] - sums[1]).var(ddof=1) / 5
-    assert PooledVariance.of(sums).moderated(own) == pytest.approx((own, 4))
+    assert TrialVariance.of(sums).of_difference(0, 1) == pytest.approx(((sums[0] - sums[1]).var(ddof=1) / 5, 4))
 
 
-def test_pooled_variances_keep_to_their_rows_and_few_trials_are_not_tested() -> None:
-    sums = np.random.default_rng(1).standard_normal((17, 5))
-    assert PooledVariance.of(sums).moderated(0.0)[1] == 64
-    unlike = sums * np.geomspace(0.01, 10, 17)[:, None]
-    variance, freedom = PooledVariance.of(unlike).moderated(0.0)
-    assert 4 < freedom < 8 and variance < PooledVariance.of(unlike).moderated(1.0)[0]
-    few, many = with_one(right(3, 2), 0, LABELS)[1], with_one(right(4, 2), 0, LABELS)[1]
+def test_trial_variances_keep_to_their_rows_and_few_trials_are_not_tested() -> None:
+    sums = np.random.default_rng(1).standard_normal((17, 10))
+    assert 60 < TrialVariance.of(sums).of_difference(0, 1)[1] <= 16 * 9
+    unlike = TrialVariance.of(sums * np.geomspace(0.01, 10, 17)[:, None])
+    (calm, _), (wild, freedom) = unlike.of_difference(0, 1), unlike.of_difference(15, 16)
+    assert calm < wild / 10 and 9 < freedom < 25
+    assert TrialVariance.of(np.ones((3, 4))).of_difference(0, 1) == (0, 6)
+    few, many = (compared(right(rows, 2), 0, LABELS, dunnett)[1] for rows in (3, 4))
     assert np.isnan([few.p_value, few.low]).all() and not np.isnan(few.delta) and not np.isnan(many.p_value)
     best, worst = np.ones((1, len(LABELS))), np.zeros((1, len(LABELS)))
     best[0, :2] = 0
-    estimate, _ = paired_difference(best * image_weights(LABELS), worst, LABELS, confidence=0.9999999)
+    extremes = np.stack([best * image_weights(LABELS), worst])
+    estimate = paired_differences(extremes, 1, LABELS, confidence=0.9999999)[0]
     assert -1 <= estimate.low <= estimate.high <= 1
 
 
-def test_rows_are_compared_by_the_pooled_difference() -> None:
+def test_rows_are_compared_by_the_variance_of_all() -> None:
     scores = right(5, 3)
-    compared = with_one(scores, 2, LABELS)
-    pooled = PooledVariance.of(scores.sum(axis=2))
-    estimate, _ = paired_difference(scores[0], scores[2], LABELS, pooled=pooled)
+    ours, ranked = compared(scores, 2, LABELS, dunnett), compared(scores, 2, LABELS, tukey)
+    varied = TrialVariance.of(scores.sum(axis=2))
+    estimate = paired_differences(scores, 2, LABELS, by_trial=[varied.of_difference(row, 2) for row in range(5)])[0]
     statistic = abs(estimate.value) / estimate.standard_error
-    assert compared[2].reference and np.isnan(compared[2].p_value)
-    assert (compared[0].delta, compared[0].low, compared[0].high) == (estimate.value, estimate.low, estimate.high)
-    assert compared[0].p_value == pytest.approx(dunnett(statistic, 5, estimate.degrees_of_freedom))
-    assert with_best(scores, 2, LABELS)[0].p_value == pytest.approx(tukey(statistic, 5, estimate.degrees_of_freedom))
-    assert 0 < detectable(compared, dunnett) < detectable(compared, tukey)
+    assert ours[2].reference and np.isnan(ours[2].p_value)
+    assert (ours[0].delta, ours[0].low, ours[0].high) == (estimate.value, estimate.low, estimate.high)
+    for found, test in ((ours, dunnett), (ranked, tukey)):
+        assert found[0].p_value == pytest.approx(tail(test, statistic, 5, estimate.degrees_of_freedom))
+    assert 0 < detectable(ours, dunnett) < detectable(ranked, tukey)
+
+
+def test_what_is_detectable_has_the_power_of_a_noncentral_t() -> None:
+    made = [Comparison(0, 0, 0, 1, 2.0, 8.0), REFERENCE]
+    usual = 2 / np.sqrt(stats.chi2.median(8) / 8)  # what is more than it in half of all tables
+    of_t = stats.nct.sf(stats.t.isf(0.025, 8), 8, detectable(made, dunnett) / usual)
+    assert of_t == pytest.approx(0.8, abs=2e-3)
+    known = detectable([Comparison(0, 0, 0, 1, 2.0, float("inf")), REFERENCE], dunnett)
+    assert known == pytest.approx(2 * (stats.norm.isf(0.025) + stats.norm.ppf(0.8)), rel=1e-3)
 
 
 def test_images_of_a_lesion_count_once() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from written import reseal
 
-from ltbench.benchmarks.analysis.comparisons import with_best, with_one
+from ltbench.benchmarks.analysis.comparisons import compared, dunnett, tukey
 from ltbench.benchmarks.analysis.intervals import image_weights, interval
 from ltbench.benchmarks.analysis.metrics import METRICS, wilson_interval
 from ltbench.benchmarks.analysis.record_files.predictions import read_predictions
@@ -112,10 +112,10 @@ def test_ranks_differences_and_their_tests(results: Path, add_trials: Add) -> No
     rows = {row.name: row for row in setting.rows}
     names = list(frame.index)
     everyone = np.stack([scores(rows[name]) for name in names])
-    compared = dict(zip(names, with_one(everyone, names.index("ce"), rows["ce"].labels), strict=True))
-    ranked = dict(zip(names, with_best(everyone, 0, rows["ce"].labels), strict=True))
+    differing = dict(zip(names, compared(everyone, names.index("ce"), rows["ce"].labels, dunnett), strict=True))
+    ranked = dict(zip(names, compared(everyone, 0, rows["ce"].labels, tukey), strict=True))
     for name in ("my_best", "cb"):
-        own = compared[name]
+        own = differing[name]
         shown = frame.loc[name, ["delta", "delta_low", "delta_high", "p_baseline"]]
         np.testing.assert_allclose(shown.astype(float), [own.delta, own.low, own.high, own.p_value], rtol=1e-12)
     assert frame.loc["cb", "p_best"] == pytest.approx(ranked["cb"].p_value)
@@ -249,7 +249,7 @@ def test_classes_have_intervals(results: Path, tmp_path: Path, add_record: Add) 
     add_record(tmp_path / "one", "ce", 0, 0.6)
     (table,) = tables(tmp_path / "one", "per-class")
     ends = table.frame[["accuracy_low", "accuracy_high"]].to_numpy()
-    np.testing.assert_array_equal(ends, table.frame[["wilson_low", "wilson_high"]].to_numpy())
+    np.testing.assert_allclose(ends, table.frame[["wilson_low", "wilson_high"]].to_numpy(), rtol=1e-12)
     assert "Wilson" in table.notes[0]
 
 
@@ -268,7 +268,7 @@ def test_groups_have_intervals_and_tests(results: Path, add_trials: Add) -> None
         assert tuple(frame.loc[name, ["tail_low", "tail_high"]]) == pytest.approx((expected.low, expected.high))
         assert frame.loc[name, "tail"] == pytest.approx(expected.value)
     everyone = np.stack([rows[name].right * image_weights(rows[name].labels, weights) for name in frame.index])
-    own = with_one(everyone, list(frame.index).index("ce"), rows["ce"].labels, weights)[0]
+    own = compared(everyone, list(frame.index).index("ce"), rows["ce"].labels, dunnett, weights)[0]
     shown = frame.loc[frame.index[0], ["delta", "delta_low", "delta_high", "p_baseline"]].astype(float)
     np.testing.assert_allclose(shown, [own.delta, own.low, own.high, own.p_value], rtol=1e-9)
     assert frame.index[0] == "my_best" and not frame.loc["my_best", "open_baseline"]
