@@ -15,7 +15,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from ltbench.files import ProgressLine
 
@@ -122,6 +122,26 @@ def prepare_worker() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
+
+
+@contextmanager
+def exit_raises() -> Iterator[None]:
+    """Let `os._exit` raise `SystemExit` in this process, not in those that it forks.
+
+    What runs inside could otherwise end the program with code 0, without a result and without a word.
+    """
+    process, end = os.getpid(), os._exit
+
+    def raise_here(code: int) -> NoReturn:
+        if os.getpid() == process:
+            raise SystemExit(code)
+        end(code)
+
+    os._exit = raise_here
+    try:
+        yield
+    finally:
+        os._exit = end
 
 
 def end_workers(processes: Sequence[BaseProcess]) -> None:

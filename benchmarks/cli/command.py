@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import errno
 import importlib
 import io
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from ltbench.errors import UserError, in_one_line, os_error_line
+from ltbench.errors import Terminated, UserError, in_one_line, os_error_line
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
@@ -86,16 +87,16 @@ def require_writable(out: Path) -> None:
         raise UserError(f"cannot write {out}: {nearest} is no folder that is writable; give another name")
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived."""
-
-
 _ASCII = {"Δ": "d", "±": "+/-", "≈": "~", "×": "x", "–": "-", "—": "-", "−": "-", "≥": ">=", "≤": "<=", "→": "->"}
 """What stands for the signs of tables where a terminal or a pipe cannot show them."""
 
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _CURSOR = re.compile(r"\n*(\x1b\[A)*")  # what progress bars write between their lines, by itself
+
+
+def _escape(sign: re.Match[str]) -> str:
+    return sign[0].encode("unicode_escape").decode("ascii")
 
 
 class _Shown:
@@ -113,8 +114,9 @@ class _Shown:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        shown = text if _CURSOR.fullmatch(text) else _CONTROLS.sub(lambda sign: f"\\x{ord(sign[0]):02x}", text)
-        return self._stream.write(shown)
+        if self._stream.closed:
+            raise OSError(errno.EBADF, "the output was closed by what ran here, a plug-in for example")
+        return self._stream.write(text if _CURSOR.fullmatch(text) else _CONTROLS.sub(_escape, text))
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:

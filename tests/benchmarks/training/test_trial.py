@@ -1,7 +1,10 @@
 """Whole trials of every registered method on a tiny split."""
 
+import errno
 import gc
 import json
+import os
+import platform
 import shutil
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +23,7 @@ from ltbench.benchmarks.training.trial import discard, lock_of, run_trial
 from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
 from ltbench.files import plain
+from ltbench.locks import claimed
 from ltbench.methods.base import Method, Run
 from ltbench.methods.contract import ContractError
 from ltbench.methods.stages import Batch, Progress, Stage, StageResult
@@ -266,12 +270,20 @@ def test_the_run_that_a_method_sees_holds_no_test_data(
     assert found == []
 
 
-def test_busy_foreign_and_changed_folders_are_left_alone(make_spec: Any, tiny_protocol: Protocol) -> None:
+def test_busy_foreign_and_changed_folders_are_left_alone(
+    make_spec: Any, tiny_protocol: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = make_spec()
-    with lock_of(spec.folder):
+    with claimed(lock_of(spec.folder)):
         assert run_trial(spec) == "busy"
-        with pytest.raises(UserError, match="in use"):
+        with pytest.raises(UserError, match=f"in use by process {os.getpid()} on"):
             discard(spec.folder)
+
+    def missing(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", missing)  # a file is the lock, and its owner is dead
+    lock_of(spec.folder).write_text(f"{2**22 + 1}\n{platform.node()}\n")
     assert run_trial(spec) == "done"
     spec = make_spec()
     run_trial(spec)
