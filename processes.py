@@ -34,7 +34,16 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-_START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+_SOCKET = 107 - len("/pymp-12345678/listener-12345678")  # bytes of a folder in which the server's socket has a place
+
+
+def _start_method() -> str:
+    longest = max(len(os.fsencode(os.environ.get(name, ""))) for name in ("TMPDIR", "TEMP", "TMP"))
+    served = "forkserver" in multiprocessing.get_all_start_methods() and longest <= _SOCKET
+    return "forkserver" if served else "spawn"
+
+
+_START_METHOD = _start_method()
 _Context: Any = type(multiprocessing.get_context(_START_METHOD))
 
 

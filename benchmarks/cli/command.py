@@ -12,6 +12,7 @@ import re
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,6 +93,7 @@ _ASCII = {"Δ": "d", "±": "+/-", "≈": "~", "×": "x", "–": "-", "—": "-",
 
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_THREAD_SECONDS = 10.0  # that threads have to end after the command
 _CURSOR = re.compile(r"\n*(\x1b\[A)*")  # what progress bars write between their lines, by itself
 
 
@@ -239,12 +241,24 @@ def invocation(name: str) -> str:
     return f"python -m ltbench {name}" if started.name == "__main__.py" else f"ltbench {name}"
 
 
-def program() -> NoReturn:
-    """Run the command line of this process and end it."""
-    sys.exit(main())
+def program(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line of this process and end it, soon also where threads that a plug-in has started go on."""
+    code = main(arguments)
+    watch = threading.Timer(_THREAD_SECONDS, _end_threads, (code,))
+    watch.daemon = True
+    watch.start()
+    sys.exit(code)
+
+
+def _end_threads(code: int) -> NoReturn:
+    left = [each.name for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
+    print(f"threads still run and are ended: {', '.join(left)}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def script(file: str) -> NoReturn:
     """Run the command that a file of `benchmarks/` holds, and end the process."""
     sys.path.pop(0)  # the folder of the file, whose module names are not meant to be top-level ones
-    sys.exit(main([Path(file).stem, *sys.argv[1:]]))
+    program([Path(file).stem, *sys.argv[1:]])

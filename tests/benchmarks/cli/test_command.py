@@ -1,6 +1,7 @@
 """One command line for all commands: what it answers at once."""
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -77,13 +78,28 @@ def test_a_signal_ends_a_program_whatever_a_library_makes_of_it(
     assert guarded(body) == code and len(capsys.readouterr().err.split()) == 1
 
 
+def test_a_stream_that_was_closed_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    with io.StringIO() as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+    assert guarded(lambda: print("a table") or 0) == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_thread_that_a_plugin_leaves_does_not_keep_the_program() -> None:
+    program = (
+        "import threading, time\nfrom ltbench.benchmarks.cli import command\ncommand._THREAD_SECONDS = 0.1\n"
+        "threading.Thread(target=time.sleep, args=(50,)).start()\ncommand.program(['--version'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=40, check=True)
+    assert done.stdout.startswith("ltbench ") and "threads still run" in done.stderr
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
 def test_signs_that_a_stream_cannot_show_become_ascii(encoding: str) -> None:
-    printed = r"Δ ±1 ≈ 中 \x1b[2Ja\x9bb"
+    printed = r"Δ ±1 ≈ 中 \x1b[2Ja\x9bb\u202e"
     program = f"from ltbench.benchmarks.cli.command import guarded; guarded(lambda: print('{printed}') or 0)"
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=60, check=True)
-    signs = ["d", "+/-1" if encoding == "ascii" else "±1", "~", "?", r"\x1b[2Ja\x9bb"]
+    signs = ["d", "+/-1" if encoding == "ascii" else "±1", "~", "?", r"\x1b[2Ja\x9bb\u202e"]
     assert done.stdout.decode(encoding).split() == signs
 
 
