@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from ltbench.files import Pace, write_json
+from ltbench.files import Pace, require_regular, write_json
 
 _WAIT_LINE, _WAIT_TRY = 60.0, 1.0  # seconds between two lines of who waits for a lock, and of one try
 _UNSIGNED_SECONDS = 10.0  # until a lock file that names no process is nobody's
@@ -54,9 +54,9 @@ def claimed(path: Path) -> Iterator[bool]:
 def holder(path: Path) -> str:
     """Return which process holds the lock at `path`, in words, as far as it has said so."""
     try:
-        held = json.loads(_owner(path).read_text(encoding="utf-8"))
+        held = json.loads(require_regular(_owner(path)).read_text(encoding="utf-8"))
         return f"process {held['pid']} on {held['host']} (since {held['since']})"
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return "another process"
 
 

@@ -42,7 +42,7 @@ BAD = {
     "--preset papr": "did you mean 'paper'",
     "--split lesions": "did you mean 'lesion'",
     "--backbone resnet19": "unknown backbone 'resnet19'; did you mean 'resnet1",
-    "--device gpu": "unknown device 'gpu'",
+    **{f"--device {name}": f"unknown device '{name}'" for name in ("gpu", "cpu:1", "cuda:", "cuda:\u0663")},
     "--format html5": "unknown format",
     "--precision fp17": "unknown precision 'fp17'",
     "--epoch-length step": "did you mean 'steps'",

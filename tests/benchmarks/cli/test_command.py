@@ -50,7 +50,7 @@ def test_what_is_no_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
             "run --epochs 1000000000000",
             "run --image-size 1000000",
             "run --config deep.json",
-            "report --results deep.json",
+            *["report --results deep.json", "run --config pipe", "data audit csv --data-root pipes"],
         ],
         *["throughput --threads 100000", "throughput --steps 1000000000"],
     ],
@@ -58,7 +58,9 @@ def test_what_is_no_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
 def test_what_cannot_be_meant_is_refused(line: str, tmp_path: Path, refuses: Any) -> None:
     (tmp_path / "deep.json").write_text("[" * 10**5)
     (tmp_path / "link").symlink_to("deep.json")
-    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "pipes").mkdir()
+    for pipe in ("pipe", "pipes/table.csv"):
+        os.mkfifo(tmp_path / pipe)
     refuses(main, [*line.split(), *(["--dataset", "synthetic"] if line.startswith("run") else [])], "")
 
 

@@ -116,7 +116,8 @@ def test_selection_is_the_best_epoch_and_trials_differ(make_spec: Any, numbers_o
 def test_a_loss_that_is_not_finite_names_method_stage_and_epoch(make_spec: Any, registered: Any) -> None:
     class Broken(Method):
         def loss(self, batch: Batch, progress: Progress) -> Mapping[str, torch.Tensor]:
-            return {"loss": super().loss(batch, progress)["loss"] * (float("nan") if progress.epoch == 2 else 1)}
+            loss = super().loss(batch, progress)["loss"] * (float("nan") if progress.epoch == 2 else 1)
+            return {"loss": loss, "plain": 0.5, "numpy's": np.float32(2)}
 
     registered("broken", Broken)
     with pytest.raises(UserError, match=r"broken, stage 'train', epoch 2: loss is not finite"):
