@@ -133,7 +133,7 @@ class Breaks(Method):
     ("jobs", "ends", "said"),
     [
         *[(jobs, "raise KeyError('sick')", "KeyError") for jobs in "12"],
-        *[("1", "raise SystemExit", "code None"), ("1", "os._exit(0)", "code 0"), ("1", "raise GeneratorExit", "")],
+        *[("1", "raise SystemExit", "code None"), ("1", "os._exit(3)", "code 3"), ("1", "raise GeneratorExit", "")],
         ("2", "raise KeyboardInterrupt", "KeyboardInterrupt"),
     ],
 )

@@ -108,7 +108,7 @@ def test_signs_that_a_stream_cannot_show_become_ascii(encoding: str) -> None:
 def test_commands_work_without_docstrings_and_without_stderr() -> None:
     done = subprocess.run(
         [sys.executable, "-OO", "-c", "import sys; sys.stderr = None\n" + PROGRAM],
-        **{"input": "\n".join(f"{name} --help" for name in COMMANDS), "text": True, "timeout": 60},
+        **{"input": "\n".join(["runn", *(f"{name} --help" for name in COMMANDS)]), "text": True, "timeout": 60},
         stdout=subprocess.PIPE,
         check=True,
     )
