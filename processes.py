@@ -141,10 +141,10 @@ def exit_raises() -> Iterator[None]:
     """
     process, end = os.getpid(), os._exit
 
-    def raise_here(code: int) -> NoReturn:
+    def raise_here(status: int) -> NoReturn:
         if os.getpid() == process:
-            raise SystemExit(code)
-        end(code)
+            raise SystemExit(status)
+        end(status)
 
     os._exit = raise_here
     try:

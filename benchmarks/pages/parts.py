@@ -107,7 +107,7 @@ def _values(title: str, values: Mapping[str, str]) -> TableBlock:
 def overlap_line(pair: str, shared: SharedImages, group: str = "lesion") -> str:
     """Return a line on what two parts of a split share; `pair` is like `train/test`, `group` like `patient`."""
     first, second = pair.split("/")
-    lesions = f"{shared.lesion_images} of {shared.total} {second} images show a {group} that {first} shows too"
+    lesions = f"{shared.lesion_images} of {shared.total} {second} images share their {group} with {first}"
     if shared.lesion_images is None:
         lesions = f"{group}s are not known"
     return f"Overlap of {first} and {second}: {shared.images} images; {lesions}."
@@ -164,7 +164,7 @@ def _counts_of_parts(setting: Setting) -> tuple[dict[str, list[int]], str]:
 
 
 def _overlap(data: DataDescription) -> TableBlock | Line:
-    shared_group = f"images of the second with a {data.group_name} of the first"
+    shared_group = f"images of the second whose {data.group_name} is in the first"
     headers = ("parts", "images in both", shared_group, "images of the second")
     rows = [
         [
