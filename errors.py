@@ -25,6 +25,10 @@ def in_one_line(text: str) -> str:
     )
 
 
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
 class UserError(ValueError):
     """Bad input or a bad environment: one line that says what, got, allowed and what to do.
 

@@ -15,7 +15,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from ltbench.files import ProgressLine
 
@@ -34,7 +34,16 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-_START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+_SOCKET = 107 - len("/pymp-12345678/listener-12345678")  # bytes of a folder in which the server's socket has a place
+
+
+def _start_method() -> str:
+    longest = max(len(os.fsencode(os.environ.get(name, ""))) for name in ("TMPDIR", "TEMP", "TMP"))
+    served = "forkserver" in multiprocessing.get_all_start_methods() and longest <= _SOCKET
+    return "forkserver" if served else "spawn"
+
+
+_START_METHOD = _start_method()
 _Context: Any = type(multiprocessing.get_context(_START_METHOD))
 
 
@@ -122,6 +131,26 @@ def prepare_worker() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
+
+
+@contextmanager
+def exit_raises() -> Iterator[None]:
+    """Let `os._exit` raise `SystemExit` in this process, not in those that it forks.
+
+    What runs inside could otherwise end the program with code 0, without a result and without a word.
+    """
+    process, end = os.getpid(), os._exit
+
+    def raise_here(status: int) -> NoReturn:
+        if os.getpid() == process:
+            raise SystemExit(status)
+        end(status)
+
+    os._exit = raise_here
+    try:
+        yield
+    finally:
+        os._exit = end
 
 
 def end_workers(processes: Sequence[BaseProcess]) -> None:

@@ -11,8 +11,13 @@ from typing import Any
 import pandas as pd
 
 from ltbench.errors import UserError
+from ltbench.files import require_regular
 
-_MISSING = ("", "nan", "none", "na", "n/a", "null", "<na>", "unknown")
+_MISSING = {
+    *("", "nan", "-nan", "nat", "none", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "null", "nil"),
+    *("-", "--", "?", ".", "unknown", "missing", "not available"),
+}
+_SEPARATORS = (";", "\t", "|")
 
 CHECKSUMS = "ltbench-manifest.csv"
 """Name of the table of checksums that `data.py verify` leaves in a data folder: no table of a dataset."""
@@ -48,12 +53,12 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
     """Return the records of a CSV that have a text, each with the line where it begins; the first is the header."""
     records, line = [], 1
     try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        with require_regular(Path(path)).open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()
-            if "," not in header and (";" in header or "\t" in header):
+            if max(map(header.count, _SEPARATORS)) > header.count(","):
                 raise UserError(
-                    f"{path} is not a CSV table: it has {header.strip()[:200]!r} and no comma; separate fields "
-                    "by commas, not by semicolons or tabs"
+                    f"{path} is not a CSV table: its first line is {header.strip()[:200]!r}; separate fields by "
+                    "commas, not by semicolons, tabs or bars"
                 )
             file.seek(0)
             reader = csv.reader(file, strict=True)

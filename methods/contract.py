@@ -126,7 +126,7 @@ class Contract:
             raise self.breach("loss", described(terms), "a dict with the key 'loss'")
         for name, value in terms.items():
             scalar = isinstance(value, Tensor) and value.numel() == 1
-            if not scalar and (name == "loss" or not isinstance(value, int | float)):
+            if not scalar and (name == "loss" or not isinstance(value, numbers.Real)):
                 wanted = "a scalar tensor" if name == "loss" else "a scalar tensor or a number"
                 raise self.breach(f"loss, {name!r},", described(value), wanted)
         if torch.is_grad_enabled() and not terms["loss"].requires_grad:

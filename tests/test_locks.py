@@ -42,7 +42,7 @@ def test_a_lock_says_who_holds_it_and_is_taken_over_where_nobody_does(
         waiting.start()
         time.sleep(0.2)
     waiting.join(5)
-    assert f"process {os.getpid()} on {platform.node()}, since 20" in capsys.readouterr().err
+    assert f"process {os.getpid()} on {platform.node()} (since 20" in capsys.readouterr().err
 
     def missing(*_: Any) -> None:
         raise OSError(errno.ENOSYS, "no locks here")

@@ -82,8 +82,9 @@ def tested(rows: Sequence[Row], best: Sequence[Comparison], baseline: Sequence[C
         )
     if rows[0].lesions is not None:
         lesions = len(np.unique(rows[0].lesions))
-        counted = f"{len(rows[0].labels)} test images, {lesions} lesions"
-        lines.append(f"Images of one lesion (or group) are not independent: {counted}.")
+        group = rows[0].result.data.group_name
+        counted = f"{len(rows[0].labels)} test images, {lesions} {group}s"
+        lines.append(f"Images of one {group} are not independent: {counted}.")
     return " ".join(lines)
 
 

@@ -61,6 +61,7 @@ class DataDescription:
     overlap : what pairs of parts share, by names like `train/test`
     special_classes : names of the classes of special interest, whose sensitivity is among the metrics
     notes : what a reader of the numbers has to know, one line each
+    group_name : what images that are not independent share, a lesion or what the user's table groups by
     pixels : digest of the decoded images; empty where they are not decoded yet
     varied_from : SHA-256 of the manifest of trial 0's split, where each trial draws its own; None: all share one split
     """
@@ -79,6 +80,7 @@ class DataDescription:
     overlap: Mapping[str, SharedImages]
     special_classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    group_name: str = "lesion"
     pixels: str = ""
     varied_from: str | None = None
 

@@ -98,7 +98,8 @@ def _csv(tables: Sequence[Table]) -> str:
     import pandas as pd
 
     frames = [table.frame.assign(title=table.title) for table in tables]
-    numbers = pd.concat(frames).rename(columns=_in_line).map(_in_line).map(_in_cell)
+    numbers = pd.concat(frames).map(_in_line).map(_in_cell)
+    numbers.columns = [_in_cell(_in_line(name)) for name in numbers.columns]
     return numbers.to_csv(index=False, lineterminator="\n").rstrip("\n")
 
 

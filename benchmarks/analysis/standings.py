@@ -5,6 +5,7 @@ A setting is what results must share to be compared: data, split, ratio, protoco
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -193,7 +194,7 @@ def settings_of(records: Iterable[Record]) -> list[Setting]:
             earlier for earlier in settings if (earlier.data.dataset, earlier.data.ratio) == (data.dataset, data.ratio)
         ]
         notes = [_differences(rows[0].result, same[0].result)] if same else []
-        settings.append(Setting(rows, (*notes, *copies.get(key, ()))))
+        settings.append(Setting(rows, (*notes, *copies.get(key, ()), *_doubts(rows))))
     return settings
 
 
@@ -235,6 +236,34 @@ def _copy(kept: Record, other: Record) -> str:
     same = kept.result.test == other.result.test
     which = f"trial {kept.result.trial} of {_name(kept.result)} lies in {kept.folder} and in {other.folder}"
     return f"Counted once: {which}{'' if same else ', which gives other numbers'}."
+
+
+def _doubts(rows: Sequence[Row]) -> list[str]:
+    """Return a line on rows by several versions of the code, and one on records that do not lie where trials write."""
+    lines = []
+    for row in rows:
+        results = [record.result for record in row.records]
+        versions = {each for own in results for each in (own.code_version, own.code_version_at_start) if each}
+        if len(versions) > 1:
+            lines.append(f"Several versions of the code made {row.name}: {', '.join(sorted(versions))}.")
+    misplaced = [record for row in rows for record in row.records if not _lies_right(record)]
+    if misplaced:
+        first, count = misplaced[0], len(misplaced)
+        held = f"{first.folder} holds trial {first.result.trial} of {_name(first.result)}"
+        lines.append(f"Not where trials are written, perhaps renamed or moved: {count} record(s); {held}.")
+    return lines
+
+
+def _lies_right(record: Record) -> bool:
+    """Return whether the names of a record's folders are those of its content."""
+    data, (*_, setting, row, trial) = record.result.data, record.folder.absolute().parts
+    method = re.fullmatch(r"(.+)-[0-9a-f]{8}", row)
+    names = (setting, method and method[1], trial)
+    return names == (
+        f"{data.dataset}-{data.split}-r{data.ratio:g}",
+        record.result.method,
+        f"trial{record.result.trial}",
+    )
 
 
 def _other_trials(trials: Sequence[int]) -> str:

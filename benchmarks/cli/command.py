@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import errno
 import importlib
 import io
 import os
@@ -11,13 +12,14 @@ import re
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from ltbench.errors import UserError, in_one_line, os_error_line
+from ltbench.errors import Terminated, UserError, in_one_line, os_error_line
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 
@@ -86,16 +88,17 @@ def require_writable(out: Path) -> None:
         raise UserError(f"cannot write {out}: {nearest} is no folder that is writable; give another name")
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived."""
-
-
 _ASCII = {"Δ": "d", "±": "+/-", "≈": "~", "×": "x", "–": "-", "—": "-", "−": "-", "≥": ">=", "≤": "<=", "→": "->"}
 """What stands for the signs of tables where a terminal or a pipe cannot show them."""
 
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_THREAD_SECONDS = 10.0  # that threads have to end after the command
 _CURSOR = re.compile(r"\n*(\x1b\[A)*")  # what progress bars write between their lines, by itself
+
+
+def _escape(sign: re.Match[str]) -> str:
+    return sign[0].encode("unicode_escape").decode("ascii")
 
 
 class _Shown:
@@ -113,8 +116,9 @@ class _Shown:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        shown = text if _CURSOR.fullmatch(text) else _CONTROLS.sub(lambda sign: f"\\x{ord(sign[0]):02x}", text)
-        return self._stream.write(shown)
+        if self._stream.closed:
+            raise OSError(errno.EBADF, "the output was closed by what ran here, a plug-in for example")
+        return self._stream.write(text if _CURSOR.fullmatch(text) else _CONTROLS.sub(_escape, text))
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -237,12 +241,24 @@ def invocation(name: str) -> str:
     return f"python -m ltbench {name}" if started.name == "__main__.py" else f"ltbench {name}"
 
 
-def program() -> NoReturn:
-    """Run the command line of this process and end it."""
-    sys.exit(main())
+def program(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line of this process and end it, soon also where threads that a plug-in has started go on."""
+    code = main(arguments)
+    watch = threading.Timer(_THREAD_SECONDS, _end_threads, (code,))
+    watch.daemon = True
+    watch.start()
+    sys.exit(code)
+
+
+def _end_threads(code: int) -> NoReturn:
+    left = [each.name for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
+    print(f"threads still run and are ended: {', '.join(left)}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def script(file: str) -> NoReturn:
     """Run the command that a file of `benchmarks/` holds, and end the process."""
     sys.path.pop(0)  # the folder of the file, whose module names are not meant to be top-level ones
-    sys.exit(main([Path(file).stem, *sys.argv[1:]]))
+    program([Path(file).stem, *sys.argv[1:]])

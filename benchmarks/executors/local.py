@@ -19,10 +19,11 @@ import torch
 from tqdm import tqdm
 
 from ltbench.benchmarks.executors.failures import keep_traceback, plugin_line
-from ltbench.benchmarks.training.trial import run_trial
+from ltbench.benchmarks.training.trial import lock_of, run_trial
 from ltbench.benchmarks.training.trial_spec import TrialSpec
-from ltbench.errors import UserError, os_error_line
-from ltbench.processes import ctrl_c_ignored, end_workers, prepare_worker, worker_context
+from ltbench.errors import Terminated, UserError, os_error_line
+from ltbench.locks import holder
+from ltbench.processes import ctrl_c_ignored, end_workers, exit_raises, prepare_worker, worker_context
 
 _RETRY_SECONDS = 1.0
 
@@ -61,7 +62,8 @@ def _run_here(specs: Sequence[TrialSpec]) -> Iterator[Outcome]:
     queue, waited = deque(specs), set[Path]()
     while queue:
         spec = queue.popleft()
-        outcome = _attempt(spec, 0)
+        with exit_raises():
+            outcome = _attempt(spec, 0, (KeyboardInterrupt, Terminated))
         if outcome.status == "busy":
             _put_off(queue, spec, waited)
             continue
@@ -149,26 +151,34 @@ def _work(connection: Connection, slot: int, bars: object) -> None:
         connection.send(_attempt(spec, slot))
 
 
-def _attempt(spec: TrialSpec, slot: int) -> Outcome:
+def _attempt(spec: TrialSpec, slot: int, stops: tuple[type[BaseException], ...] = ()) -> Outcome:
+    """Run a trial; return how it ended, whatever it raised.
+
+    Parameters
+    ----------
+    stops : what signals raise in this process; none in a worker, which leaves signals to its parent
+    """
     try:
         return Outcome(spec, run_trial(spec, slot))
+    except stops:
+        raise
     except UserError as error:
         return Outcome(spec, "failed", f"{spec.label}: {error}")
     except torch.OutOfMemoryError:
         advice = "out of GPU memory; use a smaller --batch-size or fewer --jobs"
         return Outcome(spec, "failed", f"{spec.label}: {advice}")
-    except (Exception, SystemExit) as error:  # one broken trial must not take the others with it
+    except BaseException as error:  # one broken trial must not take the others with it
         return _broken(spec, error)
 
 
-def _broken(spec: TrialSpec, error: Exception | SystemExit) -> Outcome:
+def _broken(spec: TrialSpec, error: BaseException) -> Outcome:
     """Return the outcome of a trial that ended by an error of its plug-in, of the operating system or of ltbench."""
     where = plugin_line(spec.method, error)
     if isinstance(error, OSError) and where is None:
         return Outcome(spec, "failed", f"{spec.label}: {os_error_line(error)}", fatal=True)
     kept = keep_traceback(spec.folder, error)
     if isinstance(error, SystemExit):
-        reason = f"it called sys.exit({error.code!r}); a method must return or raise"
+        reason = f"it ended the program with code {error.code!r}; a method must return or raise"
     else:
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     if where is not None:
@@ -182,5 +192,5 @@ def _put_off(queue: deque[TrialSpec], spec: TrialSpec, waited: set[Path]) -> Non
         time.sleep(_RETRY_SECONDS)
     else:
         waited.add(spec.folder)
-        print(f"{spec.label}: another process is running it; left to that process", file=sys.stderr)
+        print(f"{spec.label}: {holder(lock_of(spec.folder))} is running it; left to that process", file=sys.stderr)
     queue.append(spec)

@@ -157,5 +157,5 @@ def _facts(setting: Setting, overview: Table) -> list[Line]:
         f"per-class accuracy. Not shown to be worse: {left or 'none'}."
     )
     shared = {pair: own for pair, own in data.overlap.items() if own.images or own.lesion_images}
-    warnings = [*data.notes, *(overlap_line(pair, own) for pair, own in shared.items())]
+    warnings = [*data.notes, *(overlap_line(pair, own, data.group_name) for pair, own in shared.items())]
     return [Line(compared), Line(found), *(Line(warning, "warning") for warning in warnings)]

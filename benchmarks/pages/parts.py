@@ -104,12 +104,12 @@ def _values(title: str, values: Mapping[str, str]) -> TableBlock:
 # ---- data, protocol, software
 
 
-def overlap_line(pair: str, shared: SharedImages) -> str:
-    """Return a line on what two parts of a split share; `pair` is like `train/test`."""
+def overlap_line(pair: str, shared: SharedImages, group: str = "lesion") -> str:
+    """Return a line on what two parts of a split share; `pair` is like `train/test`, `group` like `patient`."""
     first, second = pair.split("/")
-    lesions = f"{shared.lesion_images} of {shared.total} {second} images show a lesion that {first} shows too"
+    lesions = f"{shared.lesion_images} of {shared.total} {second} images share their {group} with {first}"
     if shared.lesion_images is None:
-        lesions = "lesions are not known"
+        lesions = f"{group}s are not known"
     return f"Overlap of {first} and {second}: {shared.images} images; {lesions}."
 
 
@@ -156,14 +156,16 @@ def _counts_of_parts(setting: Setting) -> tuple[dict[str, list[int]], str]:
     counts = {part: manifest.class_counts(part, classes).tolist() for part in PARTS}
     lesions = {part: len(set(manifest.lesions[manifest.parts == part])) for part in PARTS}
     sums = ", ".join(
-        f"{part} {sum(counts[part])}" + f" of {lesions[part]} lesions" * (lesions[part] < sum(counts[part]))
+        f"{part} {sum(counts[part])}"
+        + f" of {lesions[part]} {setting.data.group_name}s" * (lesions[part] < sum(counts[part]))
         for part in PARTS
     )
     return counts, sums
 
 
 def _overlap(data: DataDescription) -> TableBlock | Line:
-    headers = ("parts", "images in both", "images of the second with a lesion of the first", "images of the second")
+    shared_group = f"images of the second whose {data.group_name} is in the first"
+    headers = ("parts", "images in both", shared_group, "images of the second")
     rows = [
         [
             pair.replace("/", " and "),

@@ -11,6 +11,7 @@ import numpy as np
 
 from ltbench.benchmarks.plots.style import WIDTH, drawing, new_figure, of_trials, series_style
 from ltbench.errors import UserError
+from ltbench.files import require_regular
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +62,7 @@ def read_curves(record: Record) -> Curves:
     path, num_classes = record.folder / "metrics.jsonl", len(record.result.data.class_names)
     selection = record.result.selection
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in require_regular(path).read_text(encoding="utf-8").splitlines()]
         if not rows:
             raise ValueError("no epoch")
         places = [(row["stage"], row["epoch"]) for row in rows]
@@ -75,7 +76,7 @@ def read_curves(record: Record) -> Curves:
             train_loss=np.array([second for _, second in losses], dtype=np.float64),
             selected=places.index(reported) if reported in places else None,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is not readable ({error})") from error
 
 

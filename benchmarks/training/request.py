@@ -205,8 +205,10 @@ def read_request(path: Path) -> dict[str, Any]:
     ------
     UserError : the file is missing or not readable, or has a key that no request has
     """
+    from ltbench.files import require_regular
+
     try:
-        text = path.read_text(encoding="utf-8")
+        text = require_regular(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path} is not readable ({error})") from error
     import yaml

@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 import ltbench
 from ltbench.benchmarks.analysis.metrics import by_class, evaluate
@@ -41,6 +40,7 @@ from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.datasets.splits.manifest import Manifest
 from ltbench.errors import UserError
 from ltbench.files import file_hash, plain, read_json, write_arrays, write_json, write_tensors
+from ltbench.locks import claimed, holder
 from ltbench.methods import registry
 from ltbench.methods.base import Method, Task
 from ltbench.methods.contract import Contract
@@ -79,9 +79,9 @@ def run_trial(spec: TrialSpec, slot: int = 0, display: Display | None = None) ->
     return Trial(spec, TrialDisplay(spec.label, slot), display).run()
 
 
-def lock_of(folder: Path) -> FileLock:
+def lock_of(folder: Path) -> Path:
     """Return the lock of a trial; it lies beside the folder, so that it stays when that is moved or deleted."""
-    return FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def discard(folder: Path) -> None:
@@ -93,13 +93,12 @@ def discard(folder: Path) -> None:
     """
     if not folder.parent.exists():
         return
-    try:
-        with lock_of(folder):
-            if folder.exists():
-                folder.rename(folder.with_name(f"discarded-{folder.name}-{uuid.uuid4().hex[:12]}"))
-            delete_discarded(folder)
-    except Timeout:
-        raise UserError(f"{folder} is in use by another process; stop it before --fresh") from None
+    with claimed(lock_of(folder)) as own:
+        if not own:
+            raise UserError(f"{folder} is in use by {holder(lock_of(folder))}; stop it before --fresh")
+        if folder.exists():
+            folder.rename(folder.with_name(f"discarded-{folder.name}-{uuid.uuid4().hex[:12]}"))
+        delete_discarded(folder)
 
 
 def delete_discarded(folder: Path) -> None:
@@ -165,24 +164,20 @@ class Trial:
     def run(self) -> str:
         """Run it, if there is anything to do and no other process has it; see `run_trial`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = lock_of(self.folder)
-        try:
-            lock.acquire()
-        except Timeout:
-            return "busy"
-        try:
-            self.folder.mkdir(exist_ok=True)  # another process may have discarded it
-            delete_discarded(self.folder)
-            if is_done(self.folder):
-                self._leave_as_done()
-                return "skipped"
-            (self.folder / TRACEBACK).unlink(missing_ok=True)  # of an earlier attempt
-            self._load_plugins()
-            with contextlib.closing(self._bar), wandb_mirror.mirrored(self.spec, self._display) as shown:
-                self._train(shown)
-            return "done"
-        finally:
-            lock.release()
+        with claimed(lock_of(self.folder)) as own:
+            return self._run() if own else "busy"
+
+    def _run(self) -> str:
+        self.folder.mkdir(exist_ok=True)  # another process may have discarded it
+        delete_discarded(self.folder)
+        if is_done(self.folder):
+            self._leave_as_done()
+            return "skipped"
+        (self.folder / TRACEBACK).unlink(missing_ok=True)  # of an earlier attempt
+        self._load_plugins()
+        with contextlib.closing(self._bar), wandb_mirror.mirrored(self.spec, self._display) as shown:
+            self._train(shown)
+        return "done"
 
     def _load_plugins(self) -> None:
         """Import the files of plug-ins, if this process has not; refuse other text than was planned."""

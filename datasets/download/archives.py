@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ltbench.errors import UserError
-from ltbench.files import ProgressLine, amount, require_room
+from ltbench.files import ProgressLine, amount, require_regular, require_room
 from ltbench.locks import locked
 
 RECORD = ".unpacked.json"
@@ -114,9 +114,9 @@ def is_unpacked(folder: Path, archive: str, size: int | None = None) -> bool:
 
 def _record(folder: Path) -> dict | None:
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = json.loads(require_regular(folder / RECORD).read_text(encoding="utf-8"))
         return record if record.keys() >= {"archive", "size", "sizes"} else None
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
 
 

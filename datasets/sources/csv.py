@@ -116,6 +116,10 @@ class CsvTable(OwnImages):
 
     def _unify(self, rows: pd.DataFrame) -> None:
         merge = self.options.merge_labels
+        unlabelled = rows["label"][known_ids(rows["label"]) == ""]
+        if len(unlabelled):
+            said = f"{len(unlabelled)} images have a label that may mean none (first: {unlabelled.iloc[0]!r})"
+            self.notes += (f"{said}; it is a class here, leave these lines out if it is not",)
         rows["label"] = self._unified("labels", rows["label"].tolist(), merge, self.options.classes)
         for role in rows.columns.intersection(["group", "patient"]):
             rows[role] = self._unified(f"{role}s", known_ids(rows[role]).tolist(), merge)

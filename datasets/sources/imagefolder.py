@@ -10,8 +10,8 @@ not, in any case; it is one where all folders beside it have such names. Where t
 `official`, else `paper`, by image. The class ids are by frequency. Nothing is known of lesions and patients; `csv` is
 for images of which something is.
 
-Left out, and counted in a note, are images of other suffixes (`.gif`, `.dcm`, ...), folders of thumbnails (`@eaDir`),
-what begins with a dot, and `x_mask.png` beside `x.png`.
+Left out, and counted in a note, are files of other suffixes or none (`.gif`, `.dcm`, ..., but not `.txt` and the like),
+folders of thumbnails (`@eaDir`), what begins with a dot, and `x_mask.png` beside `x.png`.
 
 Options (`--dataset-option NAME=VALUE`): `class_level=1` says that the outer folders are the classes, `class_level=2`
 that those within them are; `merge_labels=true` joins classes that differ in case, Unicode form or blanks.
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,10 +37,7 @@ from ltbench.errors import UserError
 from ltbench.options import option
 
 _DEBRIS = ("__macosx", "lost+found", "@eadir", "#recycle", "thumbnails", "thumbs")  # in lower case
-_NOT_READ = (
-    *(".jfif", ".jpe", ".gif", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".dcm", ".dicom", ".nii", ".tga"),
-    *(".ppm", ".pgm", ".pbm", ".ico", ".psd", ".raw", ".cr2", ".nef", ".arw", ".dng", ".svg", ".eps"),
-)
+_NO_IMAGES = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".log", ".ini", ".db")
 _PART = re.compile(r"(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)(?:[ _-]?set)?", re.IGNORECASE)
 _MASK = re.compile(r"(.+?)[ _-]+(?:masks?|seg|segmentation|superpixels)(?:[ _-]?\d+)?", re.IGNORECASE)
 
@@ -80,8 +78,9 @@ class ImageFolder(OwnImages):
         listing = _listed(self.folder, depth + 1)
         files = sorted(listing.images)
         if not files:
+            wanted = "; want FOLDER/CLASS/IMAGE.jpg or alike"
             raise UserError(
-                f"{self.folder} has no image in a folder of its class; want FOLDER/CLASS/IMAGE.jpg or alike"
+                "; ".join([f"{self.folder} has no image in a folder of its class{wanted}", *listing.notes()])
             )
         self.notes = listing.notes()
         self.ids = self.files = np.array(files)
@@ -112,14 +111,11 @@ def _levels(root: Path, class_level: int | None) -> tuple[dict[str, str], int]:
     if parts or class_level == 2:
         return parts, 1
     outer = _folders(root)
-    repeated = set.intersection(*({each.name for each in _folders(folder)} for folder in outer)) if outer else set()
-    if (
-        len(outer) > 1
-        and len(repeated) > 1
-        and not any(_is_image(file.name) for home in outer for file in home.iterdir())
-    ):
+    inner = Counter(each.name for folder in outer for each in _folders(folder))
+    repeated = [name for name, count in inner.items() if count > 1]
+    if repeated and len(inner) > 1 and not any(_is_image(file.name) for home in outer for file in home.iterdir()):
         raise UserError(
-            f"{root} has the folders {_some(folder.name for folder in outer)}, and in each of them {_some(repeated)}: "
+            f"{root} has the folders {_some(folder.name for folder in outer)}, and in several {_some(repeated)}: "
             "either may be the classes; --dataset-option class_level=1 takes the outer folders, class_level=2 the inner"
         )
     return {}, 0
@@ -199,7 +195,7 @@ def _listed(root: Path, least: int) -> _Listing:
         hidden = [name for name in files if name.startswith(".") and name.lower().endswith(SUFFIXES)]
         found.leave_out("hidden images", [f"{place}{name}" for name in hidden])
         for suffix, names in _by_suffix(files).items():
-            found.leave_out(f"files with the suffix {suffix}, which is not read", [f"{place}{name}" for name in names])
+            found.leave_out(f"files with {suffix}, which are not read", [f"{place}{name}" for name in names])
         for folder in debris:
             images_within = [each for _, _, names in os.walk(root / folder) for each in names if _is_image(each)]
             found.leave_out("images in folders of thumbnails and the like", [folder] * len(images_within))
@@ -215,8 +211,8 @@ def _by_suffix(files: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in files:
         suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
-        if suffix in _NOT_READ and not name.startswith("."):
-            found.setdefault(suffix, []).append(name)
+        if suffix not in (*SUFFIXES, *_NO_IMAGES) and not name.startswith("."):
+            found.setdefault(f"the suffix {suffix}" if suffix else "no suffix", []).append(name)
     return found
 
 

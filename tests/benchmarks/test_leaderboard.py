@@ -102,6 +102,7 @@ def test_no_name_is_a_command_to_a_terminal_or_a_spreadsheet(style: str) -> None
     text = render([toy(name, notes=[name]) for name in names], style)
     assert not set("\x1b\x9b\0\u202e\ud800") & set(text)
     assert style != "csv" or not re.search(r"^[=+@-]", text, re.MULTILINE)
+    assert render([replace(toy("a"), frame=pd.DataFrame({"=1": ["a"]}))], "csv").startswith("'=1,")
 
 
 @pytest.mark.parametrize("style", FORMATS)

@@ -42,7 +42,7 @@ BAD = {
     "--preset papr": "did you mean 'paper'",
     "--split lesions": "did you mean 'lesion'",
     "--backbone resnet19": "unknown backbone 'resnet19'; did you mean 'resnet1",
-    "--device gpu": "unknown device 'gpu'",
+    **{f"--device {name}": f"unknown device '{name}'" for name in ("gpu", "cpu:1", "cuda:", "cuda:\u0663")},
     "--format html5": "unknown format",
     "--precision fp17": "unknown precision 'fp17'",
     "--epoch-length step": "did you mean 'steps'",
@@ -116,7 +116,7 @@ def test_cuda_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 BREAKS = """
-import multiprocessing
+import multiprocessing, os
 from ltbench.methods import Method, register
 @register("{name}")
 class Breaks(Method):
@@ -124,15 +124,23 @@ class Breaks(Method):
         process = multiprocessing.Process(target=abs, args=(1,))
         process.start()
         process.join()
-        raise KeyError("sick")
+        {ends}
         yield
 """
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_plugin_that_raises_in_training(jobs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "breaks.py").write_text(BREAKS.format(name=f"breaks{jobs}"))
-    arguments = ["--method", f"breaks{jobs}", "--plugin", str(tmp_path / "breaks.py"), "--trials", "2", "--jobs", jobs]
+@pytest.mark.parametrize(
+    ("jobs", "ends", "said"),
+    [
+        *[(jobs, "raise KeyError('sick')", "KeyError") for jobs in "12"],
+        *[("1", "raise SystemExit", "code None"), ("1", "os._exit(3)", "code 3"), ("1", "raise GeneratorExit", "")],
+        ("2", "raise KeyboardInterrupt", "KeyboardInterrupt"),
+    ],
+)
+def test_a_plugin_that_raises_in_training(jobs: str, ends: str, said: str, tmp_path: Path, capsys: Any) -> None:
+    name = f"breaks{hash(ends) % 10**9}"
+    (tmp_path / "breaks.py").write_text(BREAKS.format(name=name, ends=ends))
+    arguments = ["--method", name, "--plugin", str(tmp_path / "breaks.py"), "--trials", "2", "--jobs", jobs]
     assert run.main([*TINY, *arguments, "--out", str(tmp_path / "results")]) == 2
     errors = capsys.readouterr().err
     kept = sorted((tmp_path / "results").glob("*/*/trial*/error.txt"))
@@ -140,7 +148,7 @@ def test_a_plugin_that_raises_in_training(jobs: str, tmp_path: Path, capsys: pyt
     assert len(lines) == len(kept) == 2 and "Traceback" not in errors
     assert "--fresh" not in errors
     for line, file in zip(lines, kept, strict=True):
-        assert "KeyError" in line and "breaks.py:10" in line and str(file) in line and "Traceback" in file.read_text()
+        assert said in line and "breaks.py:10" in line and str(file) in line and "Traceback" in file.read_text()
 
 
 @pytest.fixture

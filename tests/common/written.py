@@ -48,7 +48,15 @@ TOLD = [
 TOLD += [{**EPOCHS[2], "stage": stage, "epoch": epoch} for stage in ("query2", "query10") for epoch in range(3)]
 _RESULT = {
     **{"schema": SCHEMA, "dataset": "toy", "variant": "", "title": "Toy lesions", "split": "paper", "ratio": 30.0},
-    **{"licence": "", "citation": "", "natural": False, "special_classes": [], "overlap": {}, "notes": []},
+    **{
+        "licence": "",
+        "citation": "",
+        "natural": False,
+        "special_classes": [],
+        "overlap": {},
+        "notes": [],
+        "group_name": "lesion",
+    },
     **{"pixels": "", "plugin": None, "split_digest": "5" * 64, "device": "a device", "threads": 1},
     **{"device_type": "cpu", "files": {}},
     **{"code_version": "0", "versions": {}, "code_version_at_start": "0", "inspected": {}, "story": {}},

@@ -50,9 +50,20 @@ def _events(story: dict[str, Any]) -> list[dict[str, Any]]:
     ],
     ids=str,
 )
-def test_story_of_a_trial(options: dict[str, Any], make_spec: Any, tiny_dataset: SplitDataset, stuck: Protocol) -> None:
-    spec = make_spec("flex", protocol=stuck, **EAGER, **options)
+def test_story_of_a_trial(
+    options: dict[str, Any], make_spec: Any, tiny_dataset: SplitDataset, stuck: Protocol, monkeypatch: Any
+) -> None:
+    spec, drawn, draw = make_spec("flex", protocol=stuck, **EAGER, **options), [], FlexibleSampling._balanced
+
+    def balanced(method: FlexibleSampling, pool: Any, *rest: Any) -> np.ndarray:
+        positions = draw(method, pool, *rest)
+        drawn.append(np.asarray(pool.labels)[positions])
+        return positions
+
+    monkeypatch.setattr(FlexibleSampling, "_balanced", balanced)
     result = _run(spec)
+    assert bool(drawn) == ("resample" in options)
+    assert not drawn or np.bincount(np.concatenate(drawn)).max() < 0.2 * len(np.concatenate(drawn))
     labels, counts = tiny_dataset.manifest.part("train")[1], np.array(result["class_counts"])
     training = result["story"]["anchors"]["indices"]
     expected = anchor_counts(counts, 0.1, spec.hyperparameters["anchor_profile"])

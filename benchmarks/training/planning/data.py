@@ -99,6 +99,7 @@ def described(dataset: SplitDataset, pixels: str = "", *, varied_from: SplitData
         },
         special_classes=source.special_classes,
         notes=tuple(dataset.notes),
+        group_name=source.group_name,
         pixels=pixels,
         varied_from=None if varied_from is None else varied_from.manifest.digest,
     )

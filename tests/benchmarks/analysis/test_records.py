@@ -148,7 +148,7 @@ def test_predictions_of_another_form_are_one_line(tmp_path: Path, add_record: Ad
     record = add_record(tmp_path, "ce", 0, 0.6)
     FORGED[forge](record.folder / "predictions.npz", record.predictions())
     reseal(record.folder)
-    with pytest.raises(UserError, match=str(record.folder)):
+    with pytest.raises(UserError, match=str(record.folder) + (".*claims .* MiB" if forge == "4 TB" else "")):
         Record.read(record.folder).predictions()
 
 

@@ -72,6 +72,22 @@ def test_numbers_are_those_of_the_trials(results: Path) -> None:
         assert part in table.title
 
 
+def test_no_row_hides_its_steps_rates_stop_rules_and_warnings(tmp_path: Path, add_record: Add) -> None:
+    stage: dict[str, Any] = {"name": "train", "cached": False, "seconds": 1.0}
+    stage |= dict.fromkeys(("epochs", "steps", "images", "forward_images"), 100)
+    second = {**stage, "name": "second", "steps": 50, "rates": [1.0, 10.0], "stopping": "late"}
+    add_record(tmp_path, "ce", 0, 0.5, cost={"stages": [stage]})
+    story = {"pretraining": {"warning": "taught little"}}
+    add_record(tmp_path, "lws", 0, 0.6, cost={"stages": [stage, second]}, story=story)
+    (overview,), (cost,) = (tables(tmp_path, kind) for kind in ("overview", "cost"))
+    assert column(cost, "of ce's") == ["1.50", "1.00"]
+    assert column(cost, "own learning rates") == ["second: x10", "-"]
+    assert column(cost, "own stopping rules") == ["second: late", "-"]
+    said = " ".join(overview.notes)
+    for part in ("ce's: lws 1.50", "rates: lws", "rules: lws", "lws, 1 of 1 trials: taught little"):
+        assert part in said
+
+
 def test_tables_are_made_from_predictions_alone(results: Path) -> None:
     before = {kind: [table.frame for table in tables(results, kind)] for kind in KINDS}
     for record in find_records(results):

@@ -1,6 +1,7 @@
 """One command line for all commands: what it answers at once."""
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -49,7 +50,7 @@ def test_what_is_no_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
             "run --epochs 1000000000000",
             "run --image-size 1000000",
             "run --config deep.json",
-            "report --results deep.json",
+            *["report --results deep.json", "run --config pipe", "data audit csv --data-root pipes"],
         ],
         *["throughput --threads 100000", "throughput --steps 1000000000"],
     ],
@@ -57,7 +58,9 @@ def test_what_is_no_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
 def test_what_cannot_be_meant_is_refused(line: str, tmp_path: Path, refuses: Any) -> None:
     (tmp_path / "deep.json").write_text("[" * 10**5)
     (tmp_path / "link").symlink_to("deep.json")
-    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "pipes").mkdir()
+    for pipe in ("pipe", "pipes/table.csv"):
+        os.mkfifo(tmp_path / pipe)
     refuses(main, [*line.split(), *(["--dataset", "synthetic"] if line.startswith("run") else [])], "")
 
 
@@ -77,20 +80,35 @@ def test_a_signal_ends_a_program_whatever_a_library_makes_of_it(
     assert guarded(body) == code and len(capsys.readouterr().err.split()) == 1
 
 
+def test_a_stream_that_was_closed_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    with io.StringIO() as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+    assert guarded(lambda: print("a table") or 0) == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_thread_that_a_plugin_leaves_does_not_keep_the_program() -> None:
+    program = (
+        "import threading, time\nfrom ltbench.benchmarks.cli import command\ncommand._THREAD_SECONDS = 0.1\n"
+        "threading.Thread(target=time.sleep, args=(50,)).start()\ncommand.program(['--version'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=40, check=True)
+    assert done.stdout.startswith("ltbench ") and "threads still run" in done.stderr
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
 def test_signs_that_a_stream_cannot_show_become_ascii(encoding: str) -> None:
-    printed = r"Δ ±1 ≈ 中 \x1b[2Ja\x9bb"
+    printed = r"Δ ±1 ≈ 中 \x1b[2Ja\x9bb\u202e"
     program = f"from ltbench.benchmarks.cli.command import guarded; guarded(lambda: print('{printed}') or 0)"
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=60, check=True)
-    signs = ["d", "+/-1" if encoding == "ascii" else "±1", "~", "?", r"\x1b[2Ja\x9bb"]
+    signs = ["d", "+/-1" if encoding == "ascii" else "±1", "~", "?", r"\x1b[2Ja\x9bb\u202e"]
     assert done.stdout.decode(encoding).split() == signs
 
 
 def test_commands_work_without_docstrings_and_without_stderr() -> None:
     done = subprocess.run(
         [sys.executable, "-OO", "-c", "import sys; sys.stderr = None\n" + PROGRAM],
-        **{"input": "\n".join(f"{name} --help" for name in COMMANDS), "text": True, "timeout": 60},
+        **{"input": "\n".join(["runn", *(f"{name} --help" for name in COMMANDS)]), "text": True, "timeout": 60},
         stdout=subprocess.PIPE,
         check=True,
     )

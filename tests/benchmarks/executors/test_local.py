@@ -26,6 +26,18 @@ def test_a_worker_that_dies_fails_its_trial_alone(work: Any, monkeypatch: pytest
     assert all("ended with code 7" in outcome.message and not outcome.fatal for outcome in outcomes)
 
 
+def test_workers_start_where_the_path_of_temporary_files_is_long(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    program = (
+        "from ltbench.processes import preload, worker_context\npreload([])\n"
+        "process = worker_context().Process(target=abs, args=(1,))\nprocess.start()\nprocess.join()\n"
+        "raise SystemExit(process.exitcode)"
+    )
+    environment = os.environ | {"TMPDIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, timeout=60, check=True)
+
+
 def test_ctrl_c_is_ignored_only_while_processes_start() -> None:
     before = signal.getsignal(signal.SIGINT)
     with ctrl_c_ignored():

@@ -98,6 +98,7 @@ def results(add_record: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shared = {
         **{"class_names": NAMES, "split_digest": manifest.digest, "notes": ["missing images: 3 <of> 9"]},
         "overlap": {"train/test": {"images": 0, "lesion_images": 7, "total": 80}},
+        "group_name": "person",
         "versions": {"torch": "2.4 & later"},
     }
     for trial in range(2):
@@ -181,9 +182,9 @@ def test_data_protocol_and_software_are_told(page: bytes, results: Path) -> None
     (told,) = shown
     assert [row[2:] for row in told[1:]] == [[str(size), "2", "20"] for size, _ in sizes]
     assert {row[1] for row in told[1:]} == {"head", "medium", "tail"}
-    assert "train 440 of 439 lesions, val 8, test 80." in parsed.text
+    assert "train 440 of 439 persons, val 8, test 80." in parsed.text
     assert "of the other parts nothing is known: cannot read the split" in parsed.text  # ratio 100 has no manifest
-    assert "7 of 80 test images show a lesion that train shows too." in parsed.text
+    assert "7 of 80 test images share their person with train." in parsed.text
     assert "What the parts of the split share is not in the record." in parsed.text
     pairs = [tuple(row) for table in tables for row in table]
     assert ("torch", "2.4 & later", "7") in pairs and ("device", "a device", "7") in pairs

@@ -36,7 +36,7 @@ CORRUPT += ['{"stage": "a", "epoch": 0, "terms": {}, "val_loss": 1, "val_recall"
 CORRUPT += ['{"stage": "a", "epoch": 0, "terms": {"loss": "x"}, "val_loss": 1, "val_recall": null}\n']
 
 
-@pytest.mark.parametrize("text", [None, *CORRUPT], ids=str)
+@pytest.mark.parametrize("text", [None, *CORRUPT, pytest.param("[" * 10**5, id="deep")], ids=str)
 def test_corrupt_metrics_are_named(tmp_path: Path, text: str | None) -> None:
     record = write_trial(tmp_path)
     path = record.folder / "metrics.jsonl"

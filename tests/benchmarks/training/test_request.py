@@ -3,13 +3,15 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ltbench import methods
-from ltbench.benchmarks.training.planning.plan import plan
+from ltbench.benchmarks.training.planning.plan import plan, prepare
 from ltbench.benchmarks.training.request import Request, read_request, write_request
+from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
 
 TINY = {"n_max": 30, "val_per_class": 3, "test_per_class": 4, "ratios": [5], "dataset": "synthetic", "device": "cpu"}
@@ -104,6 +106,19 @@ def test_a_trial_is_the_same_whatever_else_is_asked_for_and_names_its_request(tm
         told = json.loads(json.dumps(spec.request))
         (again,) = plan(Request(**told | {"out": tmp_path, "device": "cpu"})).specs(pixels)
         assert again == spec
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_fresh_trusts_no_stored_image(fresh: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trusted = []
+
+    def store(_: SplitDataset, **how: Any) -> Any:
+        trusted.append(how["trust"])
+        return SimpleNamespace(digest=lambda ids: "")
+
+    monkeypatch.setattr(SplitDataset, "store", store)
+    prepare(plan(Request(["ce"], out=tmp_path, fresh=fresh, **TINY)))
+    assert trusted == [not fresh]
 
 
 def test_a_method_of_the_program_itself_is_not_sent_to_other_processes(tmp_path: Path, monkeypatch: Any) -> None:

@@ -1,7 +1,10 @@
 """Whole trials of every registered method on a tiny split."""
 
+import errno
 import gc
 import json
+import os
+import platform
 import shutil
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +23,7 @@ from ltbench.benchmarks.training.trial import discard, lock_of, run_trial
 from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
 from ltbench.files import plain
+from ltbench.locks import claimed
 from ltbench.methods.base import Method, Run
 from ltbench.methods.contract import ContractError
 from ltbench.methods.stages import Batch, Progress, Stage, StageResult
@@ -112,7 +116,8 @@ def test_selection_is_the_best_epoch_and_trials_differ(make_spec: Any, numbers_o
 def test_a_loss_that_is_not_finite_names_method_stage_and_epoch(make_spec: Any, registered: Any) -> None:
     class Broken(Method):
         def loss(self, batch: Batch, progress: Progress) -> Mapping[str, torch.Tensor]:
-            return {"loss": super().loss(batch, progress)["loss"] * (float("nan") if progress.epoch == 2 else 1)}
+            loss = super().loss(batch, progress)["loss"] * (float("nan") if progress.epoch == 2 else 1)
+            return {"loss": loss, "plain": 0.5, "numpy's": np.float32(2)}
 
     registered("broken", Broken)
     with pytest.raises(UserError, match=r"broken, stage 'train', epoch 2: loss is not finite"):
@@ -136,6 +141,7 @@ def test_a_validation_logit_that_is_not_a_number_ends_its_epoch(make_spec: Any, 
         *[(hook, None) for hook in ("param_groups", "optimizer", "partner", "schedule", "stop")],
         *[(hook, np.array([0, 10**6])) for hook in ("sampler", "partner")],
         *[("loss", {"loss": torch.ones((), requires_grad=True), "more": more}) for more in ("text", torch.ones(2))],
+        ("predict", torch.zeros(2, 3, dtype=torch.int64)),
         *[("predict", torch.zeros(2, 3)), ("loss", {"loss": torch.zeros(())}), ("schedule", float("nan"))],
         *[("param_groups", [{"params": [None], "lr": 0.1}]), ("stages", (each for each in [None]))],
         *[("stages", (Stage("a", 1, indices=np.array(rows)) for rows in [[10**6]])), ("sampler", [0.5, 1.5])],
@@ -266,12 +272,20 @@ def test_the_run_that_a_method_sees_holds_no_test_data(
     assert found == []
 
 
-def test_busy_foreign_and_changed_folders_are_left_alone(make_spec: Any, tiny_protocol: Protocol) -> None:
+def test_busy_foreign_and_changed_folders_are_left_alone(
+    make_spec: Any, tiny_protocol: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = make_spec()
-    with lock_of(spec.folder):
+    with claimed(lock_of(spec.folder)):
         assert run_trial(spec) == "busy"
-        with pytest.raises(UserError, match="in use"):
+        with pytest.raises(UserError, match=f"in use by process {os.getpid()} on"):
             discard(spec.folder)
+
+    def missing(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", missing)  # a file is the lock, and its owner is dead
+    lock_of(spec.folder).write_text(f"{2**22 + 1}\n{platform.node()}\n")
     assert run_trial(spec) == "done"
     spec = make_spec()
     run_trial(spec)

@@ -10,6 +10,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -167,6 +168,24 @@ def test_a_damaged_row_is_refused_and_decoded_again(
     assert_holds(store, EVERY)
     assert store.digest(Drawn(log).ids) == digest and reads(log) == again
     assert capsys.readouterr().err.count("\n") == bool(again)
+
+
+def test_a_disk_that_takes_what_is_written_in_pieces(
+    tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InPieces(FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(memoryview(data)[:5])
+
+    opened = Path.open
+
+    def open_raw(path: Path, mode: str = "r", *rest: Any, **how: Any) -> Any:
+        return InPieces(path, mode.replace("b", "")) if how.get("buffering") == 0 else opened(path, mode, *rest, **how)
+
+    monkeypatch.setattr(Path, "open", open_raw)
+    assert_holds(build(Drawn(log), EVERY, SIZE, tmp_path, quiet=True), EVERY)
+    build(Drawn(log, stamp=3), EVERY, SIZE, tmp_path, quiet=True)
+    assert (np.fromfile(next(tmp_path.rglob("stamps.i64")), "<i8") == Drawn(log, stamp=3).fingerprints(EVERY)).all()
 
 
 def test_sizes_and_variants_have_stores_of_their_own(tmp_path: Path, log: Path) -> None:

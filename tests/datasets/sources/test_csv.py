@@ -60,7 +60,7 @@ def test_all_that_a_table_may_hold(root):
 
 
 def test_spellings_are_named_and_joined_if_asked_for(root):
-    rows = ["a.png,Nevus,7,None", "sub/b.PNG,nevus ,7.0,P 1", '"sub/größe, 中.png",1,nan,p  1', "d e.png,1.0,NA,"]
+    rows = ["a.png,Nevus,7,None", "sub/b.PNG,nevus ,7.0,P 1", '"sub/größe, 中.png",1,#N/A,p  1', "d e.png,1.0,NA,"]
     source = _write(root, "image,label,group,patient", *rows)
     assert len(source.class_names) == 4 and source.lesions.tolist() == ["7", "7.0", *source.ids[2:]]
     assert source.patients.tolist() == ["", "P 1", "p  1", ""]
@@ -86,7 +86,8 @@ def test_columns_and_folders_may_have_other_names(root):
 
 
 def test_paths_links_and_the_order_of_classes(root):
-    source = _write(root, "image,label", ".//a.png,x", "sub\\b.PNG,y")
+    source = _write(root, "image,label", ".//a.png,x", "sub\\b.PNG,NaN")
+    assert "1 images have a label that may mean none (first: 'NaN')" in source.notes[0]
     assert source.ids.tolist() == ["a.png", "sub/b.PNG"] and source.present.all()
     source = _write(root, "image,label", "a.png,z", "sub/b.PNG,y", "d e.png,w", "none.png,w")
     assert source.class_names == ("w", "y", "z")
@@ -101,6 +102,8 @@ def test_paths_links_and_the_order_of_classes(root):
         (["label", "x"], r" lacks the column 'image'"),
         (["image;label", "a.png;1,5"], r" is not a CSV table: .*'image;label'.* by commas"),
         (['"image"\t"label"', '"a.png"\t"x"'], r" is not a CSV table: .* by commas"),
+        (["image|label", "a.png|x"], r" is not a CSV table: .* by commas"),
+        (["image;label;note, more", "a.png;x;1, 2"], r" is not a CSV table: .* by commas"),
         (["image,label"], r" lists no image"),
         (["image,label", "a.png,x", "d e.png,x"], r" has only the class 'x'"),
         (["image,label", "a.png,x", "d e.png,y", "./a.png,y"], r", line 4 \(image './a.png'\) repeats an earlier"),

@@ -69,15 +69,30 @@ def test_parts_have_several_spellings(folders, tmp_path):
 
 def test_folders_that_repeat_are_no_classes_unless_the_user_says_so(tmp_path):
     _fill(tmp_path, *(f"{fold}/{name}/1.png" for fold in ("fold1", "fold2") for name in "abc"))
-    with pytest.raises(UserError, match=r"fold1, fold2, and in each of them a, b, c: .*class_level=1"):
+    with pytest.raises(UserError, match=r"fold1, fold2, and in several a, b, c: .*class_level=1"):
         ImageFolder(tmp_path)
     assert ImageFolder(tmp_path, class_level="1").class_names == ("fold1", "fold2")
     inner = ImageFolder(tmp_path, class_level=2)
     assert inner.class_names == ("a", "b", "c") and inner.parts is None
+    for gone in ("fold1/a/1.png", "fold2/b/1.png"):
+        (tmp_path / gone).unlink()
+        (tmp_path / gone).parent.rmdir()
+    with pytest.raises(UserError, match="fold1, fold2, and in several c: "):
+        ImageFolder(tmp_path)
 
 
 def test_what_is_left_out_is_counted_and_named(tmp_path):
-    _fill(tmp_path, "a/1.png", "a/1_mask.png", "b/2-with-mask.png", "a/1.gif", "b/2.GIF", "b/3.dcm", "b/._2.png")
+    _fill(
+        tmp_path,
+        "a/1.png",
+        "a/1_mask.png",
+        "b/2-with-mask.png",
+        "a/1.gif",
+        "b/2.GIF",
+        "b/IM0003",
+        "b/._2.png",
+        "a/notes.txt",
+    )
     assert ImageFolder(tmp_path).ids.tolist() == ["a/1.png", "b/2-with-mask.png"]
     _fill(tmp_path, "a/@eaDir/1.png/thumb.jpg", "a/@eaDir/1.png/thumb_xl.jpg", "b/Thumbnails/1.png")
     source = ImageFolder(tmp_path)
@@ -86,7 +101,7 @@ def test_what_is_left_out_is_counted_and_named(tmp_path):
     for said in (
         "1 masks .*a/1_mask.png",
         r"2 files .*\.gif.*a/1.gif",
-        r"1 files .*\.dcm",
+        "1 files with no suffix.*b/IM0003",
         "1 hidden",
         "3 images .*@eaDir",
     ):
@@ -113,7 +128,7 @@ def test_classes_may_be_called_train_and_changed_folders_are_variants(tmp_path):
     ("names", "message"),
     [
         ([], "has no image in a folder of its class"),
-        (["a/1.txt", "b/2.gif"], "has no image in a folder of its class"),
+        (["a/1.txt", "b/2.dcm"], r"has no image in a folder of its class.* 1 files with the suffix \.dcm"),
         (["a/1.png"], "has only the class 'a'"),
         (["a/1.png", "b/1.png", "c/1.txt"], "the class folder .*/c has no image"),
         (["a/1.png", "b/1.png", "x.png"], r"the image .*/x\.png is in no class folder"),
