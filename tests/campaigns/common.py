@@ -1,22 +1,26 @@
-"""What the campaigns share: small results of their own, commands run as a person runs them, and the last line."""
+"""What the campaigns share: small results of their own, commands in this process or a forked one, and the last line."""
 
 import argparse
 import contextlib
 import io
+import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import ltbench
-from ltbench.benchmarks import leaderboard, report, run
+import numpy as np
 
-ROOT = Path(ltbench.__file__).parent
+from ltbench import methods, processes
+from ltbench.benchmarks import leaderboard, report, run
+from ltbench.benchmarks.executors import local  # noqa: F401  imported before the forks
+
 SMALL = ["--dataset", "synthetic", "--ratio", "5", "--image-size", "16", "--n-max", "30", "--val-per-class", "4"]
 SMALL += ["--test-per-class", "5", "--batch-size", "16", "--device", "cpu"]
+_BEGAN = time.monotonic()
 
 
 def options(description: str | None, default: int) -> argparse.Namespace:
@@ -66,17 +70,60 @@ def page(results: Path, out: Path) -> tuple[int, str, str]:
     return called(report.main, ["--results", str(results), "--out", str(out)])
 
 
-def process(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start `ltbench` in a process and a group of its own."""
-    command = [sys.executable, "-m", "ltbench", *arguments]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(command, env=environment, start_new_session=True, **quiet)  # type: ignore[call-overload]
+def predictions(results: Path) -> dict[str, bytes]:
+    """Return the bytes of all saved arrays of finished trials, by trial and name."""
+    found = {}
+    for path in sorted(results.glob("*/*/trial*/result.json")):
+        with np.load(path.with_name("predictions.npz"), allow_pickle=False) as arrays:
+            name = path.parent.relative_to(results)
+            found |= {f"{name}/{array}": arrays[array].tobytes() for array in arrays.files}
+    return found
+
+
+def begun(arguments: Sequence[str], *, output: int, prepare: Callable[[], object] = lambda: None) -> int:
+    """Fork a process that runs `ltbench run` in a session and group of its own; return its id.
+
+    It starts with all modules imported, which is what a start costs, and its workers are forked from it. This process
+    must have trained nothing: the threads of OpenMP do not survive a fork.
+
+    Parameters
+    ----------
+    output : descriptor that its stdout and stderr go to
+    prepare : called in the process before anything else
+    """
+    for name in methods.available():
+        methods.registry.get(name)
+    process = os.fork()
+    if process:
+        return process
+    code = 70
+    try:
+        os.setsid()
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
+        processes._START_METHOD = "fork"
+        processes._WorkerContext = type(multiprocessing.get_context("fork"))
+        prepare()
+        code = run.main(list(arguments))
+    finally:
+        os._exit(code)
+
+
+def ended(arguments: Sequence[str], prepare: Callable[[], object] = lambda: None) -> tuple[int, str]:
+    """Run `ltbench run` in a forked process; return its exit code and all that it printed."""
+    reading, writing = os.pipe()
+    process = begun(arguments, output=writing, prepare=prepare)
+    os.close(writing)
+    with os.fdopen(reading, errors="replace") as printed:
+        text = printed.read()
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), text
 
 
 def verdict(attempts: int, faults: Sequence[str], goal: str) -> int:
     """Print the faults and what was reached; return the exit code."""
     for fault in faults:
         print(f"missed: {fault}")
-    print(f"{attempts} attempts, {len(faults)} faults; goal: {goal}")
+    minutes = (time.monotonic() - _BEGAN) / 60
+    print(f"{attempts} attempts, {len(faults)} faults, {minutes:.1f} minutes; goal: {goal}")
     return 1 if faults else 0
