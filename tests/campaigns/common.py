@@ -5,6 +5,7 @@ import contextlib
 import io
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ from ltbench.benchmarks.executors import local  # noqa: F401  imported before th
 
 SMALL = ["--dataset", "synthetic", "--ratio", "5", "--image-size", "16", "--n-max", "30", "--val-per-class", "4"]
 SMALL += ["--test-per-class", "5", "--batch-size", "16", "--device", "cpu"]
-_BEGAN = time.monotonic()
+_BEGAN, _LONGEST = time.monotonic(), 120  # seconds after which a run that does not end is ended
 
 
 def options(description: str | None, default: int) -> argparse.Namespace:
@@ -38,12 +39,13 @@ def temporary_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def trained(out: Path, *, methods: Sequence[str] = ("ce", "rs"), trials: int = 1, epochs: int = 2) -> Path:
-    """Train small trials; return the results folder."""
-    arguments = [*SMALL, "--method", *methods, "--trials", str(trials), "--epochs", str(epochs), "--jobs", "1"]
-    code, _, errors = called(run.main, [*arguments, "--out", str(out)])
+def trained(out: Path, *methods: str, epochs: int = 2) -> Path:
+    """Train a trial of each method; return the results folder."""
+    scale = ["--set", "anchor_scale=0.3"] if "flex" in methods else []
+    arguments = [*SMALL, "--method", *methods, *scale, "--trials", "1", "--epochs", str(epochs), "--jobs", "1"]
+    code, text = ended([*arguments, "--out", str(out)])
     if code:
-        raise RuntimeError(errors)
+        raise RuntimeError(text)
     return out
 
 
@@ -104,6 +106,7 @@ def begun(arguments: Sequence[str], *, output: int, prepare: Callable[[], object
         sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
         processes._START_METHOD = "fork"
         processes._WorkerContext = type(multiprocessing.get_context("fork"))
+        signal.alarm(_LONGEST)
         prepare()
         code = run.main(list(arguments))
     finally:
