@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ltbench.errors import UserError
+from ltbench.files import require_regular
 
 _MISSING = ("", "nan", "none", "na", "n/a", "null", "<na>", "unknown")
 
@@ -48,7 +49,7 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
     """Return the records of a CSV that have a text, each with the line where it begins; the first is the header."""
     records, line = [], 1
     try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        with require_regular(Path(path)).open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()
             if "," not in header and (";" in header or "\t" in header):
                 raise UserError(

@@ -11,6 +11,7 @@ import numpy as np
 
 from ltbench.benchmarks.plots.style import WIDTH, drawing, new_figure, of_trials, series_style
 from ltbench.errors import UserError
+from ltbench.files import require_regular
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +61,7 @@ def read_curves(record: Record) -> Curves:
     """
     name, num_classes, selection = "metrics.jsonl", len(record.result.data.class_names), record.result.selection
     # Records of before the log was sealed hold no digest of it.
-    path = record.verified(name) if name in record.result.files else record.folder / name
+    path = record.verified(name) if name in record.result.files else require_regular(record.folder / name)
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         if not rows:

@@ -27,6 +27,7 @@ from ltbench.files import (
     json_digest,
     naming,
     replacing,
+    require_regular,
     require_room,
     synchronize,
     write_at,
@@ -52,7 +53,7 @@ class ImageStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            index = json.loads(require_regular(folder / "index.json").read_text(encoding="utf-8"))
             self.size = int(index["size"])
             self._ids = [str(image_id) for image_id in index["ids"]]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -115,7 +116,7 @@ class ImageStore:
 
     def _mapped(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
         try:
-            return np.memmap(self.folder / name, dtype=dtype, mode="r", shape=shape)
+            return np.memmap(require_regular(self.folder / name), dtype=dtype, mode="r", shape=shape)
         except (OSError, ValueError, OverflowError) as error:
             raise UserError(
                 f"image store {self.folder} is damaged: {name} is not readable ({error}); run again, which repairs it"
@@ -176,7 +177,7 @@ class StoreBuilder:
         """Give all files their lengths; the pixel file is sparse, so that rows never asked for take no disk."""
         ids = self._source.ids
         for name, length in ((_PIXELS, self._row_bytes), *((name, 8) for name in (_DIGESTS, _CONTENTS, _STAMPS))):
-            with naming(self.folder / name), (self.folder / name).open("ab") as file:
+            with naming(self.folder / name), require_regular(self.folder / name).open("ab") as file:
                 file.truncate(len(ids) * length)
         path, index = self.folder / "index.json", json.dumps({"size": self._size, "ids": ids.tolist()}).encode()
         if not path.is_file() or path.read_bytes() != index:

@@ -19,6 +19,7 @@ import numpy as np
 from ltbench.datasets.base import NATURAL
 from ltbench.datasets.splits.longtail import PARTS
 from ltbench.errors import UserError
+from ltbench.files import require_regular
 
 _SUFFIX = re.compile(r"\.(?:jpe?g|png)$", re.IGNORECASE)
 # What numpy's header parser and array reader raise on a file that is damaged or something else altogether.
@@ -38,7 +39,7 @@ def read_names(path: Path) -> np.ndarray:
     UserError : the file is missing, damaged, an array of objects, or not a list of names; the message names it
     """
     try:
-        with Path(path).open("rb") as file:
+        with require_regular(Path(path)).open("rb") as file:
             names = np.lib.format.read_array(file, allow_pickle=False)
     except _UNREADABLE as error:
         raise UserError(f"cannot read the split file {path}: {_reason(error)}") from error
@@ -61,7 +62,7 @@ def read_label_dictionary(path: Path) -> dict[str, int]:
     UserError : the file is missing, damaged, or holds anything else; the message names it
     """
     try:
-        with Path(path).open("rb") as file:
+        with require_regular(Path(path)).open("rb") as file:
             version = np.lib.format.read_magic(file)
             readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             if version not in readers:
