@@ -1,4 +1,4 @@
-"""Wrong command lines: each ends with code 2 and one line on stderr."""
+"""Wrong command lines: each ends with code 2 and one line on stderr, and none waits for a pipe."""
 
 import os
 import random
@@ -25,7 +25,7 @@ NAMES = (
     "--optimizer",
 )
 NAMES += ("--schedule", "--selection-metric", "--epoch-length", "--wandb", "--set", "--dataset-option", "--plugin")
-FILES = ("--config", "--split-dir", "--data-root")
+FILES = ("--config", "--split-dir", "--data-root", "--plugin")
 OTHERS = {
     **dict.fromkeys(("leaderboard", "report", "figures"), ("--results",)),
     "throughput": ("--threads", "--steps", "--repeats", "--batch-size", "--image-size", "--backbone", "--device"),
@@ -49,7 +49,7 @@ def drawn(rng: random.Random) -> list[str]:
         return ["run", "--dry-run", "--dataset", "synthetic", rng.choice(NUMBERS), rng.choice(WRONG_NUMBERS)]
     if kind == 3:
         return ["run", "--dry-run", rng.choice(NAMES), rng.choice(WRONG_NAMES)]
-    return ["run", "--dry-run", rng.choice(FILES), rng.choice(["nowhere", "deep.json", "", "link"])]
+    return ["run", "--dry-run", rng.choice(FILES), rng.choice(["nowhere", "deep.json", "", "link", "pipe"])]
 
 
 def answered(main: Callable[[list[str]], int], line: list[str]) -> str:
@@ -68,6 +68,7 @@ def main() -> int:
         os.chdir(folder)
         Path("deep.json").write_text("[" * 10**5)
         Path("link").symlink_to("nowhere")
+        os.mkfifo("pipe")
         faults = [fault for _ in range(wanted.number) if (fault := answered(command, drawn(rng)))]
         os.chdir("/")
     return verdict(wanted.number, faults, "code 2 and one line")
