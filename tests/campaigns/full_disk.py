@@ -2,19 +2,20 @@
 
 Half of the runs write to a small file system of their own (a tmpfs, which only root can mount), so that writing fails
 with ENOSPC and may be short; it grows for the second run. The others, all of them where nothing can be mounted, may not
-let a file grow beyond a size (RLIMIT_FSIZE): every second of these starts from decoded images and a finished trial.
+let a file grow beyond a size (RLIMIT_FSIZE); every second of these starts from decoded images and a finished trial.
 """
 
+import random
 import resource
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
-from common import SMALL, ended, options, predictions, temporary_folder, verdict
+from common import SMALL, campaign, ended, predictions, trained
 
-ARGUMENTS = [*SMALL, "--epochs", "2", "--trials", "1", "--jobs", "1"]
+ONE = [*SMALL, "--epochs", "2", "--trials", "1", "--method", "rs"]
+BOTH = [*ONE, "ce"]
 LARGEST, PIXELS, DISK = 5.5e6, 20e6, 16e6
 """Bytes: of a file of a trial, of the file of pixels, and that all need together at once."""
 
@@ -25,67 +26,52 @@ def limited(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def mounted(folder: Path, size: int) -> bool:
+def mounted(folder: Path, size: float) -> bool:
     """Mount a file system of a size, or give the one there this size; return whether that was possible."""
     folder.mkdir(exist_ok=True)
-    how = [f"remount,size={size}"] if folder.is_mount() else [f"size={size}"]
-    command = ["mount", "-t", "tmpfs", "-o", *how, "tmpfs", str(folder)]
+    how = f"{'remount,' * folder.is_mount()}size={int(size)}"
+    command = ["mount", "-t", "tmpfs", "-o", how, "tmpfs", str(folder)]
     return shutil.which("mount") is not None and subprocess.run(command, capture_output=True).returncode == 0
 
 
-def wrong(code: int, text: str, expected: dict[str, bytes], found: dict[str, bytes]) -> str:
-    """Return what is wrong with the end of a run on a full disk; empty where nothing is."""
-    if any(expected.get(name) != array for name, array in found.items()):
-        return f"other predictions, code {code}"
-    lines = [line for line in text.splitlines() if line.startswith("error: ")]
-    if code == 0:
-        return "" if found == expected else "predictions are missing, code 0"
-    return "" if (code, len(lines)) == (2, 1) and "Traceback" not in text else f"code {code}, {text[-400:]}"
-
-
-def attempt(out: Path, size: int, expected: dict[str, bytes], disk: bool) -> tuple[bool, list[str]]:
+def attempt(out: Path, size: float, expected: dict[str, bytes], disk: bool) -> tuple[bool, list[str]]:
     """Run in little room, then in enough; return whether the first run was refused, and what was wrong."""
-    arguments = [*ARGUMENTS, "--method", "ce", "rs", "--out", str(out)]
     before = predictions(out)
-    code, text = ended(arguments) if disk else ended(arguments, lambda: limited(size))
-    found = predictions(out)
-    faults = [fault] if (fault := wrong(code, text, expected, found)) else []
-    faults += [] if before.items() <= found.items() else ["a finished trial was lost"]
+    code, text = ended(BOTH, out, (lambda: None) if disk else (lambda: limited(int(size))))
+    found, faults = predictions(out), []
+    lines = [line for line in text.splitlines() if line.startswith("error: ")]
+    if (code, len(lines)) not in ((0, 0), (2, 1)) or "Traceback" in text:
+        faults.append(f"code {code}, {text[-400:]}")
+    if not before.items() <= found.items() <= expected.items() or (code == 0 and found != expected):
+        faults.append(f"code {code}: predictions are lost, or others")
     if disk:
         mounted(out, 1 << 30)
-    again, text = ended(arguments)
+    again, text = ended(BOTH, out)
     if again or predictions(out) != expected:
         faults.append(f"again: code {again}, {text[-400:]}")
-    return code != 0, [f"{size} bytes{' in all' * disk}: {fault}" for fault in faults]
+    return code != 0, [f"{size:.0f} bytes{' in all' * disk}: {fault}" for fault in faults]
 
 
-def main() -> int:
-    """Run the campaign; return 0 if its goal is reached."""
-    wanted = options(__doc__, 100)
+def attempts(folder: Path, _: random.Random, number: int) -> tuple[int, list[str]]:
+    """Run on disks and with limits of growing sizes."""
     faults, refused, disks = [], 0, 0
-    with temporary_folder() as folder:
-        whole, begun = folder / "whole", folder / "begun"
-        for out, method in ((begun, ["rs"]), (whole, ["ce", "rs"])):
-            code, text = ended([*ARGUMENTS, "--method", *method, "--out", str(out)])
-            if code:
-                raise RuntimeError(text)
-        expected = predictions(whole)
-        for number in range(wanted.number):
-            out, share = folder / f"full{number}", ((number + 1) / wanted.number) ** 2
-            disk = number % 2 == 0 and mounted(out, 4096 + int(share * DISK))
-            if not disk and number % 4 == 3:
-                shutil.copytree(begun, out)
-            size = int(share * (DISK if disk else LARGEST if number % 4 == 3 else PIXELS))
-            try:
-                failed, own = attempt(out, size, expected, disk)
-            finally:
-                if disk:
-                    subprocess.run(["umount", "-l", str(out)], check=True)
-            shutil.rmtree(out)
-            faults, refused, disks = [*faults, *own], refused + failed, disks + disk
-    print(f"{refused} of {wanted.number} runs met the limit; {disks} runs were on a file system of their own")
-    return verdict(wanted.number, faults, "0 silent changes of predictions")
+    begun, expected = trained(ONE, folder / "begun"), predictions(trained(BOTH, folder / "whole"))
+    for place in range(number):
+        out, share = folder / f"full{place}", ((place + 1) / number) ** 2
+        disk = place % 2 == 0 and mounted(out, 4096 + share * DISK)
+        if not disk and place % 4 == 3:
+            shutil.copytree(begun, out)
+        size = share * (DISK if disk else LARGEST if place % 4 == 3 else PIXELS)
+        try:
+            failed, own = attempt(out, size, expected, disk)
+        finally:
+            if disk:
+                subprocess.run(["umount", "-l", str(out)], check=True)
+        shutil.rmtree(out)
+        faults, refused, disks = [*faults, *own], refused + failed, disks + disk
+    print(f"{refused} of {number} runs met the limit; {disks} runs were on a file system of their own")
+    return number, faults
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    campaign(__doc__, 100, "0 silent changes of predictions", attempts)

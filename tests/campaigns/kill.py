@@ -4,6 +4,7 @@ SIGKILL goes to the whole group of processes. Most runs are forked from this pro
 that a kill costs a second; of each round's kills one is of a command that was started from a shell.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -13,96 +14,79 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from common import SMALL, begun, ended, options, predictions, temporary_folder, verdict
+from common import FLEX, SMALL, begun, campaign, ended, predictions, trained
 
-SIGNS = {
-    "start": "",
-    "decoding": "cache/images/*/pixels.u8",
-    "epoch": "*/*/trial*/journal/checkpoint.pt",
-    "between stages": "*/*/trial*/journal/stage*.json",
-    "recording": "*/*/trial*/predictions.npz*",
-    "deleting": "*/*/discarded-*",
+MOMENTS = {
+    "start": ("", 0.5),
+    "shell": ("", 9.0),
+    "decoding": ("cache/images/*/pixels.u8", 0.4),
+    "epoch": ("*/*/trial*/journal/checkpoint.pt", 0.3),
+    "between stages": ("*/*/trial*/journal/stage*.json", 0.05),
+    "recording": ("*/*/trial*/predictions.npz*", 0.02),
+    "deleting": ("*/*/discarded-*", 0.004),
 }
-"""Moments, and the files whose change is the sign of each."""
-DELAYS = {"start": 0.5, "decoding": 0.4, "epoch": 0.3, "between stages": 0.05, "recording": 0.02, "deleting": 0.004}
-"""Seconds after the sign, at most, at which the kill comes."""
-ARGUMENTS = [*SMALL, "--method", "ce", "flex", "--epochs", "6", "--trials", "2", "--set", "anchor_scale=0.3"]
+"""Of each moment the files whose change is its sign, and the seconds after it, at most, at which the kill comes."""
+ARGUMENTS = [*SMALL, "--method", "ce", "flex", *FLEX, "--epochs", "6", "--trials", "2"]
 
 
-def seen(out: Path, moment: str) -> set[tuple[str, int]]:
-    """Return the files that are the sign of a moment, with their times."""
+def seen(out: Path, pattern: str) -> set[tuple[str, int]]:
+    """Return the files of a pattern, with their times."""
     found = set()
-    for path in out.glob(SIGNS[moment]) if SIGNS[moment] else ():
-        try:
+    for path in out.glob(pattern) if pattern else ():
+        with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
             found.add((str(path), path.stat().st_mtime_ns))
-        except FileNotFoundError:  # renamed meanwhile
-            continue
     return found
 
 
-def killed(process: int, out: Path, moment: str, delay: float) -> bool:
-    """Kill a group of processes after a moment; return whether it had not ended before."""
-    before = seen(out, moment)
-    while SIGNS[moment] and not seen(out, moment) - before:
+def killed(process: int, out: Path, moment: str, rng: random.Random) -> bool:
+    """Kill a group of processes at a moment; return whether it had not ended before."""
+    pattern, delay = MOMENTS[moment]
+    before, begins = seen(out, pattern), time.monotonic() if not pattern else None
+    delay *= rng.random()
+    while begins is None or time.monotonic() < begins + delay:
         if os.waitpid(process, os.WNOHANG)[0]:
             return False
+        if begins is None and seen(out, pattern) - before:
+            begins = time.monotonic()
         time.sleep(0.001)
-    time.sleep(delay)
-    if os.waitpid(process, os.WNOHANG)[0]:
-        return False
     os.killpg(process, signal.SIGKILL)
     os.waitpid(process, 0)
     return True
 
 
-def from_shell(arguments: list[str]) -> int:
+def from_shell(arguments: list[str], out: Path) -> int:
     """Start `ltbench run` as a person does; return the id of its process and group."""
-    command = [sys.executable, "-m", "ltbench", "run", *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    quiet = subprocess.DEVNULL
+    command = [sys.executable, "-m", "ltbench", "run", *arguments, "--out", str(out)]
+    environment, quiet = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, subprocess.DEVNULL
     return subprocess.Popen(command, env=environment, start_new_session=True, stdout=quiet, stderr=quiet).pid
 
 
-def round_of(out: Path, rng: random.Random, expected: dict[str, bytes], kills: Counter[str]) -> list[str]:
-    """Kill a run of a new folder, and one with `--fresh`, about a dozen times; return what was wrong afterwards."""
-    faults, silent = [], os.open(os.devnull, os.O_WRONLY)
-    plan = ["decoding", "decoding", "start", "shell", *rng.choices(["epoch", "between stages", "recording"], k=8)]
-    for first, moments in (([], plan), (["--fresh"], ["deleting", *plan[4:6]])):
-        for moment in moments:
-            arguments = [*ARGUMENTS, "--jobs", str(rng.choice([1, 2])), *first, "--out", str(out)]
-            if moment == "shell":
-                landed = killed(from_shell(arguments), out, "start", rng.uniform(0, 9))
-            else:
-                process = begun(arguments, output=silent)
-                landed = killed(process, out, moment, rng.uniform(0, DELAYS[moment]))
-            if not landed:
-                break
-            first, kills[moment] = [], kills[moment] + 1
-            if any(expected.get(name) != array for name, array in predictions(out).items()):
-                faults.append(f"{moment}: another record counts as done after the kill")
-        code, text = ended([*ARGUMENTS, "--jobs", "1", "--out", str(out)])
-        if code or predictions(out) != expected:
-            faults.append(f"after {', '.join(moments)}: code {code}, {text[-300:]}")
-    os.close(silent)
-    return faults
-
-
-def main() -> int:
-    """Run the campaign; return 0 if its goal is reached."""
-    wanted = options(__doc__, 100)
-    rng, kills, rounds = random.Random(wanted.seed), Counter[str](), 0
-    faults: list[str] = []
-    with temporary_folder() as folder:
-        code, text = ended([*ARGUMENTS, "--jobs", "1", "--out", str(folder / "whole")])
-        if code:
-            raise RuntimeError(text)
-        expected = predictions(folder / "whole")
-        while kills.total() < wanted.number:
-            rounds += 1
-            faults += round_of(folder / f"round{rounds}", rng, expected, kills)
+def attempts(folder: Path, rng: random.Random, number: int) -> tuple[int, list[str]]:
+    """Kill runs of new folders, and such with `--fresh`, about a dozen times each before they may end."""
+    kills, faults, silent = Counter[str](), [], os.open(os.devnull, os.O_WRONLY)
+    expected = predictions(trained(ARGUMENTS, folder / "whole"))
+    while kills.total() < number:
+        out = folder / f"killed{kills.total()}"
+        later = rng.choices(["epoch", "between stages", "recording"], k=8)
+        for first, moments in (
+            ([], ["decoding", "decoding", "start", "shell", *later]),
+            (["--fresh"], ["deleting", *later[:2]]),
+        ):
+            for moment in moments:
+                arguments = [*ARGUMENTS, "--jobs", rng.choice("12"), *first]
+                shell = moment == "shell"
+                process = from_shell(arguments, out) if shell else begun(arguments, out, silent)
+                if not killed(process, out, moment, rng):
+                    break
+                first, kills[moment] = [], kills[moment] + 1
+                if any(expected.get(name) != array for name, array in predictions(out).items()):
+                    faults.append(f"{moment}: another record counts as done after the kill")
+            code, text = ended(ARGUMENTS, out)
+            if code or predictions(out) != expected:
+                faults.append(f"after {', '.join(moments)}: code {code}, {text[-300:]}")
     print("killed in", ", ".join(f"{moment} {count}" for moment, count in kills.items()))
-    return verdict(kills.total(), faults, "0 differing bytes of predictions")
+    return kills.total(), faults
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    campaign(__doc__, 100, "0 differing bytes of predictions", attempts)
