@@ -6,6 +6,10 @@ import errno
 import unicodedata
 
 _UNPRINTABLE = ("Cc", "Cs")
+_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
+    errno.EFBIG: "use another file system, or raise the limit of `ulimit -f`",
+}
 _DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
@@ -40,5 +44,5 @@ class UserError(ValueError):
 def os_error_line(error: OSError) -> str:
     """Return what the operating system refused, on which file, and what to do."""
     where = f": {error.filename}" if error.filename else ""
-    advice = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "fix it"
+    advice = _ADVICE.get(error.errno or 0, "fix it")
     return f"{error.strerror or error}{where}; {advice} and run the same command again, what is done is kept"

@@ -185,7 +185,7 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     require_replaceable(path)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with naming(path), temporary.open("xb") as file:
             yield file
             if durable:
                 synchronize(file)
@@ -194,10 +194,21 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Let an error of the operating system on an open file, as of a full disk, name the file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def synchronize(file: IO[bytes]) -> None:
     """Wait until the disk has what was written to a file."""
-    file.flush()
-    os.fsync(file.fileno())
+    with naming(file.name):
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_at(file: IO[bytes], offset: int, data: bytes) -> None:
@@ -209,11 +220,12 @@ def write_at(file: IO[bytes], offset: int, data: bytes) -> None:
     """
     file.seek(offset)
     left = memoryview(data)
-    while left:
-        written = file.write(left)
-        if not written:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(getattr(file, "name", "")))
-        left = left[written:]
+    with naming(getattr(file, "name", "")):
+        while left:
+            written = file.write(left)
+            if not written:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            left = left[written:]
 
 
 def write_bytes(path: Path, data: bytes | memoryview, *, durable: bool = False) -> None:
@@ -268,7 +280,7 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
     """Append one JSON line and hand it to the operating system at once."""
-    with path.open("a", encoding="utf-8") as file:
+    with naming(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(plain(row), allow_nan=False) + "\n")
 
 

@@ -241,7 +241,7 @@ def load_plugin(path: Path) -> None:
     """
     path = Path(path).resolve()
     if not path.is_file():
-        raise UserError(f"plug-in file {path} does not exist")
+        raise UserError(f"plug-in file {path} does not exist or is no regular file")
     module_name = f"{_PLUGIN}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if module_name in sys.modules:
         return

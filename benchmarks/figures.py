@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ltbench.benchmarks.cli.command import Parser, guarded, invocation, named_path, script
+from ltbench.benchmarks.cli.command import Parser, guarded, invocation, named_path, require_writable, script
 from ltbench.benchmarks.plots.pictures import FIGURES, few_rows, pictures, save_pictures, setting_folders
 
 
@@ -35,6 +35,7 @@ def _main(options: argparse.Namespace) -> int:
     from ltbench.benchmarks.analysis.standings import settings_of
     from ltbench.errors import UserError
 
+    require_writable(options.out / "picture.png")
     _check("figure", options.figure, (*FIGURES, "all"))
     kinds = FIGURES if "all" in options.figure else options.figure
     records = list(find_records(options.results))

@@ -253,7 +253,7 @@ def _refuse_unfit(
 
     if base.dataset != "auto":
         registry.get(base.dataset)
-    protocol_for(base.preset or "paper", **base.protocol)
+    protocol_for("paper" if base.preset is None else base.preset, **base.protocol)
     if options.trials is not None and not 1 <= options.trials <= MAX_TRIALS:
         raise UserError(f"--trials must be from 1 to {MAX_TRIALS}, got {options.trials}")
     if options.runs is not None and not 1 <= options.runs <= 10_000:

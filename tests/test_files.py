@@ -46,6 +46,12 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary(
     assert path.read_bytes() == b"old" and names(tmp_path) == ["file"]
 
 
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as raised, files.replacing(tmp_path / "file"):
+        raise OSError(28, "No space left on device")
+    assert raised.value.filename == str(tmp_path / "file")
+
+
 def test_a_failed_write_leaves_no_temporary(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         files.write_json(tmp_path / "file.json", {"value": object()})

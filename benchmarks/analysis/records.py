@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SCHEMA = 3
 """Version of the form of `result.json` and `config.json`."""
 
-FILES = ("predictions.npz", "model.pt", "config.json", "split.csv")
+FILES = ("predictions.npz", "model.pt", "config.json", "metrics.jsonl", "split.csv")
 """Files that belong to a record; the result holds the SHA-256 of each."""
 
 
@@ -230,7 +230,7 @@ class Result:
             wrong = f"lacks {place}" if first["type"] == "missing" else f"has a wrong {place} ({first['msg']})"
             raise UserError(f"{source} {wrong}; {REMEDY}") from error
         unsealed(value, source)
-        if reason := _inconsistency(result.data):
+        if reason := _inconsistency(result):
             raise UserError(f"{source} contradicts itself: {reason}; {REMEDY}")
         # Validation puts the typed names first; readers are shown the order of the file.
         protocol = {name: result.protocol[name] for name in value["protocol"]}  # type: ignore[literal-required]
@@ -247,14 +247,19 @@ class Result:
         return self.threads if self.device_type == "cpu" else 1
 
 
-def _inconsistency(data: DataDescription) -> str:
-    """Return what of a description contradicts the rest of it; empty where nothing does."""
+def _inconsistency(result: Result) -> str:
+    """Return what of a result contradicts the rest of it; empty where nothing does."""
+    data = result.data
     names, classes = data.class_names, set(range(len(data.class_names)))
     if len(set(names)) < len(names) or len(data.class_counts) != len(names):
         return f"{len(set(names))} class_names, {len(data.class_counts)} class_counts"
     if not classes.issuperset(member for members in data.groups.values() for member in members):
         return f"groups name classes beyond the {len(names)} of class_names"
-    return "" if set(data.special_classes) <= set(names) else "special_classes that are no class_names"
+    if not set(data.special_classes) <= set(names):
+        return "special_classes that are no class_names"
+    values, changed = result.hyperparameters, result.changed
+    other = [name for name, value in changed.items() if name not in values or values[name] != value]
+    return f"changed {other[0]} is not that of hyperparameters" if other else ""
 
 
 @cache

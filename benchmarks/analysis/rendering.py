@@ -63,7 +63,7 @@ def render(tables: Sequence[Table], style: str) -> str:
     control signs are replaced, and in CSV a text that begins like a formula begins with an apostrophe.
     """
     if style == "csv":
-        return _csv(tables)
+        return _csv(tables) if tables else ""
     return "\n\n".join({"github": _github, "latex": _latex, "html": _html}[style](_in_lines(table)) for table in tables)
 
 

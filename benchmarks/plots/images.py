@@ -33,17 +33,17 @@ def find_store(record: Record, manifest: Manifest, results: Path) -> ImageStore 
     """
     cache, size = results / "cache" / "images", stored_size(record.result.protocol["image_size"])
     ids, _ = manifest.part("train")
-    found = []
+    found, reasons = [], [f"{cache} does not hold them"]
     for folder in sorted(cache.glob(f"{record.result.data.dataset}-{size}px-*")):
         try:
             store = ImageStore(folder)
             stamps = np.fromfile(folder / "stamps.i64", dtype=np.int64)
             if stamps[store.rows(ids)].all():
                 found.append(store)
-        except (UserError, OSError, IndexError):
-            continue
+        except (UserError, OSError, IndexError) as error:
+            reasons.append(str(error))
     if not found:
-        return f"no images: {cache} does not hold them"
+        return f"no images: {reasons[-1]}"
     return found[0] if len(found) == 1 else f"no images: several image stores in {cache} fit"
 
 

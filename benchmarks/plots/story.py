@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from ltbench.benchmarks.plots.images import draw_mosaic, mosaic
 from ltbench.benchmarks.plots.style import WIDTH, class_labels, drawing, new_figure, series_style
 from ltbench.benchmarks.plots.training import read_curves
+from ltbench.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,10 +51,19 @@ def has_story(record: Record) -> bool:
     return isinstance(anchors, dict) and {"counts", "indices", "edges"} <= anchors.keys()
 
 
+@contextmanager
+def _readable(record: Record) -> Iterator[None]:
+    """Refuse a story of another form, which records keep as a plug-in gave it."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{record.folder / 'result.json'} holds no story that can be drawn ({error})") from error
+
+
 def _queries(record: Record) -> dict[str, Mapping[str, Any]]:
     """Return the queries of a trial in order, by the name of the stage that followed."""
     recorded = record.result.story
-    numbers = sorted(int(name[5:]) for name in recorded if name.startswith("query") and name[5:].isdigit())
+    numbers = sorted(int(name[5:]) for name in recorded if name.startswith("query") and name[5:].isdecimal())
     return {f"query{number}": recorded[f"query{number}"] for number in numbers}
 
 
@@ -61,25 +72,25 @@ def read_story(record: Record) -> Story:
 
     Raises
     ------
-    UserError : `metrics.jsonl` missing or corrupt
+    UserError : `metrics.jsonl` missing or corrupt, or a story of another form
     """
     result, queries, curves = record.result, _queries(record), read_curves(record)
     chosen = [stage == "anchors" or stage in queries for stage in curves.stages]
-    anchors = np.asarray(result.story["anchors"]["counts"])
-    shape = (-1, len(anchors))
+    counts = np.asarray(result.data.class_counts)
 
     def over_queries(key: str) -> np.ndarray:
-        return np.array([event[key] for event in queries.values()], dtype=np.float64).reshape(shape)
+        return np.array([event[key] for event in queries.values()], dtype=np.float64).reshape(-1, len(counts))
 
-    pool = np.asarray(result.data.class_counts) - anchors
-    return Story(
-        recall=curves.recall[chosen],
-        epochs=np.array([event["epoch"] for event in queries.values()], dtype=np.int64),
-        accuracy=over_queries("accuracy"),
-        difficulty=over_queries("difficulty"),
-        quotas=np.vstack([anchors, over_queries("quotas")]).astype(np.int64),
-        pool=np.vstack([pool, over_queries("pool_left")]).astype(np.int64),
-    )
+    with _readable(record):
+        anchors = np.array(result.story["anchors"]["counts"], dtype=np.int64).reshape(len(counts))
+        return Story(
+            recall=curves.recall[chosen],
+            epochs=np.array([event["epoch"] for event in queries.values()], dtype=np.int64),
+            accuracy=over_queries("accuracy"),
+            difficulty=over_queries("difficulty"),
+            quotas=np.vstack([anchors, over_queries("quotas")]).astype(np.int64),
+            pool=np.vstack([counts - anchors, over_queries("pool_left")]).astype(np.int64),
+        )
 
 
 @drawing
@@ -92,7 +103,7 @@ def story(record: Record, name: str) -> Figure:
 
     Raises
     ------
-    UserError : `metrics.jsonl` missing or corrupt
+    UserError : as `read_story`
     """
     numbers, result = read_story(record), record.result
     title = f"{name}, trial {result.trial}: epochs from the anchors on; a vertical line is a query"
@@ -154,17 +165,22 @@ def story_groups(record: Record, labels: np.ndarray) -> dict[str, list[np.ndarra
     Returns
     -------
     For each group K arrays of int64, by class id
+
+    Raises
+    ------
+    UserError : a story of another form
     """
     anchors = record.result.story["anchors"]
     random = record.result.hyperparameters.get("query") == "random"
     score = "random score" if random else "information"
-    groups = {
-        "anchors": anchors["indices"],
-        "edges (farthest\nfrom the prototype)": anchors["edges"],
-        f"queried, highest\n{score}": _ranked(record, "queried", "information")[::-1],
-        f"in the pool, lowest\n{score}": _ranked(record, "lowest", "lowest_information"),
-    }
-    return {name: [own[:_PER_GROUP] for own in _of_classes(rows, labels, record)] for name, rows in groups.items()}
+    with _readable(record):
+        groups = {
+            "anchors": anchors["indices"],
+            "edges (farthest\nfrom the prototype)": anchors["edges"],
+            f"queried, highest\n{score}": _ranked(record, "queried", "information")[::-1],
+            f"in the pool, lowest\n{score}": _ranked(record, "lowest", "lowest_information"),
+        }
+        return {name: [own[:_PER_GROUP] for own in _of_classes(rows, labels, record)] for name, rows in groups.items()}
 
 
 def _ranked(record: Record, images: str, scores: str) -> np.ndarray:
@@ -190,7 +206,7 @@ def story_montage(record: Record, name: str, manifest: Manifest, store: ImageSto
 
     Raises
     ------
-    UserError : an image is not in the store
+    UserError : an image is not in the store, or a story of another form
     """
     ids, labels = manifest.part("train")
     positions, result = store.rows(ids), record.result

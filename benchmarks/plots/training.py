@@ -57,10 +57,11 @@ def read_curves(record: Record) -> Curves:
 
     Raises
     ------
-    UserError : missing, empty or corrupt
+    UserError : missing, empty, corrupt or altered
     """
-    path, num_classes = record.folder / "metrics.jsonl", len(record.result.data.class_names)
-    selection = record.result.selection
+    name, num_classes, selection = "metrics.jsonl", len(record.result.data.class_names), record.result.selection
+    # Records of before the log was sealed hold no digest of it.
+    path = record.verified(name) if name in record.result.files else require_regular(record.folder / name)
     try:
         rows = [json.loads(line) for line in require_regular(path).read_text(encoding="utf-8").splitlines()]
         if not rows:

@@ -13,6 +13,7 @@ from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.wandb_mirror import MODES
 from ltbench.datasets.base import NATURAL
 from ltbench.errors import UserError
+from ltbench.files import require_regular, write_bytes
 from ltbench.registry import unknown
 
 Ratio = float | Literal["natural"]
@@ -158,6 +159,9 @@ def _check_kinds(request: Request) -> None:
     for path in _several(request.plugins):
         if not isinstance(path, str | Path):
             raise UserError(f"plugins of a request must be paths, got {path!r}")
+    for path in (request.out, request.data_root, request.split_dir, *_several(request.plugins)):
+        if isinstance(path, str) and not path.strip():
+            raise UserError("a path of a request must not be empty; leave it out, or name a file or folder")
 
 
 def ratio_values(ratios: Any) -> tuple[Ratio, ...]:
@@ -205,7 +209,6 @@ def read_request(path: Path) -> dict[str, Any]:
     ------
     UserError : the file is missing or not readable, or has a key that no request has
     """
-    from ltbench.files import require_regular
 
     try:
         text = require_regular(path).read_text(encoding="utf-8")
@@ -233,8 +236,6 @@ def read_request(path: Path) -> dict[str, Any]:
 def write_request(path: Path, request: Request) -> None:
     """Write a request as JSON, where the file is called so, else as YAML; paths of plug-ins and data are absolute."""
     import yaml
-
-    from ltbench.files import write_bytes
 
     held = request.as_dict()
     held |= _in_folder(Path.cwd(), held)

@@ -256,7 +256,7 @@ class Trial:
         files = {
             "predictions.npz": write_arrays(self.folder / "predictions.npz", arrays, durable=True),
             "model.pt": write_tensors(self.folder / "model.pt", method.state_dict(), durable=True),
-            "config.json": file_hash(self.folder / "config.json"),
+            **{name: file_hash(self.folder / name) for name in ("config.json", "metrics.jsonl")},
             "split.csv": file_hash(spec.split_file),
         }
         result = Result(

@@ -25,6 +25,7 @@ from ltbench.files import (
     content_digest,
     fingerprint,
     json_digest,
+    naming,
     replacing,
     require_regular,
     require_room,
@@ -176,7 +177,7 @@ class StoreBuilder:
         """Give all files their lengths; the pixel file is sparse, so that rows never asked for take no disk."""
         ids = self._source.ids
         for name, length in ((_PIXELS, self._row_bytes), *((name, 8) for name in (_DIGESTS, _CONTENTS, _STAMPS))):
-            with require_regular(self.folder / name).open("ab") as file:
+            with naming(self.folder / name), require_regular(self.folder / name).open("ab") as file:
                 file.truncate(len(ids) * length)
         path, index = self.folder / "index.json", json.dumps({"size": self._size, "ids": ids.tolist()}).encode()
         if not path.is_file() or path.read_bytes() != index:

@@ -14,7 +14,7 @@ from ltbench.datasets.base import Source
 from ltbench.datasets.splits.longtail import PARTS
 from ltbench.datasets.tables import read_table
 from ltbench.errors import UserError
-from ltbench.files import content_digest, file_hash, replacing
+from ltbench.files import content_digest, file_hash, replacing, require_regular
 from ltbench.registry import unknown
 
 COLUMNS = ("id", "label", "class", "lesion", "part")
@@ -92,7 +92,7 @@ class Manifest:
         UserError : as `read`, or the file was changed since it was written
         """
         try:
-            found = file_hash(Path(path))
+            found = file_hash(require_regular(Path(path)))
         except OSError as error:
             raise UserError(f"cannot read the split {path}: {error.strerror}") from error
         if found != digest:

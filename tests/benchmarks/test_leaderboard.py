@@ -245,6 +245,9 @@ def test_a_selection_of_nothing_is_refused_in_one_line(chosen: str, results: Pat
     refuses(main, ["--results", str(results), *chosen.split()], SELECTIONS[chosen])
 
 
-def test_a_table_without_rows_is_told(tmp_path: Path, add_record: Callable[..., dict[str, Any]], refuses: Any) -> None:
+@pytest.mark.parametrize("style", FORMATS)
+def test_a_table_without_rows_is_told(style: str, tmp_path: Path, add_record: Callable[..., Any], refuses: Any) -> None:
     add_record(tmp_path, "ce", 0, 0.6)
-    refuses(main, ["--results", str(tmp_path), "--table", "ablation"], "holds no trial for this table")
+    refuses(
+        main, ["--results", str(tmp_path), "--table", "ablation", "--format", style], "holds no trial for this table"
+    )

@@ -64,6 +64,7 @@ BAD = {
     "--image-size 15": "--image-size must be at least 16",
     "--lr 0": "--lr must be a number above 0",
     "--lr nan": "--lr must be a number above 0",
+    "--preset=": "unknown preset ''",
     "--patience 0": "--patience must be at least 1",
     "--n-max 99999": "--n-max auto",
     "--n-max -3": "--n-max must be a whole number",

@@ -1,60 +1,77 @@
-"""One flipped byte in every stored file, at every class of position: nothing that is read changes without a word.
+"""One flipped bit in every stored file, at every class of position: nothing that is read changes without a word.
 
-A flip is found where the command that reads the file says so, and harmless where predictions and tables stay the same.
+Of a run that was killed half-way, one trial finished and one within a stage, each file is flipped, the run goes on, and
+everything is read: tables, predictions, weights, curves. So the image store, shared stages, journals, configurations,
+splits and records are tried. A flip is found where the command says so, and harmless where all stays the same.
 """
 
+import os
 import random
-import sys
+import shutil
 from pathlib import Path
 
-from common import options, tables, temporary_folder, trained, verdict
+import numpy as np
+from common import FLEX, SMALL, begun, campaign, ended, tables, trained
+from kill import killed
 
 import ltbench
+from ltbench.benchmarks.plots.training import read_curves
 from ltbench.errors import UserError
 
+ARGUMENTS = [*SMALL, "--method", "ce", "flex", *FLEX, "--epochs", "4", "--trials", "1"]
 
-def positions(size: int, rng: random.Random, number: int) -> list[int]:
-    """Return positions in a file: its head, its end, and places between."""
-    edges = [0, 1, 7, size // 2, size - 22, size - 2, size - 1]
-    return sorted({min(max(place, 0), size - 1) for place in [*edges, *(rng.randrange(size) for _ in range(number))]})
+
+def positions(content: bytes, rng: random.Random, number: int) -> list[int]:
+    """Return positions in a file: head, middle and end, and places between, of those not 0 where there are any."""
+    size = len(content)
+    written = np.flatnonzero(np.frombuffer(content, dtype=np.uint8)).tolist() or range(size)
+    edges = [0, 7, size // 2, size - 22, size - 1]
+    return sorted({min(max(place, 0), size - 1) for place in [*edges, *rng.choices(written, k=number)]})
 
 
 def state(results: Path) -> tuple[object, ...]:
-    """Return all that can be read of a results folder: tables, predictions, weights; or what is said instead."""
+    """Return all that can be read of a results folder, or what is said instead."""
     code, out, errors = tables(results)
+    if code or errors:
+        return "traceback" if code == -1 else "refused", errors
     try:
-        loaded = ltbench.load_results(results)
-        predictions = [record.predictions()["test_logits"].tobytes() for record in loaded.records]
-        weights = [{name: own.numpy().tobytes() for name, own in record.model().items()} for record in loaded.records]
+        records = ltbench.load_results(results).records
+        arrays = [[own.tobytes() for own in record.predictions().values()] for record in records]
+        weights = [{name: own.numpy().tobytes() for name, own in record.model().items()} for record in records]
+        curves = [(own.stages, own.recall.tobytes(), own.val_loss.tobytes()) for own in map(read_curves, records)]
     except UserError as error:
         return "refused", str(error)
-    return (
-        ("traceback", errors) if code == -1 else ("refused", errors) if errors else ("read", out, predictions, weights)
-    )
+    return "read", out, arrays, weights, curves
 
 
-def main() -> int:
-    """Run the campaign; return 0 if its goal is reached."""
-    wanted = options(__doc__, 25)
-    rng, faults, attempts = random.Random(wanted.seed), [], 0
-    with temporary_folder() as folder:
-        results = trained(folder / "results", methods=["ce"], epochs=1)
-        expected = state(results)
-        stored = [path for path in results.rglob("*") if path.is_file() and path.stat().st_size]
-        for path in sorted(stored):
-            if "cache" in path.relative_to(results).parts:  # read in training alone
-                continue
-            whole = path.read_bytes()
-            for position in positions(len(whole), rng, wanted.number):
-                attempts += 1
-                flipped = bytes([whole[position] ^ (1 << rng.randrange(8))])
-                path.write_bytes(whole[:position] + flipped + whole[position + 1 :])
-                found = state(results)
-                if found != expected and found[0] != "refused":
-                    faults.append(f"{path.relative_to(results)}, byte {position}: {str(found)[:200]}")
-            path.write_bytes(whole)
-    return verdict(attempts, faults, "0 silent changes of predictions, weights and tables")
+def begin(out: Path, rng: random.Random) -> None:
+    """Leave a run of two methods that was killed within a stage of the second, after decisions between stages."""
+    silent = os.open(os.devnull, os.O_WRONLY)
+    while not all(any(out.glob(f"*/flex-*/trial0/journal/{name}")) for name in ("memo-*.json", "checkpoint.pt")):
+        if not killed(begun(ARGUMENTS, out, silent), out, "epoch", rng):
+            shutil.rmtree(out)
+
+
+def attempts(folder: Path, rng: random.Random, number: int) -> tuple[int, list[str]]:
+    """Flip each file at its edges and at some more places, and go on."""
+    count, faults, before, out = 0, [], folder / "before", folder / "out"
+    begin(out, rng)
+    shutil.copytree(out, before)
+    expected = state(trained(ARGUMENTS, out))
+    for path in sorted(path for path in before.rglob("*") if path.is_file() and path.stat().st_size):
+        whole = path.read_bytes()
+        for position in positions(whole, rng, number):
+            shutil.rmtree(out)
+            shutil.copytree(before, out)
+            flipped = bytes([whole[position] ^ (1 << rng.randrange(8))])
+            (out / path.relative_to(before)).write_bytes(whole[:position] + flipped + whole[position + 1 :])
+            code, text = ended(ARGUMENTS, out)
+            count, found = count + 1, state(out)
+            said = code in (0, 2) and any(line.startswith(("error: ", "left out: ")) for line in text.splitlines())
+            if "Traceback" in text or not (said or found[0] == "refused" or (code == 0 and found == expected)):
+                faults.append(f"{path.relative_to(before)}, byte {position}: code {code}, {text[-300:]}")
+    return count, faults
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    campaign(__doc__, 2, "0 silent changes of predictions, weights and tables", attempts)

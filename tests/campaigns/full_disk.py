@@ -1,18 +1,23 @@
-"""A disk that is full after so many bytes of a file: the same command, run again with room, gives the same predictions.
+"""A disk that is full at any place: one line and code 2, and with room the same command gives the same predictions.
 
-The limit is that of the operating system on the size of a file (RLIMIT_FSIZE), in a process of its own.
+Half of the runs write to a small file system of their own (a tmpfs, which only root can mount), so that writing fails
+with ENOSPC and may be short; it grows for the second run. The others, all of them where nothing can be mounted, may not
+let a file grow beyond a size (RLIMIT_FSIZE); every second of these starts from decoded images and a finished trial.
 """
 
-import os
+import random
 import resource
+import shutil
 import signal
 import subprocess
-import sys
+from pathlib import Path
 
-from common import SMALL, called, options, temporary_folder, verdict
-from kill import predictions
+from common import SMALL, campaign, ended, predictions, trained
 
-from ltbench.benchmarks import run
+ONE = [*SMALL, "--epochs", "2", "--trials", "1", "--method", "rs"]
+BOTH = [*ONE, "ce"]
+LARGEST, PIXELS, DISK = 5.5e6, 20e6, 16e6
+"""Bytes: of a file of a trial, of the file of pixels, and that all need together at once."""
 
 
 def limited(size: int) -> None:
@@ -21,33 +26,52 @@ def limited(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def main() -> int:
-    """Run the campaign; return 0 if its goal is reached."""
-    wanted = options(__doc__, 100)
-    faults, refused = [], 0
-    arguments = [*SMALL, "--method", "ce", "--epochs", "2", "--trials", "1", "--jobs", "1"]
-    with temporary_folder() as folder:
-        code, _, errors = called(run.main, [*arguments, "--out", str(folder / "whole")])
-        if code:
-            raise RuntimeError(errors)
-        expected = predictions(folder / "whole")
-        largest = max(path.stat().st_size for path in (folder / "whole").rglob("*") if path.is_file())
-        for number in range(wanted.number):
-            out, size = folder / f"full{number}", 1 + int(1.05 * largest * (number / wanted.number) ** 2)
-            command = [sys.executable, "-m", "ltbench", "run", *arguments, "--out", str(out)]
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-            done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, preexec_fn=lambda size=size: limited(size)
-            )
-            refused += done.returncode != 0
-            if "Traceback" in done.stderr or (done.returncode == 0 and predictions(out) != expected):
-                faults.append(f"{size} bytes: code {done.returncode}, {done.stderr[-300:]}")
-            code, _, errors = called(run.main, [*arguments, "--out", str(out)])
-            if code or predictions(out) != expected:
-                faults.append(f"{size} bytes, again: code {code}, {errors[-300:]}")
-    print(f"{refused} of {wanted.number} runs met the limit")
-    return verdict(wanted.number, faults, "0 silent changes of predictions")
+def mounted(folder: Path, size: float) -> bool:
+    """Mount a file system of a size, or give the one there this size; return whether that was possible."""
+    folder.mkdir(exist_ok=True)
+    how = f"{'remount,' * folder.is_mount()}size={int(size)}"
+    command = ["mount", "-t", "tmpfs", "-o", how, "tmpfs", str(folder)]
+    return shutil.which("mount") is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
+def attempt(out: Path, size: float, expected: dict[str, bytes], disk: bool) -> tuple[bool, list[str]]:
+    """Run in little room, then in enough; return whether the first run was refused, and what was wrong."""
+    before = predictions(out)
+    code, text = ended(BOTH, out, (lambda: None) if disk else (lambda: limited(int(size))))
+    found, faults = predictions(out), []
+    lines = [line for line in text.splitlines() if line.startswith("error: ")]
+    if (code, len(lines)) not in ((0, 0), (2, 1)) or "Traceback" in text:
+        faults.append(f"code {code}, {text[-400:]}")
+    if not before.items() <= found.items() <= expected.items() or (code == 0 and found != expected):
+        faults.append(f"code {code}: predictions are lost, or others")
+    if disk:
+        mounted(out, 1 << 30)
+    again, text = ended(BOTH, out)
+    if again or predictions(out) != expected:
+        faults.append(f"again: code {again}, {text[-400:]}")
+    return code != 0, [f"{size:.0f} bytes{' in all' * disk}: {fault}" for fault in faults]
+
+
+def attempts(folder: Path, _: random.Random, number: int) -> tuple[int, list[str]]:
+    """Run on disks and with limits of growing sizes."""
+    faults, refused, disks = [], 0, 0
+    begun, expected = trained(ONE, folder / "begun"), predictions(trained(BOTH, folder / "whole"))
+    for place in range(number):
+        out, share = folder / f"full{place}", ((place + 1) / number) ** 2
+        disk = place % 2 == 0 and mounted(out, 4096 + share * DISK)
+        if not disk and place % 4 == 3:
+            shutil.copytree(begun, out)
+        size = share * (DISK if disk else LARGEST if place % 4 == 3 else PIXELS)
+        try:
+            failed, own = attempt(out, size, expected, disk)
+        finally:
+            if disk:
+                subprocess.run(["umount", "-l", str(out)], check=True)
+        shutil.rmtree(out)
+        faults, refused, disks = [*faults, *own], refused + failed, disks + disk
+    print(f"{refused} of {number} runs met the limit; {disks} runs were on a file system of their own")
+    return number, faults
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    campaign(__doc__, 100, "0 silent changes of predictions", attempts)

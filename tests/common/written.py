@@ -128,7 +128,8 @@ def write_record(
 
 def reseal(folder: Path, **changed: Any) -> None:
     """Change values of a trial's `result.json` and renew all digests in it, as nothing but a forger would."""
-    files = {name: file_hash(folder / name) for name in ("predictions.npz", "model.pt") if (folder / name).exists()}
+    kept = ("predictions.npz", "model.pt", "metrics.jsonl")
+    files = {name: file_hash(folder / name) for name in kept if (folder / name).exists()}
     write_sealed(folder / "result.json", {**read_json(folder / "result.json"), **changed, "files": files})
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import NotRequired, TypedDict
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**53)]  # what every reader of JSON keeps exactly
 Share = Annotated[float, Field(ge=0, le=1 + 1e-9)]  # sums are rounded
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

@@ -218,7 +218,8 @@ class _Planner:
         methods = method_names(request.methods)
         wandb_mirror.require(request.wandb)
         name, root = resolve(request.dataset, request.data_root)
-        preset = request.preset or dataset_registry.get(name).preset
+        given = request.preset
+        preset = dataset_registry.get(name).preset if given is None else given
         protocol = protocol_for(preset, seed=request.seed, **request.protocol)
         datasets, drawn = planned_datasets(request, name, root, protocol)
         # Torch is imported from here on: what is wrong with names, numbers and tables has been said by now.

@@ -74,6 +74,7 @@ def test_what_is_no_result_of_this_schema_is_named(tmp_path: Path, content: str)
         (["cost", "images_seen"], -1, "wrong cost.images_seen"),
         (["test", "top1"], 0.123, "was altered"),
         (["trial"], 1, "was altered"),
+        (["class_counts", 0], 2**70, "wrong class_counts.0"),
     ],
 )
 def test_a_wrong_form_is_one_line_that_names_file_and_place(

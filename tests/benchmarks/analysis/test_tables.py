@@ -99,9 +99,18 @@ def test_tables_are_made_from_predictions_alone(results: Path) -> None:
             np.testing.assert_allclose(*numbers, rtol=0, atol=1e-9)
 
 
-def test_a_record_that_contradicts_its_predictions_is_refused(results: Path) -> None:
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("test", "mean_class_accuracy", 0.11),
+        ("val", "macro_f1", 0.12),
+        ("test", "confusion", []),
+        ("val", "tail", None),
+    ],
+)
+def test_a_record_that_contradicts_its_predictions_is_refused(results: Path, part: str, name: str, value: Any) -> None:
     record = next(iter(find_records(results)))
-    reseal(record.folder, test={"mean_class_accuracy": record.result.test["mean_class_accuracy"] - 0.01})
+    reseal(record.folder, **{part: {**getattr(record.result, part), name: value}})
     with pytest.raises(UserError, match=r"predictions\.npz gives .* result\.json says .* --fresh"):
         tables(results)
 

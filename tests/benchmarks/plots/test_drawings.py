@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from written import COUNTS, EPOCHS, STORY, TOLD, row_of, rows_of, split_of, write_trial
+from written import COUNTS, EPOCHS, STORY, TOLD, reseal, row_of, rows_of, split_of, write_trial
 
-from ltbench.benchmarks.analysis.records import find_records
+from ltbench.benchmarks.analysis.records import Record, find_records
 from ltbench.benchmarks.figures import main
 from ltbench.benchmarks.plots.accuracy import class_shares, confusion, confusion_counts, per_class_accuracy
 from ltbench.benchmarks.plots.calibration import BINS, reliability, reliability_bins
@@ -41,6 +41,17 @@ def test_corrupt_metrics_are_named(tmp_path: Path, text: str | None) -> None:
     record = write_trial(tmp_path)
     path = record.folder / "metrics.jsonl"
     path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        read_curves(record)
+
+
+def test_an_altered_log_of_epochs_is_refused(tmp_path: Path) -> None:
+    folder = write_trial(tmp_path).folder
+    reseal(folder)
+    record = Record.read(folder)
+    assert read_curves(record).selected == 2
+    path = folder / "metrics.jsonl"
+    path.write_text(path.read_text().replace("0.5", "0.6"))
     with pytest.raises(UserError, match=re.escape(str(path))):
         read_curves(record)
 
@@ -154,6 +165,14 @@ def test_other_methods_have_no_story(tmp_path: Path, story: Any) -> None:
     assert not has_story(write_trial(tmp_path, "mine", story=story))
 
 
+@pytest.mark.parametrize("wrong", [{"query2": 5}, {"anchors": {**STORY["anchors"], "counts": "x", "edges": [["x"]]}}])
+def test_a_story_of_another_form_is_named(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    record = write_trial(tmp_path, "flex", story={**STORY, **wrong}, epochs=TOLD)
+    for read in (read_story, lambda own: story_groups(own, np.zeros(435, dtype=int))):
+        with pytest.raises(UserError, match=r"result\.json holds no story"):
+            read(record)
+
+
 def test_story_groups(tmp_path: Path) -> None:
     labels = split_of(COUNTS, COUNTS).part("train")[1]
     groups = story_groups(write_trial(tmp_path, "flex", story=STORY), labels)
@@ -194,7 +213,9 @@ def test_pictures_of_a_real_flex_trial(
     assert len(captured.out.splitlines()) == 2 == len(list(out.glob("*/*")))
 
     store = tiny_dataset.store().folder
-    cache.mkdir(parents=True)
+    (cache / store.name).mkdir(parents=True)
+    assert "is not readable" in str(find_store(record, tiny_dataset.manifest, results))
+    (cache / store.name).rmdir()
     (cache / store.name).symlink_to(store)
     assert find_store(record, tiny_dataset.manifest, results).size == 19
     assert main(command) == 0

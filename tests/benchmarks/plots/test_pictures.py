@@ -155,6 +155,7 @@ def test_rows_left_out_of_shared_axes_are_told(tmp_path: Path, capsys: Any) -> N
         ("--results nowhere", "does not exist"),
         ("--figure story --method ce", "none of the chosen figures (story) exists"),
         ("--figure", "expected at least one argument"),
+        ("--out /dev/null", "is no folder that is writable"),
     ],
 )
 def test_command_line_refuses_in_one_line(results: Path, refuses: Any, arguments: str, reason: str) -> None:

@@ -1,6 +1,7 @@
 """A request: what it accepts, its file, and the trials that it means."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,6 +49,7 @@ BAD = [
     ({"device": 3}, "device of a request must be text"),
     ({"plugins": [4]}, "plugins of a request must be paths"),
     ({"out": 5}, "out of a request must be a path"),
+    *(({name: value}, "must not be empty") for name, value in (("out", ""), ("data_root", " "), ("plugins", [""]))),
 ]
 
 
@@ -77,6 +79,7 @@ def test_relative_paths_of_a_file_begin_in_its_folder(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("a pipe", "is not a regular file"),
         ("method: ce", "unknown key in .* 'method'; did you mean 'methods'"),
         ("- ce", "must hold names with values"),
         ("a: [", r"neither YAML nor JSON \(line 1, column 5: [^\n]*\)$"),
@@ -84,10 +87,11 @@ def test_relative_paths_of_a_file_begin_in_its_folder(tmp_path: Path, monkeypatc
     ],
 )
 def test_a_file_that_is_no_request(text: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "request.yaml"
     if text is not None:
-        (tmp_path / "request.yaml").write_text(text)
+        os.mkfifo(path) if text == "a pipe" else path.write_text(text)
     with pytest.raises(UserError, match=message):
-        read_request(tmp_path / "request.yaml")
+        read_request(path)
 
 
 def test_a_trial_is_the_same_whatever_else_is_asked_for_and_names_its_request(tmp_path: Path) -> None:

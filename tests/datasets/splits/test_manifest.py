@@ -1,6 +1,7 @@
 """The manifest: order, digest, reading back, and the overlap between parts."""
 
 import hashlib
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -58,6 +59,10 @@ def test_digest_is_that_of_the_file_and_a_change_fails_the_check(manifest, tmp_p
         Manifest.verify(path, manifest.digest)
     with pytest.raises(UserError, match="cannot read"):
         Manifest.verify(tmp_path / "absent.csv", manifest.digest)
+    os.mkfifo(tmp_path / "pipe.csv")
+    for read in (Manifest.read, lambda path: Manifest.verify(path, manifest.digest)):
+        with pytest.raises(UserError, match="is not a regular file"):
+            read(tmp_path / "pipe.csv")
 
 
 def test_a_failed_write_keeps_the_old_file(manifest, tmp_path, monkeypatch):
