@@ -104,10 +104,10 @@ def interval(
     images that are not its own, and the same sums hold: an image that several trials share counts in V_I once, and
     where they share none, V is V_T, which then has the images in it.
 
-    Scores within 0 and w_c / n_c, as those of right answers have ends within 0 and 1. If
-    they show no variance because all are at the same end, Wilson's interval of 1 / Σ_c (w_c² / n_c) images is taken; if
-    because every class is either all right or all wrong, the variance is that of classes of which two more images
-    were the other way: V = Σ_c 2 w_c² / ((n_c + 1) (n_c + 2)), as Agresti and Coull add two.
+    Scores within 0 and w_c / n_c, as those of right answers, have ends within 0 and 1. If they show no variance because
+    all are at the same end, Wilson's interval of 1 / Σ_c (w_c² / n_c) images is taken; if because every class is either
+    all right or all wrong, the variance is that of classes of which two more images were the other way:
+    V = Σ_c 2 w_c² / ((n_c + 1) (n_c + 2)), as Agresti and Coull add two.
 
     Parameters
     ----------
@@ -124,7 +124,13 @@ def interval(
     scores, labels = _checked(scores, labels, confidence)
     weights = image_weights(labels, class_weights, tested)
     strata = _Strata(labels, weights, clusters, tested)
-    estimate = _estimate(scores, strata, confidence)
+    return _within(_estimate(scores, strata, confidence), scores, weights, strata, confidence)
+
+
+def _within(
+    estimate: Estimate, scores: np.ndarray, weights: np.ndarray, strata: _Strata, confidence: float
+) -> Estimate:
+    """Return an estimate with ends that scores of right answers can have; of other scores, as it is."""
     if (scores < 0).any() or (scores > weights * (1 + _ROUNDING)).any():
         return estimate
     if not scores.any() or np.allclose(scores, weights, rtol=_ROUNDING, atol=0):
