@@ -3,6 +3,7 @@
     ltbench leaderboard --results results --table ratios --format latex
     ltbench leaderboard --method ce flex --ratio 100 --table metrics
     ltbench leaderboard --published
+    ltbench leaderboard --board synthetic-r100
 
 Every number is computed anew from the trials' saved predictions. Only trials of the same data, split and protocol
 share a table; what is not says so below. A record that cannot be read is named on stderr and left out, which a note
@@ -36,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
         dest="results",
         help=about_results,
     )
+    parsed.add_argument("--board", metavar="NAME", help="a published board, instead of a results folder")
     parsed.add_argument(
         "--table", default="overview", metavar="NAME", help=f"{', '.join(KINDS)}; default: overview, of each ratio"
     )
@@ -54,6 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
+    if options.board is None:
+        return _show(options)
+    from ltbench.benchmarks.publishing.board import read_board
+    from ltbench.benchmarks.publishing.restoring import restored
+
+    with restored(read_board(options.board)) as options.results:
+        return _show(options)
+
+
+def _show(options: argparse.Namespace) -> int:
     from ltbench.benchmarks.analysis.record_files.damage import left_out, sound_records
     from ltbench.benchmarks.cli.outcomes import report_damaged
     from ltbench.errors import UserError

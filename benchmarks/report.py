@@ -1,6 +1,7 @@
 """One HTML page that holds all of a results folder: tables, pictures, data, protocol. It needs no other file.
 
 ltbench report --results results --out report.html
+ltbench report --board synthetic-r100 --out board.html
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parsed = Parser(prog=invocation("report"), description="Write one HTML page with all of a results folder.")
     parsed.add_argument("--results", type=named_path, default=Path("results"), metavar="DIR", help="default: results")
-    parsed.add_argument("--out", type=named_path, metavar="FILE", help="default: report.html in the results folder")
+    parsed.add_argument("--board", metavar="NAME", help="a published board, instead of a results folder")
+    parsed.add_argument(
+        "--out", type=named_path, metavar="FILE", help="default: report.html in the results folder, or here"
+    )
     parsed.add_argument("--published", action="store_true", help="also set the paper's numbers beside these")
     return parsed
 
@@ -27,6 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
+    if options.board is None:
+        return _write(options)
+    from ltbench.benchmarks.publishing.board import read_board
+    from ltbench.benchmarks.publishing.restoring import restored
+
+    options.out = options.out or Path("report.html")
+    with restored(read_board(options.board)) as options.results:
+        return _write(options)
+
+
+def _write(options: argparse.Namespace) -> int:
     from ltbench.benchmarks.analysis.records import find_records
     from ltbench.benchmarks.pages.page import report
     from ltbench.benchmarks.training.protocol import PRESETS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -76,6 +77,22 @@ class Protocol:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise unknown(name.replace("_", " "), getattr(self, name), allowed)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Protocol:
+        """Return the protocol that a record holds; fields that came later have their defaults.
+
+        Raises
+        ------
+        UserError : fields that this version does not know, or values out of range
+        """
+        drawn: dict[str, Any] = {
+            name: tuple(own) if isinstance(own, list) else own for name, own in values["augmentation"].items()
+        }
+        try:
+            return cls(**{**values, "augmentation": Augmentation(**drawn)})
+        except TypeError as error:
+            raise UserError(f"a protocol that this version does not know ({error})") from error
 
     def digest(self) -> str:
         """Return the SHA-256 of all fields, hex; fields that came later are left out at their defaults."""

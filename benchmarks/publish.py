@@ -1,0 +1,206 @@
+"""Boards: published results that anyone can check, extend and train again.
+
+    ltbench publish verify
+    ltbench publish restore synthetic-r100 --out results
+    ltbench publish add results --board synthetic-r100
+    ltbench publish reproduce synthetic-r100 --method rs --trial 0
+
+A board lies in benchmarks/boards/: its description, split manifests, each trial's result and logits, and SHA-256 sums.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ltbench.benchmarks.analysis.rendering import FORMATS
+from ltbench.benchmarks.cli.command import EXIT_BAD_INPUT, Parser, about, guarded, invocation, named_path, script
+
+if TYPE_CHECKING:
+    from ltbench.benchmarks.analysis.records import Record
+    from ltbench.benchmarks.publishing.board import Board
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parsed = Parser(
+        prog=invocation("publish"),
+        description=about(__doc__, "publish", whole=True),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parsed.add_argument("--boards", type=named_path, metavar="DIR", help="folder of boards; default: the repository's")
+    actions = parsed.add_subparsers(dest="action", required=True, metavar="ACTION")
+    verify = actions.add_parser("verify", help="recompute every number from the logits, check every digest")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="default: all boards")
+    table = actions.add_parser("table", help="print the table of a board")
+    table.add_argument("name", metavar="NAME")
+    table.add_argument("--format", default="github", metavar="NAME", help=f"{', '.join(FORMATS)}; default: github")
+    table.add_argument("--write", action="store_true", help="write the board's tables and sums anew instead")
+    restore = actions.add_parser("restore", help="put a board back as a results folder, in which its trials are done")
+    restore.add_argument("name", metavar="NAME")
+    restore.add_argument("--out", type=named_path, required=True, metavar="DIR")
+    _add_admission(actions)
+    again = actions.add_parser("reproduce", help="train one trial again, and say whether it agrees")
+    again.add_argument("name", metavar="NAME")
+    again.add_argument("--method", required=True, metavar="NAME", help="row, as the table shows it")
+    again.add_argument("--trial", type=int, default=0, metavar="K", help="default: 0")
+    again.add_argument("--setting", metavar="NAME", help="default: the board's main one")
+    again.add_argument("--data-root", type=named_path, metavar="DIR", help="default: $LTBENCH_DATA, else ./data")
+    again.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N")
+    again.add_argument(
+        "--out", type=named_path, metavar="DIR", help="keep the trial there; default: a temporary folder"
+    )
+    again.add_argument("--record", action="store_true", help="write what was found into the board")
+    return parsed
+
+
+def _add_admission(actions: argparse._SubParsersAction[Parser]) -> None:
+    add = actions.add_parser("add", help="put finished trials of a results folder onto a board")
+    create = actions.add_parser("create", help="a new board with the settings of a results folder, without rows")
+    for each in (add, create):
+        each.add_argument("results", type=named_path, metavar="RESULTS")
+        each.add_argument("--board", required=True, metavar="NAME")
+        each.add_argument("--method", nargs="+", metavar="NAME", help="default: all in the folder")
+        each.add_argument("--ratio", nargs="+", metavar="R", help="default: all in the folder")
+        each.add_argument(
+            "--protocol", default="", metavar="DIGEST", help="first digits of the protocol's; default: all"
+        )
+    add.add_argument("--partial", action="store_true", help="admit rows whose trials are not all there")
+    add.add_argument("--plugin", type=named_path, nargs="+", default=[], metavar="FILE.py", help="files of new methods")
+    create.add_argument("--title", required=True, metavar="TEXT", help="in one line")
+    create.add_argument("--about", nargs="+", default=[], metavar="TEXT", help="paragraphs of what it is")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit code: 0, 2 what was checked does not hold."""
+    return guarded(lambda: _main(parser().parse_args(arguments)))
+
+
+def _main(options: argparse.Namespace) -> int:
+    from ltbench.benchmarks.publishing.board import FOLDER
+
+    options.boards = options.boards or FOLDER
+    return ACTIONS[options.action](options)
+
+
+def _board(options: argparse.Namespace, name: str) -> Board:
+    from ltbench.benchmarks.publishing.board import read_board
+
+    return read_board(name, options.boards)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from ltbench.benchmarks.publishing.board import boards_in
+    from ltbench.benchmarks.publishing.verification import verify
+    from ltbench.errors import UserError
+
+    names = options.names or boards_in(options.boards)
+    if not names:
+        raise UserError(f"{options.boards} holds no boards")
+    for name in names:
+        print(verify(_board(options, name)), flush=True)
+    return 0
+
+
+def _table(options: argparse.Namespace) -> int:
+    from ltbench.benchmarks.analysis.rendering import render
+    from ltbench.benchmarks.cli.arguments import check_format
+    from ltbench.benchmarks.publishing.admission import changed
+    from ltbench.benchmarks.publishing.tables import board_tables, generated
+
+    check_format(options.format)
+    board = _board(options, options.name)
+    if options.write:
+        with changed(board):
+            pass
+        print(f"{board.folder}: tables and sums written")
+    elif options.format == "github":
+        print(generated(board)["board.md"], end="")
+    else:
+        print(render([table for _, table in board_tables(board)], options.format))
+    return 0
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from ltbench.benchmarks.publishing.restoring import restore
+
+    board = _board(options, options.name)
+    written = restore(board, options.out)
+    print(f"{options.out}: {written} of {len(board.records)} trials of {board.name} written; a run there skips them")
+    return 0
+
+
+def _selected(options: argparse.Namespace) -> list[Record]:
+    from ltbench.benchmarks.analysis.record_files.selection import select
+    from ltbench.benchmarks.analysis.records import find_records
+    from ltbench.benchmarks.training.request import ratio_values
+    from ltbench.errors import UserError
+
+    ratios = None if options.ratio is None else ratio_values(options.ratio)
+    found = select(list(find_records(options.results)), None, options.method, ratios, options.protocol)
+    if not found:
+        raise UserError(f"{options.results} holds no finished trial that --method, --ratio and --protocol leave")
+    return found
+
+
+def _create(options: argparse.Namespace) -> int:
+    from ltbench.benchmarks.publishing.admission import create
+    from ltbench.benchmarks.publishing.board import Board
+
+    board = create(Board(options.boards / options.board, options.title, options.about, ()), _selected(options))
+    print(f"{board.folder}: {len(board.settings)} settings; now add rows by `{invocation('publish')} add`")
+    return 0
+
+
+def _add(options: argparse.Namespace) -> int:
+    from ltbench.benchmarks.publishing.admission import add
+
+    board = _board(options, options.board)
+    for line in add(board, _selected(options), options.plugin, partial=options.partial):
+        print(f"{board.name}: {line}")
+    return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from ltbench.benchmarks.publishing.reproductions import record_of
+
+    board = _board(options, options.name)
+    record = record_of(board, options.method, options.trial, options.setting)
+    if options.out is not None:
+        return _trained_again(options, board, record, options.out)
+    with tempfile.TemporaryDirectory(prefix="ltbench-reproduce-") as folder:
+        return _trained_again(options, board, record, Path(folder))
+
+
+def _trained_again(options: argparse.Namespace, board: Board, record: Record, out: Path) -> int:
+    from ltbench.benchmarks.executors.execution import run
+    from ltbench.benchmarks.publishing.admission import changed, log
+    from ltbench.benchmarks.publishing.reproductions import compared, reproductions, request_of, write_reproductions
+    from ltbench.benchmarks.training.request import Request
+
+    of_here = {"data_root": options.data_root, "device": options.device, "jobs": 1, "out": out}
+    (again,) = run(Request(**request_of(board, record, **of_here))).records
+    found = compared(board, record, again)
+    print(found.line())
+    if options.record and found.agrees:
+        with changed(board) as draft:
+            write_reproductions(draft, [*reproductions(draft), found])
+            log(draft, [f"reproduced: {found.line()}"])
+    return 0 if found.agrees else EXIT_BAD_INPUT
+
+
+ACTIONS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "verify": _verify,
+    "table": _table,
+    "restore": _restore,
+    "add": _add,
+    "create": _create,
+    "reproduce": _reproduce,
+}
+
+
+if __name__ == "__main__":
+    script(__file__)

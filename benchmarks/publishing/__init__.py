@@ -1,0 +1,1 @@
+"""Boards: records that are published with the repository, checked, extended and put back."""

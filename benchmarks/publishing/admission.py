@@ -1,0 +1,161 @@
+"""How results come onto a board: checked one by one, all or none of them."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from ltbench.benchmarks.analysis.records import Record
+from ltbench.benchmarks.analysis.standings import settings_of
+from ltbench.benchmarks.publishing.board import CHANGES, DESCRIPTION, SUMS, TRIAL_FILES, Board, BoardSetting, rows_in
+from ltbench.benchmarks.publishing.tables import generated
+from ltbench.benchmarks.publishing.verification import check_record, check_rows, sums_text
+from ltbench.errors import UserError
+from ltbench.files import content_digest, file_hash, read_json, write_bytes
+
+_OF_A_RUN = {"methods", "trials", "hyperparameters", "plugins", "jobs", "threads", "out", "fresh", "device"}
+_OF_A_RUN |= {"data_root", "split_dir", "wandb", "wandb_artifacts"}
+
+
+def create(board: Board, records: Sequence[Record]) -> Board:
+    """Write a new board without rows, whose settings are those of some records; return it.
+
+    Parameters
+    ----------
+    board : name, title and text; its settings are replaced
+
+    Raises
+    ------
+    UserError : its folder is there already, or a record has no configuration beside it
+    """
+    if board.folder.exists():
+        raise UserError(f"{board.folder} exists; choose another name")
+    settings = []
+    for number, setting in enumerate(settings_of(records)):
+        first, trials = setting.rows[0].records[0], max(len(row.trials) for row in setting.rows)
+        held = read_json(first.verified("config.json"))["request"]
+        request = {name: value for name, value in held.items() if name not in _OF_A_RUN}
+        name = "main" if not number else f"setting{number + 1}"
+        settings.append(BoardSetting.of(first, name=name, about="", trials=trials, request=request))
+    made = replace(board, settings=settings)
+    write_bytes(made.folder / DESCRIPTION, made.text().encode())
+    write_bytes(made.folder / CHANGES, f"# {board.name}\n\n".encode())
+    write_generated(made)
+    return made
+
+
+def add(board: Board, records: Sequence[Record], plugins: Iterable[Path] = (), *, partial: bool = False) -> list[str]:
+    """Put trials onto a board; return a line for each row that is new or has more trials.
+
+    Parameters
+    ----------
+    plugins : files of their methods from outside the package
+    partial : admit rows whose trials are not all there; the table says how many are
+
+    Raises
+    ------
+    UserError : a record does not belong to the board, or does not hold; nothing is written then
+    """
+    files = {content_digest(path.read_bytes()): path for path in plugins}
+    new, lines = [], []
+    for row in rows_in(records):
+        fresh = [record for record in row if not _there(board, record)]
+        for record in fresh:
+            _require_plugin(record, files)
+        if fresh:
+            new += fresh
+            lines.append(_line(board, row, len(fresh), partial))
+    if not new:
+        raise UserError(f"board {board.name} has all of these {len(records)} trials already")
+    with changed(board) as draft:
+        for record in new:
+            _copy(draft, record, files)
+        whole = Board.read(draft.folder)
+        for record in whole.records:
+            check_record(whole, record)
+        check_rows(whole, whole.records)
+        log(draft, lines)
+    return lines
+
+
+@contextmanager
+def changed(board: Board) -> Iterator[Board]:
+    """Yield a copy of a board to change; it takes the board's place, by a rename, if nothing fails.
+
+    Tables and sums are written anew at the end.
+    """
+    place = Path(tempfile.mkdtemp(prefix=f".{board.name}-", dir=board.folder.parent))
+    try:
+        draft = replace(board, folder=place / board.name)
+        shutil.copytree(board.folder, draft.folder)
+        yield draft
+        write_generated(Board.read(draft.folder))
+        board.folder.rename(place / "before")
+        draft.folder.rename(board.folder)
+    finally:
+        shutil.rmtree(place)
+
+
+def write_generated(board: Board) -> None:
+    """Write the tables of a board and the sums of its files."""
+    for name, text in generated(board).items():
+        write_bytes(board.folder / name, text.encode())
+    write_bytes(board.folder / SUMS, sums_text(board.folder).encode())
+
+
+def log(board: Board, lines: Iterable[str]) -> None:
+    """Add lines to the log of changes, with the date."""
+    path, today = board.folder / CHANGES, datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    text = path.read_text(encoding="utf-8") + "".join(f"- {today}: {line}\n" for line in lines)
+    write_bytes(path, text.encode())
+
+
+def _place(board: Board, record: Record) -> Path:
+    return board.records_folder.joinpath(*record.folder.parts[-3:])
+
+
+def _there(board: Board, record: Record) -> bool:
+    """Return whether a board has a trial; another result in its place is an error."""
+    path = _place(board, record) / "result.json"
+    if not path.exists():
+        return False
+    if file_hash(path) != file_hash(record.folder / "result.json"):
+        raise UserError(f"board {board.name} has another result of {'/'.join(record.folder.parts[-3:])}")
+    return True
+
+
+def _require_plugin(record: Record, files: Mapping[str, Path]) -> None:
+    digest = record.result.plugin
+    if digest is not None and digest not in files:
+        raise UserError(
+            f"{record.folder} is of a method from outside the package; give by --plugin its one file, as it was then "
+            f"(SHA-256 {digest[:16]})"
+        )
+
+
+def _line(board: Board, row: Sequence[Record], new: int, partial: bool) -> str:
+    setting, name = board.setting_of(row[0]), settings_of(row)[0].rows[0].name
+    there = {record.result.trial for record in row}
+    missing = sorted(set(range(setting.trials)) - there)
+    if missing and not partial:
+        raise UserError(
+            f"{name} lacks trial {', '.join(map(str, missing))} of {setting.trials} of setting {setting.name!r}; "
+            "finish it, or admit it as it is by --partial"
+        )
+    return f"{name}, setting {setting.name}: {new} trials added, {len(there)} of {setting.trials} there"
+
+
+def _copy(board: Board, record: Record, files: Mapping[str, Path]) -> None:
+    target, result = _place(board, record), record.result
+    for name in TRIAL_FILES:
+        write_bytes(target / name, (record.folder / name).read_bytes())
+    split = board.split_path(result.split_digest)
+    if not split.exists():
+        write_bytes(split, record.verified("split.csv").read_bytes())
+    if result.plugin is not None and not board.plugin_path(result.plugin).exists():
+        write_bytes(board.plugin_path(result.plugin), files[result.plugin].read_bytes())

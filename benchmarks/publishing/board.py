@@ -1,0 +1,222 @@
+"""A board: one folder of published records, with what is admitted to it and what has become of it.
+
+<boards>/<name>/
+    board.yaml        what belongs to it: settings with digests, metrics, number of trials
+    splits/           manifests (ids and labels, never images), by the first digits of their SHA-256
+    records/          <setting>/<row>/trial<k>/ with result.json, predictions.npz and metrics.jsonl, unchanged
+    plugins/          files of methods from outside the package, by the first digits of their SHA-256
+    reproduced.yaml   trials that were trained again: when, where, how far apart
+    board.md .csv .html   the tables, generated
+    CHANGELOG.md      one line a change
+    SHA256SUMS        of every other file
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ltbench.benchmarks.analysis.metrics import METRICS
+from ltbench.benchmarks.analysis.records import Record, find_records
+from ltbench.benchmarks.analysis.standings import key_of
+from ltbench.errors import UserError
+from ltbench.registry import unknown
+
+DESCRIPTION, SUMS, CHANGES, REPRODUCED = "board.yaml", "SHA256SUMS", "CHANGELOG.md", "reproduced.yaml"
+TABLES = ("board.md", "board.csv", "board.html")
+TRIAL_FILES = ("result.json", "predictions.npz", "metrics.jsonl")
+"""What a board keeps of a trial; weights are too large, and `config.json` names folders of one machine."""
+FOLDER = Path(__file__).parents[1] / "boards"
+"""Where the boards of this repository are; an installed package has none."""
+_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class BoardSetting:
+    """Data, split and protocol under which results of a board may be compared.
+
+    Attributes
+    ----------
+    name : in one word
+    about : what it is for, in one line
+    trials : of each row
+    request : fields of the request that, with a method, makes its trials
+    expected : names of the rows that it is to have, as tables show them
+    dataset, variant, split, ratio, split_digest, varied_from, protocol_digest, threads, pixels : of its results
+    """
+
+    name: str
+    about: str
+    trials: int
+    request: Mapping[str, Any]
+    dataset: str
+    variant: str
+    split: str
+    ratio: float
+    split_digest: str
+    protocol_digest: str
+    pixels: str
+    expected: Sequence[str] = ()
+    threads: int = 1
+    varied_from: str | None = None
+
+    @classmethod
+    def of(cls, record: Record, **described: Any) -> BoardSetting:
+        """Return the setting of a record; what no record says is `described`."""
+        result, data = record.result, record.result.data
+        return cls(
+            **described,
+            dataset=data.dataset,
+            variant=data.variant,
+            split=data.split,
+            ratio=data.ratio,
+            split_digest=data.varied_from or result.split_digest,
+            protocol_digest=result.protocol_digest,
+            pixels="" if data.varied_from else data.pixels,
+            threads=result.deciding_threads,
+            varied_from=data.varied_from,
+        )
+
+    def differences(self, record: Record) -> list[str]:
+        """Return in what a record does not belong to the setting."""
+        described = {name: getattr(self, name) for name in ("name", "about", "trials", "request", "expected")}
+        other = BoardSetting.of(record, **described)
+        return [each.name for each in fields(self) if getattr(self, each.name) != getattr(other, each.name)]
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board as its folder describes it.
+
+    Attributes
+    ----------
+    folder : of the board
+    title : in one line
+    about : paragraphs of what it is, what it is not, and what it says
+    metrics : exact names of the metrics that its records have
+    settings : the first is the main one
+    """
+
+    folder: Path
+    title: str
+    about: Sequence[str]
+    settings: Sequence[BoardSetting]
+    metrics: Sequence[str] = field(default_factory=lambda: tuple(METRICS))
+
+    @property
+    def name(self) -> str:
+        """Its name, that of the folder."""
+        return self.folder.name
+
+    @property
+    def records_folder(self) -> Path:
+        """The folder of its records, laid out as a results folder is."""
+        return self.folder / "records"
+
+    @cached_property
+    def records(self) -> tuple[Record, ...]:
+        """Return all records.
+
+        Raises
+        ------
+        UserError : one is corrupt or was altered
+        """
+        return tuple(find_records(self.records_folder)) if self.records_folder.is_dir() else ()
+
+    def of_setting(self, setting: BoardSetting) -> list[Record]:
+        """Return the records of one setting."""
+        return [record for record in self.records if not setting.differences(record)]
+
+    def setting_of(self, record: Record) -> BoardSetting:
+        """Return the setting that a record belongs to.
+
+        Raises
+        ------
+        UserError : none; names in what it differs from the nearest
+        """
+        differing = {setting.name: setting.differences(record) for setting in self.settings}
+        name, least = min(differing.items(), key=lambda item: len(item[1]))
+        if least:
+            raise UserError(
+                f"{record.folder} does not belong to board {self.name}: it differs from setting {name!r} in "
+                f"{', '.join(least)}; select others by --method, --ratio or --protocol"
+            )
+        return next(setting for setting in self.settings if setting.name == name)
+
+    def split_path(self, digest: str) -> Path:
+        """Return where the manifest with a SHA-256 lies."""
+        return self.folder / "splits" / f"{digest[:_DIGITS]}.csv"
+
+    def plugin_path(self, digest: str) -> Path:
+        """Return where the file of a plug-in with a SHA-256 lies."""
+        return self.folder / "plugins" / f"{digest[:_DIGITS]}.py"
+
+    def text(self) -> str:
+        """Return the description as its file holds it."""
+        import yaml
+
+        held = {"title": self.title, "about": list(self.about), "metrics": list(self.metrics)}
+        settings = [
+            {name: value for name, value in asdict(each).items() if value is not None} for each in self.settings
+        ]
+        return yaml.safe_dump({**held, "settings": settings}, sort_keys=False, allow_unicode=True, width=110)
+
+    @classmethod
+    def read(cls, folder: Path) -> Board:
+        """Return the board in a folder.
+
+        Raises
+        ------
+        UserError : there is none, or its description is not of the form
+        """
+        import yaml
+
+        path = folder / DESCRIPTION
+        try:
+            held = yaml.safe_load(path.read_text(encoding="utf-8"))
+            settings = tuple(BoardSetting(**each) for each in held["settings"])
+            if not settings:
+                raise ValueError("no settings")
+            return cls(folder, held["title"], tuple(held["about"]), settings, tuple(held["metrics"]))
+        except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+            raise UserError(f"{path} is not readable ({error})") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is no description of a board ({error})") from error
+
+
+def boards_in(folder: Path) -> list[str]:
+    """Return the names of the boards in a folder."""
+    return sorted(path.parent.name for path in folder.glob(f"*/{DESCRIPTION}"))
+
+
+def read_board(name: str, folder: Path = FOLDER) -> Board:
+    """Return a board by its name.
+
+    Raises
+    ------
+    UserError : there is no board of that name
+    """
+    known = boards_in(folder)
+    if not known:
+        raise UserError(f"{folder} holds no boards; they come with the repository, of which you need a clone")
+    if name not in known:
+        raise unknown("board", name, known)
+    return Board.read(folder / name)
+
+
+def row_key(record: Record) -> tuple[Any, ...]:
+    """Return what the trials of one row share."""
+    result = record.result
+    hyperparameters = tuple(sorted((name, repr(value)) for name, value in result.hyperparameters.items()))
+    return (*key_of(result), result.method, result.plugin, hyperparameters)
+
+
+def rows_in(records: Sequence[Record]) -> Iterator[list[Record]]:
+    """Yield the trials of each row."""
+    found: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        found.setdefault(row_key(record), []).append(record)
+    yield from found.values()

@@ -1,0 +1,152 @@
+"""Trials of a board that were trained again, and whether they agree."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from ltbench.benchmarks.analysis.records import Record
+from ltbench.benchmarks.publishing.board import REPRODUCED, Board
+from ltbench.errors import UserError
+from ltbench.files import write_bytes
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """One trial that was trained again.
+
+    Attributes
+    ----------
+    row : folder of the row, from that of the records
+    trial : its number
+    when : date, ISO 8601
+    device, code_version : where, and by what
+    largest_difference : of any test logit
+    accuracy_difference : in mean per-class accuracy on test images, the new one minus the published one
+    allowed : what two trials of the row differ by in 95 % of cases; NaN where one trial is published
+    agrees : the same to the bit, or within what is allowed
+    """
+
+    row: str
+    trial: int
+    when: str
+    device: str
+    code_version: str
+    largest_difference: float
+    accuracy_difference: float
+    allowed: float
+    agrees: bool
+
+    def line(self) -> str:
+        """Return what was found, in one line."""
+        which = f"{self.row}, trial {self.trial} on {self.device}"
+        if self.largest_difference == 0:
+            return f"{which}: the same to the bit"
+        apart = f"{100 * self.accuracy_difference:+.2f} points, logits up to {self.largest_difference:.3g} apart"
+        within = f"two trials of this row differ by up to {100 * self.allowed:.2f} points in 95 % of cases"
+        return f"{which}: {'agrees' if self.agrees else 'DOES NOT AGREE'}: {apart}; {within}"
+
+
+def reproductions(board: Board) -> list[Reproduction]:
+    """Return what was trained again, in order.
+
+    Raises
+    ------
+    UserError : the list is not of its form
+    """
+    import yaml
+
+    path = board.folder / REPRODUCED
+    if not path.exists():
+        return []
+    try:
+        return [Reproduction(**each) for each in yaml.safe_load(path.read_text(encoding="utf-8")) or []]
+    except (OSError, TypeError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is no list of reproductions ({error})") from error
+
+
+def write_reproductions(board: Board, every: Sequence[Reproduction]) -> None:
+    """Write the list of what was trained again."""
+    import yaml
+
+    text = yaml.safe_dump([asdict(each) for each in every], sort_keys=False, allow_unicode=True)
+    write_bytes(board.folder / REPRODUCED, text.encode())
+
+
+def request_of(board: Board, record: Record, **others: Any) -> dict[str, Any]:
+    """Return the fields of the request that trains a trial of a board again.
+
+    Parameters
+    ----------
+    others : fields that are of this machine: data, results folder, device
+    """
+    result, setting = record.result, board.setting_of(record)
+    plugins = [] if result.plugin is None else [str(board.plugin_path(result.plugin))]
+    chosen = {"methods": [result.method], "hyperparameters": dict(result.hyperparameters), "trials": [result.trial]}
+    return {**setting.request, **chosen, "plugins": plugins, "threads": result.threads, **others}
+
+
+def compared(board: Board, published: Record, again: Record) -> Reproduction:
+    """Return how far a trial that was trained again is from the published one.
+
+    Raises
+    ------
+    UserError : it is not of the same split, pixels or protocol
+    """
+    setting = board.setting_of(published)
+    if differing := setting.differences(again):
+        raise UserError(f"{again.folder} is no reproduction of {published.folder}: other {', '.join(differing)}")
+    row = published.folder.parent
+    accuracies = [each.result.test["mean_class_accuracy"] for each in board.records if each.folder.parent == row]
+    count = len(accuracies)
+    allowed = float("nan")
+    if count > 1:
+        allowed = float(np.sqrt(2) * np.std(accuracies, ddof=1) * stdtrit(count - 1, 0.975))
+    first, second = published.predictions(), again.predictions()
+    apart = float(np.abs(second["test_logits"].astype(np.float64) - first["test_logits"]).max())
+    difference = again.result.test["mean_class_accuracy"] - published.result.test["mean_class_accuracy"]
+    same = all(np.array_equal(first[name], second[name]) for name in first)
+    return Reproduction(
+        row=row.relative_to(board.records_folder).as_posix(),
+        trial=published.result.trial,
+        when=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        device=again.result.device,
+        code_version=again.result.code_version,
+        largest_difference=0.0 if same else max(apart, np.finfo(np.float64).tiny),
+        accuracy_difference=difference,
+        allowed=allowed,
+        agrees=bool(same or abs(difference) <= allowed),
+    )
+
+
+def record_of(board: Board, method: str, trial: int, setting: str | None) -> Record:
+    """Return the published trial of a method.
+
+    Parameters
+    ----------
+    method : name of the row, as tables show it
+    setting : by name; None: the main one
+
+    Raises
+    ------
+    UserError : there is no such trial, or no such setting
+    """
+    from ltbench.benchmarks.analysis.standings import settings_of
+    from ltbench.registry import unknown
+
+    names = [each.name for each in board.settings]
+    if setting is not None and setting not in names:
+        raise unknown("setting", setting, names)
+    chosen = board.settings[names.index(setting) if setting else 0]
+    rows = {row.name: row for each in settings_of(board.of_setting(chosen)) for row in each.rows}
+    if method not in rows:
+        raise unknown(f"row of board {board.name}", method, list(rows))
+    found = {record.result.trial: record for record in rows[method].records}
+    if trial not in found:
+        raise UserError(f"{method} has the trials {', '.join(map(str, found))} on board {board.name}, not {trial}")
+    return found[trial]

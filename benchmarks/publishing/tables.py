@@ -1,0 +1,117 @@
+"""The tables of a board, as Markdown, CSV and HTML: made from its records, with the status of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ltbench.benchmarks.analysis.published import read_published
+from ltbench.benchmarks.analysis.records import find_records
+from ltbench.benchmarks.analysis.rendering import Cell, Table, render
+from ltbench.benchmarks.analysis.standings import Panel, settings_of
+from ltbench.benchmarks.analysis.tables import overview
+from ltbench.benchmarks.publishing.board import Board, BoardSetting
+from ltbench.benchmarks.publishing.reproductions import Reproduction, reproductions
+from ltbench.benchmarks.publishing.restoring import restored
+
+STATUS = (
+    "Status: recomputed, the published logits give these numbers (`publish verify` checks it); reproduced, trained "
+    "again by another run and found to agree; reported, printed by somebody and not checked, never ranked."
+)
+_SHOWN = {
+    *("rank", "method", "mean per-class accuracy", "95 % interval", "Δ ce", "95 % of Δ"),
+    *("head", "medium", "tail", "val − test"),
+}
+
+
+def generated(board: Board) -> dict[str, str]:
+    """Return the text of every file that is made from the records, by its name."""
+    tables = board_tables(board)
+    shown = {setting.name: [table for name, table in tables if name == setting.name] for setting in board.settings}
+    title = f"<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n<title>{board.name}</title>\n"
+    every = [table for _, table in tables]
+    return {
+        "board.md": _markdown(board, shown),
+        "board.csv": (render(every, "csv") if every else "") + "\n",
+        "board.html": title + render(every, "html") + "\n",
+    }
+
+
+def board_tables(board: Board) -> list[tuple[str, Table]]:
+    """Return the tables of a board, each with the name of its setting: a setting's rows of equal trials share one."""
+    found = []
+    with restored(board) as folder:
+        records = list(find_records(folder))
+        for setting in board.settings:
+            own = [record for record in records if not setting.differences(record)]
+            for each in settings_of(own):
+                for panel in each.panels():
+                    found.append((setting.name, _table(board, setting, panel, records_of(panel, folder))))
+    return found
+
+
+def records_of(panel: Panel, folder: Path) -> dict[str, str]:
+    """Return the folder of each row, from the records' folder, by the row's name."""
+    return {row.name: row.records[0].folder.parent.relative_to(folder).as_posix() for row in panel.rows}
+
+
+def _table(board: Board, setting: BoardSetting, panel: Panel, folders: Mapping[str, str]) -> Table:
+    """Return the leaderboard of a panel with the columns that a board shows, trials and status."""
+    whole, again = overview(panel), reproductions(board)
+    columns = [number for number, header in enumerate(whole.headers) if header in _SHOWN]
+    status = [_status(again, folders[row.name], setting.trials) for row in panel.rows]
+    trials = f"{len(panel.trials)}/{setting.trials}"
+    cells = [
+        [*(line[number] for number in columns), Cell(trials), Cell(text)]
+        for line, text in zip(whole.cells, status, strict=True)
+    ]
+    frame = whole.frame.assign(setting=setting.name, trials_of=setting.trials, status=status)
+    headers = [*(whole.headers[number] for number in columns), "trials", "status"]
+    return replace(whole, frame=frame, headers=headers, cells=cells, notes=[*panel.notes, *whole.notes])
+
+
+def _status(again: Sequence[Reproduction], row: str, trials: int) -> str:
+    own = {each.trial for each in again if each.row == row and each.agrees}
+    return f"reproduced ({len(own)}/{trials})" if own else "recomputed"
+
+
+def _markdown(board: Board, shown: Mapping[str, Sequence[Table]]) -> str:
+    lines = [f"# {board.title}", *board.about]
+    for setting in board.settings:
+        lines += [f"## {setting.name}", setting.about]
+        tables = shown[setting.name]
+        lines += [render([table], "github") for table in tables] or ["No trial is published yet."]
+        there = {cell.text for table in tables for line in table.cells for cell in line[1:2]}
+        missing = [name for name in setting.expected if name not in there]
+        if missing:
+            lines.append(f"Not trained yet: {', '.join(missing)}.")
+        lines += [render([table], "github") for table in _reported(setting)]
+    return "\n\n".join([*lines, STATUS, _again(board)]) + "\n"
+
+
+def _reported(setting: BoardSetting) -> list[Table]:
+    """Return what the paper prints for the data set and ratio of a setting: beside its rows, never among them."""
+    printed = read_published()
+    own = printed[(printed["dataset"] == setting.dataset) & (printed["ratio"] == f"{setting.ratio:g}")]
+    own = own[(own["metric"] == "mean_class_accuracy") & (own["table"] == 1)]
+    if own.empty:
+        return []
+    rows = zip(own["method"], own["mean"], own["sd"], strict=True)
+    cells = [[Cell(method), Cell(f"{mean:.2f} ± {sd:.2f}"), Cell("reported")] for method, mean, sd in rows]
+    notes = [f"{own['source'].iloc[0]}: other images, size, split and protocol; the numbers are not comparable."]
+    headers = ["method", "mean per-class accuracy", "status"]
+    return [Table(f"What the paper reports, {setting.dataset}, ratio {setting.ratio:g}", own, headers, cells, notes)]
+
+
+def _again(board: Board) -> str:
+    name = board.name
+    return "\n".join(
+        [
+            "```sh",
+            f"python benchmarks/publish.py verify {name}",
+            f"python benchmarks/publish.py reproduce {name} --method rs --trial 0",
+            f"python benchmarks/publish.py restore {name} --out results",
+            "```",
+        ]
+    )

@@ -1,0 +1,197 @@
+"""Boards: what is admitted, what verification refuses, and what a board gives back."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from written import reseal
+
+import ltbench
+from ltbench.benchmarks import leaderboard, publish
+from ltbench.benchmarks.executors.execution import Execution
+from ltbench.benchmarks.publishing.board import FOLDER, boards_in, read_board
+from ltbench.benchmarks.publishing.verification import check_sums, sums_text, verify
+from ltbench.benchmarks.training import trial
+from ltbench.benchmarks.training.planning.plan import plan
+from ltbench.files import read_json, write_arrays, write_bytes
+
+TINY: dict[str, Any] = {"ratios": [5], "n_max": 30, "val_per_class": 3, "test_per_class": 4, "dataset": "synthetic"}
+TINY |= {"device": "cpu", "jobs": 1, "protocol": {"epochs": 1, "image_size": 16, "batch_size": 16}}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two trials of two methods, by code that is committed."""
+    out = tmp_path_factory.mktemp("trained") / "results"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "code_version", lambda: "1.0+abc")
+        ltbench.run(ltbench.Request(["ce", "rs"], trials=2, out=out, **TINY))
+    return out
+
+
+@pytest.fixture(scope="module")
+def published(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of boards that holds one."""
+    boards = tmp_path_factory.mktemp("boards")
+    on = ["--boards", str(boards)]
+    assert publish.main([*on, "create", str(results), "--board", "tiny", "--title", "Tiny"]) == 0
+    assert publish.main([*on, "add", str(results), "--board", "tiny"]) == 0
+    return boards
+
+
+@pytest.fixture
+def boards(published: Path, tmp_path: Path) -> Path:
+    """A copy of the boards, to change."""
+    return shutil.copytree(published, tmp_path / "boards")
+
+
+def test_what_is_added_verifies_and_is_shown(boards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert publish.main(["--boards", str(boards), "verify"]) == 0
+    assert "2 rows, 4 trials" in capsys.readouterr().out
+    text = (boards / "tiny" / "board.md").read_text()
+    assert text.count("2/2") == 2 and text.count("recomputed |") == 2
+    changes = (boards / "tiny" / "CHANGELOG.md").read_text().splitlines()
+    assert len([line for line in changes if "2 of 2 there" in line]) == 2
+    assert not list(boards.glob(".*"))
+
+
+def test_a_flipped_bit_in_any_file_is_refused_by_name(boards: Path) -> None:
+    board = read_board("tiny", boards)
+    files = [path for path in sorted(board.folder.rglob("*")) if path.is_file() and path.name != "SHA256SUMS"]
+    assert len(files) > 15
+    for path in files:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(ltbench.UserError, match=str(path)):
+            verify(read_board("tiny", boards))
+        path.write_bytes(whole)
+    sums = board.folder / "SHA256SUMS"
+    sums.write_bytes(b"0" + sums.read_bytes()[1:])
+    with pytest.raises(ltbench.UserError, match="SHA256SUMS"):
+        verify(read_board("tiny", boards))
+
+
+def forged_number(folder: Path) -> None:
+    """Edit a number and renew the record's own digests."""
+    record = next(folder.glob("records/*/rs-*/trial0"))
+    held = read_json(record / "result.json")
+    held["test"]["macro_auroc"] += 1e-6
+    reseal(record, test=held["test"])
+
+
+def forged_setting(folder: Path) -> None:
+    reseal(next(folder.glob("records/*/rs-*/trial0")), protocol_digest="0" * 64)
+
+
+def forged_seed(folder: Path) -> None:
+    reseal(next(folder.glob("records/*/rs-*/trial0")), seed=7)
+
+
+def dirty(folder: Path) -> None:
+    reseal(next(folder.glob("records/*/rs-*/trial0")), code_version="1.0+abc-dirty")
+
+
+def swapped(folder: Path) -> None:
+    (path,) = folder.glob("splits/*.csv")
+    lines = path.read_text().splitlines()
+    lines[1], lines[2] = lines[2], lines[1]
+    path.write_text("\n".join([*lines, ""]))
+
+
+def copied_logits(folder: Path) -> None:
+    """Let every trial of one method have the predictions, and their metrics, of the other."""
+    for number in (0, 1):
+        one, other = (next(folder.glob(f"records/*/{name}-*/trial{number}")) for name in ("ce", "rs"))
+        shutil.copy(one / "predictions.npz", other / "predictions.npz")
+        held = read_json(one / "result.json")
+        reseal(other, val=held["val"], test=held["test"], selection=held["selection"])
+
+
+def other_images(folder: Path) -> None:
+    record = next(folder.glob("records/*/rs-*/trial0"))
+    with np.load(record / "predictions.npz", allow_pickle=False) as held:
+        arrays = {name: held[name] for name in held.files}
+    arrays["test_ids"] = np.array([f"x{number}" for number in range(len(arrays["test_ids"]))])
+    write_arrays(record / "predictions.npz", arrays)
+    reseal(record)
+
+
+def other_table(folder: Path) -> None:
+    path = folder / "board.csv"
+    table = path.read_text().splitlines()
+    path.write_text("\n".join([table[0], table[2], table[1], ""]))
+
+
+@pytest.mark.parametrize(
+    ("forge", "what"),
+    [
+        (forged_number, "macro_auroc"),
+        (forged_setting, "protocol_digest"),
+        (forged_seed, "seed"),
+        (dirty, "changed code"),
+        (swapped, "was changed"),
+        (copied_logits, "has the logits of"),
+        (other_images, "images are not those of the split"),
+        (other_table, "board.csv"),
+    ],
+)
+def test_what_a_forger_with_new_sums_changes_is_refused(boards: Path, forge: Callable[[Path], None], what: str) -> None:
+    folder = boards / "tiny"
+    forge(folder)
+    write_bytes(folder / "SHA256SUMS", sums_text(folder).encode())
+    with pytest.raises(ltbench.UserError, match=what):
+        verify(read_board("tiny", boards))
+
+
+def test_what_does_not_belong_is_not_added(
+    boards: Path, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (boards / "tiny" / "SHA256SUMS").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "code_version", lambda: "1.0+abc")
+        ltbench.run(ltbench.Request(["focal"], trials=1, out=tmp_path / "one", **TINY))
+    ltbench.run(ltbench.Request(["cb"], trials=2, out=tmp_path / "two", **{**TINY, "seed": 1}))
+    refused = {tmp_path / "one": "lacks trial 1", tmp_path / "two": "does not belong", results: "all of these 4 trials"}
+    for folder, reason in refused.items():
+        assert publish.main(["--boards", str(boards), "add", str(folder), "--board", "tiny"]) == 2
+        assert reason in capsys.readouterr().err
+        assert (boards / "tiny" / "SHA256SUMS").read_bytes() == before
+    arguments = ["--boards", str(boards), "add", str(tmp_path / "one"), "--board", "tiny", "--partial"]
+    assert publish.main(arguments) == 0
+    assert "1/2" in (boards / "tiny" / "board.md").read_text()
+    assert "3 rows, 5 trials" in verify(read_board("tiny", boards))
+
+
+def test_a_restored_board_is_done_and_takes_another_row(
+    boards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "restored"
+    for written in ("4 of 4", "0 of 4"):
+        assert publish.main(["--boards", str(boards), "restore", "tiny", "--out", str(out)]) == 0
+        assert written in capsys.readouterr().out
+    planned = plan(ltbench.Request(["ce", "rs", "logit_adjust"], trials=2, out=out, **TINY))
+    assert sorted(outcome.status for outcome in Execution(planned).outcomes()) == ["done"] * 2 + ["skipped"] * 4
+    assert leaderboard.main(["--results", str(out)]) == 0
+    assert "logit_adjust" in capsys.readouterr().out
+
+
+def test_a_trial_is_trained_again_to_the_bit_and_its_row_says_so(
+    boards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on = ["--boards", str(boards), "reproduce", "tiny", "--trial", "1", "--device", "cpu"]
+    assert publish.main([*on, "--method", "rs", "--record"]) == 0
+    assert "the same to the bit" in capsys.readouterr().out
+    assert "reproduced (1/2)" in (boards / "tiny" / "board.md").read_text()
+    verify(read_board("tiny", boards))
+    assert publish.main([*on, "--method", "rt"]) == 2
+    assert "did you mean 'rs'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", boards_in(FOLDER))
+def test_the_boards_of_this_repository_are_whole_and_small_enough_for_git(name: str) -> None:
+    board = read_board(name)
+    check_sums(board)
+    assert sum(path.stat().st_size for path in board.folder.rglob("*") if path.is_file()) < 10e6
