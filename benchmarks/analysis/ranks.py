@@ -56,8 +56,8 @@ def _ranks(panels: Sequence[Panel], names: Sequence[str], left_out: Sequence[str
     ]
     about = (
         f"Ranks by {METRICS[ACCURACY]}, mean over trials, 1 is best; equal rows share the mean of their ranks. Ranked "
-        "are the rows that all of these settings have, each with the same trials. A rank does not say by how much one row is "
-        "better, nor whether that is more than chance, and settings that share images are not independent."
+        "are the rows that all of these settings have, each with the same trials. A rank does not say by how much "
+        "one row is better, nor whether that is more than chance, and settings that share images are not independent."
     )
     listed = [
         f"{place}: {title_of(panel.setting.result)}; trials {', '.join(map(str, panel.trials))}."

@@ -2,8 +2,8 @@
 
 Thresholds are quantiles of the scores of validation images, and the sets are of test images. The promise is about
 images drawn like the validation images, which in this benchmark are class-balanced: there, marginal coverage and macro
-coverage have the same expectation, unlike under the class frequencies of training. Scores and interpolation are those of Ding,
-Fermanian and Salmon (2025), "Conformal prediction for long-tailed classification".
+coverage have the same expectation, unlike under the class frequencies of training. Scores and interpolation are those
+of Ding, Fermanian and Salmon (2025), "Conformal prediction for long-tailed classification".
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ RULES: Mapping[str, str] = {
     "interpolated": "score 1 − p, thresholds halfway between standard and class-conditional",
 }
 """Ways to make sets, and what each does."""
+
+BY_CLASS, BY_PREVALENCE = ("class-conditional", "interpolated"), ("prevalence-adjusted",)
+"""Rules that need validation images of each class, and those that need training images of each."""
 
 
 class Coverage(NamedTuple):

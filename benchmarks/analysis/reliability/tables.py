@@ -5,7 +5,7 @@ Validation images decide, test images are scored, for each trial by itself; noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from ltbench.benchmarks.analysis.reliability.calibration import (
 )
 from ltbench.benchmarks.analysis.reliability.conformal import (
     ALPHA,
+    BY_CLASS,
+    BY_PREVALENCE,
     RULES,
     Coverage,
     conformal_sets,
@@ -53,40 +55,34 @@ def reliability(panel: Panel) -> Table:
         }
         for row in rows
     )
-    shown, best = _shown_sets(panel), frame[["ece", "scaled_ece"]].min()
-    points = [
-        name for class_name in special for percentage in SPECIFICITIES for name in _of_point(class_name, percentage)
-    ]
+    best, sets = frame[["ece", "scaled_ece"]].min(), _shown_sets(panel)
+    points = {
+        name: header
+        for class_name in special
+        for percentage in SPECIFICITIES
+        for name, header in _point_names(class_name, percentage).items()
+    }
     cells = [
         [
             Cell(own["method"]),
             *(Cell(percent(own, name), own[name] == best[name]) for name in best.index),
             Cell(mean_sd(own, "temperature", 1, 2)),
-            *_set_cells(own, shown),
+            *_set_cells(own, sets),
             *(Cell(percent(own, name)) for name in points),
             Cell(str(own["n"])),
         ]
         for own in lines_of(frame)
     ]
-    headers = ["method", METRICS["ece"], "ECE, scaled", "temperature", *shown.values()]
-    headers += [
-        header
-        for class_name in special
-        for percentage in SPECIFICITIES
-        for header in _of_point(class_name, percentage).values()
-    ]
+    headers = ["method", METRICS["ece"], "ECE, scaled", "temperature", *sets.values(), *points.values(), "n"]
     about = (
-        f"Percent, {SPREAD}. Scaled: logits are divided by the temperature that has the smallest cross-entropy on "
-        f"validation. {_about_sets(panel)} Sets: {RULES['standard']}; the table of conformal sets has others."
+        f"Percent (set size: classes), {SPREAD}; bold: best. Scaled: logits are divided by the temperature that has "
+        f"the smallest cross-entropy on validation. {_about_sets(panel)} Sets: {RULES['standard']}; other rules are "
+        "in the table of conformal sets."
     )
-    operating = (
-        "Thresholds of special classes are chosen on validation; beside it, the sensitivity of one chosen on test."
-    )
-    notes = [about, *([operating] if special else []), *_unbalanced(panel)]
-    notes += caveats(
-        rows, ("ece", *(sensitivity_name(name, percentage) for name in special for percentage in SPECIFICITIES))
-    )
-    return Table(title_of(panel.setting.result), frame, [*headers, "n"], cells, notes)
+    if special:
+        about += " At 90 and 95 %: the threshold has this specificity on validation; what it reaches on test is shown."
+    notes = [about, *_unbalanced(panel), *_undefined(panel, ("standard",)), *caveats(rows, ("ece", *points))]
+    return Table(title_of(panel.setting.result), frame, headers, cells, notes)
 
 
 def conformal(panel: Panel) -> Table:
@@ -104,7 +100,7 @@ def conformal(panel: Panel) -> Table:
     ]
     rules = "; ".join(f"{name}: {what}" for name, what in RULES.items())
     about = f"Percent (size: classes), {SPREAD}. {_about_sets(panel)} {rules[0].upper()}{rules[1:]}."
-    notes = [about, *_unbalanced(panel), *_undefined(panel), *caveats(panel.rows, ())]
+    notes = [about, *_unbalanced(panel), *_undefined(panel, RULES), *caveats(panel.rows, ())]
     return Table(title_of(panel.setting.result), frame, ["sets", "method", *shown.values(), "n"], cells, notes)
 
 
@@ -136,7 +132,7 @@ def _points(row: Row) -> dict[str, np.ndarray]:
     for class_name in data.special_classes:
         label = data.class_names.index(class_name)
         for percentage in SPECIFICITIES:
-            specificity, sensitivity, from_test = _of_point(class_name, percentage)
+            specificity, sensitivity, from_test = _point_names(class_name, percentage)
             points = [
                 transferred_point(validation, (labels, logits), label, percentage / 100)
                 for validation, (_, labels, logits) in zip(row.validation, row.predictions, strict=True)
@@ -147,7 +143,7 @@ def _points(row: Row) -> dict[str, np.ndarray]:
     return found
 
 
-def _of_point(class_name: str, percentage: int) -> dict[str, str]:
+def _point_names(class_name: str, percentage: int) -> dict[str, str]:
     """Return names and headers of what is shown of a special class at a specificity in percent."""
     from_test = sensitivity_name(class_name, percentage)
     at = f"{class_name} at {percentage} %"
@@ -187,14 +183,16 @@ def _unbalanced(panel: Panel) -> list[str]:
     return [f"Validation is not class-balanced, and what it decides leans to its frequent classes: {listed}."]
 
 
-def _undefined(panel: Panel) -> list[str]:
-    """Return lines on why there are no sets of a rule."""
-    needed, lines = round(1 / ALPHA - 1), []
-    if min(_validation_counts(row).min() for row in panel.rows) < needed:
-        lines.append(f"n/a, a class has fewer than {needed} validation images: class-conditional, interpolated.")
-    if not min(panel.setting.data.class_counts):
-        lines.append("n/a, a class has no training image: prevalence-adjusted.")
-    return lines
+def _undefined(panel: Panel, rules: Collection[str]) -> list[str]:
+    """Return lines on why there are no sets of some of the rules."""
+    needed, counts = round(1 / ALPHA - 1), np.concatenate([_validation_counts(row) for row in panel.rows])
+    found = {
+        f"fewer than {needed} validation images": tuple(RULES) if counts.sum(axis=1).min() < needed else (),
+        f"a class has fewer than {needed} validation images": BY_CLASS if counts.min() < needed else (),
+        "a class has no training image": BY_PREVALENCE if not min(panel.setting.data.class_counts) else (),
+    }
+    left = {reason: [rule for rule in without if rule in rules] for reason, without in found.items()}
+    return [f"n/a, {reason}: sets {', '.join(without)}." for reason, without in left.items() if without]
 
 
 def _validation_counts(row: Row) -> np.ndarray:
