@@ -32,8 +32,10 @@ METRICS: Mapping[str, str] = {
 CALIBRATION_BINS = 15
 """Bins of confidence that calibration is measured in."""
 
+SPECIFICITIES = (90, 95)
+"""Specificities at which the sensitivity to a special class is measured, percent."""
+
 _LOWER_IS_BETTER = ("ece", "classwise_ece", "cross_entropy")
-_SPECIFICITIES = (90, 95)  # percent
 _SENSITIVITY = re.compile(r"sensitivity_at_\d+/(?P<name>.*)", re.DOTALL)
 
 
@@ -48,9 +50,9 @@ def metric_labels(special_classes: Sequence[str] = ()) -> dict[str, str]:
     for metric, label in METRICS.items():
         if metric == "ece":
             labels |= {
-                _sensitivity_name(name, percent): f"{name} sensitivity at {percent} % specificity"
+                sensitivity_name(name, percent): f"{name} sensitivity at {percent} % specificity"
                 for name in special_classes
-                for percent in _SPECIFICITIES
+                for percent in SPECIFICITIES
             }
         labels[metric] = label
     return labels
@@ -185,11 +187,11 @@ def calibration_bins(confidence: np.ndarray) -> np.ndarray:
     return np.digitize(confidence, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1], right=True)
 
 
-def sensitivity_at_specificity(positive: np.ndarray, scores: np.ndarray, specificity: float) -> float:
-    """Return the largest sensitivity of any threshold whose specificity is at least the given one.
+def threshold_at_specificity(positive: np.ndarray, scores: np.ndarray, specificity: float) -> float:
+    """Return the lowest threshold whose specificity is at least the given one, which has the largest sensitivity.
 
-    An image is called positive if its score is at least the threshold; images of equal scores are called alike. NaN
-    without positive or without negative images.
+    An image is called positive if its score is at least the threshold; images of equal scores are called alike. The
+    threshold is infinite where no image may be called positive, and NaN without positive or without negative images.
 
     Parameters
     ----------
@@ -208,8 +210,17 @@ def sensitivity_at_specificity(positive: np.ndarray, scores: np.ndarray, specifi
         raise ValueError(f"specificity is {specificity}, not within 0 and 1")
     if not positive.any() or positive.all():
         return float("nan")
-    false_positive_rate, sensitivity, _ = roc_curve(positive, scores, drop_intermediate=False)
-    return float(sensitivity[1 - false_positive_rate >= specificity - 1e-12].max())
+    false_positive_rate, _, thresholds = roc_curve(positive, scores, drop_intermediate=False)
+    return float(thresholds[1 - false_positive_rate >= specificity - 1e-12].min())
+
+
+def sensitivity_at_specificity(positive: np.ndarray, scores: np.ndarray, specificity: float) -> float:
+    """Return the largest sensitivity of any threshold whose specificity is at least the given one.
+
+    NaN without positive or without negative images. Parameters and errors as for `threshold_at_specificity`.
+    """
+    threshold = threshold_at_specificity(positive, scores, specificity)
+    return float("nan") if np.isnan(threshold) else float((scores[positive] >= threshold).mean())
 
 
 def evaluate(
@@ -320,7 +331,8 @@ def _macro(metric: Callable[..., float], labels: np.ndarray, probabilities: np.n
     return float(np.mean([metric(labels == label, column) for label, column in enumerate(probabilities.T)]))
 
 
-def _sensitivity_name(class_name: str, percent: int) -> str:
+def sensitivity_name(class_name: str, percent: int) -> str:
+    """Return the name of the metric: sensitivity to a special class at a specificity in percent."""
     return f"sensitivity_at_{percent}/{class_name}"
 
 
@@ -329,11 +341,11 @@ def _sensitivities(
 ) -> dict[str, float]:
     class_ids = {name: list(class_names).index(name) for name in special_classes}
     return {
-        _sensitivity_name(name, percent): sensitivity_at_specificity(
+        sensitivity_name(name, percent): sensitivity_at_specificity(
             labels == class_id, probabilities[:, class_id], percent / 100
         )
         for name, class_id in class_ids.items()
-        for percent in _SPECIFICITIES
+        for percent in SPECIFICITIES
     }
 
 

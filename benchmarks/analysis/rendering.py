@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("github", "latex", "csv", "html")
-KINDS = ("overview", "ratios", "groups", "ablation", "per-class", "cost", "metrics")
+KINDS = (
+    *("overview", "ratios", "ranks", "groups", "ablation", "per-class", "cost", "metrics"),
+    *("reliability", "conformal"),
+)
 """Kinds of table, by their names on the command line."""
 OPEN = " ?"
 """Behind a number whose comparison leaves it open which of the two is better."""

@@ -61,7 +61,8 @@ class Results:
 
         Parameters
         ----------
-        kind : of `KINDS`: `overview`, `ratios`, `groups`, `ablation`, `per-class`, `cost`, `metrics`
+        kind : of `KINDS`: `overview`, `ratios`, `ranks`, `groups`, `ablation`, `per-class`, `cost`, `metrics`,
+            `reliability`, `conformal`
 
         Raises
         ------
@@ -74,12 +75,14 @@ class Results:
 
         if kind not in KINDS:
             raise unknown("table", kind, KINDS)
-        # A table of ratios spans settings; any other is of one, whose ratio becomes a column too.
+        # Ranks span all settings and say which, a table of ratios those that differ in the ratio alone; any other table
+        # is of one, whose ratio becomes a column too.
+        told_of = {"ranks": 0, "ratios": 4}.get(kind, 5)
         told: dict[tuple[Any, ...], list[Setting]] = {}
         for setting in settings_of(self.records):
             data, result = setting.data, setting.result
-            values = (data.dataset, data.split, result.protocol_digest[:8], result.deciding_threads)
-            told.setdefault((*values, *(() if kind == "ratios" else (data.ratio,))), []).append(setting)
+            values = (data.dataset, data.split, result.protocol_digest[:8], result.deciding_threads, data.ratio)
+            told.setdefault(values[:told_of], []).append(setting)
         names = ("dataset", "split", "protocol", "threads", "ratio")
         frames = [
             table.frame.assign(**dict(zip(names, values, strict=False)))

@@ -118,6 +118,12 @@ class Row:
         return read
 
     @cached_property
+    def validation(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        """Labels [n_t] and logits [n_t, K] of the validation images of each trial."""
+        read = [record.predictions() for record in self.records]
+        return tuple((own["val_labels"], own["val_logits"]) for own in read)
+
+    @cached_property
     def _images(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ids [n] and labels [n] of all test images, and the place of each in a trial's predictions, -1 for none."""
         ids, labels, _ = self.predictions[0]

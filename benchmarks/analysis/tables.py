@@ -1,4 +1,4 @@
-"""The tables of a results folder: overview, the paper's Tables 1 to 3 and Figure 3, cost, all metrics.
+"""The tables of a results folder: overview, the paper's Tables 1 to 3 and Figure 3, cost, all metrics, and more.
 
 Numbers are mean ± standard deviation over the trials (ddof = 1), in percent except for costs and cross-entropy.
 Rows of different trials and settings of different data, splits or protocols are never in one table.
@@ -30,7 +30,9 @@ from ltbench.benchmarks.analysis.cells import (
 )
 from ltbench.benchmarks.analysis.metrics import METRICS, higher_is_better, metric_labels, wilson_interval
 from ltbench.benchmarks.analysis.notes import INTERVALS, SPREAD, baseline_notes, caveats, tested, title_of
+from ltbench.benchmarks.analysis.ranks import ranks
 from ltbench.benchmarks.analysis.records import Record, StageCost
+from ltbench.benchmarks.analysis.reliability.tables import conformal, reliability
 from ltbench.benchmarks.analysis.rendering import OPEN, Cell, Table, annotated, render
 from ltbench.benchmarks.analysis.rows import ACCURACY, GROUP_MEAN, Row
 from ltbench.benchmarks.analysis.standings import (
@@ -316,6 +318,8 @@ _PANEL_TABLES: Mapping[str, Callable[[Panel], Table | list[Table]]] = {
     "metrics": metrics,
     "cost": cost,
     "ablation": ablation,
+    "reliability": reliability,
+    "conformal": conformal,
 }
 
 
@@ -324,7 +328,7 @@ def setting_tables(kind: str, setting: Setting) -> list[Table]:
 
     Parameters
     ----------
-    kind : of `KINDS`, not `ratios`
+    kind : of `KINDS`, not `ratios` or `ranks`
     """
     data, tables = setting.data, []
     for panel in setting.panels():
@@ -339,6 +343,8 @@ def tables_of(kind: str, settings: Sequence[Setting]) -> list[Table]:
     """Return the tables of one kind, of `KINDS`."""
     if kind == "ratios":
         return [ratios(family) for family in families_of(settings)]
+    if kind == "ranks":
+        return ranks(settings)
     return [table for setting in settings for table in setting_tables(kind, setting)]
 
 

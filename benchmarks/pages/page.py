@@ -74,6 +74,11 @@ def report(records: Sequence[Record], results: Path, *, presets: Mapping[str, An
         digest=_digest(records),
         listed=_listed(settings, keys),
         ratios=[table_block(table, level=4) for table in tables_of("ratios", settings)],
+        ranks=[
+            table_block(table, level=4)
+            for table in tables_of("ranks", settings)
+            if table.frame["settings"].max() > 1  # of one, its leaderboard has them
+        ],
         published=None
         if presets is None
         else [table_block(table, level=4, classes="sortable plain-bold") for table in beside(settings, presets)],

@@ -31,6 +31,8 @@ HEADINGS = {
     "groups": "Head, medium and tail",
     "per-class": "Accuracy of each class",
     "metrics": "All metrics",
+    "reliability": "Reliability of the probabilities",
+    "conformal": "Conformal sets",
     "cost": "Cost",
     "ablation": "Ablation",
 }

@@ -41,6 +41,8 @@ def test_results_are_tables_and_values(folder: Path) -> None:
     table = results.table("overview")
     assert set(table["method"]) == {"ce", "rs"} and set(table["n"]) == {2} and set(table["ratio"]) == {5}
     assert len(results.where(method="ce", trial=1).records) == 1
+    ranks = results.table("ranks")
+    assert set(ranks["mean_rank"]) == set(ranks["rank"]) and ranks["rank"].sum() == 3 and set(ranks["ratio"]) == {5}
     predictions = results.where(method="ce").predictions("val")
     assert len(predictions) == 2 * 8 * 3 and {"trial", "id", "label", "predicted"} < set(predictions.columns)
     assert results.where(method="rs", trial=0).story() == {}

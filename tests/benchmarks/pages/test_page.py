@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import html
+import itertools
 import json
 import os
 import re
@@ -149,14 +150,14 @@ def test_names_are_escaped_and_sections_have_tables(page: bytes) -> None:
         assert name in parsed.text
     _, everything, first, second = text.split("<section id=")
     assert everything.startswith('"all"') and everything.count("Trials 0: rows of other trials") == 2
-    assert "ratio 30, split paper</h2>" in first and first.count("Trials 0, 1: rows of other trials") == 5
+    assert "ratio 30, split paper</h2>" in first and first.count("Trials 0, 1: rows of other trials") == 7
     assert "ratio 100, split paper</h2>" in second and "Trials 0" not in second
     assert "Best of 3, n = 2: rs, " in first and "Best of 1, n = 1: ce, " in second
 
 
 def test_tables_are_those_of_the_leaderboard(page: bytes, results: Path) -> None:
     own = Page(page).cells()
-    for kind in ("overview", "ratios", "groups", "per-class", "cost", "metrics"):
+    for kind in ("overview", "ratios", "groups", "per-class", "cost", "metrics", "reliability", "conformal"):
         theirs = Page(render_all(find_records(results), "html", [kind]).encode()).cells()
         assert len(theirs) == (2 if kind == "ratios" else 3)
         assert all(own.count(table) >= theirs.count(table) > 0 for table in theirs)
@@ -167,10 +168,12 @@ def test_tables_are_those_of_the_leaderboard(page: bytes, results: Path) -> None
 def test_ablation_and_published_tables(page: bytes, add_record: Any, tmp_path: Path) -> None:
     assert "Ju et al., MICCAI 2022, Table 1, beside Toy" in Page(page).text
     chosen = {"pretrain": "ssl", "selection": "anchor"}
-    for query in ("random", "none"):
-        add_record(tmp_path, "flex", 0, 0.5, changed={"query": query}, hyperparameters={"query": query, **chosen})
+    for query, ratio in itertools.product(("random", "none"), (30.0, 100.0)):
+        own = {"changed": {"query": query}, "hyperparameters": {"query": query, **chosen}, "ratio": ratio}
+        add_record(tmp_path, "flex", 0, 0.5, **own)
     parsed = Page(report(list(find_records(tmp_path)), tmp_path))
     assert "s1-ablation" in parsed.values("id") and "Beside the paper" not in parsed.text
+    assert "Average rank over settings" in parsed.text and "Average rank" not in Page(page).text
     assert ["pre-train", "sample selection", "query: none", "query: random"] in [table[0] for table in parsed.cells()]
 
 

@@ -1,0 +1,1 @@
+"""How far the probabilities of finished trials can be relied on: calibration, operating points, conformal sets."""

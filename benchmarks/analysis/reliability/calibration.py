@@ -1,0 +1,79 @@
+"""What validation images decide after training: the temperature of the logits, and thresholds of special classes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
+
+from ltbench.benchmarks.analysis.metrics import (
+    cross_entropy,
+    expected_calibration_error,
+    threshold_at_specificity,
+)
+
+TEMPERATURES = (0.01, 100.0)
+"""Smallest and largest temperature that is tried."""
+
+
+def fitted_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Return the temperature, within `TEMPERATURES`, by which logits are divided for the smallest cross-entropy.
+
+    Cross-entropy is convex in the inverse of the temperature, so the search finds its minimum (Guo et al. 2017).
+
+    Parameters
+    ----------
+    labels : int [n]
+    logits : float [n, K]
+    """
+    logits = logits.astype(np.float64)
+    low, high = np.log(TEMPERATURES)
+    found = minimize_scalar(
+        lambda log: cross_entropy(labels, logits / np.exp(log)), bounds=(low, high), method="bounded"
+    )
+    return float(np.exp(found.x))
+
+
+def scaled_calibration_error(labels: np.ndarray, logits: np.ndarray, temperature: float) -> float:
+    """Return the expected calibration error of logits [n, K] that are divided by a temperature."""
+    return expected_calibration_error(labels, softmax(logits.astype(np.float64) / temperature, axis=1))
+
+
+class OperatingPoint(NamedTuple):
+    """What a threshold reaches: shares of the negative images below it and of the positive ones at or above it."""
+
+    specificity: float
+    sensitivity: float
+
+
+def operating_point(positive: np.ndarray, scores: np.ndarray, threshold: float) -> OperatingPoint:
+    """Return what a threshold reaches; NaN twice without positive or without negative images, or of a NaN threshold.
+
+    Parameters
+    ----------
+    positive : bool [n], whether the image is of the class
+    scores : float [n], larger where that is likelier
+    """
+    if np.isnan(threshold) or not positive.any() or positive.all():
+        return OperatingPoint(float("nan"), float("nan"))
+    called = scores >= threshold
+    return OperatingPoint(float((~called[~positive]).mean()), float(called[positive].mean()))
+
+
+def transferred_point(
+    validation: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], label: int, specificity: float
+) -> OperatingPoint:
+    """Return what the threshold that has a specificity on validation images reaches on test images.
+
+    Parameters
+    ----------
+    validation, test : labels int [n] and logits float [n, K] of each; a class is scored by its softmax probability
+    label : the class
+    specificity : at least this on validation images, 0 to 1
+    """
+    (val_positive, val_scores), (positive, scores) = (
+        (labels == label, softmax(logits.astype(np.float64), axis=1)[:, label]) for labels, logits in (validation, test)
+    )
+    return operating_point(positive, scores, threshold_at_specificity(val_positive, val_scores, specificity))
