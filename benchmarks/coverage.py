@@ -4,8 +4,8 @@
 
 Five tables: intervals, intervals where several images are of one lesion, leaderboards of equal methods, the same where
 trials of some methods differ more than those of others, and the power of what tables call detectable. What is drawn is
-said in `analysis/simulation.py`. 1000 replicates take about 40 minutes of one core; a rate of 5 % has then a standard
-error of 0.7 %.
+said in `analysis/statistics/simulation.py`. 1000 replicates take about 40 minutes of one core; a rate of 5 % has then
+a standard error of 0.7 %.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, script
 
 if TYPE_CHECKING:
-    from ltbench.benchmarks.analysis.simulation import Regime
+    from ltbench.benchmarks.analysis.statistics.simulation import Regime
 
 _LESION_IMAGES = 3
 _LESION_CORRELATIONS = (0.3, 0.7)
@@ -54,7 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    from ltbench.benchmarks.analysis.simulation import SIZES, found_if_detectable, interval_rates, leaderboard_rates
+    from ltbench.benchmarks.analysis.statistics.simulation import (
+        SIZES,
+        found_if_detectable,
+        interval_rates,
+        leaderboard_rates,
+    )
     from ltbench.errors import UserError
     from ltbench.registry import unknown
 
@@ -102,7 +107,7 @@ def _regimes(
     effects: Sequence[tuple[str, str]] | None = None,
     unlike: float = 0.0,
 ) -> Iterator[tuple[list[str], Regime]]:
-    from ltbench.benchmarks.analysis.simulation import EFFECTS, IMAGE_EFFECTS, SIZES, TRIAL_EFFECTS, Regime
+    from ltbench.benchmarks.analysis.statistics.simulation import EFFECTS, IMAGE_EFFECTS, SIZES, TRIAL_EFFECTS, Regime
 
     for name, each, (trial, image) in itertools.product(sizes, trials, effects or EFFECTS):
         regime = Regime(SIZES[name], each, *TRIAL_EFFECTS[trial], IMAGE_EFFECTS[image], unlike=unlike)
@@ -110,7 +115,7 @@ def _regimes(
 
 
 def _lesion_regimes(trials: Sequence[int]) -> Iterator[tuple[list[str], Regime]]:
-    from ltbench.benchmarks.analysis.simulation import IMAGE_EFFECTS, TRIAL_EFFECTS, Regime
+    from ltbench.benchmarks.analysis.statistics.simulation import IMAGE_EFFECTS, TRIAL_EFFECTS, Regime
 
     for correlation, each, image in itertools.product(_LESION_CORRELATIONS, trials, ("usual", "strong")):
         regime = Regime((99,) * 8, each, *TRIAL_EFFECTS["usual"], IMAGE_EFFECTS[image], _LESION_IMAGES, correlation)

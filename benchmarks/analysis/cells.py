@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ltbench.benchmarks.analysis.comparisons import Comparison
 from ltbench.benchmarks.analysis.rendering import OPEN, Cell
 from ltbench.benchmarks.analysis.rows import ACCURACY, Row
+from ltbench.benchmarks.analysis.statistics.comparisons import Comparison
 
 
 def lines_of(frame: pd.DataFrame) -> list[dict[str, Any]]:

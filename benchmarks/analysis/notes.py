@@ -7,7 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ltbench.benchmarks.analysis.comparisons import (
+from ltbench.benchmarks.analysis.metrics import metric_labels
+from ltbench.benchmarks.analysis.records import Result
+from ltbench.benchmarks.analysis.rows import Row
+from ltbench.benchmarks.analysis.standings import BASELINE, Panel, common_trials
+from ltbench.benchmarks.analysis.statistics.comparisons import (
     LEVEL,
     POWER,
     Comparison,
@@ -16,10 +20,6 @@ from ltbench.benchmarks.analysis.comparisons import (
     dunnett,
     tukey,
 )
-from ltbench.benchmarks.analysis.metrics import metric_labels
-from ltbench.benchmarks.analysis.records import Result
-from ltbench.benchmarks.analysis.rows import Row
-from ltbench.benchmarks.analysis.standings import BASELINE, Panel, common_trials
 
 SPREAD = "mean ± sd over n trials (ddof = 1)"
 INTERVALS = "intervals: 95 % over trials and test images, each by itself"

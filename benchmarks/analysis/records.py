@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from ltbench.benchmarks.analysis.record_files.description import DataDescription, as_json
 from ltbench.benchmarks.analysis.record_files.predictions import PARTS, read_predictions
 from ltbench.benchmarks.analysis.record_files.sealed import DIGEST, REMEDY, sealed, unsealed
 from ltbench.benchmarks.analysis.record_files.values import Amount, Count, ProtocolValues, Scores, Share
 from ltbench.datasets.splits.manifest import Manifest
 from ltbench.errors import UserError
-from ltbench.files import file_hash, plain, read_json, read_tensors, require_regular
+from ltbench.files import file_hash, read_json, read_tensors, require_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,67 +28,6 @@ SCHEMA = 3
 
 FILES = ("predictions.npz", "model.pt", "config.json", "metrics.jsonl", "split.csv")
 """Files that belong to a record; the result holds the SHA-256 of each."""
-
-
-@dataclass(frozen=True)
-class SharedImages:
-    """What two parts of a split share.
-
-    Attributes
-    ----------
-    images : in both
-    lesion_images : of the second that show a lesion of the first; None where lesions are not known
-    total : images of the second
-    """
-
-    images: Count
-    lesion_images: Count | None
-    total: Count
-
-
-@dataclass(frozen=True)
-class DataDescription:
-    """What records say of the data of a trial.
-
-    Attributes
-    ----------
-    dataset, variant, title, licence, citation : of the source
-    split : `paper`, `lesion`, `official` or `published`
-    ratio : imbalance ratio; of natural data, that of the training images
-    natural : whether the data are as they are, not thinned to a ratio
-    class_names : by class id
-    class_counts : training images by class id
-    groups : class ids of head, medium and tail
-    overlap : what pairs of parts share, by names like `train/test`
-    special_classes : names of the classes of special interest, whose sensitivity is among the metrics
-    notes : what a reader of the numbers has to know, one line each
-    group_name : what images that are not independent share, a lesion or what the user's table groups by
-    pixels : digest of the decoded images; empty where they are not decoded yet
-    varied_from : SHA-256 of the manifest of trial 0's split, where each trial draws its own; None: all share one split
-    """
-
-    dataset: str
-    variant: str
-    title: str
-    licence: str
-    citation: str
-    split: str
-    ratio: Amount
-    natural: bool
-    class_names: tuple[str, ...]
-    class_counts: tuple[Count, ...]
-    groups: Mapping[str, tuple[Count, ...]]
-    overlap: Mapping[str, SharedImages]
-    special_classes: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    group_name: str = "lesion"
-    pixels: str = ""
-    varied_from: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the description as JSON keeps it; of a split that all trials share, `varied_from` is left out."""
-        kept = _as_json(self)
-        return kept if self.varied_from else {name: own for name, own in kept.items() if name != "varied_from"}
 
 
 @dataclass(frozen=True)
@@ -238,7 +178,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as `result.json` keeps it."""
-        rest = {name: own for name, own in _as_json(self).items() if name != "data"}
+        rest = {name: own for name, own in as_json(self).items() if name != "data"}
         return sealed({"schema": SCHEMA, **self.data.to_json(), **rest})
 
     @property
@@ -265,17 +205,6 @@ def _inconsistency(result: Result) -> str:
 @cache
 def _adapter() -> TypeAdapter[Result]:
     return TypeAdapter(Result)
-
-
-def _as_json(value: Any) -> Any:
-    """Return a value as JSON keeps it, dataclasses as mappings of their fields."""
-    if hasattr(value, "__dataclass_fields__"):
-        return {own.name: _as_json(getattr(value, own.name)) for own in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): _as_json(own) for name, own in value.items()}
-    if isinstance(value, tuple):
-        return [_as_json(own) for own in value]
-    return plain(value)
 
 
 @dataclass(frozen=True)

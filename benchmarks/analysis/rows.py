@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ltbench.benchmarks.analysis.intervals import Estimate, class_interval, image_weights, interval
 from ltbench.benchmarks.analysis.metrics import evaluate
 from ltbench.benchmarks.analysis.records import Record, Result
+from ltbench.benchmarks.analysis.statistics.intervals import Estimate, class_interval, image_weights, interval
 from ltbench.errors import UserError
 from ltbench.files import plain
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ltbench.benchmarks.analysis.comparisons import UNKNOWN, Comparison, compared, dunnett, tukey
-from ltbench.benchmarks.analysis.records import DataDescription, Record, Result
+from ltbench.benchmarks.analysis.record_files.description import DataDescription
+from ltbench.benchmarks.analysis.records import Record, Result
 from ltbench.benchmarks.analysis.rows import ACCURACY, ClassMean, Row, other_images
+from ltbench.benchmarks.analysis.statistics.comparisons import UNKNOWN, Comparison, compared, dunnett, tukey
 from ltbench.files import json_digest
 
 BASELINE = "ce"

@@ -22,7 +22,7 @@ from ltbench.benchmarks.plots.pictures import FIGURES, few_rows, pictures
 from ltbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ltbench.benchmarks.analysis.records import DataDescription, SharedImages
+    from ltbench.benchmarks.analysis.record_files.description import DataDescription, SharedImages
     from ltbench.benchmarks.analysis.rendering import Table
     from ltbench.benchmarks.analysis.standings import Setting
 

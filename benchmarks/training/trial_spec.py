@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ltbench.benchmarks.analysis.records import SCHEMA, DataDescription
+from ltbench.benchmarks.analysis.record_files.description import DataDescription
+from ltbench.benchmarks.analysis.records import SCHEMA
 from ltbench.benchmarks.training.protocol import Protocol
 
 

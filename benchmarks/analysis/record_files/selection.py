@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ltbench.benchmarks.analysis.records import DataDescription, Record
+from ltbench.benchmarks.analysis.record_files.description import DataDescription
+from ltbench.benchmarks.analysis.records import Record
 from ltbench.datasets.base import NATURAL
 from ltbench.registry import unknown
 

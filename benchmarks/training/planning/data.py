@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ltbench.benchmarks.analysis.metrics import frequency_groups
-from ltbench.benchmarks.analysis.records import DataDescription, SharedImages
+from ltbench.benchmarks.analysis.record_files.description import DataDescription, SharedImages
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.request import Ratio, Request
 from ltbench.datasets.loading import SplitDataset, largest_common_n_max, load, require_common_test

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltbench.benchmarks.analysis.records import DataDescription
+from ltbench.benchmarks.analysis.record_files.description import DataDescription
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.planning.data import described, planned_datasets
 from ltbench.benchmarks.training.protocol import Protocol, protocol_for

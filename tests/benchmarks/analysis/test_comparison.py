@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ltbench.benchmarks.analysis.intervals import Estimate, image_weights, interval, paired_differences
 from ltbench.benchmarks.analysis.metrics import wilson_interval
+from ltbench.benchmarks.analysis.statistics.intervals import Estimate, image_weights, interval, paired_differences
 
 LABELS = np.random.default_rng(1).permutation(np.repeat(np.arange(4), (40, 30, 20, 30)))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ltbench.benchmarks.analysis.comparisons import (
+from ltbench.benchmarks.analysis.statistics.comparisons import (
     REFERENCE,
     Comparison,
     best_of_chance,
@@ -13,8 +13,8 @@ from ltbench.benchmarks.analysis.comparisons import (
     dunnett,
     tukey,
 )
-from ltbench.benchmarks.analysis.intervals import image_weights, interval, paired_differences
-from ltbench.benchmarks.analysis.trial_variance import TrialVariance
+from ltbench.benchmarks.analysis.statistics.intervals import image_weights, interval, paired_differences
+from ltbench.benchmarks.analysis.statistics.trial_variance import TrialVariance
 
 LABELS = np.repeat(np.arange(4), (40, 30, 20, 30))
 

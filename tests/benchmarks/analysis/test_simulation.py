@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ltbench.benchmarks import coverage
-from ltbench.benchmarks.analysis.simulation import (
+from ltbench.benchmarks.analysis.statistics.simulation import (
     IMAGE_EFFECTS,
     SIZES,
     TRIAL_EFFECTS,

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from written import reseal
 
-from ltbench.benchmarks.analysis.comparisons import compared, dunnett, tukey
-from ltbench.benchmarks.analysis.intervals import image_weights, interval
 from ltbench.benchmarks.analysis.metrics import METRICS, wilson_interval
 from ltbench.benchmarks.analysis.record_files.predictions import read_predictions
 from ltbench.benchmarks.analysis.records import find_records
 from ltbench.benchmarks.analysis.rendering import KINDS, Table
 from ltbench.benchmarks.analysis.rows import Row
 from ltbench.benchmarks.analysis.standings import settings_of
+from ltbench.benchmarks.analysis.statistics.comparisons import compared, dunnett, tukey
+from ltbench.benchmarks.analysis.statistics.intervals import image_weights, interval
 from ltbench.benchmarks.analysis.tables import COSTS, tables_of
 from ltbench.benchmarks.training.protocol import PRESETS
 from ltbench.errors import UserError

@@ -17,9 +17,9 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit, stdtrit
 
-from ltbench.benchmarks.analysis.comparisons import LEVEL, Comparison, compared, detectable, dunnett, tukey
-from ltbench.benchmarks.analysis.intervals import Estimate, class_interval, image_weights, interval
 from ltbench.benchmarks.analysis.metrics import frequency_groups
+from ltbench.benchmarks.analysis.statistics.comparisons import LEVEL, Comparison, compared, detectable, dunnett, tukey
+from ltbench.benchmarks.analysis.statistics.intervals import Estimate, class_interval, image_weights, interval
 
 SIZES = {
     "8 x 100": (100,) * 8,

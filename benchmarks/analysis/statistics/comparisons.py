@@ -15,8 +15,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import chdtri, nctdtrinc, ndtr, ndtri
 
-from ltbench.benchmarks.analysis.intervals import Estimate, paired_differences
-from ltbench.benchmarks.analysis.trial_variance import TrialVariance
+from ltbench.benchmarks.analysis.statistics.intervals import Estimate, paired_differences
+from ltbench.benchmarks.analysis.statistics.trial_variance import TrialVariance
 
 LEVEL = 0.05
 """Family-wise error of all comparisons of a table with one reference."""

@@ -1,0 +1,1 @@
+"""Error bars, comparisons of many rows, and their simulation: arrays in, numbers out."""
