@@ -6,8 +6,9 @@ from pathlib import Path
 from written import reseal, write_record
 
 from ltbench.benchmarks.analysis.records import find_records
+from ltbench.benchmarks.analysis.rendering import render
 from ltbench.benchmarks.analysis.standings import settings_of
-from ltbench.benchmarks.analysis.tables import render_all
+from ltbench.benchmarks.analysis.tables import all_tables
 
 
 def test_a_copied_folder_adds_no_trials(tmp_path: Path) -> None:
@@ -21,7 +22,7 @@ def test_a_copied_folder_adds_no_trials(tmp_path: Path) -> None:
     assert [len(row.records) for row in setting.rows] == [3, 3]
     assert [row.accuracy for row in setting.rows] == [row.accuracy for row in before[0].rows]
     assert len(setting.notes) == 3 and all("rs-copy" in note or "rs-" in note for note in setting.notes)
-    assert "Counted once: trial 1 of rs" in render_all(find_records(tmp_path), "github")
+    assert "Counted once: trial 1 of rs" in render(all_tables(find_records(tmp_path)), "github")
 
 
 def test_a_copy_with_other_numbers_says_so(tmp_path: Path) -> None:
