@@ -28,7 +28,7 @@ IMPORTANCE: Mapping[str, Sequence[str]] = {
         *("medium", "mean of group means", "macro AUPRC", "class-wise ECE", "cross-entropy"),
     ),
     "cost": (
-        *("method", "of ce's", "n", "train s", "forward passes", "parameters", "optimizer steps"),
+        *("method", "n", "train s", "optimizer steps", "of ce's", "forward passes", "parameters"),
         *("training images seen", "peak memory MiB", "own learning rates", "own stopping rules"),
     ),
     "published": (
