@@ -65,7 +65,7 @@ def class_counts(names: Sequence[str], manifest: Manifest) -> Figure:
     axes = figure.subplots()
     for number, (part, values) in enumerate(counts.items()):
         places, own = np.arange(len(names)) + 0.27 * (number - 1), values[order]
-        style = {"color": _PART_COLOURS[number], "marker": _MARKERS[number], "linestyle": "none"}
+        style: dict[str, Any] = {"color": _PART_COLOURS[number], "marker": _MARKERS[number], "linestyle": "none"}
         axes.plot(places, np.where(own > 0, own, np.nan), label=f"{part} ({values.sum()})", **style)
         for place, count in zip(places, own, strict=True):
             above: dict[str, Any] = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
