@@ -198,16 +198,26 @@ def _score(row: Mapping[str, Any]) -> float | None:
 
 
 def _send_result(run: Any, folder: Path, artifact: bool) -> str:
-    """Send the summary, the confusion chart and, if asked for, the artifact; return what the artifact lacks."""
+    """Send the summary, the confusion chart and, if asked for, the artifact; return what W&B lacks of them."""
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    if len(result["class_names"]) <= _MOST_CLASSES:
-        run.log({"test/confusion": confusion_chart(result)})
     run.summary.update(summary_of(result))
-    if not artifact:
-        return ""
-    pictures, failures = _pictures(folder)
-    run.log_artifact(_artifact(folder, run.id, run.config["class_names"], pictures))
-    return f"the artifact is without {', '.join(failures)}" if failures else ""
+    lacking = _send_chart(run, result)
+    if artifact:
+        pictures, failures = _pictures(folder)
+        run.log_artifact(_artifact(folder, run.id, run.config["class_names"], pictures))
+        lacking += [f"the artifact is without {', '.join(failures)}"] if failures else []
+    return "; ".join(lacking)
+
+
+def _send_chart(run: Any, result: Mapping[str, Any]) -> list[str]:
+    """Send the confusion chart; return why there is none, if it fails: its table asks more of a server than numbers."""
+    if len(result["class_names"]) > _MOST_CLASSES:
+        return []
+    try:
+        run.log({"test/confusion": confusion_chart(result)})
+    except Exception as error:  # a chart that fails costs the run no more than itself
+        return [f"the run is without its confusion chart ({_reason(error)})"]
+    return []
 
 
 def confusion_chart(result: Mapping[str, Any]) -> Any:

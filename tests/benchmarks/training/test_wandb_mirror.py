@@ -117,7 +117,7 @@ def test_an_offline_run_equals_the_records(
     assert told.project == "ltbench" and told.job_type == "train" and told.display_name == "crt-r20-s0"
     assert told.run_group == "/".join(spec.folder.parts[-3:-1]) and len(told.run_id) <= 64
     assert f"split {spec.split_digest[:12]}" in told.tags and "preset quick" in told.tags
-    (table,) = tmp_path.glob(f"results/wandb/*/files/media/table/{CHART}*")
+    (table,) = tmp_path.glob(f"results/wandb/offline-run-*/files/media/table/{CHART}*")
     counts = read_json(spec.folder / "result.json")["test"]["confusion"]
     assert [count for *_, count in read_json(table)["data"]] == [count for row in counts for count in row]
     files = _files(found)
