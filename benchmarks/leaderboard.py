@@ -1,13 +1,15 @@
 """Leaderboards: tables made from the records of finished trials alone.
 
     ltbench leaderboard --results results --table ratios --format latex
-    ltbench leaderboard --method ce flex --ratio 100 --table metrics
+    ltbench leaderboard --method ce flex --ratio 100 --table metrics --columns method macro-F1 ECE
+    ltbench leaderboard --out table.tex
     ltbench leaderboard --published
     ltbench leaderboard --board synthetic-r100
 
 Every number is computed anew from the trials' saved predictions. Only trials of the same data, split and protocol
 share a table; what is not says so below. A record that cannot be read is named on stderr and left out, which a note
-below the table says; the exit code is 2 only where none is left.
+below the table says; the exit code is 2 only where none is left. On a terminal a table loses its least important
+columns until it fits; `--columns all`, a pipe or `--out FILE` has them all.
 """
 
 from __future__ import annotations
@@ -17,26 +19,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltbench.benchmarks.analysis.rendering import FORMATS, KINDS, annotated, render
-from ltbench.benchmarks.cli.command import Parser, guarded, invocation, named_path, script
+from ltbench.benchmarks.analysis.rendering import FORMATS, KINDS, annotated
+from ltbench.benchmarks.cli.command import Parser, guarded, invocation, named_path, require_writable, script
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.analysis.records import Record
+    from ltbench.benchmarks.analysis.rendering import Table
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parsed = Parser(prog=invocation("leaderboard"), description="Print tables of a results folder.")
     about_results = "the folder that `ltbench run --out` fills; default: results"
-    parsed.add_argument(
-        "--results",
-        "--out",
-        type=named_path,
-        default=Path("results"),
-        metavar="DIR",
-        dest="results",
-        help=about_results,
-    )
+    parsed.add_argument("--results", type=named_path, default=Path("results"), metavar="DIR", help=about_results)
     parsed.add_argument("--board", metavar="NAME", help="a published board, instead of a results folder")
     parsed.add_argument(
         "--table", default="overview", metavar="NAME", help=f"{', '.join(KINDS)}; default: overview, of each ratio"
@@ -46,7 +41,11 @@ def parser() -> argparse.ArgumentParser:
     parsed.add_argument("--ratio", nargs="+", metavar="R", help="ratios to show, or natural; default: all")
     parsed.add_argument("--method", nargs="+", metavar="NAME", help="methods to show; default: all")
     parsed.add_argument("--protocol", default="", metavar="DIGEST", help="first digits of the protocol's; default: all")
-    parsed.add_argument("--format", default="github", metavar="NAME", help=f"{', '.join(FORMATS)}; default: github")
+    about_format = f"{', '.join(FORMATS)}; default: by the suffix of --out, else github"
+    parsed.add_argument("--format", metavar="NAME", help=about_format)
+    about_columns = "columns to show, by their headers, or all; default: all, on a terminal those that fit"
+    parsed.add_argument("--columns", nargs="+", default=(), metavar="NAME", help=about_columns)
+    parsed.add_argument("--out", type=named_path, metavar="FILE", help="write the tables there, instead of printing")
     return parsed
 
 
@@ -66,15 +65,13 @@ def _main(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
+    from ltbench.benchmarks.analysis.columns import chosen
     from ltbench.benchmarks.analysis.record_files.damage import left_out, sound_records
     from ltbench.benchmarks.cli.outcomes import report_damaged
+    from ltbench.benchmarks.cli.table_output import print_tables, write_tables
     from ltbench.errors import UserError
-    from ltbench.registry import unknown
 
-    if options.table not in KINDS:
-        raise unknown("table", options.table, KINDS)
-    if options.format not in FORMATS:
-        raise unknown("format", options.format, FORMATS)
+    style = _checked(options)
     # The paper's numbers are worth a look without any of ours.
     there = options.results.exists() or not options.published
     records, damaged = sound_records(options.results) if there else ([], [])
@@ -84,11 +81,35 @@ def _show(options: argparse.Namespace) -> int:
         raise UserError(f"{options.results} holds {what}; run `ltbench run` first")
     if records:
         records = _selected(records, options)
-    text = (_published if options.published else _tables)(records, options, left_out(damaged))
-    if not text:
+    tables = (_published if options.published else _tables)(records, options, left_out(damaged))
+    if not tables:
         raise UserError(f"{options.results} holds no trial for this table; see `ltbench reproduce`")
-    print(text)
+    tables = chosen(tables, options.columns, style)
+    if options.out is None:
+        remedy = "--columns all or --out FILE shows them"
+        print_tables(tables, style, remedy, whole=bool(options.columns))
+    else:
+        write_tables(tables, style, options.out)
     return 0
+
+
+def _checked(options: argparse.Namespace) -> str:
+    """Refuse what cannot be shown or written, before anything is read; return the format."""
+    from ltbench.benchmarks.cli.arguments import check_format
+    from ltbench.benchmarks.cli.table_output import STYLES
+    from ltbench.errors import UserError
+    from ltbench.registry import unknown
+
+    if options.table not in KINDS:
+        raise unknown("table", options.table, KINDS)
+    if options.format is not None:
+        check_format(options.format)
+    if options.out is None:
+        return options.format or "github"
+    if options.out.is_dir():
+        raise UserError(f"--out is the file of the tables, {options.out} is a folder; show it with --results")
+    require_writable(options.out)
+    return options.format or STYLES.get(options.out.suffix.lower(), "github")
 
 
 def _selected(records: Sequence[Record], options: argparse.Namespace) -> list[Record]:
@@ -107,18 +128,18 @@ def _selected(records: Sequence[Record], options: argparse.Namespace) -> list[Re
     return left
 
 
-def _tables(records: Sequence[Record], options: argparse.Namespace, notes: Sequence[str]) -> str:
-    from ltbench.benchmarks.analysis.tables import render_all
+def _tables(records: Sequence[Record], options: argparse.Namespace, notes: Sequence[str]) -> list[Table]:
+    from ltbench.benchmarks.analysis.tables import all_tables
 
-    return render_all(records, options.format, [options.table], notes)
+    return all_tables(records, [options.table], notes)
 
 
-def _published(records: Sequence[Record], options: argparse.Namespace, notes: Sequence[str]) -> str:
+def _published(records: Sequence[Record], options: argparse.Namespace, notes: Sequence[str]) -> list[Table]:
     from ltbench.benchmarks.analysis.published import as_printed, beside
     from ltbench.benchmarks.analysis.standings import settings_of
     from ltbench.benchmarks.training.protocol import PRESETS
 
-    return render(annotated(beside(settings_of(records), PRESETS) or as_printed(), notes), options.format)
+    return annotated(beside(settings_of(records), PRESETS) or as_printed(), notes)
 
 
 if __name__ == "__main__":

@@ -123,20 +123,19 @@ def _main(options: argparse.Namespace) -> int:
 
 def _print_table(target: Target, plans: Sequence[Plan], style: str) -> None:
     from ltbench.benchmarks.analysis.published import beside
-    from ltbench.benchmarks.analysis.rendering import render
     from ltbench.benchmarks.analysis.results import Results
     from ltbench.benchmarks.analysis.standings import settings_of
     from ltbench.benchmarks.analysis.tables import tables_of
+    from ltbench.benchmarks.cli.table_output import print_tables, remedy_elsewhere
     from ltbench.benchmarks.training.protocol import PRESETS
 
     done = Results.of_trials(folder for planned in plans for folder in planned.trial_folders())
     settings = settings_of(done.records)
-    tables = tables_of(target.kind, settings)
-    if tables:
-        print("\n" + render(tables, style))
     printed = [table for table in beside(settings, PRESETS) if target.table in set(table.frame["table"])]
-    if printed and style != "csv":
-        print("\n" + render(printed, style))
+    for tables in (tables_of(target.kind, settings), [] if style == "csv" else printed):
+        if tables:
+            print()
+            print_tables(tables, style, remedy_elsewhere(plans[0].request.out))
 
 
 def _known(plans: Sequence[Plan]) -> list[Record]:

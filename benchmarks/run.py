@@ -12,6 +12,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.cli.arguments import add_output, add_request, check_format, load_plugins, request_from, resuming
@@ -79,7 +80,7 @@ def carry_out(planned: Plan, *, dry_run: bool = False, style: str = "github") ->
         return 0
     execution = Execution(planned)
     code = report_outcomes(execution.outcomes())
-    _print_leaderboards(execution, style, several=len(planned.datasets) > 1)
+    _print_leaderboards(execution, style, planned.request.out, several=len(planned.datasets) > 1)
     return code
 
 
@@ -91,18 +92,20 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_leaderboards(execution: Execution, style: str, *, several: bool) -> None:
+def _print_leaderboards(execution: Execution, style: str, results: Path, *, several: bool) -> None:
     """Print the tables of all records that share a setting with the plan: one of ratios where there are several."""
     from ltbench.benchmarks.analysis.record_files.damage import left_out
-    from ltbench.benchmarks.analysis.tables import render_all
+    from ltbench.benchmarks.analysis.tables import all_tables
     from ltbench.benchmarks.cli.outcomes import report_damaged
+    from ltbench.benchmarks.cli.table_output import print_tables, remedy_elsewhere
 
     shared, others, damaged = execution.related()
     report_damaged(damaged)
     if shared.records:
         # CSV has the ratio as a column of the overview.
         kinds = ["overview", "ratios"] if several and style != "csv" else ["overview"]
-        print("\n" + render_all(shared.records, style, kinds, left_out(damaged)))
+        print()
+        print_tables(all_tables(shared.records, kinds, left_out(damaged)), style, remedy_elsewhere(results))
     if others:
         print(f"\n{others} results of other protocols or splits are not mixed in; see `{invocation('leaderboard')}`")
 

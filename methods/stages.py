@@ -87,6 +87,7 @@ class EpochReport:
     val_top1 : share of validation images that are right
     metric : the protocol's selection metric, which `score` is
     forward_images : images that went through a backbone, in training and validation: every pass of every network
+    lr : learning rate of the epoch's last step, of the optimizer's groups the highest; None without training
     """
 
     stage: str
@@ -102,6 +103,7 @@ class EpochReport:
     val_top1: float | None = None
     metric: str = "mean_class_accuracy"
     forward_images: int = 0
+    lr: float | None = None
 
     @property
     def score(self) -> float:

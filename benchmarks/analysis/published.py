@@ -175,7 +175,8 @@ def _printed(printed: pd.DataFrame) -> Table:
     notes = [f"Percent, mean ± sd of {TRIALS} trials, as printed; no finished trial here is of this table."]
     notes += [f"Misprint in the paper: {text}." for text in misprints(printed)]
     headers = ["paper", "ratio", "metric", "published", *(["Δ CE"] if compared else [])]
-    return Table(str(printed["source"].iloc[0]), frame, headers, cells, notes)
+    subject = f"table {printed['table'].iloc[0]}"
+    return Table(str(printed["source"].iloc[0]), frame, headers, cells, notes, "published", subject)
 
 
 def _table(
@@ -206,7 +207,8 @@ def _table(
         "number of test images allow."
     )
     notes += [f"Misprint in the paper: {text}." for text in wrong]
-    return Table(f"{line['source']}, beside {title_of(row.result, ratio=False)}", frame, headers, cells, notes)
+    title = f"{line['source']}, beside {title_of(row.result, ratio=False)}"
+    return Table(title, frame, headers, cells, notes, "published", f"table {line['table']}")
 
 
 def _numbers(line: pd.Series, row: Row) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import re
+import textwrap
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -50,6 +52,8 @@ class Table:
     headers : of the columns that are shown; the first ones that hold names are aligned to the left
     cells : rows as they are shown
     notes : lines to print below
+    kind : of `KINDS`, or `published`
+    subject : what the table is of; with the kind it makes the label in LaTeX
     """
 
     title: str
@@ -57,17 +61,39 @@ class Table:
     headers: Sequence[str]
     cells: Sequence[Sequence[Cell]]
     notes: Sequence[str] = ()
+    kind: str = ""
+    subject: str = ""
 
 
-def render(tables: Sequence[Table], style: str) -> str:
+def render(tables: Sequence[Table], style: str, width: int | None = None) -> str:
     """Return tables as text, one below the other; CSV is one table with the title as a column.
 
     White space within a text is one blank, since a line break in a name would end a row, a heading or a comment; other
     control signs are replaced, and in CSV a text that begins like a formula begins with an apostrophe.
+
+    Parameters
+    ----------
+    style : one of `FORMATS`
+    width : of the terminal that shows `github`, in letters: titles and notes are broken there, and columns stand close
     """
     if style == "csv":
         return _csv(tables) if tables else ""
-    return "\n\n".join({"github": _github, "latex": _latex, "html": _html}[style](_in_lines(table)) for table in tables)
+    shown = [_in_lines(table) for table in tables]
+    if style == "latex":
+        labels = _labels(shown)
+        return "\n\n".join(_latex(table, label) for table, label in zip(shown, labels, strict=True))
+    return "\n\n".join(_html(table) if style == "html" else _github(table, width) for table in shown)
+
+
+def document(text: str, style: str, title: str) -> str:
+    """Return tables as the content of a file: HTML is a whole page."""
+    head = f"<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n<title>{html.escape(title)}</title>\n"
+    return f"{head if style == 'html' else ''}{text}\n"
+
+
+def line_width(table: Table) -> int:
+    """Return the letters of a table's lines on a terminal."""
+    return _width(_close_lines(_in_lines(table))[0])
 
 
 def annotated(tables: Sequence[Table], notes: Sequence[str]) -> list[Table]:
@@ -106,24 +132,59 @@ def _csv(tables: Sequence[Table]) -> str:
     return numbers.to_csv(index=False, lineterminator="\n").rstrip("\n")
 
 
-def _github(table: Table) -> str:
-    body = _tabulated(table, "github", _markdown_escaped, "**{}**")
-    notes = "".join(f"\n{_markdown_escaped(note)}\n" for note in table.notes)
-    return f"### {_markdown_escaped(table.title)}\n\n{body}\n{notes}".rstrip("\n")
+def _github(table: Table, width: int | None) -> str:
+    title, *notes = (_markdown_escaped(text) for text in (f"### {table.title}", *table.notes))
+    if width is None:
+        body = _tabulated(table, "github", _markdown_escaped, "**{}**")
+    else:
+        title, *notes = (textwrap.fill(text, width, break_on_hyphens=False) for text in (title, *notes))
+        body = "\n".join(_close_lines(table))
+    return "\n".join([title, "", body, *(f"\n{note}" for note in notes)])
+
+
+def _close_lines(table: Table) -> list[str]:
+    """Return the lines of a Markdown table whose columns are no wider than they must be; tabulate's are."""
+    rows, texts = _written(table, _markdown_escaped, "**{}**"), text_columns(table.cells)
+    columns = zip(map(_markdown_escaped, table.headers), *rows, strict=True)
+    padded = []
+    for number, column in enumerate(columns):
+        width = max(3, *map(_width, column))
+        gaps = [" " * (width - _width(text)) for text in column]
+        left = number in texts
+        head, *body = (f"{text}{gap}" if left else f"{gap}{text}" for text, gap in zip(column, gaps, strict=True))
+        padded.append(
+            [f" {head} ", "-" * (width + 2) if left else f"{'-' * (width + 1)}:", *(f" {own} " for own in body)]
+        )
+    return [f"|{'|'.join(line)}|" for line in zip(*padded, strict=True)]
+
+
+def _width(text: str) -> int:
+    """Return the places that a text takes on a terminal: ideographs take two, combining signs none."""
+    wide = sum(unicodedata.east_asian_width(sign) in "WF" for sign in text)
+    return len(text) + wide - sum(bool(unicodedata.combining(sign)) for sign in text)
 
 
 def _markdown_escaped(text: str) -> str:
     return _MARKDOWN.sub(r"\\\g<0>", text)
 
 
-def _latex(table: Table) -> str:
+def _labels(tables: Sequence[Table]) -> list[str]:
+    """Return a label for each table, of letters, digits and hyphens; those of the same kind and subject are counted."""
+    texts = (f"{table.kind or 'table'} {table.subject}".lower() for table in tables)
+    names = [re.sub(r"[^a-z0-9]+", "-", text).strip("-") for text in texts]
+    counts = [names[:place].count(name) for place, name in enumerate(names)]
+    return [f"tab:{name}-{count + 1}" if count else f"tab:{name}" for name, count in zip(names, counts, strict=True)]
+
+
+def _latex(table: Table, label: str) -> str:
     body = _tabulated(table, "latex_raw", latex_escaped, r"\textbf{{{}}}")
     rules = iter((r"\toprule", r"\midrule", r"\bottomrule"))
     lines = [next(rules) if line == r"\hline" else line for line in body.splitlines()]
     # A row that begins with [ or * would be taken for an argument of the command that ends the row before.
     lines = [re.sub(r"^ *(?=[\[*])", "{}", line) for line in lines]
-    comments = [f"% {line}" for line in (table.title, r"needs \usepackage{booktabs}", *table.notes)]
-    return "\n".join([*comments, *lines])
+    comments = [f"% {line}" for line in (r"needs \usepackage{booktabs}", *table.notes)]
+    head = [r"\begin{table}", r"\centering", rf"\caption{{{latex_escaped(table.title)}}}", rf"\label{{{label}}}"]
+    return "\n".join([*comments, *head, *lines, r"\end{table}"])
 
 
 def latex_escaped(text: str) -> str:
@@ -141,13 +202,17 @@ def _html(table: Table) -> str:
 def _tabulated(table: Table, style: str, escape: Callable[[str], str], bold: str) -> str:
     from tabulate import tabulate
 
-    rows = [
-        [bold.format(escape(cell.text)) if cell.strong else escape(cell.text) for cell in row] for row in table.cells
-    ]
+    rows = _written(table, escape, bold)
     texts = text_columns(table.cells)
     aligned = ["left" if number in texts else "right" for number in range(len(table.headers))]
     headers = [escape(header) for header in table.headers]
     return tabulate(rows, headers, tablefmt=style, colalign=aligned if rows else None, disable_numparse=True)
+
+
+def _written(table: Table, escape: Callable[[str], str], bold: str) -> list[list[str]]:
+    return [
+        [bold.format(escape(cell.text)) if cell.strong else escape(cell.text) for cell in row] for row in table.cells
+    ]
 
 
 def text_columns(cells: Sequence[Sequence[Cell]]) -> set[int]:

@@ -33,7 +33,7 @@ from ltbench.benchmarks.analysis.notes import INTERVALS, SPREAD, baseline_notes,
 from ltbench.benchmarks.analysis.ranks import ranks
 from ltbench.benchmarks.analysis.records import Record, StageCost
 from ltbench.benchmarks.analysis.reliability.tables import conformal, reliability
-from ltbench.benchmarks.analysis.rendering import OPEN, Cell, Table, annotated, render
+from ltbench.benchmarks.analysis.rendering import OPEN, Cell, Table, annotated
 from ltbench.benchmarks.analysis.rows import ACCURACY, GROUP_MEAN, Row
 from ltbench.benchmarks.analysis.standings import (
     BASELINE,
@@ -132,7 +132,9 @@ def ratios(family: Family) -> Table:
     ]
     title = title_of(rows[0].result, ratio=False)
     notes = [*family.notes, about, *of_ratios, *caveats(rows, ())]
-    return Table(title, frame, ["method", *headers], cells, notes)
+    data = rows[0].result.data
+    subject = f"{data.dataset} {data.split}"
+    return Table(title, frame, ["method", *headers], cells, notes, "ratios", subject)
 
 
 def groups(panel: Panel) -> Table:
@@ -335,7 +337,9 @@ def setting_tables(kind: str, setting: Setting) -> list[Table]:
         built = _PANEL_TABLES[kind](panel)
         for table in built if isinstance(built, list) else [built]:
             frame = table.frame.assign(dataset=data.dataset, split=data.split, ratio=data.ratio)
-            tables.append(replace(table, frame=frame, notes=[*panel.notes, *table.notes]))
+            subject = f"{data.dataset} {data.split} r{data.ratio:g}"
+            notes = [*panel.notes, *table.notes]
+            tables.append(replace(table, frame=frame, notes=notes, kind=kind, subject=subject))
     return tables
 
 
@@ -348,19 +352,18 @@ def tables_of(kind: str, settings: Sequence[Setting]) -> list[Table]:
     return [table for setting in settings for table in setting_tables(kind, setting)]
 
 
-def render_all(
-    records: Iterable[Record], style: str, kinds: Sequence[str] = ("overview",), notes: Sequence[str] = ()
-) -> str:
-    """Return tables of records as text, those of the largest ratio last.
+def all_tables(
+    records: Iterable[Record], kinds: Sequence[str] = ("overview",), notes: Sequence[str] = ()
+) -> list[Table]:
+    """Return the tables of records, those of the largest ratio last.
 
     Parameters
     ----------
-    style : one of `FORMATS`
     kinds : of `KINDS`
     notes : lines to print below the last table
     """
     settings = settings_of(records)
-    return render(annotated([table for kind in kinds for table in tables_of(kind, settings)], notes), style)
+    return annotated([table for kind in kinds for table in tables_of(kind, settings)], notes)
 
 
 def _metric_cells(frame: pd.DataFrame, names: Sequence[str]) -> list[list[Cell]]:

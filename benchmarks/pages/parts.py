@@ -46,7 +46,7 @@ _CAPTIONS = {
     "counts": "Images of each class in each part of the split; the axis is logarithmic.",
     "samples": "Training images of each class, at equal distances in the order of the split's manifest.",
     "curves": "Validation accuracy and losses over the epochs of all stages; a star is the epoch that a trial reports.",
-    "confusion": "Test images of each true class by predicted class, over all trials.",
+    "confusion": "Percent of the test images of each true class by predicted class, over all trials.",
     "story": "What the first trial went by at each query, the images that it took and those that it left.",
     "story-images": "Training images that the first trial began with, and some that it queried.",
 }

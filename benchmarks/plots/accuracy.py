@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,8 +37,9 @@ def confusion_counts(row: Row) -> np.ndarray:
 def per_class_accuracy(rows: Sequence[Row]) -> Figure:
     """Draw test accuracy of each class against its number of training images (the paper's Figure 3).
 
-    A point is the mean over the trials, its bar the interval of `class_shares`. Where classes are so alike in size
-    that their names would overlap, they stand side by side instead.
+    A point is the mean over the trials and stands at the size of its class; the interval of `class_shares` is the bar
+    beside it. Where classes are so alike in size that their names would overlap, they stand side by side instead, on an
+    axis of names.
 
     Parameters
     ----------
@@ -46,23 +47,31 @@ def per_class_accuracy(rows: Sequence[Row]) -> Figure:
     """
     result = rows[0].result
     sizes, names = np.asarray(result.data.class_counts), result.data.class_names
-    over = "trials and test images" if len(rows[0].trials) > 1 else "test images (Wilson's)"
-    figure = new_figure(WIDTH, 4.0, f"Mean over the trials, and the 95 % interval over {over}")
+    counts = {len(row.trials) for row in rows}
+    over = "test images (Wilson's)" if counts == {1} else "trials and test images"
+    title = f"Mean over n trials, and beside it the 95 % interval over {over}"
+    if len(counts) > 1:
+        title += f"; n is not the same for all methods: {min(counts)} to {max(counts)}"
+    figure = new_figure(WIDTH, 4.0, title)
     axes = figure.subplots()
     places, room = _class_places(sizes)
     for number, row in enumerate(rows):
         share, low, high = class_shares(row)
-        x = _beside(places, room, (number - (len(rows) - 1) / 2) / len(rows))
+        beside = _beside(places, room, (number - (len(rows) - 1) / 2) / len(rows))
+        x = beside if room is None else places
         drawn = np.argsort(x)
         arms = 100 * np.array([share - low, high - share]).clip(min=0)
-        style = series_style(number) | {"linewidth": 0.9, "elinewidth": 0.8, "capsize": 1.5}
+        style = series_style(number) | {"linewidth": 0.9}
         if room is None:
             style["linestyle"] = "none"
-        axes.errorbar(x[drawn], 100 * share[drawn], arms[:, drawn], label=wrapped(row.name, 40), **style)
+        label = wrapped(f"{row.name}, n = {len(row.trials)}", 40)
+        axes.plot(x[drawn], 100 * share[drawn], label=label, **style)
+        bars: dict[str, Any] = {"ecolor": style["color"], "elinewidth": 0.8, "capsize": 1.5, "alpha": 0.7}
+        axes.errorbar(beside, 100 * share, arms, fmt="none", **bars)
     _name_classes(axes, places, names, sizes, logarithmic=room is not None)
     axes.set_ylim(-3, 103)
     axes.set_ylabel("test accuracy of the class (%)")
-    columns = min(4 if max(len(row.name) for row in rows) < 24 else 2, len(rows))
+    columns = min(4 if max(len(row.name) for row in rows) < 18 else 2, len(rows))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
     return figure
 
@@ -111,7 +120,8 @@ def confusion(row: Row) -> Figure:
     sizes = totals.sum(axis=1, keepdims=True)
     shares = 100 * np.divide(totals, sizes, out=np.full(totals.shape, np.nan), where=sizes > 0)
     side = min(WIDTH, max(3.6, 2.2 + 0.4 * len(names)))
-    figure = new_figure(side, 0.9 * side, f"{row.name}: {of_trials(len(row.records), 'sum')}", images=True)
+    title = f"{row.name}: % of the test images of each true class, {of_trials(len(row.records), 'sum')}"
+    figure = new_figure(side, 0.9 * side, title, images=True)
     axes = figure.subplots()
     axes.grid(False)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)

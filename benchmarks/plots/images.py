@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from ltbench.benchmarks.analysis.records import Record
 
-_PART_COLOURS, _HATCHES = (COLOURS[0], COLOURS[4], COLOURS[5]), ("", "////", "....")
+_PART_COLOURS, _MARKERS = (COLOURS[0], COLOURS[1], COLOURS[2]), ("o", "s", "^")
+_FOOT = 0.8
+"""Where the logarithmic axis of counts begins: below one image."""
 
 
 def find_store(record: Record, manifest: Manifest, results: Path) -> ImageStore | str:
@@ -49,7 +51,9 @@ def find_store(record: Record, manifest: Manifest, results: Path) -> ImageStore 
 
 @drawing
 def class_counts(names: Sequence[str], manifest: Manifest) -> Figure:
-    """Draw how many images each class has in each part, largest class first, on a logarithmic axis.
+    """Draw how many images each class has in each part as points on a logarithmic axis, largest class first.
+
+    A class without an image has no point, but its 0 at the foot.
 
     Parameters
     ----------
@@ -60,17 +64,14 @@ def class_counts(names: Sequence[str], manifest: Manifest) -> Figure:
     figure = new_figure(WIDTH, 2.8)
     axes = figure.subplots()
     for number, (part, values) in enumerate(counts.items()):
-        style: dict[str, Any] = {
-            "color": _PART_COLOURS[number],
-            "hatch": _HATCHES[number],
-            "edgecolor": "black",
-            "linewidth": 0.4,
-        }
-        places = np.arange(len(names)) + 0.27 * (number - 1)
-        bars = axes.bar(places, values[order], 0.27, label=f"{part} ({values.sum()})", **style)
-        axes.bar_label(bars, fontsize=5 if len(names) > 10 else 6, padding=1)
+        places, own = np.arange(len(names)) + 0.27 * (number - 1), values[order]
+        style: dict[str, Any] = {"color": _PART_COLOURS[number], "marker": _MARKERS[number], "linestyle": "none"}
+        axes.plot(places, np.where(own > 0, own, np.nan), label=f"{part} ({values.sum()})", **style)
+        for place, count in zip(places, own, strict=True):
+            above: dict[str, Any] = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
+            axes.annotate(f"{count}", (place, max(count, _FOOT)), fontsize=5 if len(names) > 10 else 6, **above)
     axes.set_yscale("log")
-    axes.set_ylim(0.8, 2 * max(values.max() for values in counts.values()))
+    axes.set_ylim(_FOOT, 2 * max(values.max() for values in counts.values()))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylabel("images (log)")
     labels = class_labels([names[label] for label in order])

@@ -86,7 +86,8 @@ def training_curves(row: Row, reference: Row | None = None) -> Figure:
     """Draw validation accuracy and losses of a row over the epochs of all stages.
 
     A line is the mean of the trials that got that far, the shade their range, a star a trial's reported epoch; stages
-    are named at the top, from the mean epoch at which they begin.
+    are named at the top, from the mean epoch at which they begin. Training losses of stages are of different objectives
+    in general: each stage has a line of its own, the mean of the trials that are in it.
 
     Parameters
     ----------
@@ -97,15 +98,19 @@ def training_curves(row: Row, reference: Row | None = None) -> Figure:
     UserError : `metrics.jsonl` missing or corrupt
     """
     trials = [read_curves(record) for record in row.records]
-    figure = new_figure(WIDTH, 2.9, f"{row.name}: {of_trials(len(trials), 'mean and range')}")
+    lengths = {len(trial.stages) for trial in trials}
+    fewer = ", later on of those that got that far" * (len(lengths) > 1)
+    figure = new_figure(WIDTH, 2.9, f"{row.name}: {of_trials(len(trials), 'mean and range')}{fewer}")
     left, right = figure.subplots(1, 2, sharex=True)
     if reference:
         mean, *_ = mean_and_range([100 * read_curves(record).accuracy for record in reference.records])
         style = {"color": "black", "linestyle": ":", "linewidth": 1, "zorder": 3}
-        left.plot(range(1, len(mean) + 1), mean, label=f"{reference.name}, validation (mean)", **style)
+        label = f"{reference.name}, validation ({of_trials(len(reference.records), 'mean')})"
+        left.plot(range(1, len(mean) + 1), mean, label=label, **style)
     _draw_band(left, [100 * trial.accuracy for trial in trials], 0, "validation")
     _draw_band(right, [trial.val_loss for trial in trials], 0, "_validation")
-    _draw_band(right, [trial.train_loss for trial in trials], 1, "training: the stage's own loss")
+    for number, losses in enumerate(stage_losses(trials).values()):
+        _draw_band(right, losses, 1, "_stage" if number else "training: each stage's own loss")
     _mark_reported(left, trials)
     left.set_ylabel("mean per-class accuracy (%)")
     right.set_ylabel("loss (nats)")
@@ -146,6 +151,14 @@ def stage_starts(trials: Sequence[Curves]) -> dict[str, float]:
         for name in dict.fromkeys(trial.stages):
             starts.setdefault(name, []).append(trial.stages.index(name) + 1)
     return {name: float(np.mean(own)) for name, own in starts.items()}
+
+
+def stage_losses(trials: Sequence[Curves]) -> dict[str, list[np.ndarray]]:
+    """Return the training losses of each stage: float [epochs of the trial], NaN where a trial is in another stage."""
+    return {
+        name: [np.where(np.array(trial.stages) == name, trial.train_loss, np.nan) for trial in trials]
+        for name in stage_starts(trials)
+    }
 
 
 def _draw_band(axes: Axes, trials: Sequence[np.ndarray], number: int, label: str) -> None:

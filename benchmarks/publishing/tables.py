@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ltbench.benchmarks.analysis.published import read_published
 from ltbench.benchmarks.analysis.records import find_records
-from ltbench.benchmarks.analysis.rendering import Cell, Table, render
+from ltbench.benchmarks.analysis.rendering import Cell, Table, document, render
 from ltbench.benchmarks.analysis.standings import Panel, settings_of
 from ltbench.benchmarks.analysis.tables import overview
 from ltbench.benchmarks.publishing.board import Board, BoardSetting
@@ -29,12 +29,11 @@ def generated(board: Board) -> dict[str, str]:
     """Return the text of every file that is made from the records, by its name."""
     tables = board_tables(board)
     shown = {setting.name: [table for name, table in tables if name == setting.name] for setting in board.settings}
-    title = f"<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n<title>{board.name}</title>\n"
     every = [table for _, table in tables]
     return {
         "board.md": _markdown(board, shown),
         "board.csv": (render(every, "csv") if every else "") + "\n",
-        "board.html": title + render(every, "html") + "\n",
+        "board.html": document(render(every, "html"), "html", board.name),
     }
 
 
@@ -68,7 +67,8 @@ def _table(board: Board, setting: BoardSetting, panel: Panel, folders: Mapping[s
     ]
     frame = whole.frame.assign(setting=setting.name, trials_of=setting.trials, status=status)
     headers = [*(whole.headers[number] for number in columns), "trials", "status"]
-    return replace(whole, frame=frame, headers=headers, cells=cells, notes=[*panel.notes, *whole.notes])
+    named = replace(whole, kind="overview", subject=setting.name)
+    return replace(named, frame=frame, headers=headers, cells=cells, notes=[*panel.notes, *whole.notes])
 
 
 def _status(again: Sequence[Reproduction], row: str, trials: int) -> str:

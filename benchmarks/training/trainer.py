@@ -295,7 +295,8 @@ class Trainer:
     ) -> EpochReport:
         started, before = time.perf_counter(), self.counter.images
         terms, steps, images = self.train_epoch(stage, epoch, hooks, optimizer, rates)
-        report = EpochReport(stage.name, epoch, terms, steps, images, 0.0, metric=self.protocol.selection_metric)
+        metric, lr = self.protocol.selection_metric, max(float(group["lr"]) for group in optimizer.param_groups)
+        report = EpochReport(stage.name, epoch, terms, steps, images, 0.0, metric=metric, lr=lr)
         if stage.validate:
             report = self._validated(stage, report)
         return replace(report, seconds=time.perf_counter() - started, forward_images=self.counter.images - before)

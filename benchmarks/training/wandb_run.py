@@ -26,6 +26,7 @@ from ltbench.files import content_digest
 
 _ANSWER_SECONDS, _SYNC_SECONDS = 3.0, 20.0
 _GROUP_LENGTH, _TAG_LENGTH = 128, 64  # W&B refuses longer ones
+_MOST_CLASSES = 100  # a table of W&B has 10,000 rows at most
 
 
 def main(action: str, *words: str) -> int:
@@ -179,7 +180,8 @@ def history_row(row: Mapping[str, Any], number: int, classes: Sequence[str]) -> 
     sent: dict[str, Any] = {"epoch": number, "stage": row["stage"], "stage_epoch": row["epoch"]}
     sent |= {name: row[name] for name in ("steps", "images", "seconds")}
     sent |= {f"train/{name}": value for name, value in row["terms"].items()}
-    sent |= {"val/loss": row["val_loss"], "val/top1": row["val_top1"]}
+    # A stage that an earlier version has stored for other methods does not tell its learning rate.
+    sent |= {"lr": row.get("lr"), "val/loss": row["val_loss"], "val/top1": row["val_top1"]}
     recall = dict(zip(classes, row["val_recall"] or (), strict=False))
     sent |= {f"val/recall/{name}": value for name, value in recall.items()}
     sent[SCORE] = _score(row)
@@ -196,20 +198,52 @@ def _score(row: Mapping[str, Any]) -> float | None:
 
 
 def _send_result(run: Any, folder: Path, artifact: bool) -> str:
-    """Send the summary and, if asked for, the artifact; return what the artifact lacks."""
-    run.summary.update(summary_of(json.loads((folder / "result.json").read_text(encoding="utf-8"))))
-    if not artifact:
-        return ""
-    pictures, failures = _pictures(folder)
-    run.log_artifact(_artifact(folder, run.id, run.config["class_names"], pictures))
-    return f"the artifact is without {', '.join(failures)}" if failures else ""
+    """Send the summary, the confusion chart and, if asked for, the artifact; return what W&B lacks of them."""
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    run.summary.update(summary_of(result))
+    lacking = _send_chart(run, result)
+    if artifact:
+        pictures, failures = _pictures(folder)
+        run.log_artifact(_artifact(folder, run.id, run.config["class_names"], pictures))
+        lacking += [f"the artifact is without {', '.join(failures)}"] if failures else []
+    return "; ".join(lacking)
+
+
+def _send_chart(run: Any, result: Mapping[str, Any]) -> list[str]:
+    """Send the confusion chart; return why there is none, if it fails: its table asks more of a server than numbers."""
+    if len(result["class_names"]) > _MOST_CLASSES:
+        return []
+    try:
+        run.log({"test/confusion": confusion_chart(result)})
+    except Exception as error:  # a chart that fails costs the run no more than itself
+        return [f"the run is without its confusion chart ({_reason(error)})"]
+    return []
+
+
+def confusion_chart(result: Mapping[str, Any]) -> Any:
+    """Return W&B's chart of a confusion matrix: test images by true and predicted class, from a `result.json`."""
+    import wandb
+
+    names, columns = result["class_names"], ["Actual", "Predicted", "nPredictions"]
+    data: list[Iterable[Any]] = [
+        [names[true], names[predicted], count]
+        for true, counts in enumerate(result["test"]["confusion"])
+        for predicted, count in enumerate(counts)
+    ]
+    table = wandb.Table(columns=[*columns], data=data)
+    title = {"title": "Test images by true and predicted class"}
+    return wandb.plot_table("wandb/confusion_matrix/v1", table, dict(zip(columns, columns, strict=True)), title)
 
 
 def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the W&B summary of a `result.json`: test metrics, selection, cost; `val/score` is the selected epoch's."""
+    """Return the W&B summary of a `result.json`: test metrics, selection, cost; `val/score` is the selected epoch's.
+
+    Confusions are a chart of their own.
+    """
     flat: dict[str, Any] = {SCORE: result["selection"]["score"]}
     for part in ("test", "selection", "cost"):
-        flat |= dict(_flat(part, result[part], result["class_names"]))
+        values = {name: value for name, value in result[part].items() if name != "confusion"}
+        flat |= dict(_flat(part, values, result["class_names"]))
     return flat
 
 

@@ -12,11 +12,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from ltbench.benchmarks.analysis.columns import IMPORTANCE, by_importance, fitted
 from ltbench.benchmarks.analysis.published import beside
 from ltbench.benchmarks.analysis.records import find_records
-from ltbench.benchmarks.analysis.rendering import FORMATS, KINDS, Cell, Table, render
+from ltbench.benchmarks.analysis.rendering import FORMATS, KINDS, Cell, Table, line_width, render
 from ltbench.benchmarks.analysis.standings import settings_of
 from ltbench.benchmarks.analysis.tables import tables_of
+from ltbench.benchmarks.cli import table_output
 from ltbench.benchmarks.leaderboard import main
 from ltbench.benchmarks.training.protocol import PRESETS
 
@@ -53,8 +55,9 @@ def test_formats_escape_and_mark_the_best() -> None:
     assert r"a\|b" in lines[4] and "**2 ± 1**" in lines[5]
     assert lines[3].startswith("|:--") or lines[3].startswith("|--")
     text = render([toy("my_best", notes=["A note."])], "latex")
-    lines = text.splitlines()
-    assert lines[0] == "% A, title" and r"\begin{tabular}" in text and lines[-1] == r"\end{tabular}"
+    table = re.search(r"(?s)\\begin\{table\}\n(.*)\\end\{table\}$", text)
+    assert table and text.startswith("% needs ") and "% A note." in text
+    assert r"\caption{A, title}" in table[1] and r"\label{tab:table}" in table[1] and table[1].count("tabular") == 2
     assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\hline")] == [1, 1, 1, 0]
     assert r"my\_best" in text and r"\textbf{2 $\pm$ 1}" in text and r"$\approx$" in text and "±" not in text
     text = render([toy("<script>&")], "html")
@@ -139,12 +142,63 @@ def test_command_line_prints_every_table_in_every_format(
         assert set(frame["ratio"]) == {30, 100} and frame["title"].notna().all()
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "published"])
+def test_a_terminal_shows_what_fits_and_says_what_is_left_out(
+    results: Path, tables: dict[str, list[Table]], monkeypatch: pytest.MonkeyPatch, capsys: Any, kind: str
+) -> None:
+    command = ["--results", str(results), *(["--published"] if kind == "published" else ["--table", kind])]
+    headers, found = set(), {}
+    for width in (500, 120, 80, 60):
+        monkeypatch.setattr(table_output, "terminal_width", lambda width=width: width)
+        assert main(command) == 0
+        text = capsys.readouterr().out
+        lines = text.splitlines()
+        found[width] = next(line for line in lines if line.startswith("|"))
+        shown = {header.strip() for header in found[width].strip("|").split("|")}
+        headers |= shown
+        assert all(len(line) <= width for line in lines)
+        lacking = re.search(r"No room for: (.*?); --columns all or --out FILE", text.replace("\n", " "))
+        assert set(lacking[1].split(", ") if lacking else ()) - {"whole names"} == headers - shown
+        assert by_importance(tables[kind][0])[0] in shown if kind in tables else "paper" in shown
+        assert main([*command, "--columns", "All"]) == 0
+        assert next(line for line in capsys.readouterr().out.splitlines() if line.startswith("|")) == found[500]
+    if kind in tables:
+        assert set(IMPORTANCE[kind]) - headers <= {"*", "micro top-1"}
+
+
+def test_names_are_shortened_as_long_as_they_differ() -> None:
+    names = [f"flex ({'a' * 30}, query={query})" for query in ("none", "random")] + ["ce"]
+    cells = [[Cell(name), Cell("1")] for name in names]
+    short = fitted(Table("A", pd.DataFrame(), ["method", "x"], cells), 60, "more")
+    assert [row[0].text for row in short.cells] == [f"{name[:45]}…" for name in names[:2]] + ["ce"]
+    assert short.notes == ["No room for: whole names; more."] and line_width(short) <= 60
+
+
+@pytest.mark.parametrize("style", FORMATS)
+def test_columns_are_chosen_in_every_format_and_go_to_a_file(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, style: str
+) -> None:
+    suffix = {"github": "md", "latex": "tex"}.get(style, style)
+    out, command = tmp_path / f"table.{suffix}", ["--results", str(results), "--columns", "TAIL", "method"]
+    assert main([*command, "--format", style]) == 0
+    text = capsys.readouterr().out
+    headers = next(line for line in text.splitlines() if "method" in line and not line.startswith(("#", "%")))
+    words = re.sub(r"<[^>]*>|\W", " ", headers).split()
+    assert words == ["method", "tail", *(["title"] if style == "csv" else [])]
+    monkeypatch.setattr(table_output, "terminal_width", lambda: 20)
+    assert main([*command, "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out) and out.read_text(encoding="utf-8").endswith(text)
+    assert style != "html" or out.read_text(encoding="utf-8").startswith("<!doctype html>")
+    labels = re.findall(r"\\label\{(.*)\}", text)
+    assert labels == ["tab:overview-toy-paper-r30", "tab:overview-toy-paper-r100"] * (style == "latex")
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_latex_compiles(results: Path, tables: dict[str, list[Table]], tmp_path: Path) -> None:
     bodies = [render(tables[kind], "latex") for kind in KINDS]
     bodies.append(render(beside(settings_of(find_records(results)), PRESETS), "latex"))
     bodies += [render([toy(name, notes=[name])], "latex") for name in ('<a>|"b"', "*a\nb*", "[a] \\~^%&#$_{}")]
-    source = "\n\n".join(bodies)
+    source = "\n\n\\clearpage\n".join(bodies)
     document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\tiny\n%s\n\\end{document}\n"
     (tmp_path / "tables.tex").write_text(document % source, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
@@ -182,7 +236,7 @@ def test_damaged_records_are_named_and_left_out(
         add_record(tmp_path, "ce", trial, 0.6)
     paths = sorted(tmp_path.rglob(name))
     paths[1].write_bytes(b"{")
-    assert main(["--out", str(tmp_path)]) == 0
+    assert main(["--results", str(tmp_path)]) == 0
     captured = capsys.readouterr()
     (line,) = captured.err.splitlines()
     assert str(paths[1]) in line and "Without 1 damaged record" in captured.out
@@ -198,6 +252,8 @@ BAD = {
     "--table ratio": "did you mean 'ratios'",
     "--results nowhere": "does not exist",
     "--results .": "holds no finished trial",
+    "--out .": "is a folder; show it with --results",
+    "--out file/table.md": "is no folder",
 }
 
 
@@ -237,6 +293,8 @@ SELECTIONS = {
     "--ratio natural": "holds no trial that --dataset",
     "--ratio 31": "holds no trial that --dataset",
     "--protocol zz": "holds no trial that --dataset",
+    "--columns tial": "did you mean 'tail'",
+    "--columns tail --format csv --out table.csv --table cost": "unknown column 'tail'",
 }
 
 

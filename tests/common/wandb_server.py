@@ -36,6 +36,8 @@ class WandbServer:
         known |= {"viewer": {"id": "u", "username": "me", "entity": "we", "flags": "{}", "teams": {"edges": []}}}
         known |= {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": []}}
         known |= {"upsertSweep": {"sweep": {"id": "s", "name": "abc", "project": project}}}
+        artifact = {"id": "a", "state": "COMMITTED", "artifactSequence": {"id": "c", "latestArtifact": None}}
+        known |= {"createArtifact": {"artifact": artifact}, "project": None}
         return {"data": known} if "graphql" in path else {}
 
     def history(self) -> list[dict[str, Any]]:

@@ -7,8 +7,9 @@ import pytest
 from written import reseal, write_record
 
 from ltbench.benchmarks.analysis.records import find_records
+from ltbench.benchmarks.analysis.rendering import render
 from ltbench.benchmarks.analysis.standings import settings_of
-from ltbench.benchmarks.analysis.tables import render_all
+from ltbench.benchmarks.analysis.tables import all_tables
 
 
 def test_a_copied_folder_adds_no_trials(tmp_path: Path) -> None:
@@ -23,7 +24,7 @@ def test_a_copied_folder_adds_no_trials(tmp_path: Path) -> None:
     assert [row.accuracy for row in setting.rows] == [row.accuracy for row in before[0].rows]
     counted = [note for note in setting.notes if note.startswith("Counted once")]
     assert len(counted) == 3 and all("rs-copy" in note for note in counted)
-    assert "Counted once: trial 1 of rs" in render_all(find_records(tmp_path), "github")
+    assert "Counted once: trial 1 of rs" in render(all_tables(find_records(tmp_path)), "github")
 
 
 def test_a_copy_with_other_numbers_says_so(tmp_path: Path) -> None:

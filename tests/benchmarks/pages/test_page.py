@@ -20,7 +20,8 @@ from markupsafe import escape
 
 import ltbench.benchmarks
 from ltbench.benchmarks.analysis.records import find_records
-from ltbench.benchmarks.analysis.tables import render_all
+from ltbench.benchmarks.analysis.rendering import render
+from ltbench.benchmarks.analysis.tables import all_tables
 from ltbench.benchmarks.pages.page import report
 from ltbench.benchmarks.report import main
 from ltbench.benchmarks.training.protocol import PRESETS
@@ -158,10 +159,10 @@ def test_names_are_escaped_and_sections_have_tables(page: bytes) -> None:
 def test_tables_are_those_of_the_leaderboard(page: bytes, results: Path) -> None:
     own = Page(page).cells()
     for kind in ("overview", "ratios", "groups", "per-class", "cost", "metrics", "reliability", "conformal"):
-        theirs = Page(render_all(find_records(results), "html", [kind]).encode()).cells()
+        theirs = Page(render(all_tables(find_records(results), [kind]), "html").encode()).cells()
         assert len(theirs) == (2 if kind == "ratios" else 3)
         assert all(own.count(table) >= theirs.count(table) > 0 for table in theirs)
-    notes = re.findall("<p class=note>(.*?)</p>", render_all(find_records(results), "html", ["groups"]))
+    notes = re.findall("<p class=note>(.*?)</p>", render(all_tables(find_records(results), ["groups"]), "html"))
     assert notes and all(html.unescape(note) in html.unescape(page.decode()) for note in notes)
 
 

@@ -79,8 +79,10 @@ def test_training_curves_draw_mean_reported_epochs_and_stages(tmp_path: Path) ->
     lines = {line.get_label(): line.get_ydata() for line in (*left.lines, *right.lines)}
     np.testing.assert_allclose(lines["validation"], [25, (25 + 50) / 2, 50])
     np.testing.assert_allclose(sorted(lines["reported epoch"]), [25, 50])
-    np.testing.assert_allclose(lines["rs, validation (mean)"], [np.nan, 25, 50])
-    np.testing.assert_allclose(lines["training: the stage's own loss"], [3, 1, np.nan])
+    np.testing.assert_allclose(lines["rs, validation (1 trial)"], [np.nan, 25, 50])
+    # No line joins the losses of two stages, and none is a mean over different ones.
+    np.testing.assert_allclose(lines["training: each stage's own loss"], [5, np.nan, np.nan])
+    np.testing.assert_allclose(lines["_stage"], [1, 1, np.nan])
 
 
 def test_class_shares_and_confusion(tmp_path: Path) -> None:
@@ -95,19 +97,23 @@ def test_class_shares_and_confusion(tmp_path: Path) -> None:
         np.testing.assert_array_equal((low[label], high[label]), (estimate.low, estimate.high))
     assert np.isnan([low, high]).all()  # two trials of a few images
     assert confusion_counts(row).tolist() == [[3, 0, 0, 1], [1, 5, 0, 0], [0, 0, 0, 0], [0, 0, 0, 2]]
-    axes = confusion(row).axes[0]
+    axes, bar = confusion(row).axes
+    assert "(%)" in bar.get_ylabel()
     np.testing.assert_allclose(axes.images[0].get_array()[0], [75, 0, 0, 25])
     assert [text.get_text() for text in axes.texts[8:12]] == ["n/a"] * 4
-    (container,) = per_class_accuracy([row]).axes[0].containers
-    np.testing.assert_allclose(container.lines[0].get_xdata(), sorted(COUNTS))
-    np.testing.assert_allclose(container.lines[0].get_ydata(), 100 * share[::-1])
+    write_trial(tmp_path, "rs", test_counts=(2, 3, 0, 1))
+    figure = per_class_accuracy([row, row_of(tmp_path, "rs")])
+    drawn = [line for line in figure.axes[0].lines if line.get_label().endswith(("ce, n = 2", "rs, n = 1"))]
+    assert len(drawn) == 2 and "1 to 2" in figure.get_suptitle()
+    np.testing.assert_allclose([line.get_xdata() for line in drawn], [sorted(COUNTS)] * 2)
+    np.testing.assert_allclose(drawn[0].get_ydata(), 100 * share[::-1])
 
 
 def test_classes_of_one_size_stand_side_by_side(tmp_path: Path) -> None:
     write_trial(tmp_path, class_counts=(50, 50, 20, 70))
-    (container,) = per_class_accuracy(rows_of(tmp_path)).axes[0].containers
-    assert container.lines[0].get_xdata().tolist() == [0, 1, 2, 3]
-    np.testing.assert_allclose(container.lines[0].get_ydata(), 100 * class_shares(row_of(tmp_path))[0][[3, 0, 1, 2]])
+    line, *_ = per_class_accuracy(rows_of(tmp_path)).axes[0].lines
+    assert line.get_xdata().tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(line.get_ydata(), 100 * class_shares(row_of(tmp_path))[0][[3, 0, 1, 2]])
 
 
 def test_reliability_bins_are_those_of_the_ece(tmp_path: Path) -> None:
@@ -132,8 +138,9 @@ def test_reliability_bins_by_hand(tmp_path: Path) -> None:
 def test_class_counts_are_those_of_the_split(tmp_path: Path) -> None:
     record = write_trial(tmp_path, class_counts=(10, 300, 30, 0), test_counts=(20, 0, 20, 20))
     axes = class_counts(record.result.data.class_names, record.manifest()).axes[0]
-    heights = [[bar.get_height() for bar in container.patches] for container in axes.containers]
-    assert heights == [[300, 30, 10, 0], [2] * 4, [0, 20, 20, 20]]
+    heights = [line.get_ydata().tolist() for line in axes.lines]
+    np.testing.assert_array_equal(heights, [[300, 30, 10, np.nan], [2] * 4, [np.nan, 20, 20, 20]])
+    assert not axes.patches and [text.get_text() for text in axes.texts[:4]] == ["300", "30", "10", "0"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["class 1", "class 2", "class 0", "class 3"]
 
 

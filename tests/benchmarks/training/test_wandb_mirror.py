@@ -52,7 +52,7 @@ def _expected_history(spec: TrialSpec) -> list[dict[str, Any]]:
     for number, line in enumerate((spec.folder / "metrics.jsonl").read_text().splitlines()):
         row = json.loads(line)
         wanted = {"epoch": number, "stage": row["stage"], "stage_epoch": row["epoch"]}
-        wanted |= {name: row[name] for name in ("steps", "images", "seconds")}
+        wanted |= {name: row[name] for name in ("steps", "images", "seconds", "lr")}
         wanted |= {f"train/{name}": value for name, value in row["terms"].items()}
         if row["val_recall"] is not None:
             recall = dict(zip(classes, row["val_recall"], strict=True))
@@ -79,6 +79,7 @@ def _expected_summary(spec: TrialSpec) -> dict[str, Any]:
     for row in _expected_history(spec):
         expected |= row
     expected["val/score"] = result["selection"]["score"]
+    del result["test"]["confusion"]
     cost = {**result["cost"], "stages": {stage.pop("name"): stage for stage in result["cost"]["stages"]}}
     for part, values in {"test": result["test"], "selection": result["selection"], "cost": cost}.items():
         expected |= _leaves(part, values, result["class_names"])
@@ -86,11 +87,16 @@ def _expected_summary(spec: TrialSpec) -> dict[str, Any]:
 
 
 def _ours(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name[0] != "_"}
+    return {name: value for name, value in values.items() if name[0] != "_" and not name.startswith(CHART)}
+
+
+CHART = "test/confusion_table"
 
 
 def _assert_mirrored(found: dict[str, Any], spec: TrialSpec) -> None:
-    assert [_ours(row) for row in found["history"]] == _expected_history(spec)
+    *epochs, chart = found["history"]
+    assert [_ours(row) for row in epochs] == _expected_history(spec)
+    assert _ours(chart).keys() == {"epoch"} and chart[f"{CHART}/nrows"] == len(spec.data.class_names) ** 2
     assert [row["_step"] for row in found["history"]] == list(range(len(found["history"])))
     assert _ours(found["config"]) == read_json(spec.folder / "config.json")
     assert _ours(found["summary"]) == _expected_summary(spec)
@@ -106,11 +112,14 @@ def test_an_offline_run_equals_the_records(
     assert run_trial(spec) == "done"
     (found,) = offline_runs(tmp_path / "results")
     _assert_mirrored(found, spec)
-    assert {row["stage"] for row in found["history"]} == {"train", "classifier"}
+    assert {row["stage"] for row in found["history"][:-1]} == {"train", "classifier"}
     told = found["run"]
     assert told.project == "ltbench" and told.job_type == "train" and told.display_name == "crt-r20-s0"
     assert told.run_group == "/".join(spec.folder.parts[-3:-1]) and len(told.run_id) <= 64
     assert f"split {spec.split_digest[:12]}" in told.tags and "preset quick" in told.tags
+    (table,) = tmp_path.glob(f"results/wandb/offline-run-*/files/media/table/{CHART}*")
+    counts = read_json(spec.folder / "result.json")["test"]["confusion"]
+    assert [count for *_, count in read_json(table)["data"]] == [count for row in counts for count in row]
     files = _files(found)
     assert {"predictions.npz", "result.json", "test.table.json"} <= files.keys()
     pictures = {Path(name).stem: path for name, path in files.items() if name.startswith("pictures/")}
@@ -131,7 +140,7 @@ def test_an_offline_run_equals_the_records(
 
 
 def _files(found: dict[str, Any]) -> dict[str, Path]:
-    (artifact,) = found["artifacts"]
+    (artifact,) = (each for each in found["artifacts"] if each.type == "predictions")
     return {each.path: Path(each.local_path) for each in artifact.manifest.contents}
 
 
@@ -241,7 +250,7 @@ def test_real_wandb_failing_anywhere_costs_a_line_and_leaves_no_process(
         lines = errors[case][:1] if case == "SIGTERM" else errors[case]
         assert len(lines) == (told is not None), case
         assert all(line.startswith("W&B: ") and told in line and "the records are kept in " in line for line in lines)
-    assert [_ours(row) for row in CASES["recovers"][0].history()] == _expected_history(spec)
+    assert [_ours(row) for row in CASES["recovers"][0].history()][:-1] == _expected_history(spec)
 
 
 def _runs(mirror: int) -> bool:
