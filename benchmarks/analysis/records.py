@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from ltbench.benchmarks.analysis.record_files.agreement import change_contradiction, class_contradiction
 from ltbench.benchmarks.analysis.record_files.description import DataDescription, as_json
 from ltbench.benchmarks.analysis.record_files.predictions import PARTS, read_predictions
 from ltbench.benchmarks.analysis.record_files.sealed import DIGEST, REMEDY, sealed, unsealed
@@ -170,7 +171,9 @@ class Result:
             wrong = f"lacks {place}" if first["type"] == "missing" else f"has a wrong {place} ({first['msg']})"
             raise UserError(f"{source} {wrong}; {REMEDY}") from error
         unsealed(value, source)
-        if reason := _inconsistency(result):
+        data = result.data
+        reason = class_contradiction(data.class_names, data.class_counts, data.groups, data.special_classes)
+        if reason := reason or change_contradiction(result.changed, result.hyperparameters):
             raise UserError(f"{source} contradicts itself: {reason}; {REMEDY}")
         # Validation puts the typed names first; readers are shown the order of the file.
         protocol = {name: result.protocol[name] for name in value["protocol"]}  # type: ignore[literal-required]
@@ -185,21 +188,6 @@ class Result:
     def deciding_threads(self) -> int:
         """CPU threads where numbers depend on them; 1 on a GPU, where they do not."""
         return self.threads if self.device_type == "cpu" else 1
-
-
-def _inconsistency(result: Result) -> str:
-    """Return what of a result contradicts the rest of it; empty where nothing does."""
-    data = result.data
-    names, classes = data.class_names, set(range(len(data.class_names)))
-    if len(set(names)) < len(names) or len(data.class_counts) != len(names):
-        return f"{len(set(names))} class_names, {len(data.class_counts)} class_counts"
-    if not classes.issuperset(member for members in data.groups.values() for member in members):
-        return f"groups name classes beyond the {len(names)} of class_names"
-    if not set(data.special_classes) <= set(names):
-        return "special_classes that are no class_names"
-    values, changed = result.hyperparameters, result.changed
-    other = [name for name, value in changed.items() if name not in values or values[name] != value]
-    return f"changed {other[0]} is not that of hyperparameters" if other else ""
 
 
 @cache

@@ -5,23 +5,22 @@ Every number is computed from the trials' saved predictions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ltbench.benchmarks.analysis.metrics import evaluate
+from ltbench.benchmarks.analysis.record_files.agreement import require_agreement
 from ltbench.benchmarks.analysis.records import Record, Result
 from ltbench.benchmarks.analysis.statistics.intervals import Estimate, class_interval, image_weights, interval
 from ltbench.errors import UserError
-from ltbench.files import plain
 
 ACCURACY, GROUP_MEAN = "mean_class_accuracy", "mean_of_group_means"
 """The metric that ranks, and the paper's "All" on ISIC-Archive-LT."""
 
-_AGREEMENT = 1e-6
 _UNKNOWN = Estimate(*[float("nan")] * 5)
 
 
@@ -149,9 +148,11 @@ class Row:
             measure = partial(
                 evaluate, groups=data.groups, class_names=data.class_names, special_classes=data.special_classes
             )
-            require_agreement(record, "val", measure(saved["val_labels"], saved["val_logits"]))
+            require_agreement(
+                record.folder, "val", record.result.val, measure(saved["val_labels"], saved["val_logits"])
+            )
             found.append(measure(saved["test_labels"], saved["test_logits"]))
-            require_agreement(record, "test", found[-1])
+            require_agreement(record.folder, "test", record.result.test, found[-1])
         return tuple(found)
 
     @cached_property
@@ -235,31 +236,6 @@ class ClassMean:
     def scores(self, row: Row) -> np.ndarray:
         """Return what each image that counts adds to the mean in each trial, float64 [T, number of them]."""
         return row.right[:, self.used] * image_weights(self.labels, self.weights, row.tested[:, self.used])
-
-
-def require_agreement(record: Record, part: Literal["val", "test"], measured: Mapping[str, Any]) -> None:
-    """Check the metrics that a result states of a part against those of its predictions.
-
-    Raises
-    ------
-    UserError : they contradict each other
-    """
-    stated = getattr(record.result, part)
-    for name, own in plain(measured).items():
-        if name != "undefined" and not _agree(stated.get(name, own), own):
-            raise UserError(
-                f"{record.folder}: predictions.npz gives a {part} {name} of {own}, result.json says {stated[name]}; "
-                "run the trial again with --fresh"
-            )
-
-
-def _agree(stated: Any, own: Any) -> bool:
-    """Return whether two numbers, or nested lists of them, are the same but for rounding."""
-    if isinstance(own, list):
-        return isinstance(stated, list) and len(stated) == len(own) and all(map(_agree, stated, own))
-    if isinstance(own, int | float) and isinstance(stated, int | float):
-        return abs(stated - own) <= _AGREEMENT
-    return stated is own
 
 
 def other_images(record: Record, other: Record) -> UserError:
