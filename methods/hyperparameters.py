@@ -29,6 +29,7 @@ PROTOCOL_FIELDS = frozenset(
         "pretrained",
         "schedule",
         "seed",
+        "vary_split",
         "selection_metric",
         "weight_decay",
     }

@@ -51,8 +51,7 @@ def _ranks(panels: Sequence[Panel], names: Sequence[str], left_out: Sequence[str
         for method, mean in means.items()
     ]
     columns = [
-        f"{place}: {panel.setting.data.dataset} r{panel.setting.data.ratio:g}"
-        for place, panel in enumerate(panels, 1)
+        f"{place}: {panel.setting.data.dataset} r{panel.setting.data.ratio:g}" for place, panel in enumerate(panels, 1)
     ]
     about = (
         f"Ranks by {METRICS[ACCURACY]}, mean over trials, 1 is best; equal rows share the mean of their ranks. Ranked "

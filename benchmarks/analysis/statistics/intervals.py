@@ -18,7 +18,7 @@ from scipy.special import stdtrit
 from ltbench.benchmarks.analysis.metrics import wilson_interval
 
 _ROUNDING = 1e-13  # what is smaller than this share of the scores is 0 but for rounding
-_FEW_IMAGES = 10  # of a class, of which two trials do not show a variance
+_FEW_IMAGES = 10  # of a class, which do not show how much images differ
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,8 @@ def class_interval(
 ) -> Estimate:
     """Return the accuracy of one class with its interval: over trials and images, of one trial Wilson's.
 
-    Two trials of fewer than 10 images (or clusters) do not give one: the interval is NaN.
+    Up to 10 images (or clusters) may be equally easy, or hard, by chance, and then show no variance; the interval of
+    theirs is at least Wilson's, which needs none. Two trials of fewer do not give one: the interval is NaN.
 
     Parameters
     ----------
@@ -159,12 +160,12 @@ def class_interval(
     labels = np.zeros(images, dtype=np.int64)
     scores = right * image_weights(labels, tested=tested)
     found = interval(scores, labels, confidence, clusters=clusters, tested=tested)
+    low, high = wilson_interval(found.value * size, size, confidence)
     if trials == 1:
-        low, high = wilson_interval(found.value * size, size, confidence)
         return replace(found, low=low, high=high)
     if trials == 2 and size < _FEW_IMAGES:
         return replace(found, low=float("nan"), high=float("nan"))
-    return found
+    return replace(found, low=min(low, found.low), high=max(high, found.high)) if size <= _FEW_IMAGES else found
 
 
 def paired_differences(

@@ -204,3 +204,12 @@ def test_intervals_of_varied_splits_hold_the_truth_of_new_images(pool: int) -> N
         low, high = ends(interval(y, labels, tested=tested))
         held.append(low <= 0.65 <= high)
     assert 0.92 <= np.mean(held) <= 0.985
+
+
+def test_few_images_that_are_alike_are_not_certain() -> None:
+    right = np.repeat([[True], [True], [True], [False], [True]], 3, axis=1)
+    low, high = ends(class_interval(right))
+    wilson_low, wilson_high = wilson_interval(0.8 * 3, 3)
+    assert low <= wilson_low and high >= wilson_high
+    few, many = (ends(class_interval(np.repeat(right, times, axis=1))) for times in (3, 4))
+    assert few[0] <= wilson_interval(0.8 * 9, 9)[0] and many[0] > wilson_interval(0.8 * 12, 12)[0]
