@@ -29,8 +29,8 @@ PROTOCOL_FIELDS = frozenset(
         "pretrained",
         "schedule",
         "seed",
-        "vary_split",
         "selection_metric",
+        "vary_split",
         "weight_decay",
     }
 )

@@ -5,7 +5,13 @@ import pytest
 from scipy import stats
 
 from ltbench.benchmarks.analysis.metrics import wilson_interval
-from ltbench.benchmarks.analysis.statistics.intervals import Estimate, image_weights, interval, paired_differences
+from ltbench.benchmarks.analysis.statistics.intervals import (
+    Estimate,
+    class_interval,
+    image_weights,
+    interval,
+    paired_differences,
+)
 
 LABELS = np.random.default_rng(1).permutation(np.repeat(np.arange(4), (40, 30, 20, 30)))
 
@@ -206,10 +212,10 @@ def test_intervals_of_varied_splits_hold_the_truth_of_new_images(pool: int) -> N
     assert 0.92 <= np.mean(held) <= 0.985
 
 
-def test_few_images_that_are_alike_are_not_certain() -> None:
-    right = np.repeat([[True], [True], [True], [False], [True]], 3, axis=1)
+@pytest.mark.parametrize(("images", "wilson"), [(3, True), (10, True), (12, False)])
+def test_few_images_that_are_alike_are_not_certain(images: int, wilson: bool) -> None:
+    right = np.ones((10, images), dtype=bool)
+    right[0, 0] = False
     low, high = ends(class_interval(right))
-    wilson_low, wilson_high = wilson_interval(0.8 * 3, 3)
-    assert low <= wilson_low and high >= wilson_high
-    few, many = (ends(class_interval(np.repeat(right, times, axis=1))) for times in (3, 4))
-    assert few[0] <= wilson_interval(0.8 * 9, 9)[0] and many[0] > wilson_interval(0.8 * 12, 12)[0]
+    wide = wilson_interval(right.mean() * images, images)
+    assert (low <= wide[0] and high >= wide[1]) == wilson
