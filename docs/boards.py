@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 _FEW = ("ce", "rs", "flex")
-_INTRODUCTION = """# Boards
-
-A board is published with the repository: each trial's record and logits, the split's manifest, and digests of
-everything. Anyone can compute each number again, train a trial again, and add a row.
-
-"""
+_MARK = "<!-- boards -->"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -42,13 +37,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     script = (ROOT / "benchmarks" / "pages" / "report.js").read_text(encoding="utf-8")
     files.append(File.generated(config, "boards/sort.js", content=script))
-    files.append(File.generated(config, "boards/index.md", content=_INTRODUCTION + _index()))
     for board in _boards():
         page, pictures = board_page(board)
         files.append(File.generated(config, f"boards/{board.name}.md", content=page))
         for name, content in pictures.items():
             files.append(File.generated(config, f"boards/{name}", content=content))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """List the boards where a page asks for it."""
+    return markdown.replace(_MARK, _index())
 
 
 def board_page(board: Board) -> tuple[str, dict[str, bytes]]:
