@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.analysis.rendering import FORMATS
-from ltbench.benchmarks.cli.command import EXIT_BAD_INPUT, Parser, about, guarded, invocation, named_path, script
+from ltbench.benchmarks.cli.command import (
+    EXIT_BAD_INPUT,
+    Parser,
+    about,
+    guarded,
+    invocation,
+    named_path,
+    new_file,
+    script,
+)
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.analysis.records import Record
@@ -38,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     table = actions.add_parser("table", help="print the table of a board")
     table.add_argument("name", metavar="NAME")
     table.add_argument("--format", default="github", metavar="NAME", help=f"{', '.join(FORMATS)}; default: github")
+    about_picture = "draw the main table into a PNG instead"
+    table.add_argument("--picture", type=new_file, metavar="FILE.png", help=about_picture)
     table.add_argument("--write", action="store_true", help="write the board's tables and sums anew instead")
     restore = actions.add_parser("restore", help="put a board back as a results folder, in which its trials are done")
     restore.add_argument("name", metavar="NAME")
@@ -117,11 +128,32 @@ def _table(options: argparse.Namespace) -> int:
         with changed(board):
             pass
         print(f"{board.folder}: tables and sums written")
+    elif options.picture is not None:
+        _draw(board, options.picture)
     elif options.format == "github":
         print(generated(board)["board.md"], end="")
     else:
         print(render([table for _, table in board_tables(board)], options.format))
     return 0
+
+
+def _draw(board: Board, out: Path) -> None:
+    from ltbench.benchmarks.analysis.records import find_records
+    from ltbench.benchmarks.analysis.standings import settings_of
+    from ltbench.benchmarks.plots.ranking import ranking
+    from ltbench.benchmarks.plots.style import png_of
+    from ltbench.benchmarks.publishing.restoring import restored
+    from ltbench.errors import UserError
+    from ltbench.files import write_bytes
+
+    main = board.settings[0]
+    with restored(board) as folder:
+        own = [record for record in find_records(folder) if not main.differences(record)] if board.records else []
+        if not own:
+            raise UserError(f"board {board.name} has no row in its setting {main.name!r}")
+        (setting,) = settings_of(own)
+        write_bytes(out, png_of(ranking(setting.panels()[0])))
+    print(out)
 
 
 def _restore(options: argparse.Namespace) -> int:

@@ -77,12 +77,13 @@ def board_page(board: Board) -> tuple[str, dict[str, bytes]]:
 
 def _figures(panel: Panel, folder: Path) -> Iterator[tuple[str, str, bytes]]:
     """Yield file name, text and SVG of the pictures of a panel: classes, cost, curves, and the story of flex."""
-    from ltbench.benchmarks.plots import accuracy, cost, story, training
+    from ltbench.benchmarks.plots import accuracy, cost, ranking, story, training
     from ltbench.benchmarks.plots.style import svg_of
 
     rows = {row.name: row for row in panel.rows}
     few = [rows[name] for name in dict.fromkeys([panel.rows[0].name, *_FEW]) if name in rows]
     drawn: list[tuple[str, str, Callable[[], Figure]]] = [
+        ("ranking", "Accuracy of each method, with intervals", lambda: ranking.ranking(panel)),
         ("classes", "Accuracy of each class, with intervals", lambda: accuracy.per_class_accuracy(few)),
         ("cost", "Accuracy against cost", lambda: cost.accuracy_by_cost(panel.rows)),
     ]
