@@ -11,6 +11,9 @@ A board lies in benchmarks/boards/: its description, split manifests, each trial
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +30,8 @@ from ltbench.benchmarks.cli.command import (
     new_file,
     script,
 )
+from ltbench.errors import UserError, in_one_line
+from ltbench.files import REMEDY
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.analysis.records import Record
@@ -94,7 +99,12 @@ def _main(options: argparse.Namespace) -> int:
     from ltbench.benchmarks.publishing.board import FOLDER
 
     options.boards = options.boards or FOLDER
-    return ACTIONS[options.action](options)
+    try:
+        return ACTIONS[options.action](options)
+    except UserError as error:
+        if options.action in ("add", "create"):  # of a results folder
+            raise
+        raise UserError(_of_board(error)) from error
 
 
 def _board(options: argparse.Namespace, name: str) -> Board:
@@ -106,14 +116,25 @@ def _board(options: argparse.Namespace, name: str) -> Board:
 def _verify(options: argparse.Namespace) -> int:
     from ltbench.benchmarks.publishing.board import boards_in
     from ltbench.benchmarks.publishing.verification import verify
-    from ltbench.errors import UserError
 
     names = options.names or boards_in(options.boards)
     if not names:
         raise UserError(f"{options.boards} holds no boards")
+    wrong = 0
     for name in names:
-        print(verify(_board(options, name)), flush=True)
-    return 0
+        try:
+            print(verify(_board(options, name)), flush=True)
+        except UserError as error:
+            wrong += 1
+            print(f"error: {in_one_line(_of_board(error))}", file=sys.stderr, flush=True)
+    return EXIT_BAD_INPUT if wrong else 0
+
+
+def _of_board(error: UserError) -> str:
+    """Return what is wrong with a published file, with advice that fits it."""
+    from ltbench.benchmarks.publishing.board import BRING_BACK
+
+    return str(error).replace(REMEDY, BRING_BACK)
 
 
 def _table(options: argparse.Namespace) -> int:
@@ -143,7 +164,6 @@ def _draw(board: Board, out: Path) -> None:
     from ltbench.benchmarks.plots.ranking import ranking
     from ltbench.benchmarks.plots.style import png_of
     from ltbench.benchmarks.publishing.restoring import restored
-    from ltbench.errors import UserError
     from ltbench.files import write_bytes
 
     main = board.settings[0]
@@ -158,8 +178,10 @@ def _draw(board: Board, out: Path) -> None:
 
 def _restore(options: argparse.Namespace) -> int:
     from ltbench.benchmarks.publishing.restoring import restore
+    from ltbench.benchmarks.publishing.verification import check_sums
 
     board = _board(options, options.name)
+    check_sums(board)
     written = restore(board, options.out)
     print(f"{options.out}: {written} of {len(board.records)} trials of {board.name} written; a run there skips them")
     return 0
@@ -169,7 +191,6 @@ def _selected(options: argparse.Namespace) -> list[Record]:
     from ltbench.benchmarks.analysis.record_files.selection import select
     from ltbench.benchmarks.analysis.records import find_records
     from ltbench.benchmarks.training.request import ratio_values
-    from ltbench.errors import UserError
 
     ratios = None if options.ratio is None else ratio_values(options.ratio)
     found = select(list(find_records(options.results)), None, options.method, ratios, options.protocol)
@@ -180,10 +201,14 @@ def _selected(options: argparse.Namespace) -> list[Record]:
 
 def _create(options: argparse.Namespace) -> int:
     from ltbench.benchmarks.publishing.admission import create
-    from ltbench.benchmarks.publishing.board import Board
+    from ltbench.benchmarks.publishing.board import FOLDER, Board
 
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", options.board):
+        raise UserError(f"a board's name has small letters, digits, dots and dashes, got {options.board!r}")
     board = create(Board(options.boards / options.board, options.title, options.about, ()), _selected(options))
-    print(f"{board.folder}: {len(board.settings)} settings; now add rows by `{invocation('publish')} add`")
+    folder = "" if options.boards == FOLDER else f"--boards {shlex.quote(str(options.boards))} "
+    command = f"{folder}add {shlex.quote(str(options.results))} --board {options.board}"
+    print(f"{board.folder}: {len(board.settings)} settings; now add rows by `{invocation('publish')} {command}`")
     return 0
 
 

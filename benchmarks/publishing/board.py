@@ -29,6 +29,8 @@ DESCRIPTION, SUMS, CHANGES, REPRODUCED = "board.yaml", "SHA256SUMS", "CHANGELOG.
 TABLES = ("board.md", "board.csv", "board.html")
 TRIAL_FILES = ("result.json", "predictions.npz", "metrics.jsonl")
 """What a board keeps of a trial; weights are too large, and `config.json` names folders of one machine."""
+BRING_BACK = "bring the published file back, for example from git"
+"""What to do where a file of a board is not what it was; nobody trains it again in its place."""
 FOLDER = Path(__file__).parents[1] / "boards"
 """Where the boards of this repository are; an installed package has none."""
 _DIGITS = 16

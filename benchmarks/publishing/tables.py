@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +88,8 @@ def _markdown(board: Board, shown: Mapping[str, Sequence[Table]]) -> str:
         if missing:
             lines.append(f"Not trained yet: {', '.join(missing)}.")
         lines += [render([table], "github") for table in _reported(setting)]
-    return "\n\n".join([*lines, STATUS, _again(board)]) + "\n"
+    rows = [table.cells[0][1].text for table in shown[board.settings[0].name]]
+    return "\n\n".join([*lines, STATUS, _again(board, rows)]) + "\n"
 
 
 def _reported(setting: BoardSetting) -> list[Table]:
@@ -104,14 +106,10 @@ def _reported(setting: BoardSetting) -> list[Table]:
     return [Table(f"What the paper reports, {setting.dataset}, ratio {setting.ratio:g}", own, headers, cells, notes)]
 
 
-def _again(board: Board) -> str:
+def _again(board: Board, rows: Sequence[str]) -> str:
+    """Return the commands that check, repeat and restore a board; `rows` are those of its main setting."""
     name = board.name
-    return "\n".join(
-        [
-            "```sh",
-            f"python benchmarks/publish.py verify {name}",
-            f"python benchmarks/publish.py reproduce {name} --method rs --trial 0",
-            f"python benchmarks/publish.py restore {name} --out results",
-            "```",
-        ]
-    )
+    commands = [f"verify {name}", *(f"reproduce {name} --method {shlex.quote(row)} --trial 0" for row in rows[:1])]
+    lines = [f"python benchmarks/publish.py {command}" for command in (*commands, f"restore {name} --out restored")]
+    where = "Of a board that is not in the repository, `publish.py --boards DIR` names the folder that it lies in."
+    return "\n".join(["```sh", *lines, "```", "", where])

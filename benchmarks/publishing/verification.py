@@ -13,7 +13,7 @@ import numpy as np
 from ltbench.benchmarks.analysis.metrics import evaluate
 from ltbench.benchmarks.analysis.record_files.predictions import PARTS
 from ltbench.benchmarks.analysis.records import Record
-from ltbench.benchmarks.publishing.board import SUMS, Board, rows_in
+from ltbench.benchmarks.publishing.board import BRING_BACK, SUMS, Board, rows_in
 from ltbench.benchmarks.publishing.tables import generated
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.datasets.splits.manifest import Manifest
@@ -56,16 +56,16 @@ def check_sums(board: Board) -> None:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable ({error}); restore it from git") from error
+        raise UserError(f"{path} is not readable ({error}); {BRING_BACK}") from error
     stated = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     found = {file.relative_to(board.folder).as_posix(): file for file in _files(board.folder)}
     for name in sorted(stated.keys() | found.keys()):
         if name not in found:
-            raise UserError(f"{board.folder / name} is missing, and {path} names it; restore it from git")
+            raise UserError(f"{board.folder / name} is missing, and {path} names it; {BRING_BACK}")
         if name not in stated:
             raise UserError(f"{found[name]} is not named in {path}; remove it")
         if file_hash(found[name]) != stated[name]:
-            raise UserError(f"{found[name]} was altered: its SHA-256 is not that in {path}; restore it from git")
+            raise UserError(f"{found[name]} was altered: its SHA-256 is not that in {path}; {BRING_BACK}")
 
 
 def check_record(board: Board, record: Record) -> None:
@@ -142,6 +142,8 @@ def _check_tables(board: Board) -> None:
 def _same_numbers(first: str, second: str) -> bool:
     import pandas as pd
 
+    if not first.strip() or not second.strip():  # of a board without rows
+        return first == second
     tables = [pd.read_csv(io.StringIO(text)) for text in (first, second)]
     if any(list(tables[0].columns) != list(table.columns) or len(tables[0]) != len(table) for table in tables):
         return False

@@ -146,6 +146,23 @@ def test_what_a_forger_with_new_sums_changes_is_refused(boards: Path, forge: Cal
         verify(read_board("tiny", boards))
 
 
+def test_a_board_without_rows_verifies_and_a_wrong_one_hides_no_other(
+    boards: Path, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on = ["--boards", str(boards)]
+    assert publish.main([*on, "create", str(results), "--board", "empty", "--title", "Nothing yet"]) == 0
+    assert f"--boards {boards} add {results} --board empty" in capsys.readouterr().out
+    assert publish.main([*on, "verify"]) == 0
+    (boards / "empty" / "board.md").write_text("")
+    assert publish.main([*on, "verify"]) == 2
+    shown = capsys.readouterr()
+    assert "empty: 0 rows" in shown.out and shown.out.count("tiny: 2 rows") == 2 and "board.md was altered" in shown.err
+    assert publish.main([*on, "create", str(results), "--board", "My Board", "--title", "x"]) == 2
+    (boards / "tiny" / "CHANGELOG.md").unlink()
+    assert publish.main([*on, "restore", "tiny", "--out", str(boards / "out")]) == 2
+    assert not (boards / "out").exists()
+
+
 def test_what_does_not_belong_is_not_added(
     boards: Path, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
