@@ -236,10 +236,15 @@ def _trained_again(options: argparse.Namespace, board: Board, record: Record, ou
     from ltbench.benchmarks.executors.execution import run
     from ltbench.benchmarks.publishing.admission import changed, log
     from ltbench.benchmarks.publishing.reproductions import compared, reproductions, request_of, write_reproductions
+    from ltbench.benchmarks.training.planning.plan import plan
     from ltbench.benchmarks.training.request import Request
 
     of_here = {"data_root": options.data_root, "device": options.device, "jobs": 1, "out": out}
-    (again,) = run(Request(**request_of(board, record, **of_here))).records
+    request = Request(**request_of(board, record, **of_here))
+    (folder,) = plan(request).trial_folders()
+    if (folder / "result.json").exists():
+        raise UserError(f"{folder} is done already, so nothing would be trained again; give another --out")
+    (again,) = run(request).records
     found = compared(board, record, again)
     print(found.line())
     if options.record and found.agrees:

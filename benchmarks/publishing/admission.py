@@ -16,7 +16,8 @@ from ltbench.benchmarks.publishing.board import CHANGES, DESCRIPTION, SUMS, TRIA
 from ltbench.benchmarks.publishing.tables import generated
 from ltbench.benchmarks.publishing.verification import check_record, check_rows, sums_text
 from ltbench.errors import UserError
-from ltbench.files import content_digest, file_hash, read_json, write_bytes
+from ltbench.files import content_digest, file_hash, read_json, require_regular, write_bytes
+from ltbench.locks import locked
 
 _OF_A_RUN = {"methods", "trials", "hyperparameters", "plugins", "jobs", "threads", "out", "fresh", "device"}
 _OF_A_RUN |= {"data_root", "split_dir", "wandb", "wandb_artifacts"}
@@ -61,20 +62,18 @@ def add(board: Board, records: Sequence[Record], plugins: Iterable[Path] = (), *
     ------
     UserError : a record does not belong to the board, or does not hold; nothing is written then
     """
-    files = {content_digest(path.read_bytes()): path for path in plugins}
-    new, lines = [], []
-    for row in rows_in(records):
-        fresh = [record for record in row if not _there(board, record)]
-        for record in fresh:
-            _require_plugin(record, files)
-        if fresh:
-            new += fresh
-            lines.append(_line(board, row, len(fresh), partial))
-    if not new:
-        raise UserError(f"board {board.name} has all of these {len(records)} trials already")
+    files = {content_digest(require_regular(path).read_bytes()): path for path in plugins}
     with changed(board) as draft:
-        for record in new:
-            _copy(draft, record, files)
+        lines = []
+        for row in rows_in(records):
+            fresh = [record for record in row if not _there(draft, record)]
+            if fresh:
+                lines.append(_line(board, row, len(fresh), partial))
+            for record in fresh:
+                _require_plugin(record, files)
+                _copy(draft, record, files)
+        if not lines:
+            raise UserError(f"board {board.name} has all of these {len(records)} trials already")
         whole = Board.read(draft.folder)
         for record in whole.records:
             check_record(whole, record)
@@ -87,18 +86,23 @@ def add(board: Board, records: Sequence[Record], plugins: Iterable[Path] = (), *
 def changed(board: Board) -> Iterator[Board]:
     """Yield a copy of a board to change; it takes the board's place, by a rename, if nothing fails.
 
-    Tables and sums are written anew at the end.
+    Tables and sums are written anew at the end. One process of a machine changes a board at a time.
     """
-    place = Path(tempfile.mkdtemp(prefix=f".{board.name}-", dir=board.folder.parent))
-    try:
-        draft = replace(board, folder=place / board.name)
-        shutil.copytree(board.folder, draft.folder)
-        yield draft
-        write_generated(Board.read(draft.folder))
-        board.folder.rename(place / "before")
-        draft.folder.rename(board.folder)
-    finally:
-        shutil.rmtree(place)
+    lock = f"ltbench-board-{content_digest(str(board.folder.resolve()))[:16]}.lock"
+    with locked(Path(tempfile.gettempdir()) / lock, f"changing board {board.name}"):
+        place = Path(tempfile.mkdtemp(prefix=f".{board.name}-", dir=board.folder.parent))
+        before = place / "before"
+        try:
+            draft = replace(board, folder=place / board.name)
+            shutil.copytree(board.folder, draft.folder)
+            yield draft
+            write_generated(Board.read(draft.folder))
+            board.folder.rename(before)
+            draft.folder.rename(board.folder)
+        finally:
+            if before.exists() and not board.folder.exists():
+                before.rename(board.folder)
+            shutil.rmtree(place)
 
 
 def write_generated(board: Board) -> None:
@@ -153,7 +157,8 @@ def _line(board: Board, row: Sequence[Record], new: int, partial: bool) -> str:
 def _copy(board: Board, record: Record, files: Mapping[str, Path]) -> None:
     target, result = _place(board, record), record.result
     for name in TRIAL_FILES:
-        write_bytes(target / name, (record.folder / name).read_bytes())
+        path = record.verified(name) if name in result.files else require_regular(record.folder / name)
+        write_bytes(target / name, path.read_bytes())
     split = board.split_path(result.split_digest)
     if not split.exists():
         write_bytes(split, record.verified("split.csv").read_bytes())

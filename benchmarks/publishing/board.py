@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,10 @@ from typing import Any
 from ltbench.benchmarks.analysis.metrics import METRICS
 from ltbench.benchmarks.analysis.records import Record, find_records
 from ltbench.benchmarks.analysis.standings import key_of
+from ltbench.benchmarks.training.planning.plan import row_folder_name
+from ltbench.datasets import registry as dataset_registry
 from ltbench.errors import UserError
+from ltbench.files import require_regular
 from ltbench.registry import unknown
 
 DESCRIPTION, SUMS, CHANGES, REPRODUCED = "board.yaml", "SHA256SUMS", "CHANGELOG.md", "reproduced.yaml"
@@ -47,7 +50,9 @@ class BoardSetting:
     trials : of each row
     request : fields of the request that, with a method, makes its trials
     expected : names of the rows that it is to have, as tables show them
-    dataset, variant, split, ratio, split_digest, varied_from, protocol_digest, threads, pixels : of its results
+    dataset, variant, revision, split, ratio, split_digest, varied_from, protocol_digest, threads, pixels : of its
+        results
+    groups, special_classes : of classes, which its metrics are of
     """
 
     name: str
@@ -61,6 +66,9 @@ class BoardSetting:
     split_digest: str
     protocol_digest: str
     pixels: str
+    revision: int
+    groups: Mapping[str, Sequence[int]]
+    special_classes: Sequence[str]
     expected: Sequence[str] = ()
     threads: int = 1
     varied_from: str | None = None
@@ -78,6 +86,9 @@ class BoardSetting:
             split_digest=data.varied_from or result.split_digest,
             protocol_digest=result.protocol_digest,
             pixels="" if data.varied_from else data.pixels,
+            revision=dataset_registry.get(data.dataset).revision,
+            groups={name: list(members) for name, members in data.groups.items()},
+            special_classes=list(data.special_classes),
             threads=result.deciding_threads,
             varied_from=data.varied_from,
         )
@@ -85,8 +96,22 @@ class BoardSetting:
     def differences(self, record: Record) -> list[str]:
         """Return in what a record does not belong to the setting."""
         described = {name: getattr(self, name) for name in ("name", "about", "trials", "request", "expected")}
-        other = BoardSetting.of(record, **described)
+        other = replace(BoardSetting.of(record, **described), revision=self.revision)  # no record says which it was
         return [each.name for each in fields(self) if getattr(self, each.name) != getattr(other, each.name)]
+
+    def row_folder(self, record: Record) -> str:
+        """Return the folder of a record's row, from that of the records: where a run would look for it."""
+        result, data = record.result, record.result.data
+        row = row_folder_name(
+            result.method,
+            result.hyperparameters,
+            result.plugin,
+            result.protocol_digest,
+            self.split_digest,
+            (data.dataset, data.variant, self.revision),
+            result.deciding_threads,
+        )
+        return f"{data.dataset}-{data.split}-r{data.ratio:g}/{row}"
 
 
 @dataclass(frozen=True)
@@ -178,7 +203,7 @@ class Board:
 
         path = folder / DESCRIPTION
         try:
-            held = yaml.safe_load(path.read_text(encoding="utf-8"))
+            held = yaml.safe_load(require_regular(path).read_text(encoding="utf-8"))
             settings = tuple(BoardSetting(**each) for each in held["settings"])
             if not settings:
                 raise ValueError("no settings")

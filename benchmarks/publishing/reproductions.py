@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,10 @@ from scipy.special import stdtrit
 from ltbench.benchmarks.analysis.records import Record
 from ltbench.benchmarks.publishing.board import REPRODUCED, Board
 from ltbench.errors import UserError
-from ltbench.files import write_bytes
+from ltbench.files import require_regular, write_bytes
+
+_FEWEST = 3  # trials that say by how much two of them differ
+_IDENTITY = ("method", "hyperparameters", "plugin", "trial")
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Reproduction:
     device, code_version : where, and by what
     largest_difference : of any test logit
     accuracy_difference : in mean per-class accuracy on test images, the new one minus the published one
-    allowed : what two trials of the row differ by in 95 % of cases; NaN where one trial is published
+    allowed : what two trials of the row differ by in 95 % of cases; NaN where fewer than three are published
     agrees : the same to the bit, or within what is allowed
     """
 
@@ -42,6 +45,12 @@ class Reproduction:
     allowed: float
     agrees: bool
 
+    @property
+    def follows(self) -> bool:
+        """Whether the differences say that both agree."""
+        same = self.largest_difference == 0 and self.accuracy_difference == 0
+        return bool(same or abs(self.accuracy_difference) <= self.allowed)
+
     def line(self) -> str:
         """Return what was found, in one line."""
         which = f"{self.row}, trial {self.trial} on {self.device}"
@@ -49,6 +58,8 @@ class Reproduction:
             return f"{which}: the same to the bit"
         apart = f"{100 * self.accuracy_difference:+.2f} points, logits up to {self.largest_difference:.3g} apart"
         within = f"two trials of this row differ by up to {100 * self.allowed:.2f} points in 95 % of cases"
+        if np.isnan(self.allowed):
+            within = f"fewer than {_FEWEST} trials of this row do not show by how much trials differ"
         return f"{which}: {'agrees' if self.agrees else 'DOES NOT AGREE'}: {apart}; {within}"
 
 
@@ -65,7 +76,9 @@ def reproductions(board: Board) -> list[Reproduction]:
     if not path.exists():
         return []
     try:
-        return [Reproduction(**each) for each in yaml.safe_load(path.read_text(encoding="utf-8")) or []]
+        return [
+            Reproduction(**each) for each in yaml.safe_load(require_regular(path).read_text(encoding="utf-8")) or []
+        ]
     except (OSError, TypeError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} is no list of reproductions ({error})") from error
 
@@ -99,19 +112,21 @@ def compared(board: Board, published: Record, again: Record) -> Reproduction:
     UserError : it is not of the same split, pixels or protocol
     """
     setting = board.setting_of(published)
-    if differing := setting.differences(again):
+    differing = setting.differences(again)
+    differing += [name for name in _IDENTITY if getattr(published.result, name) != getattr(again.result, name)]
+    if differing:
         raise UserError(f"{again.folder} is no reproduction of {published.folder}: other {', '.join(differing)}")
     row = published.folder.parent
     accuracies = [each.result.test["mean_class_accuracy"] for each in board.records if each.folder.parent == row]
     count = len(accuracies)
     allowed = float("nan")
-    if count > 1:
+    if count >= _FEWEST:
         allowed = float(np.sqrt(2) * np.std(accuracies, ddof=1) * stdtrit(count - 1, 0.975))
     first, second = published.predictions(), again.predictions()
     apart = float(np.abs(second["test_logits"].astype(np.float64) - first["test_logits"]).max())
     difference = again.result.test["mean_class_accuracy"] - published.result.test["mean_class_accuracy"]
     same = all(np.array_equal(first[name], second[name]) for name in first)
-    return Reproduction(
+    found = Reproduction(
         row=row.relative_to(board.records_folder).as_posix(),
         trial=published.result.trial,
         when=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
@@ -120,8 +135,9 @@ def compared(board: Board, published: Record, again: Record) -> Reproduction:
         largest_difference=0.0 if same else max(apart, np.finfo(np.float64).tiny),
         accuracy_difference=difference,
         allowed=allowed,
-        agrees=bool(same or abs(difference) <= allowed),
+        agrees=False,
     )
+    return replace(found, agrees=found.follows)
 
 
 def record_of(board: Board, method: str, trial: int, setting: str | None) -> Record:

@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from ltbench.benchmarks.analysis.metrics import evaluate
 from ltbench.benchmarks.analysis.record_files.predictions import PARTS
 from ltbench.benchmarks.analysis.records import Record
-from ltbench.benchmarks.publishing.board import BRING_BACK, SUMS, Board, rows_in
+from ltbench.benchmarks.publishing.board import BRING_BACK, REPRODUCED, SUMS, TRIAL_FILES, Board, rows_in
+from ltbench.benchmarks.publishing.reproductions import reproductions
 from ltbench.benchmarks.publishing.tables import generated
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.datasets.splits.manifest import Manifest
 from ltbench.errors import UserError
-from ltbench.files import content_digest, file_hash, plain
+from ltbench.files import file_hash, plain, require_regular
 
+_SAME = 1e-6  # probabilities that differ by less, of all images, are those of one network
 AGREEMENT = 1e-9
 """Largest difference of a stated number from the one that the logits give."""
 
@@ -35,6 +38,7 @@ def verify(board: Board) -> str:
     for record in board.records:
         check_record(board, record)
     check_rows(board, board.records)
+    _check_reproductions(board)
     _check_tables(board)
     rows = len(list(rows_in(board.records)))
     return f"{board.name}: {rows} rows, {len(board.records)} trials, all files, digests, numbers and tables agree"
@@ -88,9 +92,17 @@ def check_record(board: Board, record: Record) -> None:
         raise UserError(
             f"{record.folder} is trial {result.trial}; setting {setting.name!r} has {setting.trials} trials"
         )
+    expected = f"{setting.row_folder(record)}/trial{result.trial}"
+    if record.folder.parts[-3:] != tuple(expected.split("/")):
+        raise UserError(f"{record.folder} lies in the place of another result; its own is {expected}")
+    for name in TRIAL_FILES:
+        if name in result.files:
+            record.verified(name)
+    _check_selection(record, protocol)
     arrays = record.predictions()
     manifest = Manifest.verify(board.split_path(result.split_digest), result.split_digest)
     data = result.data
+    _check_classes(record, manifest)
     for part in PARTS:
         ids, labels, logits = (arrays[f"{part}_{name}"] for name in ("ids", "labels", "logits"))
         named, classes = manifest.part(part)
@@ -106,6 +118,27 @@ def check_record(board: Board, record: Record) -> None:
         raise UserError(f"{record.folder / 'result.json'} lacks the metrics {', '.join(missing)}")
 
 
+def _check_selection(record: Record, protocol: Protocol) -> None:
+    """Check that the reported epoch was chosen by the protocol's metric, and has the score that validation gives."""
+    selection = record.result.selection
+    score = dict(record.result.val).get(protocol.selection_metric)
+    wrong = selection.metric != protocol.selection_metric or not isinstance(score, int | float)
+    if wrong or abs(float(score) - selection.score) > AGREEMENT:  # type: ignore[arg-type]
+        raise UserError(
+            f"{record.folder / 'result.json'}: its selection, {selection.metric} {selection.score}, is not "
+            f"{protocol.selection_metric} on validation, {score}"
+        )
+
+
+def _check_classes(record: Record, manifest: Manifest) -> None:
+    """Check that classes and their training images are those of the split."""
+    data = record.result.data
+    named = dict(zip(manifest.labels.tolist(), manifest.classes.tolist(), strict=True))
+    counts = manifest.class_counts("train", len(data.class_names)).tolist()
+    if any(data.class_names[label] != name for label, name in named.items()) or list(data.class_counts) != counts:
+        raise UserError(f"{record.folder / 'result.json'}: its classes, or their training images, are not of the split")
+
+
 def check_rows(board: Board, records: Sequence[Record]) -> None:
     """Check that no trial is another one again: of the same row, or of two methods in all their trials.
 
@@ -113,19 +146,40 @@ def check_rows(board: Board, records: Sequence[Record]) -> None:
     ------
     UserError : naming both
     """
-    logits = {record.folder: content_digest(record.predictions()["test_logits"].tobytes()) for record in records}
+    logits = {record.folder: softmax(record.predictions()["test_logits"].astype(float), axis=1) for record in records}
     rows = list(rows_in(records))
     for row in rows:
         for first, second in itertools.combinations(row, 2):
             if first.result.trial == second.result.trial:
                 raise UserError(f"{second.folder} is the same trial as {first.folder}")
-            if logits[first.folder] == logits[second.folder]:
+            if _alike(logits[first.folder], logits[second.folder]):
                 raise UserError(f"{second.folder} has the logits of {first.folder}")
     for one, other in itertools.combinations(rows, 2):
         own, others = ({record.result.trial: logits[record.folder] for record in row} for row in (one, other))
         common = own.keys() & others.keys()
-        if common and all(own[trial] == others[trial] for trial in common):
+        if common and all(_alike(own[trial], others[trial]) for trial in common):
             raise UserError(f"{other[0].folder.parent} has the logits of {one[0].folder.parent} in all common trials")
+
+
+def _alike(first: np.ndarray, second: np.ndarray) -> bool:
+    """Return whether probabilities are the same but for rounding, float64 [n, K] each."""
+    return first.shape == second.shape and bool(np.abs(first - second).max() < _SAME)
+
+
+def _check_reproductions(board: Board) -> None:
+    """Check that what was trained again is there, and that the verdicts follow from the differences."""
+    there = {(_row_of(board, record), record.result.trial) for record in board.records}
+    for each in reproductions(board):
+        if (each.row, each.trial) not in there:
+            raise UserError(f"{board.folder / REPRODUCED} names {each.row}, trial {each.trial}, which is not there")
+        if each.agrees != each.follows:
+            raise UserError(
+                f"{board.folder / REPRODUCED}: the verdict on {each.row}, trial {each.trial}, does not follow"
+            )
+
+
+def _row_of(board: Board, record: Record) -> str:
+    return record.folder.parent.relative_to(board.records_folder).as_posix()
 
 
 def _check_tables(board: Board) -> None:
@@ -175,5 +229,7 @@ def _difference(stated: Any, found: Any, place: str = "") -> str:
 
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != SUMS:
-            yield path
+        if path.is_symlink():
+            raise UserError(f"{path} is a link; a board holds files alone")
+        if not path.is_dir() and path != folder / SUMS:
+            yield require_regular(path)

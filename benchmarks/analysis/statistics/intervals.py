@@ -336,7 +336,8 @@ def _variance(
     by_trial, trial_freedom = known if known is not None else (_between_trials(scores), float(trials - 1))
     by_trial = by_trial if by_trial > rounding else 0.0
     by_image, luck = float(images.sum()), float(residuals.sum())
-    variance = by_trial + max(by_image - luck, 0.0)
+    beyond_luck = by_image - luck
+    variance = by_trial + (beyond_luck if beyond_luck > _ROUNDING * by_image else 0.0)
     if variance <= rounding:
         variance = luck
     if variance <= rounding:

@@ -355,13 +355,43 @@ def _row_folder(out: Path, dataset: SplitDataset, method: ConfiguredMethod, prot
     plug-in, and the number of threads where it is not 1.
     """
     source = dataset.source
+    name = row_folder_name(
+        method.name,
+        method.hyperparameters,
+        registry.source_digest(method.name),
+        protocol.digest(),
+        dataset.manifest.digest,
+        (source.name, source.variant, source.revision),
+        threads,
+    )
+    return out / f"{source.name}-{dataset.split}-r{dataset.ratio:g}" / name
+
+
+def row_folder_name(
+    method: str,
+    hyperparameters: Mapping[str, Any],
+    plugin: str | None,
+    protocol_digest: str,
+    split_digest: str,
+    dataset: tuple[str, str, int],
+    threads: int,
+) -> str:
+    """Return the name of the folder of a row: its method, and a digest of all that its numbers depend on.
+
+    Parameters
+    ----------
+    plugin : SHA-256 of the text of a method from outside the package
+    split_digest : where each trial draws its own, that of trial 0
+    dataset : name, variant, revision of its images
+    threads : of a trial, where numbers depend on them
+    """
     identity = {
-        "method": method.name,
-        "hyperparameters": dict(method.hyperparameters),
-        "protocol": protocol.digest(),
-        "split": dataset.manifest.digest,
-        "plugin": registry.source_digest(method.name),
-        "dataset": [source.name, source.variant, source.revision],
+        "method": method,
+        "hyperparameters": dict(hyperparameters),
+        "protocol": protocol_digest,
+        "split": split_digest,
+        "plugin": plugin,
+        "dataset": list(dataset),
         **({"threads": threads} if threads > 1 else {}),
     }
-    return out / f"{source.name}-{dataset.split}-r{dataset.ratio:g}" / f"{method.name}-{json_digest(identity)[:8]}"
+    return f"{method}-{json_digest(identity)[:8]}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from written import reseal
 
 import ltbench
@@ -119,6 +120,57 @@ def other_images(folder: Path) -> None:
     reseal(record)
 
 
+def other_classes(folder: Path) -> None:
+    record = next(folder.glob("records/*/rs-*/trial0"))
+    reseal(record, class_names=read_json(record / "result.json")["class_names"][::-1])
+
+
+def other_groups(folder: Path) -> None:
+    reseal(next(folder.glob("records/*/rs-*/trial0")), groups={"head": [0], "medium": [1], "tail": [2, 3, 4, 5, 6, 7]})
+
+
+def other_selection(folder: Path) -> None:
+    record = next(folder.glob("records/*/rs-*/trial0"))
+    reseal(record, selection={**read_json(record / "result.json")["selection"], "score": 0.99})
+
+
+def other_hyperparameters(folder: Path) -> None:
+    reseal(next(folder.glob("records/*/rs-*/trial0")), hyperparameters={}, changed={})
+
+
+def shifted_copy(folder: Path) -> None:
+    """Let trial 1 be trial 0 with another constant in its logits: the same probabilities."""
+    one, other = (next(folder.glob(f"records/*/rs-*/trial{number}")) for number in (0, 1))
+    with np.load(one / "predictions.npz", allow_pickle=False) as held:
+        arrays = {name: held[name] for name in held.files}
+    arrays |= {name: arrays[name].astype(np.float64) + 1 for name in ("val_logits", "test_logits")}
+    write_arrays(other / "predictions.npz", arrays)
+    stated = read_json(one / "result.json")
+    reseal(other, val=stated["val"], test=stated["test"], selection=stated["selection"])
+
+
+def other_epochs(folder: Path) -> None:
+    next(folder.glob("records/*/rs-*/trial0")).joinpath("metrics.jsonl").write_text("{}")
+
+
+def moved(folder: Path) -> None:
+    row = next(folder.glob("records/*/rs-*"))
+    row.rename(row.with_name("rs-mine"))
+
+
+def linked(folder: Path) -> None:
+    row = next(folder.glob("records/*/rs-*"))
+    row.rename(folder.parent / "elsewhere")
+    row.symlink_to(folder.parent / "elsewhere")
+
+
+def claimed(folder: Path) -> None:
+    """Claim that a trial was trained again that is not there."""
+    entry = {"row": "synthetic-paper-r5/rs-0", "trial": 9, "when": "2026-01-01", "device": "x", "code_version": "1"}
+    entry |= {"largest_difference": 0.0, "accuracy_difference": 0.0, "allowed": 0.0, "agrees": True}
+    (folder / "reproduced.yaml").write_text(yaml.safe_dump([entry]))
+
+
 def other_table(folder: Path) -> None:
     path = folder / "board.csv"
     table = path.read_text().splitlines()
@@ -135,13 +187,23 @@ def other_table(folder: Path) -> None:
         (swapped, "was changed"),
         (copied_logits, "has the logits of"),
         (other_images, "images are not those of the split"),
+        (other_classes, "classes"),
+        (other_groups, "groups"),
+        (other_selection, "selection"),
+        (other_hyperparameters, "place of another result"),
+        (shifted_copy, "has the logits of"),
+        (other_epochs, "metrics.jsonl"),
+        (moved, "place of another result"),
+        (linked, "is a link"),
+        (claimed, "which is not there"),
         (other_table, "board.csv"),
     ],
 )
 def test_what_a_forger_with_new_sums_changes_is_refused(boards: Path, forge: Callable[[Path], None], what: str) -> None:
     folder = boards / "tiny"
     forge(folder)
-    write_bytes(folder / "SHA256SUMS", sums_text(folder).encode())
+    if forge is not linked:
+        write_bytes(folder / "SHA256SUMS", sums_text(folder).encode())
     with pytest.raises(ltbench.UserError, match=what):
         verify(read_board("tiny", boards))
 
@@ -189,6 +251,9 @@ def test_a_restored_board_is_done_and_takes_another_row(
     for written in ("4 of 4", "0 of 4"):
         assert publish.main(["--boards", str(boards), "restore", "tiny", "--out", str(out)]) == 0
         assert written in capsys.readouterr().out
+    again = ["--boards", str(boards), "reproduce", "tiny", "--method", "rs", "--device", "cpu", "--out", str(out)]
+    assert publish.main([*again, "--record"]) == 2  # nothing would be trained
+    assert "done already" in capsys.readouterr().err
     planned = plan(ltbench.Request(["ce", "rs", "logit_adjust"], trials=2, out=out, **TINY))
     assert sorted(outcome.status for outcome in Execution(planned).outcomes()) == ["done"] * 2 + ["skipped"] * 4
     assert leaderboard.main(["--results", str(out)]) == 0
