@@ -18,6 +18,7 @@ _SHOWN = {
 
 def plan_text(planned: Plan) -> str:
     """Return the lines that describe a plan; a field of the protocol that is not among them is as in its preset."""
+    from ltbench.benchmarks.analysis.record_files.damage import is_sound
     from ltbench.benchmarks.training.trial import is_done
 
     lines = [f"data: {planned.datasets[0].source.title}"]
@@ -32,9 +33,11 @@ def plan_text(planned: Plan) -> str:
         default = f"the default of dataset {planned.datasets[0].source.name}"
         lines.append(f"preset {protocol.preset}: {default}; others: --preset {others}, see --list")
     lines.append(f"protocol {protocol.preset} ({protocol.digest()[:8]}): {_protocol_text(protocol)}")
-    done = 0 if planned.request.fresh else sum(map(is_done, folders))
+    ended = [] if planned.request.fresh else [folder for folder in folders if is_done(folder)]
+    done = sum(map(is_sound, ended))
+    damaged = len(ended) - done
     trials = "1 trial" if len(folders) == 1 else f"{len(folders)} trials"
-    progress = f", {done} done" if done else ""
+    progress = "".join(f", {count} {what}" for count, what in ((done, "done"), (damaged, "damaged")) if count)
     lines.append(f"{trials}{progress}; {planned.device}, {planned.jobs} side by side")
     return "\n".join(lines)
 
