@@ -57,3 +57,14 @@ def counted(count: int, noun: str) -> str:
     ('1 image', '2 images')
     """
     return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def at_most(count: int, noun: str) -> str:
+    """Return a limit of a number of things, from 1, in words.
+
+    Examples
+    --------
+    >>> at_most(1, "epoch"), at_most(20, "epoch")
+    ('1 epoch', 'at most 20 epochs')
+    """
+    return counted(count, noun) if count == 1 else f"at most {counted(count, noun)}"

@@ -20,6 +20,7 @@ from ltbench.benchmarks.analysis.statistics.comparisons import (
     dunnett,
     tukey,
 )
+from ltbench.errors import at_most, counted
 
 SPREAD = "mean ± sd over n trials (ddof = 1)"
 INTERVALS = "intervals: 95 % over trials and test images, each by itself"
@@ -37,7 +38,7 @@ def title_of(result: Result, *, ratio: bool = True) -> str:
     if ratio:
         natural = "natural " if result.data.natural else ""
         data = f"{result.data.title}, {natural}ratio {result.data.ratio:g}, {drawn}"
-    network = f"{protocol['backbone']} {protocol['image_size']} px, at most {protocol['epochs']} epochs"
+    network = f"{protocol['backbone']} {protocol['image_size']} px, {at_most(protocol['epochs'], 'epoch')}"
     network += "".join(
         f", {name} {protocol[name]}"  # type: ignore[literal-required]
         for name, usual in _LATER.items()
@@ -98,15 +99,16 @@ def tested(rows: Sequence[Row], best: Sequence[Comparison], baseline: Sequence[C
         lines.append(f"No {' and no '.join(untested)} for two trials of fewer than four rows.")
     if rows[0].result.data.varied_from is not None:
         images = int(rows[0].test_counts[0].sum())
+        each = counted(images, "test image")
         lines.append(
-            f"Each trial draws its own split, the same for all rows ({images} test images each, {len(rows[0].labels)} "
-            "in all): intervals hold for new splits of these data, too."
+            f"Each trial draws its own split, the same for all rows ({each} each, {len(rows[0].labels)} in all): "
+            "intervals hold for new splits of these data, too."
         )
     if rows[0].lesions is not None:
         lesions = len(np.unique(rows[0].lesions))
         group = rows[0].result.data.group_name
-        counted = f"{len(rows[0].labels)} test images, {lesions} {group}s"
-        lines.append(f"Images of one {group} are not independent: {counted}.")
+        sizes = f"{counted(len(rows[0].labels), 'test image')}, {counted(lesions, group)}"
+        lines.append(f"Images of one {group} are not independent: {sizes}.")
     return " ".join(lines)
 
 

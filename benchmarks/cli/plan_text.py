@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.training.protocol import PRESETS, Protocol
+from ltbench.errors import at_most, counted
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.training.planning.plan import Plan
@@ -36,9 +37,8 @@ def plan_text(planned: Plan) -> str:
     ended = [] if planned.request.fresh else [folder for folder in folders if is_done(folder)]
     done = sum(map(is_sound, ended))
     damaged = len(ended) - done
-    trials = "1 trial" if len(folders) == 1 else f"{len(folders)} trials"
     progress = "".join(f", {count} {what}" for count, what in ((done, "done"), (damaged, "damaged")) if count)
-    lines.append(f"{trials}{progress}; {planned.device}, {planned.jobs} side by side")
+    lines.append(f"{counted(len(folders), 'trial')}{progress}; {planned.device}, {planned.jobs} side by side")
     return "\n".join(lines)
 
 
@@ -51,7 +51,7 @@ def _protocol_text(protocol: Protocol) -> str:
         protocol.precision,
         f"{protocol.optimizer} {protocol.lr:g}",
         f"batch {protocol.batch_size}",
-        "1 epoch" if protocol.epochs == 1 else f"at most {protocol.epochs} epochs",
+        at_most(protocol.epochs, "epoch"),
         f"patience {protocol.patience}",
     ]
     names = [each.name for each in fields(Protocol) if each.name not in _SHOWN]
