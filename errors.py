@@ -1,4 +1,4 @@
-"""The one exception that means: the user can fix this; and the line for what the operating system refused."""
+"""The one exception that means: the user can fix this; and how lines for users are worded."""
 
 from __future__ import annotations
 
@@ -46,3 +46,25 @@ def os_error_line(error: OSError) -> str:
     where = f": {error.filename}" if error.filename else ""
     advice = _ADVICE.get(error.errno or 0, "fix it")
     return f"{error.strerror or error}{where}; {advice} and run the same command again, what is done is kept"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things, in words that agree with it.
+
+    Examples
+    --------
+    >>> counted(1, "image"), counted(2, "image")
+    ('1 image', '2 images')
+    """
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def at_most(count: int, noun: str) -> str:
+    """Return a limit of a number of things, from 1, in words.
+
+    Examples
+    --------
+    >>> at_most(1, "epoch"), at_most(20, "epoch")
+    ('1 epoch', 'at most 20 epochs')
+    """
+    return counted(count, noun) if count == 1 else f"at most {counted(count, noun)}"

@@ -74,8 +74,8 @@ def _show(options: argparse.Namespace) -> int:
     style = _checked(options)
     # The paper's numbers are worth a look without any of ours.
     there = options.results.exists() or not options.published
-    records, damaged = sound_records(options.results) if there else ([], [])
-    report_damaged(damaged)
+    records, damaged = sound_records(options.results) if there else ([], {})
+    report_damaged(damaged.values())
     if not records and not options.published:
         what = "no record that can be read" if damaged else "no finished trial"
         raise UserError(f"{options.results} holds {what}; run `ltbench run` first")

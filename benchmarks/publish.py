@@ -202,13 +202,15 @@ def _selected(options: argparse.Namespace) -> list[Record]:
 def _create(options: argparse.Namespace) -> int:
     from ltbench.benchmarks.publishing.admission import create
     from ltbench.benchmarks.publishing.board import FOLDER, Board
+    from ltbench.errors import counted
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", options.board):
         raise UserError(f"a board's name has small letters, digits, dots and dashes, got {options.board!r}")
     board = create(Board(options.boards / options.board, options.title, options.about, ()), _selected(options))
     folder = "" if options.boards == FOLDER else f"--boards {shlex.quote(str(options.boards))} "
     command = f"{folder}add {shlex.quote(str(options.results))} --board {options.board}"
-    print(f"{board.folder}: {len(board.settings)} settings; now add rows by `{invocation('publish')} {command}`")
+    settings = counted(len(board.settings), "setting")
+    print(f"{board.folder}: {settings}; now add rows by `{invocation('publish')} {command}`")
     return 0
 
 

@@ -123,13 +123,15 @@ def _main(options: argparse.Namespace) -> int:
 
 def _print_table(target: Target, plans: Sequence[Plan], style: str) -> None:
     from ltbench.benchmarks.analysis.published import beside
+    from ltbench.benchmarks.analysis.record_files.damage import is_sound
     from ltbench.benchmarks.analysis.results import Results
     from ltbench.benchmarks.analysis.standings import settings_of
     from ltbench.benchmarks.analysis.tables import tables_of
     from ltbench.benchmarks.cli.table_output import print_tables, remedy_elsewhere
     from ltbench.benchmarks.training.protocol import PRESETS
 
-    done = Results.of_trials(folder for planned in plans for folder in planned.trial_folders())
+    folders = (folder for planned in plans for folder in planned.trial_folders())
+    done = Results.of_trials(filter(is_sound, folders))
     settings = settings_of(done.records)
     printed = [table for table in beside(settings, PRESETS) if target.table in set(table.frame["table"])]
     for tables in (tables_of(target.kind, settings), [] if style == "csv" else printed):

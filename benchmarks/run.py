@@ -12,7 +12,6 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.cli.arguments import add_output, add_request, check_format, load_plugins, request_from, resuming
@@ -80,7 +79,7 @@ def carry_out(planned: Plan, *, dry_run: bool = False, style: str = "github") ->
         return 0
     execution = Execution(planned)
     code = report_outcomes(execution.outcomes())
-    _print_leaderboards(execution, style, planned.request.out, several=len(planned.datasets) > 1)
+    _print_leaderboards(execution, style, planned)
     return code
 
 
@@ -92,7 +91,7 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_leaderboards(execution: Execution, style: str, results: Path, *, several: bool) -> None:
+def _print_leaderboards(execution: Execution, style: str, planned: Plan) -> None:
     """Print the tables of all records that share a setting with the plan: one of ratios where there are several."""
     from ltbench.benchmarks.analysis.record_files.damage import left_out
     from ltbench.benchmarks.analysis.tables import all_tables
@@ -100,12 +99,13 @@ def _print_leaderboards(execution: Execution, style: str, results: Path, *, seve
     from ltbench.benchmarks.cli.table_output import print_tables, remedy_elsewhere
 
     shared, others, damaged = execution.related()
-    report_damaged(damaged)
+    own = set(planned.trial_folders())  # whose outcomes have been reported
+    report_damaged(reason for folder, reason in damaged.items() if folder not in own)
     if shared.records:
         # CSV has the ratio as a column of the overview.
-        kinds = ["overview", "ratios"] if several and style != "csv" else ["overview"]
+        kinds = ["overview", "ratios"] if len(planned.datasets) > 1 and style != "csv" else ["overview"]
         print()
-        print_tables(all_tables(shared.records, kinds, left_out(damaged)), style, remedy_elsewhere(results))
+        print_tables(all_tables(shared.records, kinds, left_out(damaged)), style, remedy_elsewhere(planned.request.out))
     if others:
         print(f"\n{others} results of other protocols or splits are not mixed in; see `{invocation('leaderboard')}`")
 

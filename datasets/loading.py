@@ -20,7 +20,7 @@ from ltbench.datasets.splits.longtail import PARTS
 from ltbench.datasets.splits.manifest import Manifest, Overlap, overlap
 from ltbench.datasets.splits.present_classes import renumbered, without_absent_classes
 from ltbench.datasets.splits.unused import unused_line
-from ltbench.errors import UserError
+from ltbench.errors import UserError, counted
 from ltbench.registry import unknown
 
 if TYPE_CHECKING:
@@ -251,9 +251,8 @@ def _notes(source: Source, there: Source, declared: Manifest, manifest: Manifest
         notes.append(f"classes left out, of which no image is there: {', '.join(absent)}")
     if len(manifest.ids) < len(declared.ids):
         named = ", ".join(map(str, declared.class_counts("train", len(source.class_names))))
-        notes.append(
-            f"the split names {len(declared.ids)} images (training: {named}), {len(manifest.ids)} of them are there"
-        )
+        names = f"the split names {counted(len(declared.ids), 'image')} (training: {named})"
+        notes.append(f"{names}, {len(manifest.ids)} of them are there")
     for part in ("val", "test"):
         counts = manifest.class_counts(part, len(there.class_names))
         lacking = [name for name, count in zip(there.class_names, counts, strict=True) if not count]
@@ -262,7 +261,9 @@ def _notes(source: Source, there: Source, declared: Manifest, manifest: Manifest
     unknown_lesions = int((declared.lesions == declared.ids).sum())
     if source.has_lesion_ids and unknown_lesions:
         group = source.group_name
-        notes.append(f"{group} unknown for {unknown_lesions} images of the split; each counts as a {group} by itself")
+        notes.append(
+            f"{group} unknown for {counted(unknown_lesions, 'image')} of the split; each counts as a {group} by itself"
+        )
     return tuple(notes)
 
 

@@ -10,11 +10,12 @@ import pandas as pd
 
 from ltbench.benchmarks.analysis.cells import accuracy_cell, accuracy_numbers, lines_of
 from ltbench.benchmarks.analysis.metrics import METRICS
-from ltbench.benchmarks.analysis.notes import caveats, tested, title_of
+from ltbench.benchmarks.analysis.notes import caveats, signs, tested, title_of
 from ltbench.benchmarks.analysis.records import Result
 from ltbench.benchmarks.analysis.rendering import Cell, Table
 from ltbench.benchmarks.analysis.rows import ACCURACY, Row
 from ltbench.benchmarks.analysis.standings import Panel, comparisons
+from ltbench.errors import counted
 
 ABLATION = {"pretrain": "pre-train", "selection": "sample selection"}
 ABLATION_COLUMN = "query"
@@ -75,6 +76,7 @@ def _ablation(panel: Panel) -> Table:
         found = [places.get((*place, column)) for column in columns]
         cells.append([*map(Cell, place), *(Cell("n/a") if own is None else accuracy_cell(own) for own in found)])
     headers = [*ABLATION.values(), *(f"{ABLATION_COLUMN}: {column.replace('_', ' ')}" for column in columns)]
-    about = f"{METRICS[ACCURACY].capitalize()}, n = {len(panel.trials)} trials. {tested(panel.rows, *compared)}"
-    notes = [about, *caveats(panel.rows, ())]
+    best, trials = compared[0], counted(len(panel.trials), "trial")
+    about = [f"{METRICS[ACCURACY].capitalize()}, n = {trials}.", signs(best, ()), tested(panel.rows, best, ())]
+    notes = [" ".join(filter(None, about)), *caveats(panel.rows, ())]
     return Table(title_of(panel.setting.result), frame, headers, cells, notes)

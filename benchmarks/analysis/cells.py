@@ -82,8 +82,8 @@ def range_text(low: float, high: float) -> str:
 
 
 def signed(difference: float) -> str:
-    """Return a difference in percentage points, with its sign."""
-    return "n/a" if np.isnan(difference) else f"{100 * difference:+.2f}"
+    """Return a difference in percentage points, with its sign; one that is rounded to -0 has none."""
+    return "n/a" if np.isnan(difference) else f"{100 * difference:+.2f}".replace("-0.00", "0.00")
 
 
 def percent_interval(numbers: Mapping[str, Any], name: str) -> str:

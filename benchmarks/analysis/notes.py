@@ -20,6 +20,7 @@ from ltbench.benchmarks.analysis.statistics.comparisons import (
     dunnett,
     tukey,
 )
+from ltbench.errors import at_most, counted
 
 SPREAD = "mean ± sd over n trials (ddof = 1)"
 INTERVALS = "intervals: 95 % over trials and test images, each by itself"
@@ -37,7 +38,7 @@ def title_of(result: Result, *, ratio: bool = True) -> str:
     if ratio:
         natural = "natural " if result.data.natural else ""
         data = f"{result.data.title}, {natural}ratio {result.data.ratio:g}, {drawn}"
-    network = f"{protocol['backbone']} {protocol['image_size']} px, at most {protocol['epochs']} epochs"
+    network = f"{protocol['backbone']} {protocol['image_size']} px, {at_most(protocol['epochs'], 'epoch')}"
     network += "".join(
         f", {name} {protocol[name]}"  # type: ignore[literal-required]
         for name, usual in _LATER.items()
@@ -47,18 +48,35 @@ def title_of(result: Result, *, ratio: bool = True) -> str:
     return f"{data}; protocol {result.protocol_digest[:8]}: {network}{notes}"
 
 
-def tested(rows: Sequence[Row], best: Sequence[Comparison], baseline: Sequence[Comparison]) -> str:
-    """Return what numbers and signs of accuracies mean, and what the comparisons could have found.
+def signs(best: Iterable[Comparison], baseline: Iterable[Comparison]) -> str:
+    """Return what numbers and signs of accuracies mean, of ? only where it stands.
 
     Parameters
     ----------
-    best, baseline : the rows' comparisons with the best of them, and with the baseline
+    best, baseline : all comparisons of a table with the best of the rows, and with the baseline
     """
-    lines = [
-        f"Percent, {SPREAD}; {INTERVALS}. Bold: best. ?: it is open whether it is worse than the best (behind Δ: "
-        f"whether it differs from {BASELINE}), p ≥ {LEVEL}, adjusted for all rows and for the best being chosen by "
-        "looking; so an interval of Δ may leave out 0 where ? stands."
-    ]
+    numbers = f"Percent, {SPREAD}; {INTERVALS}. Bold: best."
+    of_best, of_baseline = (any(each.open for each in own) for own in (best, baseline))
+    if not (of_best or of_baseline):
+        return numbers
+    adjusted = f"p ≥ {LEVEL}, adjusted for all rows and for the best being chosen by looking"
+    if not of_baseline:
+        return f"{numbers} ?: it is open whether it is worse than the best, {adjusted}."
+    if of_best:
+        meaning = f"it is open whether it is worse than the best (behind Δ: whether it differs from {BASELINE})"
+    else:
+        meaning, adjusted = f"it is open whether it differs from {BASELINE}", f"p ≥ {LEVEL}, adjusted for all rows"
+    return f"{numbers} ?: {meaning}, {adjusted}; so an interval of Δ may leave out 0 where ? stands."
+
+
+def tested(rows: Sequence[Row], best: Sequence[Comparison], baseline: Sequence[Comparison]) -> str:
+    """Return what the comparisons could have found, or why they were not made; empty where there is nothing to say.
+
+    Parameters
+    ----------
+    best, baseline : the rows' comparisons with the best of them, and with the baseline; none where Δ is not shown
+    """
+    lines = []
     found = [
         f"{100 * size:.1f} points to {name}"
         for name, size in (("the best", detectable(best, tukey)), (BASELINE, detectable(baseline, dunnett)))
@@ -72,19 +90,25 @@ def tested(rows: Sequence[Row], best: Sequence[Comparison], baseline: Sequence[C
         lines.append(
             f"Were all {len(rows)} rows equally good, the best would still show {100 * excess:.1f} points more."
         )
-    elif len(rows) > 1 and len(rows[0].trials) == 2:
-        lines.append("Two trials of so few rows are not tested.")
+    untested = [
+        what
+        for what, own in (("test against the best", best), ("interval or test of Δ", baseline))
+        if any(each.untested for each in own)
+    ]
+    if untested and len(rows[0].trials) > 1:
+        lines.append(f"No {' and no '.join(untested)} for two trials of fewer than four rows.")
     if rows[0].result.data.varied_from is not None:
         images = int(rows[0].test_counts[0].sum())
+        each = counted(images, "test image")
         lines.append(
-            f"Each trial draws its own split, the same for all rows ({images} test images each, {len(rows[0].labels)} "
-            "in all): intervals hold for new splits of these data, too."
+            f"Each trial draws its own split, the same for all rows ({each} each, {len(rows[0].labels)} in all): "
+            "intervals hold for new splits of these data, too."
         )
     if rows[0].lesions is not None:
         lesions = len(np.unique(rows[0].lesions))
         group = rows[0].result.data.group_name
-        counted = f"{len(rows[0].labels)} test images, {lesions} {group}s"
-        lines.append(f"Images of one {group} are not independent: {counted}.")
+        sizes = f"{counted(len(rows[0].labels), 'test image')}, {counted(lesions, group)}"
+        lines.append(f"Images of one {group} are not independent: {sizes}.")
     return " ".join(lines)
 
 
@@ -100,7 +124,10 @@ def baseline_notes(panel: Panel) -> list[str]:
         return [f"Δ n/a, no trial in common with {BASELINE}."]
     if baseline.trials == panel.trials:
         return []
-    return [f"Δ is over the trials that {BASELINE} has too: {', '.join(map(str, common))}."]
+    lines = [f"Δ is over the trials that {BASELINE} has too: {', '.join(map(str, common))}."]
+    if len(common) == 1 < len(panel.trials):
+        lines.append("One trial: interval and test of Δ are over test images alone and compare these networks.")
+    return lines
 
 
 def caveats(rows: Sequence[Row], shown: Iterable[str]) -> list[str]:
@@ -108,7 +135,7 @@ def caveats(rows: Sequence[Row], shown: Iterable[str]) -> list[str]:
     lines = []
     if len(rows[0].trials) == 1:
         lines.append(
-            "One trial: intervals and ? are over test images alone and compare these networks, not the methods."
+            "One trial: intervals and tests are over test images alone and compare these networks, not the methods."
         )
     lines += [line for row in rows for line in _warnings(row)]
     reasons = {name: reason for row in rows for own in row.measured for name, reason in own["undefined"].items()}

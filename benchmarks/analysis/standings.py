@@ -95,7 +95,11 @@ class Setting:
             by_trials.setdefault(row.trials, []).append(row)
         several = len(by_trials) > 1
         return [
-            Panel(self, tuple(by_trials[trials]), (*self.notes, *([_other_trials(trials)] if several else [])))
+            Panel(
+                self,
+                tuple(by_trials[trials]),
+                (*self.notes, *([_other_trials(trials)] if several else []), *version_notes(by_trials[trials])),
+            )
             for trials in sorted(by_trials, key=lambda trials: (-len(trials), trials))
         ]
 
@@ -199,6 +203,15 @@ def settings_of(records: Iterable[Record]) -> list[Setting]:
     return settings
 
 
+def version_notes(rows: Iterable[Row]) -> list[str]:
+    """Return a line on what stands in brackets behind the names of rows; none where nothing does."""
+    marked = sorted({_name(row.result) for row in rows if row.name != _name(row.result)})
+    if not marked:
+        return []
+    digest = "the digest of method, hyper-parameters and plug-in text"
+    return [f"Several versions of {', '.join(marked)}: in brackets stand the first digits of {digest}."]
+
+
 def families_of(settings: Sequence[Setting]) -> list[Family]:
     """Return what shares a table of ratios.
 
@@ -227,6 +240,7 @@ def families_of(settings: Sequence[Setting]) -> list[Family]:
             notes.append(_other_trials(first.trials))
         if near and (near[0][0], near[0][2]) != (key[0], key[2]):
             notes.append(_differences(first.setting.result, firsts[near[0]].setting.result))
+        notes += version_notes(row for panel in found[key].values() for row in panel.rows)
         families.append(Family(found[key], tuple(notes)))
         firsts[key] = first
     return families

@@ -6,6 +6,7 @@ Rows of different trials and settings of different data, splits or protocols are
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,7 +30,7 @@ from ltbench.benchmarks.analysis.cells import (
     statistics,
 )
 from ltbench.benchmarks.analysis.metrics import METRICS, higher_is_better, metric_labels, wilson_interval
-from ltbench.benchmarks.analysis.notes import INTERVALS, SPREAD, baseline_notes, caveats, tested, title_of
+from ltbench.benchmarks.analysis.notes import INTERVALS, SPREAD, baseline_notes, caveats, signs, tested, title_of
 from ltbench.benchmarks.analysis.ranks import ranks
 from ltbench.benchmarks.analysis.records import Record, StageCost
 from ltbench.benchmarks.analysis.reliability.tables import conformal, reliability
@@ -46,6 +47,7 @@ from ltbench.benchmarks.analysis.standings import (
     families_of,
     settings_of,
 )
+from ltbench.errors import counted
 
 GROUPS = ("head", "medium", "tail", GROUP_MEAN)
 STEPS = "optimizer_steps"
@@ -97,8 +99,8 @@ def overview(panel: Panel) -> Table:
         ]
         for own in lines_of(frame)
     ]
-    about = tested(rows, *compared) + f" {_BALANCED}" * balanced
-    notes = [about, *baseline_notes(panel), *departures(panel), *caveats(rows, shown_metrics)]
+    about = [signs(*compared), tested(rows, *compared), _BALANCED * balanced]
+    notes = [" ".join(filter(None, about)), *baseline_notes(panel), *departures(panel), *caveats(rows, shown_metrics)]
     return Table(title_of(setting.result), frame, headers, cells, notes)
 
 
@@ -123,8 +125,10 @@ def ratios(family: Family) -> Table:
     headers = [header for ratio in family.panels for header in (f"ratio {ratio:g}", f"Δ {BASELINE}")]
     rows = [row for panel in family.panels.values() for row in panel.rows]
     largest = max(family.panels)
-    signs = tested(family.panels[largest].rows, *compared[largest])
-    about = f"{_ACCURACY.capitalize()}, n = {len(rows[0].trials)} trials. At ratio {largest:g}: {signs}"
+    every = [list(itertools.chain(*own)) for own in zip(*compared.values(), strict=True)]
+    about = f"{_ACCURACY.capitalize()}, n = {counted(len(rows[0].trials), 'trial')}. {signs(*every)}"
+    if found := tested(family.panels[largest].rows, *compared[largest]):
+        about += f" At ratio {largest:g}: {found}"
     of_ratios = [
         f"Ratio {ratio:g}: {line.rstrip('.')}."
         for ratio, panel in family.panels.items()
@@ -165,11 +169,10 @@ def groups(panel: Panel) -> Table:
     ]
     names = setting.data.class_names
     listed = [f"{name}: {', '.join(names[own] for own in members)}" for name, members in setting.data.groups.items()]
-    about = (
-        f"{tested(rows, *compared)} {'; '.join(listed)}. The mean of group means is the paper's All; ? and Δ are of it."
-    )
+    about = [signs(*compared), tested(rows, *compared), f"{'; '.join(listed)}."]
+    about.append("The mean of group means is the paper's All; Δ and tests are of it.")
     headers = ["method", *(METRICS[name] for name in GROUPS), f"Δ {BASELINE}", "95 % of Δ", "n"]
-    notes = [about, *baseline_notes(panel), *caveats(rows, GROUPS)]
+    notes = [" ".join(filter(None, about)), *baseline_notes(panel), *caveats(rows, GROUPS)]
     return Table(title_of(setting.result), frame, headers, cells, notes)
 
 

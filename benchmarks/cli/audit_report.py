@@ -9,6 +9,7 @@ import numpy as np
 from ltbench.benchmarks.cli.markdown import github_table
 from ltbench.datasets.checks.audit import Audit, Finding, PairAudit, imbalance
 from ltbench.datasets.splits.longtail import PARTS
+from ltbench.errors import counted
 
 _EXAMPLES = 10
 _UNKNOWN = "n/a"
@@ -23,7 +24,9 @@ def audit_text(found: Audit, heading: str) -> str:
     unknown = int((found.manifest.lesions == found.manifest.ids).sum())
     if source.has_lesion_ids and unknown:
         group = source.group_name
-        lines.append(f"{group} unknown for {unknown} images of the split; each counts as a {group} by itself")
+        lines.append(
+            f"{group} unknown for {counted(unknown, 'image')} of the split; each counts as a {group} by itself"
+        )
     without_patient = 0 if source.patients is None else int((source.patients == "").sum())
     if without_patient:
         lines.append(f"patient unknown for {without_patient} of {len(source.ids)} images")

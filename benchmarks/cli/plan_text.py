@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.training.protocol import PRESETS, Protocol
+from ltbench.errors import at_most, counted
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.training.planning.plan import Plan
@@ -18,6 +19,7 @@ _SHOWN = {
 
 def plan_text(planned: Plan) -> str:
     """Return the lines that describe a plan; a field of the protocol that is not among them is as in its preset."""
+    from ltbench.benchmarks.analysis.record_files.damage import is_sound
     from ltbench.benchmarks.training.trial import is_done
 
     lines = [f"data: {planned.datasets[0].source.title}"]
@@ -32,10 +34,11 @@ def plan_text(planned: Plan) -> str:
         default = f"the default of dataset {planned.datasets[0].source.name}"
         lines.append(f"preset {protocol.preset}: {default}; others: --preset {others}, see --list")
     lines.append(f"protocol {protocol.preset} ({protocol.digest()[:8]}): {_protocol_text(protocol)}")
-    done = 0 if planned.request.fresh else sum(map(is_done, folders))
-    trials = "1 trial" if len(folders) == 1 else f"{len(folders)} trials"
-    progress = f", {done} done" if done else ""
-    lines.append(f"{trials}{progress}; {planned.device}, {planned.jobs} side by side")
+    ended = [] if planned.request.fresh else [folder for folder in folders if is_done(folder)]
+    done = sum(map(is_sound, ended))
+    damaged = len(ended) - done
+    progress = "".join(f", {count} {what}" for count, what in ((done, "done"), (damaged, "damaged")) if count)
+    lines.append(f"{counted(len(folders), 'trial')}{progress}; {planned.device}, {planned.jobs} side by side")
     return "\n".join(lines)
 
 
@@ -48,7 +51,7 @@ def _protocol_text(protocol: Protocol) -> str:
         protocol.precision,
         f"{protocol.optimizer} {protocol.lr:g}",
         f"batch {protocol.batch_size}",
-        "1 epoch" if protocol.epochs == 1 else f"at most {protocol.epochs} epochs",
+        at_most(protocol.epochs, "epoch"),
         f"patience {protocol.patience}",
     ]
     names = [each.name for each in fields(Protocol) if each.name not in _SHOWN]

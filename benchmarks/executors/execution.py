@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.analysis.results import Results
@@ -45,10 +46,11 @@ class Execution:
         """Return the results of the plan's trials that are done."""
         return Results.of_trials(self._planned.trial_folders())
 
-    def related(self) -> tuple[Results, int, list[str]]:
+    def related(self) -> tuple[Results, int, dict[Path, str]]:
         """Return all results under the plan's settings, and what else there is of the same data and ratios.
 
-        That is how many results of other settings, and for each record that cannot be read what is wrong.
+        That is how many results of other settings, and of each record that cannot be read what is wrong,
+        by its folder.
         """
         from ltbench.benchmarks.analysis.record_files.damage import sound_records
         from ltbench.benchmarks.analysis.standings import key_of, setting_key
@@ -65,7 +67,11 @@ class Execution:
             for row in planned.rows
         }
         shared = tuple(record for record in records if key_of(record.result) in wanted)
-        return Results(shared), len(records) - len(shared), [reason for _, damaged in found for reason in damaged]
+        return (
+            Results(shared),
+            len(records) - len(shared),
+            dict(pair for _, damaged in found for pair in damaged.items()),
+        )
 
 
 def run(request: Request) -> Results:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltbench.benchmarks.pages.blocks import Line, TableBlock, listing, table_block
 from ltbench.benchmarks.pages.parts import HEADINGS, Part, overlap_line, setting_parts, short_name
+from ltbench.errors import at_most
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.analysis.records import Record
@@ -153,7 +154,7 @@ def _section(key: str, setting: Setting, results: Path) -> Section:
 def _facts(setting: Setting, overview: Table) -> list[Line]:
     """Return in a few lines what was compared and found, and what speaks against it."""
     data, protocol, frame = setting.data, setting.result.protocol, overview.frame
-    network = f"{protocol['backbone']}, {protocol['image_size']} px, at most {protocol['epochs']} epochs"
+    network = f"{protocol['backbone']}, {protocol['image_size']} px, {at_most(protocol['epochs'], 'epoch')}"
     counts = data.class_counts
     compared = f"{len(counts)} classes of {max(counts)} to {min(counts)} training images; {network}."
     best, left = frame.iloc[0], ", ".join(frame.loc[frame["open_best"].astype(bool), "method"])

@@ -19,7 +19,7 @@ from ltbench.benchmarks.pages.blocks import (
     table_block,
 )
 from ltbench.benchmarks.plots.pictures import FIGURES, few_rows, pictures
-from ltbench.errors import UserError
+from ltbench.errors import UserError, counted
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.analysis.record_files.description import DataDescription, SharedImages
@@ -112,7 +112,7 @@ def overlap_line(pair: str, shared: SharedImages, group: str = "lesion") -> str:
     lesions = f"{shared.lesion_images} of {shared.total} {second} images share their {group} with {first}"
     if shared.lesion_images is None:
         lesions = f"{group}s are not known"
-    return f"Overlap of {first} and {second}: {shared.images} images; {lesions}."
+    return f"Overlap of {first} and {second}: {counted(shared.images, 'image')}; {lesions}."
 
 
 def _data(setting: Setting) -> TableBlock:

@@ -19,8 +19,9 @@ import torch
 
 import ltbench
 from ltbench.benchmarks.analysis.metrics import by_class, evaluate
+from ltbench.benchmarks.analysis.record_files.damage import sound_record
 from ltbench.benchmarks.analysis.record_files.values import ProtocolValues
-from ltbench.benchmarks.analysis.records import Result, SelectedEpoch, read_result
+from ltbench.benchmarks.analysis.records import Result, SelectedEpoch
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.device import compute_dtype, describe_device, place, prepare_process
 from ltbench.benchmarks.training.display import Display, TrialDisplay
@@ -56,12 +57,8 @@ _IDENTITY = (
 
 
 def is_done(folder: Path) -> bool:
-    """Return whether a trial's record is complete; a corrupt one is an error, not an unfinished trial."""
-    path = folder / "result.json"
-    if not path.exists():
-        return False
-    read_result(path)
-    return True
+    """Return whether a trial has ended; its record may be damaged since."""
+    return (folder / "result.json").exists()
 
 
 def run_trial(spec: TrialSpec, slot: int = 0, display: Display | None = None) -> str:
@@ -188,8 +185,15 @@ class Trial:
             raise UserError(f"the files of {self.spec.method} changed after this program loaded them; start it again")
 
     def _leave_as_done(self) -> None:
-        """Check that a finished trial is this one, of the images as they are now."""
-        if read_result(self.folder / "result.json").data.pixels != self.spec.data.pixels:
+        """Check that a finished trial is whole, and of the images as they are now."""
+        try:
+            record = sound_record(self.folder)
+        except UserError as error:
+            spec, data = self.spec, self.spec.data
+            ratio = "natural" if data.natural else f"{data.ratio:g}"
+            own = f"--fresh --trial {spec.trial} --method {spec.method} --ratio {ratio}"
+            raise UserError(f"damaged: {error}; for this trial alone: {own}") from error
+        if record.result.data.pixels != self.spec.data.pixels:
             raise UserError(
                 f"{self.folder} was run on other pixels of the same images (files changed, or are decoded otherwise); "
                 "use --fresh or another --out"

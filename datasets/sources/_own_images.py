@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ltbench.datasets.sources._image_files import FileSource
-from ltbench.errors import UserError
+from ltbench.errors import UserError, counted
 from ltbench.files import content_digest
 
 _SPECIAL = ("mel", "melanoma")
@@ -56,7 +56,7 @@ class OwnImages(FileSource):
 
         Parameters
         ----------
-        what : they are, in the plural
+        what : one of them is
         preferred : spellings that stand for the others; else the most frequent one does
         """
         counts = Counter(value for value in values if value)
@@ -67,10 +67,9 @@ class OwnImages(FileSource):
         if not others:
             return values
         other, stands = next(iter(others.items()))
-        done = "they are joined" if merge else "they are kept apart; --dataset-option merge_labels=true joins them"
-        self.notes += (
-            f"{len(others)} {what} differ from others in spelling alone (first: {other!r} and {stands!r}); {done}",
-        )
+        done = "joined" if merge else "kept separate; --dataset-option merge_labels=true joins them"
+        differ = f"{counted(len(others), what)} {'differs' if len(others) == 1 else 'differ'}"
+        self.notes += (f"{differ} from others in spelling alone (first: {other!r} and {stands!r}); {done}",)
         return [others.get(value, value) for value in values] if merge else values
 
     def _set_classes(self, names: Sequence[str], where: Path, classes: Sequence[str] | None = None) -> None:

@@ -40,7 +40,7 @@ from ltbench.datasets import register
 from ltbench.datasets.sources._own_images import Confined, OwnImages
 from ltbench.datasets.splits.longtail import PARTS
 from ltbench.datasets.tables import CHECKSUMS, bad_row, known_ids, read_table, refuse
-from ltbench.errors import UserError
+from ltbench.errors import UserError, counted
 from ltbench.files import file_hash
 from ltbench.options import option
 
@@ -118,11 +118,12 @@ class CsvTable(OwnImages):
         merge = self.options.merge_labels
         unlabelled = rows["label"][known_ids(rows["label"]) == ""]
         if len(unlabelled):
-            said = f"{len(unlabelled)} images have a label that may mean none (first: {unlabelled.iloc[0]!r})"
+            have = f"{counted(len(unlabelled), 'image')} {'has' if len(unlabelled) == 1 else 'have'}"
+            said = f"{have} a label that may mean none (first: {unlabelled.iloc[0]!r})"
             self.notes += (f"{said}; it is a class here, leave these lines out if it is not",)
-        rows["label"] = self._unified("labels", rows["label"].tolist(), merge, self.options.classes)
+        rows["label"] = self._unified("label", rows["label"].tolist(), merge, self.options.classes)
         for role in rows.columns.intersection(["group", "patient"]):
-            rows[role] = self._unified(f"{role}s", known_ids(rows[role]).tolist(), merge)
+            rows[role] = self._unified(role, known_ids(rows[role]).tolist(), merge)
 
     def _use_optional(self, rows: pd.DataFrame) -> None:
         self.has_lesion_ids = "group" in rows

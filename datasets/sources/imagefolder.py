@@ -92,7 +92,7 @@ class ImageFolder(OwnImages):
             self.default_split = "official"
         names = [piece[depth] for piece in pieces]
         self._require_filled(depth, names)
-        self._set_classes(self._unified("classes", names, self.options.merge_labels), self.folder)
+        self._set_classes(self._unified("class name", names, self.options.merge_labels), self.folder)
         self.title = f"folder {self.folder.name}"
         self._set_variant(self.folder.name)
 

@@ -251,6 +251,19 @@ def test_fresh_repairs_what_errors_say_it_repairs(name: str, content: str, tmp_p
     assert run.main([*arguments, "--fresh"]) == 0
 
 
+def test_a_damaged_record_is_not_done_and_the_others_are_shown(tmp_path: Path, capsys: Any) -> None:
+    arguments = [*TINY, "--method", "ce", "rs", "--trial", "0", "--out", str(tmp_path / "results")]
+    assert run.main(arguments) == 0
+    (predictions,) = (tmp_path / "results").glob("*/ce-*/trial0/predictions.npz")
+    predictions.write_bytes(predictions.read_bytes() + b"x")
+    capsys.readouterr()
+    assert run.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1 and "damaged" in err and "--fresh --trial 0 --method ce" in err
+    assert "2 trials, 1 done, 1 damaged" in out and "| rs " in out and "| ce " not in out
+    assert run.main([*arguments, "--fresh", "--method", "ce"]) == 0
+
+
 def test_a_hyperparameter_of_one_method_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--trials", "1", "--out", str(tmp_path / "results")]
     assert run.main([*TINY, "--method", "rs", "rw", "--set", "rs.scheme=class_aware", "rw.scheme=sqrt", *out]) == 0

@@ -8,6 +8,7 @@ chapters 4 and 5). `ltbench coverage` shows by simulation how often equal method
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -61,6 +62,11 @@ class Comparison:
     def open(self) -> bool:
         """Whether the comparison was made and leaves it open which of the two is better."""
         return self.p_value >= LEVEL
+
+    @property
+    def untested(self) -> bool:
+        """Whether there is a difference, of too few trials for an interval or a test of it."""
+        return not (self.reference or math.isnan(self.delta)) and math.isnan(self.low)
 
 
 UNKNOWN = Comparison(_NOTHING, _NOTHING, _NOTHING, _NOTHING)

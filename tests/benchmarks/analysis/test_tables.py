@@ -160,6 +160,7 @@ def test_what_chance_explains_is_open(tmp_path: Path, add_trials: Add) -> None:
     assert table.frame["open_best"].tolist() == [False, True]
     accuracy = column(table, "mean per-class accuracy")
     assert not accuracy[0].endswith("?") and accuracy[1].endswith(" ?")
+    assert any("?: " in note for note in table.notes)
     assert [row[2].strong for row in table.cells] == [True, False]
 
 
@@ -179,6 +180,18 @@ def test_one_trial_has_no_spread_and_says_so(tmp_path: Path, add_record: Add) ->
     (table,) = tables(tmp_path)
     assert table.frame["mean_class_accuracy_sd"].isna().all() and "±" not in table.cells[0][2].text
     assert any("not the methods" in note for note in table.notes)
+    assert not any("?" in note or "2 trials" in note for note in (*table.notes, table.title))
+
+
+@pytest.mark.parametrize("trials", [1, 2])
+def test_two_trials_of_few_rows_say_what_is_not_tested(trials: int, tmp_path: Path, add_trials: Add) -> None:
+    for name, accuracy in (("rs", 0.7), ("cb", 0.8), ("rw", 0.9)):
+        add_trials(tmp_path, name, 2, accuracy)
+    add_trials(tmp_path, "ce", trials, 0.6)
+    table = tables(tmp_path)[0]
+    notes = " ".join(table.notes)
+    assert set(table.frame["n"]) == {2} and ("these networks" in notes) == (trials == 1)
+    assert ("No test against the best for two trials" in notes) == (trials == 1)  # four rows are enough
 
 
 def test_rows_of_other_trials_are_in_a_table_of_their_own(results: Path, add_record: Add) -> None:
@@ -333,6 +346,9 @@ def test_two_versions_of_a_plugin_are_two_rows(tmp_path: Path, add_trials: Add) 
     (table,) = tables(tmp_path)
     assert len(table.frame) == 2 and (table.frame["n"] == 2).all()
     assert table.frame["method"].str.fullmatch(r"mine \[[0-9a-f]{8}\]").all()
+    for kind in ("overview", "ratios", "ranks", "cost"):
+        assert all(any("versions of mine: " in note for note in own.notes) for own in tables(tmp_path, kind))
+    assert "No interval or test" not in " ".join(table.notes)  # there is no Δ
     add_trials(tmp_path, "mine", 2, 0.7, plugin="a" * 64, ratio=50.0, split_digest="7" * 64)
     (table,) = tables(tmp_path, "ratios")
     assert len(table.cells) == 2  # one version has both ratios, under one name

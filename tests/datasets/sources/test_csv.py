@@ -87,7 +87,7 @@ def test_columns_and_folders_may_have_other_names(root):
 
 def test_paths_links_and_the_order_of_classes(root):
     source = _write(root, "image,label", ".//a.png,x", "sub\\b.PNG,NaN")
-    assert "1 images have a label that may mean none (first: 'NaN')" in source.notes[0]
+    assert "1 image has a label that may mean none (first: 'NaN')" in source.notes[0]
     assert source.ids.tolist() == ["a.png", "sub/b.PNG"] and source.present.all()
     source = _write(root, "image,label", "a.png,z", "sub/b.PNG,y", "d e.png,w", "none.png,w")
     assert source.class_names == ("w", "y", "z")
