@@ -106,7 +106,7 @@ class SplitDataset:
         )
         whole = len(self.manifest.ids) == len(self.declared.ids)
         shared = [line if whole else f"as named, {line}" for line in self.overlap.lines(self.source.group_name)]
-        unused = unused_line(self.source, self.manifest, self.split)
+        unused = unused_line(self.source, self.manifest, self.split, self.per_lesion)
         return [f"images: {sizes}", f"training images: {counts}", *filter(None, [unused]), *self.notes, *shared]
 
 

@@ -75,6 +75,9 @@ def test_one_image_a_lesion_is_a_case_of_its_own(split, ratio):
     assert one.class_counts("val").tolist() == [5] * 3 and one.class_counts("test").tolist() == [10] * 3
     assert np.isin(one.lesions[one.parts == "train"], held_out).any() == (split == "paper")
     assert one.part("test")[0].tolist() == other.part("test")[0].tolist()
+    unused = str(unused_line(Pairs(), one, split, "one"))
+    assert ("other images of lesions of which one is in val or test" in unused) == (split == "lesion")
+    assert "left over" not in unused
 
 
 def test_auto_allows_for_the_images_that_whole_lesions_waste():
