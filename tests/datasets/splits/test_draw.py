@@ -112,6 +112,8 @@ def test_missing_images_are_an_error_unless_allowed(split):
         ({"ratio": 0.5}, "ratio must be"),
         ({"n_max": "most"}, "n_max must be a whole number"),
         ({"n_max": 300}, "class 'b' lacks 115 images"),
+        ({"n_max": 300, "val_per_class": 60}, "no --n-max will do: use fewer val or test images"),
+        ({"n_max": "auto", "val_per_class": 1000}, "; use fewer val or test images"),
         ({"test_per_class": 26, "per_lesion": "one"}, "class 'a' lacks 1 lesions"),
         ({"per_lesion": "one", "split": "official"}, "--per-lesion one is for splits that are drawn"),
         ({"per_lesion": "two"}, "unknown --per-lesion 'two'"),
