@@ -34,7 +34,7 @@ _PLUGIN = "ltbench_plugin_"
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """Return the error for a name that nobody knows, with the nearest known one.
+    """Return the error for a name that nobody knows, with a known one that contains it as a word, else the nearest.
 
     Examples
     --------
@@ -43,7 +43,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """
     known = list(known)
     by_lower_case = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
+    word = re.compile(rf"\b{re.escape(name.lower())}\b")
+    near = [each for each in by_lower_case if name and word.search(each)]
+    near = near or difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
     hint = f"; did you mean {by_lower_case[near[0]]!r}?" if near else ";"
     return UserError(f"unknown {kind} {name!r}{hint} known: {', '.join(known)}")
 

@@ -108,8 +108,14 @@ def _checked(options: argparse.Namespace) -> str:
         return options.format or "github"
     if options.out.is_dir():
         raise UserError(f"--out is the file of the tables, {options.out} is a folder; show it with --results")
+    suffix = options.out.suffix.lower()
+    if options.format is None and suffix not in STYLES:
+        known = ", ".join(filter(None, STYLES))
+        raise UserError(
+            f"--out {options.out} has the suffix {suffix}; known: {known}; use one of them, or give --format"
+        )
     require_writable(options.out)
-    return options.format or STYLES.get(options.out.suffix.lower(), "github")
+    return options.format or STYLES[suffix]
 
 
 def _selected(records: Sequence[Record], options: argparse.Namespace) -> list[Record]:

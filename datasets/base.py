@@ -57,6 +57,7 @@ class Source(ABC):
     patients : str [N], patient of each image, "" where unknown; None: nothing is known of patients
     parts : str [N], `train`, `val`, `test` or "" of each image, where the dataset itself is divided; None: it is not
     notes : what a reader of the numbers has to know of the images, one line each
+    label_notes : those of the notes that may be why a class has too few images: repeated where it has
     tables : files that say what the images are; None: the tables and archives that lie right in the data folder
     groups : head, medium and tail as class ids, where the field has fixed them; None: thirds by frequency
     special_classes : names of the classes that a reader looks at first, e.g. melanoma; metrics report them one by one
@@ -102,6 +103,7 @@ class Source(ABC):
     patients: np.ndarray | None = None
     parts: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    label_notes: tuple[str, ...] = ()
     tables: tuple[Path, ...] | None = None
 
     def __init_subclass__(cls, **keywords: Any) -> None:

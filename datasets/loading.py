@@ -16,7 +16,7 @@ from ltbench.datasets.base import NATURAL, Source
 from ltbench.datasets.images.augmentation import stored_size
 from ltbench.datasets.images.store import ImageStore, StoreBuilder
 from ltbench.datasets.splits.draw import make_split, restrict
-from ltbench.datasets.splits.longtail import PARTS
+from ltbench.datasets.splits.longtail import PARTS, lesion_codes
 from ltbench.datasets.splits.manifest import Manifest, Overlap, overlap
 from ltbench.datasets.splits.present_classes import renumbered, without_absent_classes
 from ltbench.datasets.splits.unused import unused_line
@@ -99,15 +99,16 @@ class SplitDataset:
         return ImagePart(self.store(), ids, labels, torch.device(device))
 
     def lines(self) -> list[str]:
-        """Return a description: images, counts, images in no part, missing images, overlap."""
+        """Return a description: images, counts, images in no part, missing images, lesions of two labels, overlap."""
         sizes = ", ".join(f"{part} {len(self.manifest.part(part)[0])}" for part in PARTS)
         counts = ", ".join(
             f"{name} {count}" for name, count in zip(self.source.class_names, self.class_counts, strict=True)
         )
         whole = len(self.manifest.ids) == len(self.declared.ids)
         shared = [line if whole else f"as named, {line}" for line in self.overlap.lines(self.source.group_name)]
-        unused = unused_line(self.source, self.manifest, self.split)
-        return [f"images: {sizes}", f"training images: {counts}", *filter(None, [unused]), *self.notes, *shared]
+        unused = unused_line(self.source, self.manifest, self.split, self.per_lesion)
+        doubts = [line for line in (unused, *self.notes, _mixed_line(self.source)) if line]
+        return [f"images: {sizes}", f"training images: {counts}", *doubts, *shared]
 
 
 def resolve(name: str, root: Path | None) -> tuple[str, Path | None]:
@@ -206,6 +207,18 @@ def load(
         per_lesion=per_lesion,
         notes=(*[_ONE] * (per_lesion == "one"), *_notes(source, there, declared, manifest)),
     )
+
+
+def _mixed_line(source: Source) -> str | None:
+    """Return how many lesions have present images of different labels, and those of the first; None where none has."""
+    there = np.flatnonzero(source.present)
+    codes, mixed = lesion_codes(source.labels[there], source.lesions[there])
+    if not mixed.any():
+        return None
+    shown = there[codes == mixed.argmax()]
+    _, first = np.unique(source.labels[shown], return_index=True)
+    named = ", ".join(f"{source.ids[each]} {source.class_names[source.labels[each]]}" for each in shown[first])
+    return f"different labels in one {source.group_name}: {mixed.sum()} (first: {named})"
 
 
 def largest_common_n_max(datasets: Sequence[SplitDataset]) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.training.protocol import PRESETS, Protocol
+from ltbench.datasets.images.augmentation import Augmentation
 from ltbench.errors import at_most, counted
 
 if TYPE_CHECKING:
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 _SHOWN = {
     *("preset", "seed", "backbone", "image_size", "precision"),
-    *("optimizer", "lr", "batch_size", "epochs", "patience", "vary_split"),
+    *("optimizer", "lr", "batch_size", "epochs", "patience", "vary_split", "augmentation"),
 }
 
 
@@ -33,7 +35,7 @@ def plan_text(planned: Plan) -> str:
         others = " or ".join(name for name in PRESETS if name != protocol.preset)
         default = f"the default of dataset {planned.datasets[0].source.name}"
         lines.append(f"preset {protocol.preset}: {default}; others: --preset {others}, see --list")
-    lines.append(f"protocol {protocol.preset} ({protocol.digest()[:8]}): {_protocol_text(protocol)}")
+    lines.append(f"protocol {protocol.preset} ({protocol.digest()[:8]}): {protocol_text(protocol)}")
     ended = [] if planned.request.fresh else [folder for folder in folders if is_done(folder)]
     done = sum(map(is_sound, ended))
     damaged = len(ended) - done
@@ -42,7 +44,7 @@ def plan_text(planned: Plan) -> str:
     return "\n".join(lines)
 
 
-def _protocol_text(protocol: Protocol) -> str:
+def protocol_text(protocol: Protocol) -> str:
     """Return the fields that every protocol names, then those others that differ from its preset's."""
     preset = PRESETS[protocol.preset]
     named = [
@@ -54,6 +56,12 @@ def _protocol_text(protocol: Protocol) -> str:
         at_most(protocol.epochs, "epoch"),
         f"patience {protocol.patience}",
     ]
-    names = [each.name for each in fields(Protocol) if each.name not in _SHOWN]
-    changed = [name for name in names if getattr(protocol, name) != getattr(preset, name)]
-    return ", ".join([*named, *(f"{name.replace('_', ' ')} {getattr(protocol, name)}" for name in changed)])
+    changed = _changed(protocol, preset, [each.name for each in fields(Protocol) if each.name not in _SHOWN])
+    drawn = _changed(protocol.augmentation, preset.augmentation, [each.name for each in fields(Augmentation)])
+    return ", ".join([*named, *changed, *(f"augmentation {each}" for each in drawn)])
+
+
+def _changed(values: Protocol | Augmentation, usual: Protocol | Augmentation, names: Sequence[str]) -> list[str]:
+    """Return the names and the values of those fields that are not as usual."""
+    changed = [name for name in names if getattr(values, name) != getattr(usual, name)]
+    return [f"{name.replace('_', ' ')} {getattr(values, name)}" for name in changed]

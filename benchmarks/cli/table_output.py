@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ltbench.benchmarks.analysis.rendering import Table
 
-STYLES = {".tex": "latex", ".csv": "csv", ".html": "html", ".htm": "html"}
+STYLES = {
+    **dict.fromkeys(("", ".md", ".markdown", ".txt"), "github"),
+    **{".tex": "latex", ".csv": "csv", ".html": "html", ".htm": "html"},
+}
 """Formats that a file's suffix stands for, where none is asked for."""
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from ltbench.datasets.sources._image_files import FileSource
+from ltbench.datasets.splits.longtail import PARTS
 from ltbench.errors import UserError, counted
 from ltbench.files import content_digest
 
 _SPECIAL = ("mel", "melanoma")
+_PART = re.compile(r"(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)(?:[ _-]?set)?", re.IGNORECASE)
 
 
 class OwnImages(FileSource):
@@ -72,6 +74,15 @@ class OwnImages(FileSource):
         self.notes += (f"{differ} from others in spelling alone (first: {other!r} and {stands!r}); {done}",)
         return [others.get(value, value) for value in values] if merge else values
 
+    def _unified_labels(
+        self, what: str, values: Sequence[str], merge: bool, preferred: Sequence[str] = ()
+    ) -> Sequence[str]:
+        """As `_unified`, for what the classes are made from."""
+        before = len(self.notes)
+        unified = self._unified(what, values, merge, preferred)
+        self.label_notes = () if merge else self.notes[before:]
+        return unified
+
     def _set_classes(self, names: Sequence[str], where: Path, classes: Sequence[str] | None = None) -> None:
         """Set `class_names` and `labels` from the class of each image, all of them among `classes` if given.
 
@@ -92,6 +103,12 @@ class OwnImages(FileSource):
         columns = (self.ids, np.array(self.class_names)[self.labels], self.lesions)
         text = "\n".join("\t".join(row) for row in zip(*(column.tolist() for column in columns), strict=True))
         self.variant = f"{name}-{content_digest(text)[:12]}"
+
+
+def part_named(name: str) -> str | None:
+    """Return which of `PARTS` a name means, e.g. `test` for "Testing set"; None where it means none."""
+    match = _PART.fullmatch(name)
+    return match and next(part for part in PARTS if match[1].lower().startswith(part))
 
 
 def _spelling(value: str) -> str:

@@ -12,7 +12,7 @@ Licence: yours.
 | `label` | name of the class |
 | `group` | optional: lesion or patient; images of one group are in one part under `--split lesion` |
 | `patient` | optional: patient, for the audit |
-| `part` | optional: `train`, `val` or `test`; empty: not used under `--split official` |
+| `part` | optional: `train`, `val`, `test` or as folders of `imagefolder`; empty: not used under `--split official` |
 | `sha256` | optional: of the file, 64 hexadecimal digits; checked whenever the file is decoded |
 
 Where there is a column `part`, the split is `official`; else, where there is a column `group`, it is `lesion`; else
@@ -37,12 +37,13 @@ import numpy as np
 import pandas as pd
 
 from ltbench.datasets import register
-from ltbench.datasets.sources._own_images import Confined, OwnImages
+from ltbench.datasets.sources._own_images import Confined, OwnImages, part_named
 from ltbench.datasets.splits.longtail import PARTS
 from ltbench.datasets.tables import CHECKSUMS, bad_row, known_ids, read_table, refuse
 from ltbench.errors import UserError, counted
 from ltbench.files import file_hash
 from ltbench.options import option
+from ltbench.registry import unknown
 
 _OPTIONAL = ("group", "patient", "part", "sha256")
 _REMEDY = "leave it out"
@@ -121,7 +122,7 @@ class CsvTable(OwnImages):
             have = f"{counted(len(unlabelled), 'image')} {'has' if len(unlabelled) == 1 else 'have'}"
             said = f"{have} a label that may mean none (first: {unlabelled.iloc[0]!r})"
             self.notes += (f"{said}; it is a class here, leave these lines out if it is not",)
-        rows["label"] = self._unified("label", rows["label"].tolist(), merge, self.options.classes)
+        rows["label"] = self._unified_labels("label", rows["label"].tolist(), merge, self.options.classes)
         for role in rows.columns.intersection(["group", "patient"]):
             rows[role] = self._unified(role, known_ids(rows[role]).tolist(), merge)
 
@@ -197,14 +198,18 @@ def _read_rows(path: Path, image: str, label: str, optional: dict[str, str | Non
 
 
 def _check_fields(path: Path, rows: pd.DataFrame) -> None:
+    """Refuse fields that cannot be used; write the parts as they are named here."""
     images = rows["image"]
     refuse(path, images, images == "", "has no image", _REMEDY)
     refuse(path, images, rows["label"] == "", "has no label", _REMEDY)
     for role in rows.columns.intersection(["label", "group"]):  # splits and manifests list them
         refuse(path, images, rows[role].str.contains(r"[\x00-\x1f]"), f"has a {role} of several lines", _REMEDY)
     if "part" in rows:
-        what = f"has an unknown part; known: {', '.join(PARTS)}, and none (a column of other meaning: part=)"
-        refuse(path, images, ~rows["part"].isin(("", *PARTS)), what, _REMEDY)
+        named = rows["part"].map(lambda name: part_named(name) if name else "")
+        bad = rows["part"][named.isna()]
+        what = f"has the {unknown('part', next(iter(bad), ''), PARTS)}, and none (a column of other meaning: part=)"
+        refuse(path, images, named.isna(), what, _REMEDY)
+        rows["part"] = named
     if "sha256" in rows:
         malformed = ~rows["sha256"].str.fullmatch("([0-9a-fA-F]{64})?")
         refuse(path, images, malformed, "has a SHA-256 that is not 64 hexadecimal digits", _REMEDY)
@@ -230,8 +235,8 @@ def _known_classes(path: Path, rows: pd.DataFrame, known: tuple[str, ...]) -> tu
     repeated = [name for name, count in Counter(known).items() if count > 1]
     if repeated or "" in known:
         raise UserError(f"classes= repeats {repeated[0]!r}" if repeated else "classes= has a name that is empty")
-    unknown = rows["label"][~rows["label"].isin(known)]
-    what = f"has the unknown label {next(iter(unknown), '')!r}; classes= knows: {', '.join(known)}"
+    others = rows["label"][~rows["label"].isin(known)]
+    what = f"has the unknown label {next(iter(others), '')!r}; classes= knows: {', '.join(known)}"
     refuse(path, rows["image"], ~rows["label"].isin(known), what, _REMEDY)
     unused = [name for name in known if name not in set(rows["label"])]
     if unused:

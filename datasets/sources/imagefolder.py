@@ -31,14 +31,12 @@ import numpy as np
 
 from ltbench.datasets import register
 from ltbench.datasets.images.decoding import SUFFIXES
-from ltbench.datasets.sources._own_images import OwnImages, check_name
-from ltbench.datasets.splits.longtail import PARTS
+from ltbench.datasets.sources._own_images import OwnImages, check_name, part_named
 from ltbench.errors import UserError
 from ltbench.options import option
 
 _DEBRIS = ("__macosx", "lost+found", "@eadir", "#recycle", "thumbnails", "thumbs")  # in lower case
 _NO_IMAGES = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".log", ".ini", ".db")
-_PART = re.compile(r"(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)(?:[ _-]?set)?", re.IGNORECASE)
 _MASK = re.compile(r"(.+?)[ _-]+(?:masks?|seg|segmentation|superpixels)(?:[ _-]?\d+)?", re.IGNORECASE)
 
 
@@ -92,7 +90,7 @@ class ImageFolder(OwnImages):
             self.default_split = "official"
         names = [piece[depth] for piece in pieces]
         self._require_filled(depth, names)
-        self._set_classes(self._unified("class name", names, self.options.merge_labels), self.folder)
+        self._set_classes(self._unified_labels("class name", names, self.options.merge_labels), self.folder)
         self.title = f"folder {self.folder.name}"
         self._set_variant(self.folder.name)
 
@@ -129,12 +127,7 @@ def _some(names: Iterable[str]) -> str:
 def _parts(root: Path) -> dict[str, str]:
     """Return the part that each folder is, none where the folders are classes."""
     names = [folder.name for folder in _folders(root)]
-    matches = {name: _PART.fullmatch(name) for name in names}
-    parts = {
-        name: next(part for part in PARTS if match[1].lower().startswith(part))
-        for name, match in matches.items()
-        if match
-    }
+    parts = {name: part for name in names if (part := part_named(name)) is not None}
     others = [name for name in names if name not in parts]
     if others and len(set(parts.values())) > 1 and "train" in parts.values():
         raise UserError(f"{root} has the parts {', '.join(parts)} and also {others[0]!r}; move it away")

@@ -78,16 +78,34 @@ def make_split(
         _require_images(source, np.ones(len(source.ids), dtype=bool))
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_STREAM,))))
     pool = np.flatnonzero(source.present)
-    if split == "official":
-        return Manifest.from_source(source, _official_parts(source, pool, ratio, n_max, rng))
+    try:
+        if split == "official":
+            return Manifest.from_source(source, _official_parts(source, pool, ratio, n_max, rng))
+        sizes = (val_per_class, test_per_class)
+        drawn = _drawn_parts(source, pool, split, ratio, n_max, sizes, rng, per_lesion)
+    except UserError as error:
+        raise UserError("; ".join([str(error), *source.label_notes])) from error
+    return Manifest.from_source(source, {part: pool[positions] for part, positions in drawn.items()})
+
+
+def _drawn_parts(
+    source: Source,
+    pool: np.ndarray,
+    split: str,
+    ratio: float | Literal["natural"],
+    n_max: int | Literal["auto"] | None,
+    sizes: tuple[int | None, int | None],
+    rng: np.random.Generator,
+    per_lesion: str,
+) -> dict[str, np.ndarray]:
+    """Return the places in `pool`, int64, of each part of a split that is drawn here; `sizes` are of val and test."""
     available = np.bincount(source.labels[pool], minlength=len(source.class_names))
-    held_out = held_out_counts(available, val_per_class, test_per_class, source.class_names)
-    shares = [part for part, given in (("val", val_per_class), ("test", test_per_class)) if given is None]
+    held_out = held_out_counts(available, *sizes, source.class_names)
+    shares = [part for part, given in zip(PARTS[1:], sizes, strict=True) if given is None]
     draw = partial(_draw_by_lesion, whole=shares) if split == "lesion" else _draw_by_image
     if per_lesion == "one":
         draw = partial(_draw_one_per_lesion, whole=split == "lesion")
-    drawn = draw(source, pool, ratio, n_max, held_out, rng)
-    return Manifest.from_source(source, {part: pool[positions] for part, positions in drawn.items()})
+    return draw(source, pool, ratio, n_max, held_out, rng)
 
 
 def _require_sense(split: str, split_dir: Path | None, per_lesion: str) -> None:

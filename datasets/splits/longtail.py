@@ -66,7 +66,8 @@ def held_out_counts(
     few = np.flatnonzero(available < 3)
     if len(few) and (val_per_class is None or test_per_class is None):
         name = _named(int(few[0]), class_names)
-        raise UserError(f"{name} has {available[few[0]]} images; train, val and test need at least 3")
+        number = f"{available[few[0]]} image{'s' * bool(available[few[0]] != 1)}"
+        raise UserError(f"{name} has {number}; train, val and test need at least 3")
     seven, eight = available * 7 // 10, available * 8 // 10
     shares = (np.maximum(eight - seven, 1), available - eight)
     counts = []
@@ -309,20 +310,21 @@ def _feasible_n_max(
     """Return `n_max`, or what "auto" stands for, having checked its counts against `room` [K], both by rank."""
     largest = _largest_n_max(room, ratio)
     least = math.ceil(ratio)
+    # At ratio 1 an image of each class is enough, so where a class has none left no ratio will do.
+    remedy = f"use {'a lower ratio or ' * bool(room.min() > 0)}fewer val or test images"
     if n_max == "auto":
         if largest < least:
             lacking = _lacking(names, pareto_class_counts(len(room), least, ratio) - room)
             raise UserError(
                 f"ratio {ratio:g} with {aside} is impossible for these data: it needs --n-max of at least {least}, "
-                f"and then {lacking}; use a lower ratio or fewer val or test images"
+                f"and then {lacking}; {remedy}"
             )
         return largest
     by_rank = pareto_class_counts(len(room), n_max, ratio)
     if n_max < least:
         raise UserError(f"ratio {ratio:g} needs --n-max of at least {least}, not {n_max}")
     if (by_rank > room).any():
-        no_hope = "no --n-max will do: use a lower ratio or fewer val or test images"
-        hint = f"use `--n-max auto` (here {largest})" if largest >= least else no_hope
+        hint = f"use `--n-max auto` (here {largest})" if largest >= least else f"no --n-max will do: {remedy}"
         raise UserError(f"--n-max {n_max} at ratio {ratio:g} with {aside}: {_lacking(names, by_rank - room)}; {hint}")
     return int(n_max)
 

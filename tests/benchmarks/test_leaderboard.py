@@ -254,6 +254,7 @@ BAD = {
     "--results .": "holds no finished trial",
     "--out .": "is a folder; show it with --results",
     "--out file/table.md": "is no folder",
+    "--out table.docx": "known: .md, .markdown, .txt, .tex, .csv, .html, .htm; use",
 }
 
 
@@ -288,12 +289,14 @@ def test_trials_are_selected(chosen: list[str], methods: list[str], tables: int,
 
 SELECTIONS = {
     "--method flexx": "did you mean 'flex'",
+    "--method crt": "no trial of the method 'crt'; there are trials of: ce, flex, my_best",
     "--dataset tyo": "did you mean 'toy'",
     "--ratio big": "a number or natural",
     "--ratio natural": "holds no trial that --dataset",
     "--ratio 31": "holds no trial that --dataset",
     "--protocol zz": "holds no trial that --dataset",
     "--columns tial": "did you mean 'tail'",
+    "--columns accuracy": "did you mean 'mean per-class accuracy'",
     "--columns tail --format csv --out table.csv --table cost": "unknown column 'tail'",
 }
 

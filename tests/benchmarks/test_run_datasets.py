@@ -155,6 +155,7 @@ def test_other_pixels_are_another_result(tmp_path: Path, capsys: pytest.CaptureF
     assert run.main([*command, "--method", "rs"]) == 0
     printed = capsys.readouterr().out
     assert "other pixels of the same images" in printed and printed.count("### ") == 2
+    assert "different labels in one group: 20 (first: img/01.png rare, img/00.png common)" in printed
     assert run.main([*command, "--fresh"]) == 0
     (after,) = [record for record in find_records(out) if record.result.method == "ce"]
     assert after.result.data.pixels != before.result.data.pixels

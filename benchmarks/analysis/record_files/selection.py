@@ -6,7 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from ltbench.benchmarks.analysis.record_files.description import DataDescription
 from ltbench.benchmarks.analysis.records import Record
+from ltbench.datasets import registry as registered_datasets
 from ltbench.datasets.base import NATURAL
+from ltbench.errors import UserError
+from ltbench.methods import registry as registered_methods
 from ltbench.registry import unknown
 
 
@@ -30,13 +33,17 @@ def select(
     UserError : a data set or method that no record has
     """
     left = list(records)
-    for kind, wanted, known in (
-        ("dataset", datasets, {record.result.data.dataset for record in left}),
-        ("method", methods, {record.result.method for record in left}),
+    for registry, wanted, known in (
+        (registered_datasets, datasets, {record.result.data.dataset for record in left}),
+        (registered_methods, methods, {record.result.method for record in left}),
     ):
         for name in wanted or ():
-            if name not in known:
-                raise unknown(kind, name, sorted(known))
+            if name in known:
+                continue
+            kind, there = registry.kind, sorted(known)
+            if name in registry.available():
+                raise UserError(f"no trial of the {kind} {name!r}; there are trials of: {', '.join(there)}")
+            raise unknown(kind, name, there)
     return [
         record
         for record in left

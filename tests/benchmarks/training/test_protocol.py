@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ltbench.benchmarks.cli.plan_text import protocol_text
 from ltbench.benchmarks.training.protocol import PRESET_SUMMARIES, PRESETS, Protocol, protocol_for
 from ltbench.datasets.images.augmentation import Augmentation
 from ltbench.errors import UserError
@@ -55,6 +56,12 @@ def test_digests_are_of_all_fields_and_of_no_order() -> None:
     assert OTHER.keys() == {field.name for field in fields(Protocol)}
     assert PRESETS["paper"].digest().startswith("f47ca730763b")
     assert json_digest({"a": 1, "b": [2]}) == json_digest({"b": [2], "a": 1}) != json_digest({"a": 1, "b": [3]})
+
+
+def test_a_run_prints_the_fields_that_differ_from_the_preset() -> None:
+    changed = replace(PRESETS["paper"], weight_decay=0.1, augmentation=Augmentation(hue=0.0))
+    usual = protocol_text(PRESETS["paper"])
+    assert protocol_text(changed) == f"{usual}, weight decay 0.1, augmentation hue 0.0"
 
 
 @pytest.mark.parametrize("name", OTHER)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ltbench.datasets import registry
+from ltbench.datasets.loading import load
 from ltbench.datasets.sources.csv import CsvTable
 from ltbench.errors import UserError
 
@@ -47,7 +48,11 @@ def test_the_least_that_a_table_holds(root):
 
 def test_all_that_a_table_may_hold(root):
     lines = ["part,group,image,label,sha256,patient,note"]
-    for part, group, name in (("train", "g1", FILES[0]), ("val", "", FILES[1]), ("test", "g1", f'"{FILES[2]}"')):
+    for part, group, name in (
+        ("Training", "g1", FILES[0]),
+        ("val", "", FILES[1]),
+        ("test_set", "g1", f'"{FILES[2]}"'),
+    ):
         digest = _sha256(root / name.strip('"')).upper() if part != "val" else ""
         lines.append(f"{part},{group},{name},{'yx'[part == 'val']},{digest},p{len(lines)},")
     source = _write(root, *lines)
@@ -66,6 +71,8 @@ def test_spellings_are_named_and_joined_if_asked_for(root):
     assert source.patients.tolist() == ["", "P 1", "p  1", ""]
     for note, said in zip(source.notes, ("'nevus' and 'Nevus'", "'7.0' and '7'", "'p  1' and 'P 1'"), strict=True):
         assert said in note
+    with pytest.raises(UserError, match=r"class '1' has 1 image; .*'nevus' and 'Nevus'.*merge_labels=true"):
+        load("csv", root=root, allow_missing=True)
     joined = CsvTable(root, merge_labels="true")
     assert joined.class_names == ("1", "Nevus") and joined.lesions.tolist()[:2] == ["7", "7"]
     assert joined.patients.tolist() == ["", "P 1", "P 1", ""]
@@ -109,7 +116,7 @@ def test_paths_links_and_the_order_of_classes(root):
         (["image,label", "a.png,x", "d e.png,y", "./a.png,y"], r", line 4 \(image './a.png'\) repeats an earlier"),
         (["image,label", "a.png,x", "d e.png,"], r", line 3 \(image 'd e.png'\) has no label"),
         (["image,label", "a.png,x", ",y"], r", line 3 \(image ''\) has no image"),
-        (["image,label,part", "a.png,x,train", "d e.png,y,left arm"], r", line 3 .* unknown part; .*part="),
+        (["image,label,part", "a.png,x,train", "d e.png,y,left arm"], r", line 3 .* unknown part 'left arm'; .*part="),
         (["image,label,sha256", "a.png,x,", "d e.png,y,abc"], r", line 3 .* SHA-256 that is not 64 hexadecimal"),
         (["image,label", "a.png,x", "../a.png,y"], r", line 3 \(image '../a.png'\) is not a path within"),
         (["image,label", "a.png,x", "sub/../../x.png,y"], r", line 3 .* is not a path within"),

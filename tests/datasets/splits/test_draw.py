@@ -75,6 +75,9 @@ def test_one_image_a_lesion_is_a_case_of_its_own(split, ratio):
     assert one.class_counts("val").tolist() == [5] * 3 and one.class_counts("test").tolist() == [10] * 3
     assert np.isin(one.lesions[one.parts == "train"], held_out).any() == (split == "paper")
     assert one.part("test")[0].tolist() == other.part("test")[0].tolist()
+    unused = str(unused_line(Pairs(), one, split, "one"))
+    assert ("other images of lesions of which one is in val or test" in unused) == (split == "lesion")
+    assert "left over" not in unused
 
 
 def test_auto_allows_for_the_images_that_whole_lesions_waste():
@@ -109,6 +112,8 @@ def test_missing_images_are_an_error_unless_allowed(split):
         ({"ratio": 0.5}, "ratio must be"),
         ({"n_max": "most"}, "n_max must be a whole number"),
         ({"n_max": 300}, "class 'b' lacks 115 images"),
+        ({"n_max": 300, "val_per_class": 60}, "no --n-max will do: use fewer val or test images"),
+        ({"n_max": "auto", "val_per_class": 1000}, "; use fewer val or test images"),
         ({"test_per_class": 26, "per_lesion": "one"}, "class 'a' lacks 1 lesions"),
         ({"per_lesion": "one", "split": "official"}, "--per-lesion one is for splits that are drawn"),
         ({"per_lesion": "two"}, "unknown --per-lesion 'two'"),
