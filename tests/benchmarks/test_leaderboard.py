@@ -1,6 +1,7 @@
 """The command line of the leaderboard and its four formats."""
 
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from written import write_trial
 
 from ltbench.benchmarks.analysis.columns import IMPORTANCE, by_importance, fitted
 from ltbench.benchmarks.analysis.published import beside
@@ -243,6 +245,19 @@ def test_damaged_records_are_named_and_left_out(
     for path in paths:
         path.write_bytes(b"{")
     assert main(["--results", str(tmp_path)]) == 2 and capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("pipe", [False, True])
+def test_records_of_a_damaged_split_are_named_and_left_out(pipe: bool, tmp_path: Path, capsys: Any) -> None:
+    record = [write_trial(tmp_path, method) for method in ("ce", "rs")][1]
+    path = record.path("split.csv")
+    text = path.read_text()
+    path.unlink()
+    os.mkfifo(path) if pipe else path.write_text(f"{text}i,0,a,i,test\n")
+    assert main(["--results", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert str(record.folder) in line and "Without 1 damaged record" in captured.out and "| rs" not in captured.out
 
 
 BAD = {
