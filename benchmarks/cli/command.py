@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
+from ltbench.benchmarks.analysis.rendering import in_ascii
 from ltbench.errors import Terminated, UserError, in_one_line, os_error_line
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
@@ -89,10 +90,6 @@ def require_writable(out: Path) -> None:
         raise UserError(f"cannot write {out}: {nearest} is no folder that is writable; give another name")
 
 
-_ASCII = {"Δ": "d", "±": "+/-", "≈": "~", "×": "x", "–": "-", "—": "-", "−": "-", "≥": ">=", "≤": "<=", "→": "->"}
-"""What stands for the signs of tables where a terminal or a pipe cannot show them."""
-
-
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _THREAD_SECONDS = 10.0  # that threads have to end after the command
 _CURSOR = re.compile(r"\n*(\x1b\[A)*")  # what progress bars write between their lines, by itself
@@ -152,7 +149,7 @@ def _prepare_streams() -> None:
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(_ASCII.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+    return in_ascii(error.object[error.start : error.end]), error.end
 
 
 def guarded(body: Callable[[], int], *, hint: str = "") -> int:

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from written import write_trial
 
-from ltbench.benchmarks.analysis.columns import IMPORTANCE, by_importance, fitted
+from ltbench.benchmarks.analysis.columns import IMPORTANCE, by_importance, chosen, fitted
 from ltbench.benchmarks.analysis.published import beside
 from ltbench.benchmarks.analysis.records import find_records
 from ltbench.benchmarks.analysis.rendering import FORMATS, KINDS, Cell, Table, line_width, render
@@ -195,6 +195,11 @@ def test_columns_are_chosen_in_every_format_and_go_to_a_file(
     assert labels == ["tab:overview-toy-paper-r30", "tab:overview-toy-paper-r100"] * (style == "latex")
 
 
+def test_columns_are_chosen_by_their_headers_in_ascii(tables: dict[str, list[Table]]) -> None:
+    shown = chosen(tables["overview"], ["D ce", "val - test"], "github")
+    assert {tuple(table.headers) for table in shown} == {("Δ ce", "val − test")}
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_latex_compiles(results: Path, tables: dict[str, list[Table]], tmp_path: Path) -> None:
     bodies = [render(tables[kind], "latex") for kind in KINDS]
@@ -288,7 +293,7 @@ def shown(text: str) -> tuple[list[str], int]:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "methods", "tables"),
+    ("options", "methods", "tables"),
     [
         ([], ["ce", "flex", "my_best"], 2),
         (["--ratio", "100"], ["ce", "flex", "my_best"], 1),
@@ -296,8 +301,8 @@ def shown(text: str) -> tuple[list[str], int]:
         (["--dataset", "toy", "--protocol", PRESETS["quick"].digest()[:6]], ["ce", "flex", "my_best"], 2),
     ],
 )
-def test_trials_are_selected(chosen: list[str], methods: list[str], tables: int, results: Path, capsys: Any) -> None:
-    assert main(["--results", str(results), *chosen]) == 0
+def test_trials_are_selected(options: list[str], methods: list[str], tables: int, results: Path, capsys: Any) -> None:
+    assert main(["--results", str(results), *options]) == 0
     assert shown(capsys.readouterr().out) == (methods, tables)
 
 
@@ -309,13 +314,14 @@ SELECTIONS = {
     "--ratio 31": "holds no trial that --dataset",
     "--protocol zz": "holds no trial that --dataset",
     "--columns tial": "did you mean 'tail'",
+    "--columns all tial": "did you mean 'tail'",
     "--columns tail --format csv --out table.csv --table cost": "unknown column 'tail'",
 }
 
 
-@pytest.mark.parametrize("chosen", SELECTIONS)
-def test_a_selection_of_nothing_is_refused_in_one_line(chosen: str, results: Path, refuses: Any) -> None:
-    refuses(main, ["--results", str(results), *chosen.split()], SELECTIONS[chosen])
+@pytest.mark.parametrize("options", SELECTIONS)
+def test_a_selection_of_nothing_is_refused_in_one_line(options: str, results: Path, refuses: Any) -> None:
+    refuses(main, ["--results", str(results), *options.split()], SELECTIONS[options])
 
 
 @pytest.mark.parametrize("style", FORMATS)
