@@ -22,7 +22,7 @@ from typing import Any, NoReturn, TextIO
 from ltbench.benchmarks.analysis.rendering import in_ascii
 from ltbench.errors import Terminated, UserError, in_one_line, os_error_line
 
-EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
+EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 2, 130, 141, 143
 
 _STOPPED: dict[int, tuple[str, int]] = {
     signal.SIGINT: ("interrupted", EXIT_INTERRUPTED),
@@ -99,6 +99,10 @@ def _escape(sign: re.Match[str]) -> str:
     return sign[0].encode("unicode_escape").decode("ascii")
 
 
+class _ReaderGone(BrokenPipeError):
+    """Who reads what this process prints has ended, as `head` does."""
+
+
 class _Shown:
     """A stream that shows control characters, which a name may hold, as `\\x1b` instead of sending them to a terminal.
 
@@ -108,7 +112,7 @@ class _Shown:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self._stream, self._gone = stream, False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -116,7 +120,26 @@ class _Shown:
     def write(self, text: str) -> int:
         if self._stream.closed:
             raise OSError(errno.EBADF, "the output was closed by what ran here, a plug-in for example")
-        return self._stream.write(text if _CURSOR.fullmatch(text) else _CONTROLS.sub(_escape, text))
+        with self._discarding():
+            return self._stream.write(text if _CURSOR.fullmatch(text) else _CONTROLS.sub(_escape, text))
+
+    def flush(self) -> None:
+        if self._gone:  # also where the error of `write` was swallowed, as argparse does
+            raise _ReaderGone
+        if not self._stream.closed:
+            with self._discarding():
+                self._stream.flush()
+
+    @contextmanager
+    def _discarding(self) -> Iterator[None]:
+        """Where nobody reads the stream any more, let what is left go nowhere: Python flushes it at the end."""
+        try:
+            yield
+        except BrokenPipeError as error:
+            self._gone = True
+            with Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+            raise _ReaderGone(*error.args) from error
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -157,11 +180,11 @@ def guarded(body: Callable[[], int], *, hint: str = "") -> int:
 
     A `UserError` and an error of the operating system (a full disk, a folder that is not writable) become one line
     on stderr and code 2; Ctrl-C gives 130, SIGTERM 143, with `hint` printed, also where a library that was running
-    swallows the exception or raises another one.
+    swallows the exception or raises another one. A closed pipe of stdout or stderr gives 141 in silence.
     """
     with _streams(), _stopping() as arrived:
         try:
-            code = body()
+            code = _printed(body)
         except (KeyboardInterrupt, Terminated) as stopped:
             arrived = arrived or [signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT]
         except Exception as error:
@@ -171,6 +194,17 @@ def guarded(body: Callable[[], int], *, hint: str = "") -> int:
         return code
     what, code = _STOPPED[arrived[0]]
     print(f"\n{what}{hint}", file=sys.stderr)
+    return code
+
+
+def _printed(body: Callable[[], int]) -> int:
+    """Run a program and write out what it printed, also before it exits after `--help`; return its exit code."""
+    try:
+        code = body()
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
     return code
 
 
@@ -196,9 +230,9 @@ def _stopping() -> Iterator[list[int]]:
 
 def _reported(error: Exception) -> int:
     """Print the line of an error that the user can fix, and return the exit code; raise any other one again."""
-    if isinstance(error, BrokenPipeError):
-        sys.stderr.close()
-    elif isinstance(error, UserError):
+    if isinstance(error, _ReaderGone):
+        return EXIT_BROKEN_PIPE
+    if isinstance(error, UserError):
         print(f"error: {in_one_line(str(error))}", file=sys.stderr)
     elif isinstance(error, OSError):
         print(f"error: {in_one_line(os_error_line(error))}", file=sys.stderr)
