@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ltbench.benchmarks.analysis.metrics import METRICS
-from ltbench.benchmarks.analysis.rendering import Cell, Table, line_width
+from ltbench.benchmarks.analysis.rendering import Cell, Table, in_ascii, line_width
 from ltbench.registry import unknown
 
 ALL = "all"
@@ -50,23 +50,20 @@ def chosen(tables: Sequence[Table], names: Sequence[str], style: str) -> list[Ta
 
     Parameters
     ----------
-    names : headers as the format prints them, in any case; or none, or `ALL`
+    names : headers as the format prints them, in any case, or as a stream that shows ASCII alone does; or none, or
+        `ALL`
     style : of `FORMATS`; CSV has columns of its own, and its title stays
 
     Raises
     ------
     UserError : a column that no table has, with the nearest one
     """
-    wanted = {name.casefold() for name in names}
-    if not wanted or ALL in wanted:
+    named = [name for name in names if name.casefold() != ALL]
+    known = list(dict.fromkeys(header for table in tables for header in _headers(table, style)))
+    wanted = {header for name in named for header in _called(name, known)}
+    if not named or len(named) < len(names):
         return list(tables)
-    known = {header.casefold(): header for table in tables for header in _headers(table, style)}
-    for name in names:
-        if name.casefold() not in known:
-            raise unknown("column", name, known.values())
-    places = [
-        [place for place, own in enumerate(_headers(table, style)) if own.casefold() in wanted] for table in tables
-    ]
+    places = [[place for place, own in enumerate(_headers(table, style)) if own in wanted] for table in tables]
     if style == "csv":
         kept = [replace(table, frame=table.frame.iloc[:, own]) for table, own in zip(tables, places, strict=True)]
     else:
@@ -109,6 +106,15 @@ def by_importance(table: Table) -> list[str]:
 
 def _headers(table: Table, style: str) -> list[str]:
     return [str(name) for name in table.frame.columns] if style == "csv" else list(table.headers)
+
+
+def _called(name: str, headers: Sequence[str]) -> list[str]:
+    """Return the headers of a name, in any case: those that are it, else those that are printed so in ASCII."""
+    exact = [header for header in headers if header.casefold() == name.casefold()]
+    found = exact or [header for header in headers if in_ascii(header).casefold() == name.casefold()]
+    if not found:
+        raise unknown("column", name, headers)
+    return found
 
 
 def _with_columns(table: Table, places: Sequence[int]) -> Table:

@@ -11,7 +11,7 @@ from ltbench.benchmarks.analysis.metrics import METRICS
 from ltbench.benchmarks.analysis.notes import title_of
 from ltbench.benchmarks.analysis.rendering import Cell, Table
 from ltbench.benchmarks.analysis.rows import ACCURACY
-from ltbench.benchmarks.analysis.standings import Panel, Setting, version_notes
+from ltbench.benchmarks.analysis.standings import Panel, Setting, doubts_of, version_notes
 
 
 def ranks(settings: Sequence[Setting]) -> list[Table]:
@@ -65,7 +65,7 @@ def _ranks(panels: Sequence[Panel], names: Sequence[str], left_out: Sequence[str
     others = [f"Not ranked, as a setting lacks them or has other trials of them: {', '.join(left_out)}."]
     title = f"Average rank of {len(names)} methods over {len(panels)} setting{'s' * (len(panels) > 1)}"
     versions = version_notes(row for panel in panels for row in panel.rows)
-    notes = [about, *listed, *(others if left_out else []), *versions]
+    notes = [*doubts_of(panels), about, *listed, *(others if left_out else []), *versions]
     return Table(title, frame, ["method", "average rank", *columns, "settings"], cells, notes)
 
 

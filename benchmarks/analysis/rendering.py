@@ -34,6 +34,10 @@ _LATEX = {
 _MARKDOWN = re.compile(r"[\\`*~<>|]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)|\](?=[(\[:])")
 
 
+_ASCII = {"Δ": "d", "±": "+/-", "≈": "~", "×": "x", "–": "-", "—": "-", "−": "-", "≥": ">=", "≤": "<=", "→": "->"}
+"""What stands for the signs of tables where a terminal or a pipe cannot show them."""
+
+
 class Cell(NamedTuple):
     """A cell's text, in bold where `strong`."""
 
@@ -89,6 +93,11 @@ def document(text: str, style: str, title: str) -> str:
     """Return tables as the content of a file: HTML is a whole page."""
     head = f"<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n<title>{html.escape(title)}</title>\n"
     return f"{head if style == 'html' else ''}{text}\n"
+
+
+def in_ascii(text: str) -> str:
+    """Return a text as a stream prints it that can show ASCII alone: other signs as they are spelled, or as `?`."""
+    return "".join(sign if sign.isascii() else _ASCII.get(sign, "?") for sign in text)
 
 
 def line_width(table: Table) -> int:

@@ -66,12 +66,18 @@ class Setting:
     Attributes
     ----------
     rows : best mean per-class accuracy first
-    notes : why the rows are not in a table with those of another setting, and which records were left out as copies,
-        one line each
+    differences : why the rows are not in a table with those of another setting, one line each
+    doubts : which records were left out as copies, lie in another place or are of several versions, one line each
     """
 
     rows: tuple[Row, ...]
-    notes: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Differences and doubts: what stands below a table of this setting alone."""
+        return (*self.differences, *self.doubts)
 
     @property
     def result(self) -> Result:
@@ -198,8 +204,8 @@ def settings_of(records: Iterable[Record]) -> list[Setting]:
         same = [
             earlier for earlier in settings if (earlier.data.dataset, earlier.data.ratio) == (data.dataset, data.ratio)
         ]
-        notes = [_differences(rows[0].result, same[0].result)] if same else []
-        settings.append(Setting(rows, (*notes, *copies.get(key, ()), *_doubts(rows))))
+        differences = (_differences(rows[0].result, same[0].result),) if same else ()
+        settings.append(Setting(rows, differences, (*copies.get(key, ()), *_doubts(rows))))
     return settings
 
 
@@ -244,6 +250,11 @@ def families_of(settings: Sequence[Setting]) -> list[Family]:
         families.append(Family(found[key], tuple(notes)))
         firsts[key] = first
     return families
+
+
+def doubts_of(panels: Iterable[Panel]) -> list[str]:
+    """Return the doubts of the settings of panels that share a table, each once."""
+    return list(dict.fromkeys(line for panel in panels for line in panel.setting.doubts))
 
 
 def _copy(kept: Record, other: Record) -> str:

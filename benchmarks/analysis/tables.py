@@ -44,6 +44,7 @@ from ltbench.benchmarks.analysis.standings import (
     common_trials,
     compare,
     comparisons,
+    doubts_of,
     families_of,
     settings_of,
 )
@@ -135,7 +136,7 @@ def ratios(family: Family) -> Table:
         for line in (*panel.setting.data.notes, *baseline_notes(panel))
     ]
     title = title_of(rows[0].result, ratio=False)
-    notes = [*family.notes, about, *of_ratios, *caveats(rows, ())]
+    notes = [*family.notes, *doubts_of(family.panels.values()), about, *of_ratios, *caveats(rows, ())]
     data = rows[0].result.data
     subject = f"{data.dataset} {data.split}"
     return Table(title, frame, ["method", *headers], cells, notes, "ratios", subject)

@@ -19,9 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
+from ltbench.benchmarks.analysis.rendering import in_ascii
 from ltbench.errors import Terminated, UserError, in_one_line, os_error_line
 
-EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
+EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 2, 130, 141, 143
 
 _STOPPED: dict[int, tuple[str, int]] = {
     signal.SIGINT: ("interrupted", EXIT_INTERRUPTED),
@@ -89,10 +90,6 @@ def require_writable(out: Path) -> None:
         raise UserError(f"cannot write {out}: {nearest} is no folder that is writable; give another name")
 
 
-_ASCII = {"Δ": "d", "±": "+/-", "≈": "~", "×": "x", "–": "-", "—": "-", "−": "-", "≥": ">=", "≤": "<=", "→": "->"}
-"""What stands for the signs of tables where a terminal or a pipe cannot show them."""
-
-
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _THREAD_SECONDS = 10.0  # that threads have to end after the command
 _CURSOR = re.compile(r"\n*(\x1b\[A)*")  # what progress bars write between their lines, by itself
@@ -100,6 +97,10 @@ _CURSOR = re.compile(r"\n*(\x1b\[A)*")  # what progress bars write between their
 
 def _escape(sign: re.Match[str]) -> str:
     return sign[0].encode("unicode_escape").decode("ascii")
+
+
+class _ReaderGone(BrokenPipeError):
+    """Who reads what this process prints has ended, as `head` does."""
 
 
 class _Shown:
@@ -111,7 +112,7 @@ class _Shown:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self._stream, self._gone = stream, False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -119,7 +120,26 @@ class _Shown:
     def write(self, text: str) -> int:
         if self._stream.closed:
             raise OSError(errno.EBADF, "the output was closed by what ran here, a plug-in for example")
-        return self._stream.write(text if _CURSOR.fullmatch(text) else _CONTROLS.sub(_escape, text))
+        with self._discarding():
+            return self._stream.write(text if _CURSOR.fullmatch(text) else _CONTROLS.sub(_escape, text))
+
+    def flush(self) -> None:
+        if self._gone:  # also where the error of `write` was swallowed, as argparse does
+            raise _ReaderGone
+        if not self._stream.closed:
+            with self._discarding():
+                self._stream.flush()
+
+    @contextmanager
+    def _discarding(self) -> Iterator[None]:
+        """Where nobody reads the stream any more, let what is left go nowhere: Python flushes it at the end."""
+        try:
+            yield
+        except BrokenPipeError as error:
+            self._gone = True
+            with Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+            raise _ReaderGone(*error.args) from error
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -152,7 +172,7 @@ def _prepare_streams() -> None:
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(_ASCII.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+    return in_ascii(error.object[error.start : error.end]), error.end
 
 
 def guarded(body: Callable[[], int], *, hint: str = "") -> int:
@@ -160,11 +180,11 @@ def guarded(body: Callable[[], int], *, hint: str = "") -> int:
 
     A `UserError` and an error of the operating system (a full disk, a folder that is not writable) become one line
     on stderr and code 2; Ctrl-C gives 130, SIGTERM 143, with `hint` printed, also where a library that was running
-    swallows the exception or raises another one.
+    swallows the exception or raises another one. A closed pipe of stdout or stderr gives 141 in silence.
     """
     with _streams(), _stopping() as arrived:
         try:
-            code = body()
+            code = _printed(body)
         except (KeyboardInterrupt, Terminated) as stopped:
             arrived = arrived or [signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT]
         except Exception as error:
@@ -174,6 +194,17 @@ def guarded(body: Callable[[], int], *, hint: str = "") -> int:
         return code
     what, code = _STOPPED[arrived[0]]
     print(f"\n{what}{hint}", file=sys.stderr)
+    return code
+
+
+def _printed(body: Callable[[], int]) -> int:
+    """Run a program and write out what it printed, also before it exits after `--help`; return its exit code."""
+    try:
+        code = body()
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
     return code
 
 
@@ -199,9 +230,9 @@ def _stopping() -> Iterator[list[int]]:
 
 def _reported(error: Exception) -> int:
     """Print the line of an error that the user can fix, and return the exit code; raise any other one again."""
-    if isinstance(error, BrokenPipeError):
-        sys.stderr.close()
-    elif isinstance(error, UserError):
+    if isinstance(error, _ReaderGone):
+        return EXIT_BROKEN_PIPE
+    if isinstance(error, UserError):
         print(f"error: {in_one_line(str(error))}", file=sys.stderr)
     elif isinstance(error, OSError):
         print(f"error: {in_one_line(os_error_line(error))}", file=sys.stderr)

@@ -123,8 +123,7 @@ class _Pool:
             process, slot = self._workers.pop(connection)
             process.join()
             self.start(slot)
-            reason = f"its process ended with code {process.exitcode} (out of memory?); run the same command again"
-            return Outcome(spec, "failed", f"{spec.label}: {reason}")
+            return Outcome(spec, "failed", f"{spec.label}: {_ended(process.exitcode)}")
 
     def end(self) -> None:
         """End all workers."""
@@ -138,6 +137,13 @@ class _Pool:
             process.start()
         there.close()
         self._workers[here] = process, slot
+
+
+def _ended(code: int | None) -> str:
+    """Return why a worker has no outcome: a signal ended it where the code is below 0, else it ended itself."""
+    if code is None or code < 0:
+        return f"its process ended with code {code} (out of memory?); run the same command again"
+    return f"its process ended with code {code}: the method or a library ended it; a method must return or raise"
 
 
 def _work(connection: Connection, slot: int, bars: object) -> None:

@@ -1,6 +1,7 @@
 """The command line of the leaderboard and its four formats."""
 
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -11,8 +12,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from written import write_trial
 
-from ltbench.benchmarks.analysis.columns import IMPORTANCE, by_importance, fitted
+from ltbench.benchmarks.analysis.columns import IMPORTANCE, by_importance, chosen, fitted
 from ltbench.benchmarks.analysis.published import beside
 from ltbench.benchmarks.analysis.records import find_records
 from ltbench.benchmarks.analysis.rendering import FORMATS, KINDS, Cell, Table, line_width, render
@@ -193,6 +195,11 @@ def test_columns_are_chosen_in_every_format_and_go_to_a_file(
     assert labels == ["tab:overview-toy-paper-r30", "tab:overview-toy-paper-r100"] * (style == "latex")
 
 
+def test_columns_are_chosen_by_their_headers_in_ascii(tables: dict[str, list[Table]]) -> None:
+    shown = chosen(tables["overview"], ["D ce", "val - test"], "github")
+    assert {tuple(table.headers) for table in shown} == {("Δ ce", "val − test")}
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_latex_compiles(results: Path, tables: dict[str, list[Table]], tmp_path: Path) -> None:
     bodies = [render(tables[kind], "latex") for kind in KINDS]
@@ -245,6 +252,19 @@ def test_damaged_records_are_named_and_left_out(
     assert main(["--results", str(tmp_path)]) == 2 and capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("pipe", [False, True])
+def test_records_of_a_damaged_split_are_named_and_left_out(pipe: bool, tmp_path: Path, capsys: Any) -> None:
+    record = [write_trial(tmp_path, method) for method in ("ce", "rs")][1]
+    path = record.path("split.csv")
+    text = path.read_text()
+    path.unlink()
+    os.mkfifo(path) if pipe else path.write_text(f"{text}i,0,a,i,test\n")
+    assert main(["--results", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert str(record.folder) in line and "Without 1 damaged record" in captured.out and "| rs" not in captured.out
+
+
 BAD = {
     "--results file": "is a file",
     "--published --results file": "is a file",
@@ -274,7 +294,7 @@ def shown(text: str) -> tuple[list[str], int]:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "methods", "tables"),
+    ("options", "methods", "tables"),
     [
         ([], ["ce", "flex", "my_best"], 2),
         (["--ratio", "100"], ["ce", "flex", "my_best"], 1),
@@ -282,8 +302,8 @@ def shown(text: str) -> tuple[list[str], int]:
         (["--dataset", "toy", "--protocol", PRESETS["quick"].digest()[:6]], ["ce", "flex", "my_best"], 2),
     ],
 )
-def test_trials_are_selected(chosen: list[str], methods: list[str], tables: int, results: Path, capsys: Any) -> None:
-    assert main(["--results", str(results), *chosen]) == 0
+def test_trials_are_selected(options: list[str], methods: list[str], tables: int, results: Path, capsys: Any) -> None:
+    assert main(["--results", str(results), *options]) == 0
     assert shown(capsys.readouterr().out) == (methods, tables)
 
 
@@ -297,13 +317,14 @@ SELECTIONS = {
     "--protocol zz": "holds no trial that --dataset",
     "--columns tial": "did you mean 'tail'",
     "--columns accuracy": "did you mean 'mean per-class accuracy'",
+    "--columns all tial": "did you mean 'tail'",
     "--columns tail --format csv --out table.csv --table cost": "unknown column 'tail'",
 }
 
 
-@pytest.mark.parametrize("chosen", SELECTIONS)
-def test_a_selection_of_nothing_is_refused_in_one_line(chosen: str, results: Path, refuses: Any) -> None:
-    refuses(main, ["--results", str(results), *chosen.split()], SELECTIONS[chosen])
+@pytest.mark.parametrize("options", SELECTIONS)
+def test_a_selection_of_nothing_is_refused_in_one_line(options: str, results: Path, refuses: Any) -> None:
+    refuses(main, ["--results", str(results), *options.split()], SELECTIONS[options])
 
 
 @pytest.mark.parametrize("style", FORMATS)

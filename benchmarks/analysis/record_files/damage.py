@@ -10,7 +10,7 @@ from ltbench.errors import UserError
 
 
 def sound_records(results: Path, pattern: str = "*/*/trial*/result.json") -> tuple[list[Record], dict[Path, str]]:
-    """Return the finished trials whose result and predictions can be read; of the others what is wrong, by folder.
+    """Return the finished trials whose result, predictions and split can be read; of the others what is wrong.
 
     Parameters
     ----------
@@ -20,34 +20,53 @@ def sound_records(results: Path, pattern: str = "*/*/trial*/result.json") -> tup
     ------
     UserError : the folder is missing
     """
-    sound, damaged = [], {}
+    sound: list[Record] = []
+    damaged: dict[Path, str] = {}
+    splits: set[tuple[Path, str]] = set()
     for folder in trial_folders(results, pattern):
         try:
-            sound.append(sound_record(folder))
+            sound.append(sound_record(folder, splits))
         except UserError as error:
             damaged[folder] = str(error)
     return sound, damaged
 
 
-def sound_record(folder: Path) -> Record:
-    """Return the record of a finished trial's folder, after checking that its predictions can be read.
+def sound_record(folder: Path, splits: set[tuple[Path, str]] | None = None) -> Record:
+    """Return the record of a finished trial's folder, after checking that predictions and split can be read.
+
+    Parameters
+    ----------
+    splits : those that were found to be sound, with their digests: trials share one, which is read once
 
     Raises
     ------
-    UserError : its result or its predictions are missing, corrupt or altered
+    UserError : result, predictions or split are missing, corrupt or altered
     """
     record = Record.read(folder)
     record.test_predictions()
+    _check_split(record, set() if splits is None else splits)
     return record
 
 
 def is_sound(folder: Path) -> bool:
-    """Return whether result and predictions of a finished trial can be read."""
+    """Return whether result, predictions and split of a finished trial can be read."""
     try:
         sound_record(folder)
     except UserError:
         return False
     return True
+
+
+def _check_split(record: Record, sound: set[tuple[Path, str]]) -> None:
+    """Read the split of a record where one lies by, and add it to those that are sound; trials share it."""
+    split = record.path("split.csv"), record.result.split_digest
+    if split in sound or not split[0].exists():
+        return
+    try:
+        record.manifest()
+    except UserError as error:
+        raise UserError(f"{record.folder}: {error}") from error
+    sound.add(split)
 
 
 def left_out(damaged: Mapping[Path, str]) -> list[str]:

@@ -24,7 +24,9 @@ def test_a_copied_folder_adds_no_trials(tmp_path: Path) -> None:
     assert [row.accuracy for row in setting.rows] == [row.accuracy for row in before[0].rows]
     counted = [note for note in setting.notes if note.startswith("Counted once")]
     assert len(counted) == 3 and all("rs-copy" in note for note in counted)
-    assert "Counted once: trial 1 of rs" in render(all_tables(find_records(tmp_path)), "github")
+    for kind in ("overview", "ratios", "ranks"):
+        shown = render(all_tables(find_records(tmp_path), [kind]), "github")
+        assert all(shown.count(f"Counted once: trial {trial} of rs") == 1 for trial in range(3))
 
 
 def test_a_copy_with_other_numbers_says_so(tmp_path: Path) -> None:

@@ -86,6 +86,16 @@ def test_a_stream_that_was_closed_is_one_line(capsys: pytest.CaptureFixture[str]
     assert guarded(lambda: print("a table") or 0) == 2 and capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize("line", ["--version", "data --help", "run --help", "run --list"])
+def test_a_reader_that_is_gone_ends_a_program_in_silence(line: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = f"from ltbench.benchmarks.cli.command import program; program({line.split()})"
+    done = subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_a_thread_that_a_plugin_leaves_does_not_keep_the_program() -> None:
     program = (
         "import threading, time\nfrom ltbench.benchmarks.cli import command\ncommand._THREAD_SECONDS = 0.1\n"

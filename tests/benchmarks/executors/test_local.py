@@ -17,13 +17,16 @@ from ltbench.benchmarks.executors import local
 from ltbench.processes import ctrl_c_ignored
 
 
-@pytest.mark.parametrize("work", [dying_worker.before_reading, dying_worker.after_reading])
-def test_a_worker_that_dies_fails_its_trial_alone(work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("work", "code"), [(dying_worker.before_reading, 7), (dying_worker.after_reading, 0), (dying_worker.killed, -9)]
+)
+def test_a_worker_that_dies_fails_its_trial_alone(work: Any, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "_work", work)
     specs: Any = [SimpleNamespace(label=f"trial {number}", folder=Path(str(number))) for number in range(3)]
     outcomes = list(local.run_trials(specs, 2))
     assert sorted(outcome.spec.label for outcome in outcomes) == ["trial 0", "trial 1", "trial 2"]
-    assert all("ended with code 7" in outcome.message and not outcome.fatal for outcome in outcomes)
+    assert all(f"ended with code {code}" in outcome.message and not outcome.fatal for outcome in outcomes)
+    assert all(("out of memory" in outcome.message) == (code < 0) for outcome in outcomes)
 
 
 def test_workers_start_where_the_path_of_temporary_files_is_long(tmp_path: Path) -> None:
