@@ -30,7 +30,7 @@ from ltbench.benchmarks.cli.command import (
     new_file,
     script,
 )
-from ltbench.errors import UserError, in_one_line
+from ltbench.errors import UserError, counted, in_one_line
 from ltbench.files import REMEDY
 
 if TYPE_CHECKING:
@@ -202,7 +202,6 @@ def _selected(options: argparse.Namespace) -> list[Record]:
 def _create(options: argparse.Namespace) -> int:
     from ltbench.benchmarks.publishing.admission import create
     from ltbench.benchmarks.publishing.board import FOLDER, Board
-    from ltbench.errors import counted
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", options.board):
         raise UserError(f"a board's name has small letters, digits, dots and dashes, got {options.board!r}")
