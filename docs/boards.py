@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,7 @@ def board_page(board: Board) -> tuple[str, dict[str, bytes]]:
     from ltbench.benchmarks.analysis.records import find_records
     from ltbench.benchmarks.analysis.standings import settings_of
     from ltbench.benchmarks.publishing.restoring import restored
-    from ltbench.benchmarks.publishing.tables import STATUS, board_tables
+    from ltbench.benchmarks.publishing.tables import STATUS, board_tables, missing_rows
 
     tables, pictures = board_tables(board), {}
     parts = ["---\nhide:\n  - toc\n---", f"# {board.title}", *board.about, STATUS]
@@ -63,7 +64,8 @@ def board_page(board: Board) -> tuple[str, dict[str, bytes]]:
         records = list(find_records(folder)) if board.records else []
         for setting in board.settings:
             parts += [f"## {setting.name}", setting.about]
-            parts += [_sortable(table) for name, table in tables if name == setting.name]
+            shown = [table for name, table in tables if name == setting.name]
+            parts += [*map(_sortable, shown), *missing_rows(setting, shown)]
             own = [record for record in records if not setting.differences(record)]
             for panel in [panel for each in settings_of(own) for panel in each.panels()]:
                 for name, title, figure in _figures(panel, folder):
@@ -71,7 +73,8 @@ def board_page(board: Board) -> tuple[str, dict[str, bytes]]:
                     pictures[file] = figure
                     parts.append(f"![{title}]({file})")
     changes = (board.folder / "CHANGELOG.md").read_text(encoding="utf-8").partition("\n\n")[2]
-    parts += [_usage(board), "## Changes", changes]
+    rows = [table.cells[0][1].text for _, table in tables]
+    parts += [_usage(board, rows[0] if rows else "NAME"), "## Changes", changes]
     return "\n\n".join(parts), pictures
 
 
@@ -114,14 +117,14 @@ def _sortable(table: Any) -> str:
     return f'<p class="board-title">{title}</p>\n<div class="board-table">\n{body}</table>\n</div>\n{notes}'
 
 
-def _usage(board: Board) -> str:
+def _usage(board: Board, row: str) -> str:
     name = board.name
     return f"""## Reproduce, extend, cite
 
 ```sh
-python benchmarks/publish.py verify {name}                          # every number again, from the logits
-python benchmarks/publish.py reproduce {name} --method rs --trial 0 # one trial trained again: does it agree?
-python benchmarks/publish.py restore {name} --out results           # a results folder in which all of it is done
+python benchmarks/publish.py verify {name}   # every number again, from the logits
+python benchmarks/publish.py reproduce {name} --method {shlex.quote(row)} --trial 0   # one trial again: does it agree?
+python benchmarks/publish.py restore {name} --out results   # a results folder in which all is done
 ```
 
 A method of your own, `mine.py`, is trained into the restored folder and shown among the rows:

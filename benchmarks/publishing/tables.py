@@ -83,13 +83,17 @@ def _markdown(board: Board, shown: Mapping[str, Sequence[Table]]) -> str:
         lines += [f"## {setting.name}", setting.about]
         tables = shown[setting.name]
         lines += [render([table], "github") for table in tables] or ["No trial is published yet."]
-        there = {cell.text for table in tables for line in table.cells for cell in line[1:2]}
-        missing = [name for name in setting.expected if name not in there]
-        if missing:
-            lines.append(f"Not trained yet: {', '.join(missing)}.")
+        lines += missing_rows(setting, tables)
         lines += [render([table], "github") for table in _reported(setting)]
     rows = [table.cells[0][1].text for table in shown[board.settings[0].name]]
     return "\n\n".join([*lines, STATUS, _again(board, rows)]) + "\n"
+
+
+def missing_rows(setting: BoardSetting, tables: Sequence[Table]) -> list[str]:
+    """Return a line of the rows that a setting is to have and its tables do not show; none where all are there."""
+    there = {line[1].text for table in tables for line in table.cells}
+    missing = [name for name in setting.expected if name not in there]
+    return [f"Not trained yet: {', '.join(missing)}."] if missing else []
 
 
 def _reported(setting: BoardSetting) -> list[Table]:
