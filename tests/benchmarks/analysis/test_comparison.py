@@ -219,3 +219,14 @@ def test_few_images_that_are_alike_are_not_certain(images: int, wilson: bool) ->
     low, high = ends(class_interval(right))
     wide = wilson_interval(right.mean() * images, images)
     assert (low <= wide[0] and high >= wide[1]) == wilson
+
+
+def test_trials_on_images_of_their_own_that_are_equal_by_chance_are_not_certain() -> None:
+    labels, rng = np.repeat(np.arange(8), 15), np.random.default_rng(0)
+    tested = np.tile(np.arange(15) // 5 == np.arange(3)[:, None], 8)
+    for _ in range(30):
+        right = np.zeros(len(labels), dtype=bool)
+        for own in tested:
+            right[rng.choice(np.flatnonzero(own), 5, replace=False)] = True
+        estimate = interval(image_weights(labels, tested=tested) * right, labels, tested=tested)
+        assert estimate.value == pytest.approx(5 / 40) and estimate.standard_error > 0.01
