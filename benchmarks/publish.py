@@ -168,7 +168,7 @@ def _draw(board: Board, out: Path) -> None:
 
     main = board.settings[0]
     with restored(board) as folder:
-        own = [record for record in find_records(folder) if not main.differences(record)] if board.records else []
+        own = main.among(find_records(folder))
         if not own:
             raise UserError(f"board {board.name} has no row in its setting {main.name!r}")
         (setting,) = settings_of(own)

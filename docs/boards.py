@@ -61,13 +61,12 @@ def board_page(board: Board) -> tuple[str, dict[str, bytes]]:
     tables, pictures = board_tables(board), {}
     parts = ["---\nhide:\n  - toc\n---", f"# {board.title}", *board.about, STATUS]
     with restored(board) as folder:
-        records = list(find_records(folder)) if board.records else []
+        records = list(find_records(folder))
         for setting in board.settings:
             parts += [f"## {setting.name}", setting.about]
             shown = [table for name, table in tables if name == setting.name]
             parts += [*map(_sortable, shown), *missing_rows(setting, shown)]
-            own = [record for record in records if not setting.differences(record)]
-            for panel in [panel for each in settings_of(own) for panel in each.panels()]:
+            for panel in [panel for each in settings_of(setting.among(records)) for panel in each.panels()]:
                 for name, title, figure in _figures(panel, folder):
                     file = f"{board.name}-{setting.name}-{len(panel.trials)}-{name}.svg"
                     pictures[file] = figure

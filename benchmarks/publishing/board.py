@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -99,6 +99,10 @@ class BoardSetting:
         other = replace(BoardSetting.of(record, **described), revision=self.revision)  # no record says which it was
         return [each.name for each in fields(self) if getattr(self, each.name) != getattr(other, each.name)]
 
+    def among(self, records: Iterable[Record]) -> list[Record]:
+        """Return those of some records that belong to the setting."""
+        return [record for record in records if not self.differences(record)]
+
     def row_folder(self, record: Record) -> str:
         """Return the folder of a record's row, from that of the records: where a run would look for it."""
         result, data = record.result, record.result.data
@@ -152,10 +156,6 @@ class Board:
         UserError : one is corrupt or was altered
         """
         return tuple(find_records(self.records_folder)) if self.records_folder.is_dir() else ()
-
-    def of_setting(self, setting: BoardSetting) -> list[Record]:
-        """Return the records of one setting."""
-        return [record for record in self.records if not setting.differences(record)]
 
     def setting_of(self, record: Record) -> BoardSetting:
         """Return the setting that a record belongs to.

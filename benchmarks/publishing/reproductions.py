@@ -159,7 +159,7 @@ def record_of(board: Board, method: str, trial: int, setting: str | None) -> Rec
     if setting is not None and setting not in names:
         raise unknown("setting", setting, names)
     chosen = board.settings[names.index(setting) if setting else 0]
-    rows = {row.name: row for each in settings_of(board.of_setting(chosen)) for row in each.rows}
+    rows = {row.name: row for each in settings_of(chosen.among(board.records)) for row in each.rows}
     if method not in rows:
         raise unknown(f"row of board {board.name}", method, list(rows))
     found = {record.result.trial: record for record in rows[method].records}

@@ -44,8 +44,7 @@ def board_tables(board: Board) -> list[tuple[str, Table]]:
     with restored(board) as folder:
         records = list(find_records(folder))
         for setting in board.settings:
-            own = [record for record in records if not setting.differences(record)]
-            for each in settings_of(own):
+            for each in settings_of(setting.among(records)):
                 for panel in each.panels():
                     found.append((setting.name, _table(board, setting, panel, records_of(panel, folder))))
     return found
