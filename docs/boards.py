@@ -56,7 +56,7 @@ def board_page(board: Board) -> tuple[str, dict[str, bytes]]:
     from ltbench.benchmarks.analysis.records import find_records
     from ltbench.benchmarks.analysis.standings import settings_of
     from ltbench.benchmarks.publishing.restoring import restored
-    from ltbench.benchmarks.publishing.tables import STATUS, board_tables, missing_rows
+    from ltbench.benchmarks.publishing.tables import STATUS, board_tables, leaderboards, missing_rows
 
     tables, pictures = board_tables(board), {}
     parts = ["---\nhide:\n  - toc\n---", f"# {board.title}", *board.about, STATUS]
@@ -72,7 +72,7 @@ def board_page(board: Board) -> tuple[str, dict[str, bytes]]:
                     pictures[file] = figure
                     parts.append(f"![{title}]({file})")
     changes = (board.folder / "CHANGELOG.md").read_text(encoding="utf-8").partition("\n\n")[2]
-    rows = [table.cells[0][1].text for _, table in tables]
+    rows = [table.cells[0][1].text for table in leaderboards(table for _, table in tables)]
     parts += [_usage(board, rows[0] if rows else "NAME"), "## Changes", changes]
     return "\n\n".join(parts), pictures
 
@@ -117,12 +117,14 @@ def _sortable(table: Any) -> str:
 
 
 def _usage(board: Board, row: str) -> str:
-    name = board.name
+    from ltbench.benchmarks.publishing.tables import data_option
+
+    name, again = board.name, f"--method {shlex.quote(row)} --trial 0{data_option(board)}"
     return f"""## Reproduce, extend, cite
 
 ```sh
 python benchmarks/publish.py verify {name}   # every number again, from the logits
-python benchmarks/publish.py reproduce {name} --method {shlex.quote(row)} --trial 0   # one trial again: does it agree?
+python benchmarks/publish.py reproduce {name} {again}   # one trial again: does it agree?
 python benchmarks/publish.py restore {name} --out results   # a results folder in which all is done
 ```
 
@@ -140,21 +142,25 @@ Cite the repository by the commit whose board you use, and the papers of its met
 
 def _options(board: Board) -> str:
     """Return the options of `run.py` that a board's main setting needs."""
+    from ltbench.benchmarks.publishing.tables import data_option
+
     request = board.settings[0].request
     names = ("dataset", "preset", "split", "per_lesion", "n_max", "val_per_class", "test_per_class")
     given = {name: request[name] for name in names if request.get(name) not in (None, "all")}
     words = [f"--{name.replace('_', '-')} {value}" for name, value in given.items()]
     words += ["--allow-missing"] * bool(request.get("allow_missing"))
     words.append(f"--ratio {' '.join(f'{ratio:g}' for ratio in request['ratios'])}")
-    return " ".join(words)
+    return " ".join(words) + data_option(board)
 
 
 def _index() -> str:
-    lines = ["| board | what | rows | trials |", "|---|---|---|---|"]
-    for board in _boards():
+    from ltbench.benchmarks.publishing.tables import average_ranks
+
+    lines, boards = ["| board | what | rows | trials |", "|---|---|---|---|"], _boards()
+    for board in boards:
         rows = {record.folder.parent for record in board.records}
         lines.append(f"| [{board.name}]({board.name}.md) | {board.title} | {len(rows)} | {len(board.records)} |")
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(["\n".join(lines), *map(_sortable, average_ranks(boards))])
 
 
 def _boards() -> Sequence[Board]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ltbench.benchmarks.analysis.tables import HEADINGS
 from ltbench.benchmarks.pages.blocks import (
     Block,
     FoldedBlock,
@@ -25,18 +26,6 @@ if TYPE_CHECKING:
     from ltbench.benchmarks.analysis.record_files.description import DataDescription, SharedImages
     from ltbench.benchmarks.analysis.rendering import Table
     from ltbench.benchmarks.analysis.standings import Setting
-
-HEADINGS = {
-    "overview": "Leaderboard",
-    "groups": "Head, medium and tail",
-    "per-class": "Accuracy of each class",
-    "metrics": "All metrics",
-    "reliability": "Reliability of the probabilities",
-    "conformal": "Conformal sets",
-    "cost": "Cost",
-    "ablation": "Ablation",
-}
-"""Kinds of table that a setting has, with their headings."""
 
 _UNKNOWN = "not in the record"
 _CAPTIONS = {

@@ -37,6 +37,8 @@ BRING_BACK = "bring the published file back, for example from git"
 FOLDER = Path(__file__).parents[1] / "boards"
 """Where the boards of this repository are; an installed package has none."""
 _DIGITS = 16
+_DESCRIBED = ("name", "about", "trials", "request", "expected", "methods", "variants", "tables")
+"""Fields of a setting that no record has."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,9 @@ class BoardSetting:
     dataset, variant, revision, split, ratio, split_digest, varied_from, protocol_digest, threads, pixels : of its
         results
     groups, special_classes : of classes, which its metrics are of
+    methods : whose rows belong to it; none named: those of all
+    variants : whether rows whose hyper-parameters differ from a method's defaults belong to it
+    tables : kinds of table that it shows below its leaderboard
     """
 
     name: str
@@ -72,6 +77,9 @@ class BoardSetting:
     expected: Sequence[str] = ()
     threads: int = 1
     varied_from: str | None = None
+    methods: Sequence[str] = ()
+    variants: bool = True
+    tables: Sequence[str] = ("reliability",)
 
     @classmethod
     def of(cls, record: Record, **described: Any) -> BoardSetting:
@@ -95,13 +103,18 @@ class BoardSetting:
 
     def differences(self, record: Record) -> list[str]:
         """Return in what a record does not belong to the setting."""
-        described = {name: getattr(self, name) for name in ("name", "about", "trials", "request", "expected")}
+        described = {name: getattr(self, name) for name in _DESCRIBED}
         other = replace(BoardSetting.of(record, **described), revision=self.revision)  # no record says which it was
-        return [each.name for each in fields(self) if getattr(self, each.name) != getattr(other, each.name)]
+        differing = [each.name for each in fields(self) if getattr(self, each.name) != getattr(other, each.name)]
+        if self.methods and record.result.method not in self.methods:
+            differing.append("method")
+        if record.result.changed and not self.variants:
+            differing.append("hyperparameters")
+        return differing
 
     def among(self, records: Iterable[Record]) -> list[Record]:
-        """Return those of some records that belong to the setting."""
-        return [record for record in records if not self.differences(record)]
+        """Return those of some records that the setting shows: of settings that share a row, each its own trials."""
+        return [record for record in records if record.result.trial < self.trials and not self.differences(record)]
 
     def row_folder(self, record: Record) -> str:
         """Return the folder of a record's row, from that of the records: where a run would look for it."""

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from ltbench.benchmarks.analysis.published import read_published
+from ltbench.benchmarks.analysis.ranks import ranks
 from ltbench.benchmarks.analysis.records import find_records
 from ltbench.benchmarks.analysis.rendering import Cell, Table, document, render
-from ltbench.benchmarks.analysis.standings import Panel, settings_of
-from ltbench.benchmarks.analysis.tables import overview
-from ltbench.benchmarks.publishing.board import Board, BoardSetting
+from ltbench.benchmarks.analysis.standings import Panel, Setting, settings_of
+from ltbench.benchmarks.analysis.tables import HEADINGS, overview, setting_tables
+from ltbench.benchmarks.publishing.board import Board, BoardSetting, rows_in
 from ltbench.benchmarks.publishing.reproductions import Reproduction, reproductions
 from ltbench.benchmarks.publishing.restoring import restored
+from ltbench.datasets import registry as datasets
+from ltbench.errors import counted
 
 STATUS = (
     "Status: recomputed, the published logits give these numbers (`publish verify` checks it); reproduced, trained "
     "again by another run and found to agree; reported, printed by somebody and not checked, never ranked."
 )
+_LEADERBOARD = "overview"
 _SHOWN = {
     *("rank", "method", "mean per-class accuracy", "95 % interval", "Δ ce", "95 % of Δ"),
     *("head", "medium", "tail", "val − test"),
@@ -33,20 +38,68 @@ def generated(board: Board) -> dict[str, str]:
     every = [table for _, table in tables]
     return {
         "board.md": _markdown(board, shown),
-        "board.csv": (render(every, "csv") if every else "") + "\n",
+        "board.csv": render(_one_line_a_row(every), "csv") + "\n",
         "board.html": document(render(every, "html"), "html", board.name),
     }
 
 
 def board_tables(board: Board) -> list[tuple[str, Table]]:
-    """Return the tables of a board, each with the name of its setting: a setting's rows of equal trials share one."""
+    """Return the tables of a board, each with the name of its setting: leaderboards, and what else a setting shows.
+
+    A setting's rows of equal trials share tables.
+    """
     found = []
     with restored(board) as folder:
         records = list(find_records(folder))
         for setting in board.settings:
             for each in settings_of(setting.among(records)):
                 for panel in each.panels():
-                    found.append((setting.name, _table(board, setting, panel, records_of(panel, folder))))
+                    leaderboard = _leaderboard(board, setting, panel, records_of(panel, folder))
+                    tables = [leaderboard, *_others(setting, replace(each, rows=panel.rows))]
+                    found += [(setting.name, table) for table in tables]
+    return found
+
+
+def average_ranks(boards: Iterable[Board]) -> list[Table]:
+    """Return the average rank of rows over the main settings of boards, whole rows alone."""
+    with ExitStack() as stack:
+        whole = []
+        for board in boards:
+            main = board.settings[0]
+            records = main.among(find_records(stack.enter_context(restored(board))))
+            rows = [row for row in rows_in(records) if len(row) == main.trials]
+            whole += settings_of([record for row in rows for record in row])
+        return ranks(whole) if len(whole) > 1 else []
+
+
+def data_option(board: Board) -> str:
+    """Return the option that names the folder of a board's images, after a blank; empty where it needs none."""
+    return " --data-root DIR" if datasets.get(board.settings[0].dataset).needs_folder else ""
+
+
+def leaderboards(tables: Iterable[Table]) -> list[Table]:
+    """Return those of a board's tables that rank rows."""
+    return [table for table in tables if table.kind == _LEADERBOARD]
+
+
+def _others(setting: BoardSetting, of_panel: Setting) -> Iterator[Table]:
+    """Yield the further tables of a setting, each with its heading as title."""
+    for kind in setting.tables:
+        for table in setting_tables(kind, of_panel):
+            trials = counted(len(of_panel.rows[0].trials), "trial")
+            yield replace(table, title=f"{HEADINGS[kind]}, {trials}", subject=setting.name)
+
+
+def _one_line_a_row(tables: Sequence[Table]) -> list[Table]:
+    """Return leaderboards with the numbers of the further tables of the same rows beside their own."""
+    found: list[Table] = []
+    for table in tables:
+        if table.kind == _LEADERBOARD:
+            found.append(table)
+        elif list(table.frame["method"]) == list(found[-1].frame["method"]):
+            frame = found[-1].frame
+            further = table.frame[[name for name in table.frame.columns if name not in frame.columns]]
+            found[-1] = replace(found[-1], frame=frame.join(further))
     return found
 
 
@@ -55,7 +108,7 @@ def records_of(panel: Panel, folder: Path) -> dict[str, str]:
     return {row.name: row.records[0].folder.parent.relative_to(folder).as_posix() for row in panel.rows}
 
 
-def _table(board: Board, setting: BoardSetting, panel: Panel, folders: Mapping[str, str]) -> Table:
+def _leaderboard(board: Board, setting: BoardSetting, panel: Panel, folders: Mapping[str, str]) -> Table:
     """Return the leaderboard of a panel with the columns that a board shows, trials and status."""
     whole, again = overview(panel), reproductions(board)
     columns = [number for number, header in enumerate(whole.headers) if header in _SHOWN]
@@ -67,7 +120,7 @@ def _table(board: Board, setting: BoardSetting, panel: Panel, folders: Mapping[s
     ]
     frame = whole.frame.assign(setting=setting.name, trials_of=setting.trials, status=status)
     headers = [*(whole.headers[number] for number in columns), "trials", "status"]
-    named = replace(whole, kind="overview", subject=setting.name)
+    named = replace(whole, kind=_LEADERBOARD, subject=setting.name)
     return replace(named, frame=frame, headers=headers, cells=cells, notes=[*panel.notes, *whole.notes])
 
 
@@ -84,13 +137,13 @@ def _markdown(board: Board, shown: Mapping[str, Sequence[Table]]) -> str:
         lines += [render([table], "github") for table in tables] or ["No trial is published yet."]
         lines += missing_rows(setting, tables)
         lines += [render([table], "github") for table in _reported(setting)]
-    rows = [table.cells[0][1].text for table in shown[board.settings[0].name]]
+    rows = [table.cells[0][1].text for table in leaderboards(shown[board.settings[0].name])]
     return "\n\n".join([*lines, STATUS, _again(board, rows)]) + "\n"
 
 
 def missing_rows(setting: BoardSetting, tables: Sequence[Table]) -> list[str]:
     """Return a line of the rows that a setting is to have and its tables do not show; none where all are there."""
-    there = {line[1].text for table in tables for line in table.cells}
+    there = {line[1].text for table in leaderboards(tables) for line in table.cells}
     missing = [name for name in setting.expected if name not in there]
     return [f"Not trained yet: {', '.join(missing)}."] if missing else []
 
@@ -112,7 +165,8 @@ def _reported(setting: BoardSetting) -> list[Table]:
 def _again(board: Board, rows: Sequence[str]) -> str:
     """Return the commands that check, repeat and restore a board; `rows` are those of its main setting."""
     name = board.name
-    commands = [f"verify {name}", *(f"reproduce {name} --method {shlex.quote(row)} --trial 0" for row in rows[:1])]
+    again = [f"reproduce {name} --method {shlex.quote(row)} --trial 0{data_option(board)}" for row in rows[:1]]
+    commands = [f"verify {name}", *again]
     lines = [f"python benchmarks/publish.py {command}" for command in (*commands, f"restore {name} --out restored")]
     where = "Of a board that is not in the repository, `publish.py --boards DIR` names the folder that it lies in."
     return "\n".join(["```sh", *lines, "```", "", where])

@@ -2,10 +2,12 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from written import reseal
@@ -13,7 +15,9 @@ from written import reseal
 import ltbench
 from ltbench.benchmarks import leaderboard, publish
 from ltbench.benchmarks.executors.execution import Execution
+from ltbench.benchmarks.publishing.admission import changed
 from ltbench.benchmarks.publishing.board import FOLDER, boards_in, read_board
+from ltbench.benchmarks.publishing.tables import average_ranks, board_tables
 from ltbench.benchmarks.publishing.verification import check_sums, sums_text, verify
 from ltbench.benchmarks.training import trial
 from ltbench.benchmarks.training.planning.plan import plan
@@ -270,6 +274,27 @@ def test_a_trial_is_trained_again_to_the_bit_and_its_row_says_so(
     verify(read_board("tiny", boards))
     assert publish.main([*on, "--method", "rt"]) == 2
     assert "did you mean 'rs'" in capsys.readouterr().err
+
+
+def test_settings_of_the_same_data_share_rows_and_show_their_own_trials(boards: Path) -> None:
+    board = read_board("tiny", boards)
+    main = board.settings[0]
+    part = replace(main, name="part", methods=["ce"], trials=1, tables=["cost"])
+    with changed(board) as draft:
+        write_bytes(draft.folder / "board.yaml", replace(board, settings=[main, part]).text().encode())
+    board = read_board("tiny", boards)
+    verify(board)
+    shown = [(name, table.kind, list(table.frame["method"])) for name, table in board_tables(board)]
+    assert [name for name, *_ in shown] == [main.name] * 2 + ["part"] * 2
+    assert [kind for _, kind, _ in shown] == ["overview", "reliability", "overview", "cost"]
+    assert [set(names) for *_, names in shown] == [{"ce", "rs"}] * 2 + [{"ce"}] * 2
+    numbers = pd.read_csv(boards / "tiny" / "board.csv")
+    assert list(numbers["n"]) == [2, 2, 1] and numbers["macro_coverage"].notna().tolist() == [True, True, False]
+    record = board.records[0]
+    variant = replace(record, result=replace(record.result, changed={"beta": 0.9}))
+    assert main.differences(variant) == [] and replace(main, variants=False).differences(variant) == ["hyperparameters"]
+    (ranked,) = average_ranks([board, board])
+    assert sorted(ranked.frame["mean_rank"].unique()) == [1, 2]
 
 
 @pytest.mark.parametrize("name", boards_in(FOLDER))
