@@ -24,6 +24,8 @@ KINDS = (
 OPEN = " ?"
 """Behind a number whose comparison leaves it open which of the two is better."""
 
+_LATEX_LETTERS = 80
+"""Letters of a line that a page in LaTeX holds; what is wider is made smaller."""
 _LATEX = {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -191,7 +193,10 @@ def _latex(table: Table, label: str) -> str:
     lines = [next(rules) if line == r"\hline" else line for line in body.splitlines()]
     # A row that begins with [ or * would be taken for an argument of the command that ends the row before.
     lines = [re.sub(r"^ *(?=[\[*])", "{}", line) for line in lines]
-    comments = [f"% {line}" for line in (r"needs \usepackage{booktabs}", *table.notes)]
+    packages = "booktabs"
+    if line_width(table) > _LATEX_LETTERS:
+        packages, lines = "booktabs,graphicx", [r"\resizebox{\linewidth}{!}{%", *lines, "}"]
+    comments = [f"% {line}" for line in (rf"needs \usepackage{{{packages}}}", *table.notes)]
     head = [r"\begin{table}", r"\centering", rf"\caption{{{latex_escaped(table.title)}}}", rf"\label{{{label}}}"]
     return "\n".join([*comments, *head, *lines, r"\end{table}"])
 

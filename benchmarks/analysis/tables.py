@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from ltbench.benchmarks.analysis.ablation import ablation
 from ltbench.benchmarks.analysis.cells import (
@@ -65,6 +66,11 @@ _ACCURACY = METRICS[ACCURACY]
 _BALANCED = "Balanced test set: micro top-1 equals mean per-class accuracy."
 
 
+def _places(rows: Sequence[Row]) -> list[int]:
+    """Return the rank of each row by its accuracy; equal rows share the best of their ranks."""
+    return [int(place) for place in rankdata([-row.accuracy.value for row in rows], method="min")]
+
+
 def overview(panel: Panel) -> Table:
     """Return the leaderboard: accuracy with interval, difference to the baseline, groups, cost."""
     setting, rows = panel.setting, panel.rows
@@ -79,7 +85,7 @@ def overview(panel: Panel) -> Table:
             **statistics({"validation_gap": row.validation_gap()}),
             **statistics({name: row.costs(name) for name in ("images_seen", "train_seconds")}),
         }
-        for rank, (row, best, baseline) in enumerate(zip(rows, *compared, strict=True), 1)
+        for rank, row, best, baseline in zip(_places(rows), rows, *compared, strict=True)
     )
     balanced = len(set(rows[0].test_counts[0])) == 1
     shown_metrics = shown_metrics[balanced:]

@@ -206,7 +206,7 @@ def test_latex_compiles(results: Path, tables: dict[str, list[Table]], tmp_path:
     bodies.append(render(beside(settings_of(find_records(results)), PRESETS), "latex"))
     bodies += [render([toy(name, notes=[name])], "latex") for name in ('<a>|"b"', "*a\nb*", "[a] \\~^%&#$_{}")]
     source = "\n\n\\clearpage\n".join(bodies)
-    document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\tiny\n%s\n\\end{document}\n"
+    document = "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\\tiny\n%s\n\\end{document}\n"
     (tmp_path / "tables.tex").write_text(document % source, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

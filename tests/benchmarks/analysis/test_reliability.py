@@ -131,6 +131,8 @@ def test_ranks_by_hand(tmp_path: Path, add_record: Add) -> None:
     assert by_method["mean_rank"].to_dict() == {"a": 1.75, "b": 1.25, "c": 3.0} and set(by_method["settings"]) == {2}
     assert [cell.text for cell in table.cells[0]] == ["b", "1.25", "1.5", "1", "2"]
     assert "other trials of them: d." in table.notes[-1]
+    shared = {own.frame["ratio"].iloc[0]: own.frame for own in tables(tmp_path, "overview")}[30.0]
+    assert shared.set_index("method")["rank"].to_dict() == {"a": 1, "b": 1, "d": 3, "c": 4}
     for path in tmp_path.glob("*-r100/[ab]-*/trial0/result.json"):  # no two settings share two rows
         path.unlink()
     (table,) = tables(tmp_path, "ranks")
