@@ -189,11 +189,13 @@ def _loop(trainer: Trainer, stage: Stage, optimizer: torch.optim.Optimizer) -> C
 
 
 def _scoring(trainer: Trainer, indices: np.ndarray) -> dict[str, Callable[[], None]]:
+    from ltbench.samplers import mutual_information
+
     def plain() -> None:
         trainer.inference.logits(trainer.train_part, indices)
 
     def mc() -> None:
-        trainer.inference.mc_probabilities(trainer.train_part, indices, _MC_PASSES, seed=0)
+        trainer.inference.mc_scores(trainer.train_part, indices, _MC_PASSES, 0, mutual_information)
 
     return {"plain": plain, "mc": mc}
 

@@ -104,11 +104,18 @@ class Run(ABC):
         """Return the accuracy of `Method.predict` on training images by class: float64 [K], NaN if absent."""
 
     @abstractmethod
-    def mc_probabilities(self, indices: np.ndarray, passes: int, stream: str) -> np.ndarray:
-        """Return class probabilities of stochastic passes over training images: float64 [passes, n, K].
+    def mc_scores(
+        self, indices: np.ndarray, passes: int, stream: str, score: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """Return a score of each given training image from its class probabilities in stochastic passes: float64 [n].
 
         One pass through the backbone in eval mode; then `passes` times `Method.classify` with dropout on. No
         buffer of the method changes.
+
+        Parameters
+        ----------
+        score : of the images of a batch: float64 [passes, b, K] to float64 [b]; probabilities of all images are
+            never in memory at once
         """
 
     @abstractmethod

@@ -313,7 +313,7 @@ class FlexibleSampling(Method):
     def _information(self, run: Run, name: str, pool: np.ndarray) -> np.ndarray:
         if self.config.query == "random":
             return run.rng(name).random(len(pool))
-        return mutual_information(run.mc_probabilities(pool, self.config.mc_passes, name))
+        return run.mc_scores(pool, self.config.mc_passes, name, mutual_information)
 
 
 def _anchor_counts(config: Any, class_counts: np.ndarray) -> np.ndarray:

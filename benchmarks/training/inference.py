@@ -16,6 +16,8 @@ from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.methods.base import Method
 from ltbench.methods.contract import Contract
 
+_BLOCK = 1 << 24  # logits that are on the device at once: float32, 64 MiB
+
 
 class Inference:
     """Runs a method in eval mode; nothing of the method changes.
@@ -42,13 +44,26 @@ class Inference:
         predict: Callable[[Tensor], Tensor] | None = None,
     ) -> np.ndarray:
         """Return `predict`, by default `Method.predict`: float32 [n, K]."""
+        return np.concatenate(list(self.logit_blocks(part, indices, predict)))
+
+    def logit_blocks(
+        self,
+        part: ImagePart,
+        indices: np.ndarray | None = None,
+        predict: Callable[[Tensor], Tensor] | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Yield what `logits` returns in blocks of some batches, float32 [b, K]: at many classes the whole is large."""
         predict = predict or self.method.predict
 
         def checked(images: Tensor) -> Tensor:
             return self._contract.logits("predict", predict(images), len(images))
 
-        with self._evaluating():
-            return _to_numpy([checked(images) for images in self._images(part, indices)])
+        indices = np.arange(len(part)) if indices is None else np.asarray(indices, dtype=np.int64)
+        batches = max(1, _BLOCK // (self.batch_size * self.method.task.num_classes))
+        for block in np.split(indices, range(batches * self.batch_size, len(indices), batches * self.batch_size)):
+            with self._evaluating():
+                logits = _to_numpy([checked(images) for images in self._images(part, block)])
+            yield logits
 
     def inspected(self, part: ImagePart, indices: np.ndarray | None = None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return `Method.inspect`: logits float32 [n, K], and further arrays [n] by name."""
@@ -72,15 +87,22 @@ class Inference:
         self.logits(part, first)
         self.inspected(part, first)
 
-    def mc_probabilities(self, part: ImagePart, indices: np.ndarray, passes: int, seed: int) -> np.ndarray:
-        """Return class probabilities under dropout: float64 [passes, n, K].
+    def mc_scores(
+        self,
+        part: ImagePart,
+        indices: np.ndarray,
+        passes: int,
+        seed: int,
+        score: Callable[[np.ndarray], np.ndarray],
+    ) -> np.ndarray:
+        """Return scores of images from their class probabilities under dropout; `score` as for `Run.mc_scores`.
 
         The backbone runs once; only `Method.classify` is repeated, with dropout layers on and all else in eval mode.
         Draws come from `seed` alone, and the global generators are left as they were.
         """
         dropouts: list[nn.Module] = [module for module in self.method.modules() if isinstance(module, _DropoutNd)]
         devices = [self.device] if self.device.type == "cuda" else []
-        batches = []
+        scores = []
         with self._evaluating(), torch.random.fork_rng(devices):
             torch.manual_seed(seed)
             for images in self._images(part, indices):
@@ -90,8 +112,8 @@ class Inference:
                         self._contract.logits("classify", self.method.classify(features), len(images))
                         for _ in range(passes)
                     ]
-                batches.append(torch.stack(draws).double().softmax(dim=2).cpu())
-        return torch.cat(batches, dim=1).numpy()
+                scores.append(score(torch.stack(draws).double().softmax(dim=2).cpu().numpy()))
+        return np.concatenate(scores)
 
     def _features(self, images: Tensor) -> Tensor:
         return self._contract.features(self.method.features(images), len(images))

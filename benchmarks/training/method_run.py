@@ -51,13 +51,16 @@ class TrialRun(Run):
     def accuracy(self, indices: np.ndarray | None = None) -> np.ndarray:
         """Return the accuracy of each class on training images: float64 [K]."""
         labels = self.labels if indices is None else self.labels[indices]
-        predicted = self._inference.logits(self._train, indices).argmax(axis=1)
+        blocks = self._inference.logit_blocks(self._train, indices)
+        predicted = np.concatenate([logits.argmax(axis=1) for logits in blocks])
         return class_recall(labels, predicted, len(self.class_counts))
 
-    def mc_probabilities(self, indices: np.ndarray, passes: int, stream: str) -> np.ndarray:
-        """Return probabilities under dropout: float64 [passes, n, K]."""
+    def mc_scores(
+        self, indices: np.ndarray, passes: int, stream: str, score: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """Return scores of training images from their probabilities under dropout: float64 [n]."""
         seed = stream_seed(self._seed, "mc_dropout", stream)
-        return self._inference.mc_probabilities(self._train, indices, passes, seed)
+        return self._inference.mc_scores(self._train, indices, passes, seed, score)
 
     def validation(self) -> tuple[np.ndarray, np.ndarray]:
         """Return logits, float32 [n, K], and classes, int64 [n], of the validation images."""

@@ -41,7 +41,9 @@ class FakeRun(Run):
     def accuracy(self, indices: np.ndarray | None = None) -> np.ndarray:
         raise NotImplementedError
 
-    def mc_probabilities(self, indices: np.ndarray, passes: int, stream: str) -> np.ndarray:
+    def mc_scores(
+        self, indices: np.ndarray, passes: int, stream: str, score: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
         raise NotImplementedError
 
     def validation(self) -> tuple[np.ndarray, np.ndarray]:

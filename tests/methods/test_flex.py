@@ -19,7 +19,7 @@ from ltbench.errors import UserError
 from ltbench.methods.base import Method, Run
 from ltbench.methods.flex import FlexibleSampling, QueryRule
 from ltbench.methods.stages import EpochReport, Plateau, Stage
-from ltbench.samplers import anchor_counts, class_difficulty, class_prototypes, query_quotas
+from ltbench.samplers import anchor_counts, class_difficulty, class_prototypes, mutual_information, query_quotas
 
 EAGER = {"query_patience": 0.01, "warmup": 0.2, "ssl_budget": 0.3}
 
@@ -184,12 +184,18 @@ def test_scoring_leaves_buffers_modes_and_generators_alone(tiny_dataset: SplitDa
     state = torch.get_rng_state()
     inference = Inference(method, transform, torch.device("cpu"), "fp32", batch_size=16)
     pool = np.arange(40)
-    first = inference.mc_probabilities(part, pool, passes=5, seed=1)
+
+    def probabilities(seed: int) -> np.ndarray:
+        return inference.mc_scores(part, pool, 5, seed, lambda batch: batch.swapaxes(0, 1)).swapaxes(0, 1)
+
+    first = probabilities(1)
     assert first.shape == (5, 40, 8) and first.dtype == np.float64
     assert first.sum(axis=2) == pytest.approx(1.0)
     assert first.std(axis=0).max() > 0
-    assert np.array_equal(first, inference.mc_probabilities(part, pool, passes=5, seed=1))
-    assert not np.array_equal(first, inference.mc_probabilities(part, pool, passes=5, seed=2))
+    assert np.array_equal(first, probabilities(1))
+    assert not np.array_equal(first, probabilities(2))
+    information = inference.mc_scores(part, pool, 5, 1, mutual_information)
+    assert np.array_equal(information, mutual_information(np.ascontiguousarray(probabilities(1))))
     assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
     assert modes == [module.training for module in method.modules()]
     assert torch.equal(state, torch.get_rng_state())
