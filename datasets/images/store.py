@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, Self
 
 import numpy as np
 
@@ -131,15 +134,16 @@ class StoreBuilder:
     source : whose images are stored
     size : side of the stored images, pixels
     cache : folder of all stores
+    sync_seconds : of decoding that a killed build may lose
 
     Attributes
     ----------
     folder : of the store; its name depends on the source's ids, variant and root, and on the size
     """
 
-    def __init__(self, source: Source, size: int, cache: Path) -> None:
+    def __init__(self, source: Source, size: int, cache: Path, sync_seconds: float = 5.0) -> None:
         self.folder = cache / f"{source.name}-{size}px-{json_digest(_identity(source, size))[:12]}"
-        self._source, self._size = source, size
+        self._source, self._size, self._sync_seconds = source, size, sync_seconds
 
     def build(self, positions: np.ndarray, *, workers: int = 1, quiet: bool = False, trust: bool = True) -> ImageStore:
         """Return the store with the images at `positions` decoded.
@@ -241,6 +245,7 @@ class StoreBuilder:
             (self.folder / _DIGESTS).open("r+b", buffering=0) as digests,
             (self.folder / _CONTENTS).open("r+b", buffering=0) as contents,
             (self.folder / _STAMPS).open("r+b", buffering=0) as stamped,
+            _PendingStamps((rows, digests, contents), stamped, self._sync_seconds) as pending,
             ProgressLine(label, len(positions), unit="images", quiet=quiet) as progress,
         ):
             for chunk in decoded(self._source, chunks, self._size, min(workers, len(chunks))):
@@ -251,12 +256,47 @@ class StoreBuilder:
                     write_at(rows, position * self._row_bytes, pixels)
                     write_at(digests, 8 * position, _eight_bytes(_row_digest(self._source.ids[position], pixels)))
                     write_at(contents, 8 * position, _eight_bytes(content))
-                for file in (rows, digests, contents):
-                    synchronize(file)
-                for position in chunk.positions.tolist():
-                    write_at(stamped, 8 * position, _eight_bytes(stamp_of[position]))
+                    pending.add(position, stamp_of[position])
                 progress.update(len(chunk.positions))
-            synchronize(stamped)
+
+
+class _PendingStamps:
+    """Stamps of rows that the disk may not have yet; written, all at once, when it has: now and then, and at the end.
+
+    To wait for the disk after every few images takes longer than to decode them.
+
+    Parameters
+    ----------
+    files : with what is to be on the disk before a row is stamped
+    stamped : file of the stamps
+    seconds : after which the disk is waited for
+    """
+
+    def __init__(self, files: Sequence[IO[bytes]], stamped: IO[bytes], seconds: float) -> None:
+        self._files, self._stamped, self._seconds = files, stamped, seconds
+        self._pending: dict[int, int] = {}
+        self._synchronized = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
+
+    def add(self, row: int, stamp: int) -> None:
+        """Keep the stamp of a row of which everything else was written; write all that are kept when it is time."""
+        self._pending[row] = stamp
+        if time.monotonic() >= self._synchronized + self._seconds:
+            self._write()
+
+    def _write(self) -> None:
+        for file in self._files:
+            synchronize(file)
+        for row, stamp in self._pending.items():
+            write_at(self._stamped, 8 * row, _eight_bytes(stamp))
+        synchronize(self._stamped)
+        self._pending.clear()
+        self._synchronized = time.monotonic()
 
 
 def _row_digest(image_id: str, pixels: bytes) -> int:

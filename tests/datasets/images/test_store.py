@@ -76,7 +76,7 @@ def build(source: Drawn, positions: np.ndarray, size: int, cache: Path, **option
 
 
 def build_here(source: Drawn, cache: Path) -> None:
-    build(source, EVERY, SIZE, cache, quiet=True)
+    StoreBuilder(source, SIZE, cache, sync_seconds=0.0).build(EVERY, quiet=True)
 
 
 @pytest.fixture
