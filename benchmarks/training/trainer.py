@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltbench.benchmarks.analysis.metrics import class_precision_and_f1, class_recall, cross_entropy
+from ltbench.benchmarks.analysis.metrics import class_precision_and_f1, class_recall
 from ltbench.benchmarks.training.device import autocast, compute_dtype, place
 from ltbench.benchmarks.training.display import Display
 from ltbench.benchmarks.training.inference import Inference
@@ -29,6 +29,7 @@ from ltbench.benchmarks.training.stages.hooks import StageHooks, describe_hooks,
 from ltbench.benchmarks.training.stages.optimizers import schedule_of, set_rates
 from ltbench.benchmarks.training.stages.states import of_modules, state_digest, tensors_of
 from ltbench.benchmarks.training.streams import numpy_stream, stream_seed
+from ltbench.benchmarks.training.validation import predictions_and_losses
 from ltbench.datasets.images.part import ImagePart
 from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.errors import UserError
@@ -302,16 +303,15 @@ class Trainer:
         return replace(report, seconds=time.perf_counter() - started, forward_images=self.counter.images - before)
 
     def _validated(self, stage: Stage, report: EpochReport) -> EpochReport:
-        labels, logits = self.val_part.labels, self.inference.logits(self.val_part, predict=stage.predict)
-        self._require_finite(stage, report.epoch, logits, "a validation logit")
-        predicted = logits.argmax(axis=1)
+        labels, blocks = self.val_part.labels, self.inference.logit_blocks(self.val_part, predict=stage.predict)
+        predicted, losses = predictions_and_losses(labels, self._finite(stage, report.epoch, blocks))
         precision, f1 = class_precision_and_f1(labels, predicted, self.num_classes)
         return replace(
             report,
             val_recall=tuple(class_recall(labels, predicted, self.num_classes).tolist()),
             val_precision=tuple(precision.tolist()),
             val_f1=tuple(f1.tolist()),
-            val_loss=cross_entropy(labels, logits),
+            val_loss=float(losses.mean()),
             val_top1=float((predicted == labels).mean()),
         )
 
@@ -373,6 +373,12 @@ class Trainer:
         if stage.modules is not None:
             stage.modules.load_state_dict(tensors["modules"])
         optimizer.load_state_dict(tensors["optimizer"])
+
+    def _finite(self, stage: Stage, epoch: int, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield blocks of validation logits, after a check."""
+        for logits in blocks:
+            self._require_finite(stage, epoch, logits, "a validation logit")
+            yield logits
 
     def _require_finite(self, stage: Stage, epoch: int, values: Any, what: str) -> None:
         if not np.isfinite(values).all():

@@ -15,6 +15,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from ltbench.datasets.checks.hash_search import candidate_pairs
+
 DISTANCE = 8
 """Hamming distance of the hashes, of 64 bits, up to which two images are candidates."""
 CORRELATION = 0.98
@@ -23,7 +25,6 @@ CORRELATION = 0.98
 THUMB = 16
 _SIDE, _LOW = 32, 8
 _COSINES = np.cos(np.pi * np.outer(np.arange(_LOW), 2 * np.arange(_SIDE) + 1) / (2 * _SIDE))
-_BLOCK = 512  # rows of the matrix of all distances that are in memory at once
 _CHUNK = 1 << 15  # pairs whose copies are
 
 
@@ -41,23 +42,18 @@ def sketch(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
 def near_pairs(hashes: np.ndarray, thumbs: np.ndarray, distance: int = DISTANCE) -> np.ndarray:
     """Return the pairs of near-duplicates: int64 [P, 2], positions (first < second), sorted.
 
-    All pairs are compared, as a product of matrices of signs: 64 - 2 x distance.
-
     Parameters
     ----------
     hashes : bool [n, 64]
     thumbs : uint8 [n, THUMB, THUMB]
     distance : the largest Hamming distance, 0 to 64
     """
-    signs = np.where(hashes, 1, -1).astype(np.float32)
     copies = _normalised(thumbs)
     found = [np.empty((0, 2), dtype=np.int64)]
-    for start in range(0, len(signs), _BLOCK):
-        agreement = signs[start : start + _BLOCK] @ signs[start:].T
-        first, second = np.nonzero(agreement >= 64 - 2 * distance)
-        pairs = np.stack([first, second], axis=1)[second > first] + start
+    for pairs in candidate_pairs(hashes, distance):
         found += [chunk[_alike(copies, chunk)] for chunk in np.split(pairs, range(_CHUNK, len(pairs), _CHUNK))]
-    return np.concatenate(found)
+    pairs = np.concatenate(found)
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
 def _normalised(thumbs: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Self
+from typing import IO
 
 import numpy as np
 
@@ -277,7 +277,7 @@ class _PendingStamps:
         self._pending: dict[int, int] = {}
         self._synchronized = time.monotonic()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> _PendingStamps:
         return self
 
     def __exit__(self, *_: object) -> None:

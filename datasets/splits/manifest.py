@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -87,19 +87,19 @@ class Manifest:
     def verify(cls, path: Path, digest: str) -> Manifest:
         """Read a manifest after checking that its bytes have the given digest.
 
+        Trials of one process share a split: the manifest is the one of before while the file is the same, by size and
+        by times of the last change.
+
         Raises
         ------
         UserError : as `read`, or the file was changed since it was written
         """
         try:
-            found = file_hash(require_regular(Path(path)))
+            status = require_regular(Path(path)).stat()
         except OSError as error:
             raise UserError(f"cannot read the split {path}: {error.strerror}") from error
-        if found != digest:
-            raise UserError(
-                f"{path} was changed: its SHA-256 is {found}, not {digest}; restore it, or start over in a new folder"
-            )
-        return cls.read(path)
+        version = status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        return _verified(Path(path).absolute(), version, digest)
 
     @cached_property
     def csv(self) -> bytes:
@@ -148,6 +148,20 @@ class Manifest:
         """Return the manifest with only those of its images that are among `ids`, str [n]."""
         kept = np.isin(self.ids, ids)
         return Manifest(*(c[kept] for c in (self.ids, self.labels, self.classes, self.lesions, self.parts)))
+
+
+@lru_cache(maxsize=8)
+def _verified(path: Path, version: tuple[int, ...], digest: str) -> Manifest:
+    """Return the manifest in a file of a version that `stat` tells from others, after a check of its digest."""
+    try:
+        found = file_hash(path)
+    except OSError as error:
+        raise UserError(f"cannot read the split {path}: {error.strerror}") from error
+    if found != digest:
+        raise UserError(
+            f"{path} was changed: its SHA-256 is {found}, not {digest}; restore it, or start over in a new folder"
+        )
+    return Manifest.read(path)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from ltbench.datasets.checks.hash_search import candidate_pairs
 from ltbench.datasets.checks.near_duplicates import near_pairs, sketch
 
 
@@ -43,16 +44,15 @@ def test_a_changed_copy_is_found_and_nothing_else(change: str, pictures: list[Im
     assert _pairs([*pictures, CHANGES[change](pictures[4])]) == [[4, 30]]
 
 
-def test_all_pairs_across_blocks_are_those_of_a_plain_search() -> None:
-    rng = np.random.default_rng(3)
-    hashes, thumbs = rng.random((1300, 64)) < 0.5, rng.integers(0, 256, (1300, 16, 16), dtype=np.uint8)
-    copies = rng.permutation(1300)[:80].reshape(40, 2)
-    hashes[copies[:, 1]] = hashes[copies[:, 0]]
-    hashes[copies[:20, 1], 5:9] ^= True
-    hashes[copies[20:, 1], 5:15] ^= True
-    thumbs[copies[:, 1]] = thumbs[copies[:, 0]]
-    found = {tuple(pair) for pair in near_pairs(hashes, thumbs, 8).tolist()}
-    assert found == {tuple(sorted(pair)) for pair in copies[:20].tolist()}
+@pytest.mark.parametrize("distance", [0, 1, 7, 8, 20, 33, 64])
+@pytest.mark.parametrize("count", [0, 1, 2, 300])
+def test_candidates_are_those_of_a_plain_search(count: int, distance: int) -> None:
+    rng = np.random.default_rng(count)
+    hashes = rng.random((count, 64)) < rng.random(64)
+    hashes[count // 2 :] = hashes[: count - count // 2] ^ (rng.random((count - count // 2, 64)) < distance / 64)
+    first, second = np.nonzero(np.triu((hashes[:, None] ^ hashes[None]).sum(axis=2) <= distance, k=1))
+    found = [tuple(pair) for pairs in candidate_pairs(hashes, distance) for pair in pairs.tolist()]
+    assert sorted(found) == list(zip(first.tolist(), second.tolist(), strict=True))
 
 
 def test_hash_and_contrast_decide_together() -> None:
