@@ -209,8 +209,10 @@ class FlexibleSampling(Method):
         """Return the mean per-class accuracy on validation of the nearest class mean of the training images."""
         features, labels = run.validation_features()
         means = class_prototypes(run.features(), run.labels, len(run.class_counts))
-        right = nearest_prototype(features, means) == labels
-        return {"accuracy": float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))}
+        right = labels[nearest_prototype(features, means) == labels]
+        counts = np.bincount(labels, minlength=len(means))
+        present = counts > 0
+        return {"accuracy": float((np.bincount(right, minlength=len(means))[present] / counts[present]).mean())}
 
     def _balanced(self, pool: Pool, progress: Progress, rng: np.random.Generator) -> np.ndarray:
         return reweighted_stream(pool.labels, np.ones(len(pool.class_counts)), pool.length, rng)

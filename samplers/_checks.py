@@ -1,4 +1,4 @@
-"""Refusals that samplers share."""
+"""What samplers share: refusals, and the images of each class."""
 
 from __future__ import annotations
 
@@ -27,3 +27,14 @@ def checked_labels(labels: np.ndarray, num_classes: int | None = None, length: i
     if wrong.size:
         raise ValueError(f"labels must be in [0, {'K' if num_classes is None else num_classes}), got {wrong[0]}")
     return values.astype(np.int64)
+
+
+def members_by_class(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
+    """Return the positions of the images of each class: K arrays, int64, ascending.
+
+    Parameters
+    ----------
+    labels : int64 [n], class ids in [0, K)
+    """
+    ends = np.cumsum(np.bincount(labels, minlength=num_classes))
+    return np.split(np.argsort(labels, kind="stable"), ends[:-1])

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import xlogy
 
-from ltbench.samplers._checks import checked_labels
+from ltbench.samplers._checks import checked_labels, members_by_class
 
 _NOISE = 1e-9  # a quota that is whole up to rounding of its factors must not be rounded up once more
 
@@ -143,8 +143,7 @@ def select_queries(information: np.ndarray, labels: np.ndarray, quotas: np.ndarr
     information = np.asarray(information)
     labels = checked_labels(labels, len(quotas), len(information))
     chosen = [np.empty(0, dtype=np.int64)]
-    for label, wanted in enumerate(quotas):
-        members = np.flatnonzero(labels == label)
+    for label, (wanted, members) in enumerate(zip(quotas, members_by_class(labels, len(quotas)), strict=True)):
         if not 0 <= wanted <= len(members):
             raise ValueError(f"class {label} has {len(members)} images in the pool, {wanted} wanted")
         order = np.argsort(-information[members], kind="stable")

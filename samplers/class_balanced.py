@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ltbench.samplers._checks import checked_labels
+from ltbench.samplers._checks import checked_labels, members_by_class
 
 
 def shuffled_stream(count: int, length: int, rng: np.random.Generator) -> np.ndarray:
@@ -73,8 +73,7 @@ def class_aware_stream(labels: np.ndarray, images_per_class: int, length: int, r
     order = np.concatenate([rng.permutation(len(classes)) for _ in range(rounds)])
     wanted = rounds * images_per_class
     streams = []
-    for label in classes:
-        members = np.flatnonzero(labels == label)
+    for members in filter(len, members_by_class(labels, classes[-1] + 1)):
         streams.append(members[shuffled_stream(len(members), wanted, rng)].reshape(rounds, images_per_class))
     turn = np.repeat(np.arange(rounds), len(classes))
     return np.stack(streams)[order, turn].reshape(-1)[:length]

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy.spatial.distance import pdist
 
+from ltbench.samplers._checks import members_by_class
+
 Kernel = Literal["cutoff", "gaussian"]
 
 _GRID = 2.0**36  # sums of whole numbers have no rounding: in whatever order, equal images get equal densities
@@ -181,8 +183,8 @@ def curriculum_subsets(
     if num_subsets < 1 or max_dimension < 1:
         raise ValueError(f"num_subsets and max_dimension must be at least 1, got {num_subsets} and {max_dimension}")
     subsets = np.zeros(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    classes, codes = np.unique(labels, return_inverse=True)
+    for members in members_by_class(codes, len(classes)):
         if len(members) < min_images:
             continue
         density = local_density(_principal_components(features[members], max_dimension), quantile, kernel)

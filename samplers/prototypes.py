@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from ltbench.samplers._checks import checked_labels
+from ltbench.samplers._checks import checked_labels, members_by_class
 
 
 def class_prototypes(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -30,8 +30,9 @@ def class_prototypes(features: np.ndarray, labels: np.ndarray, num_classes: int)
         raise ValueError(f"features must be [N, D], got shape {list(features.shape)}")
     labels = checked_labels(labels, num_classes, len(features))
     prototypes = np.full((num_classes, features.shape[1]), np.nan)
-    for label in np.unique(labels):
-        prototypes[label] = features[labels == label].mean(axis=0)
+    for label, members in enumerate(members_by_class(labels, num_classes)):
+        if len(members):
+            prototypes[label] = features[members].mean(axis=0)
     return prototypes
 
 
@@ -44,8 +45,12 @@ def nearest_prototype(features: np.ndarray, prototypes: np.ndarray) -> np.ndarra
     prototypes : float [K, D]; NaN rows, of classes without an image, are nobody's nearest
     """
     features = np.asarray(features, dtype=np.float64)
-    distances = np.stack([((features - each) ** 2).sum(axis=1) for each in prototypes], axis=1)
-    return np.where(np.isnan(distances), np.inf, distances).argmin(axis=1)
+    nearest, least = np.zeros(len(features), dtype=np.int64), np.full(len(features), np.inf)
+    for label, prototype in enumerate(prototypes):
+        distance = ((features - prototype) ** 2).sum(axis=1)
+        nearer = distance < least  # not NaN; ties go to the lower class
+        nearest[nearer], least[nearer] = label, distance[nearer]
+    return nearest
 
 
 def anchor_counts(class_counts: np.ndarray, scale: float, profile: Literal["pareto", "power"] = "pareto") -> np.ndarray:
@@ -124,10 +129,9 @@ def select_anchors(
     if strategy not in ("anchor", "random", "edge"):
         raise ValueError(f"anchor strategy must be 'anchor', 'random' or 'edge', got {strategy!r}")
     prototypes = class_prototypes(features, labels, len(counts))
-    labels = np.asarray(labels)
+    features, labels = np.asarray(features), np.asarray(labels)
     chosen = []
-    for label, wanted in enumerate(counts):
-        members = np.flatnonzero(labels == label)
+    for label, (wanted, members) in enumerate(zip(counts, members_by_class(labels, len(counts)), strict=True)):
         if not 0 <= wanted <= len(members):
             raise ValueError(f"class {label} has {len(members)} images, {wanted} anchors wanted")
         if strategy == "random":
@@ -135,7 +139,7 @@ def select_anchors(
                 raise ValueError("random anchors need rng")
             order = rng.permutation(len(members))
         else:
-            distance = np.linalg.norm(np.asarray(features, dtype=np.float64)[members] - prototypes[label], axis=1)
+            distance = np.linalg.norm(features[members].astype(np.float64) - prototypes[label], axis=1)
             order = np.argsort(distance if strategy == "anchor" else -distance, kind="stable")
         chosen.append(members[order[:wanted]])
     return np.concatenate(chosen).astype(np.int64)

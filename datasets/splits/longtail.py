@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Literal
 
 import numpy as np
 
+from ltbench.datasets.splits.lesion_choice import choose_lesions
 from ltbench.errors import UserError
 
 PARTS = ("train", "val", "test")
@@ -145,8 +145,10 @@ def split_by_image(
         _by_class("val", val_per_class, len(train_counts)),
         _by_class("test", test_per_class, len(train_counts)),
     )
-    for class_id, count in enumerate(train_counts):
-        members = rng.permutation(np.flatnonzero(labels == class_id))
+    for class_id, (count, own) in enumerate(
+        zip(train_counts, members_by_class(labels, len(train_counts)), strict=True)
+    ):
+        members = rng.permutation(own)
         val_count, test_count = int(vals[class_id]), int(tests[class_id])
         lack = val_count + test_count + int(count) - len(members)
         if lack > 0:
@@ -171,7 +173,8 @@ def split_by_lesion(
     """Draw whole lesions at random, so that no lesion is in two parts: sorted int64 positions for each part.
 
     As `split_by_image`, with lesions str [N]. Val and test take lesions that add up to their size; where none do, there
-    are the fewest surplus images, which are in no part. A lesion whose images have two classes goes to train, whole.
+    are few surplus images, which are in no part (`choose_lesions`). A lesion whose images have two classes goes to
+    train, whole.
 
     Parameters
     ----------
@@ -187,13 +190,15 @@ def split_by_lesion(
         _by_class("val", val_per_class, len(train_counts)),
         _by_class("test", test_per_class, len(train_counts)),
     )
-    for class_id, count in enumerate(train_counts):
+    for class_id, (count, own) in enumerate(
+        zip(train_counts, members_by_class(labels, len(train_counts)), strict=True)
+    ):
         val_count, test_count = int(vals[class_id]), int(tests[class_id])
-        members = rng.permutation(np.flatnonzero(labels == class_id))
+        members = rng.permutation(own)
         pure, sizes = np.unique(codes[members][~mixed[codes[members]]], return_counts=True)
         order = rng.permutation(len(pure))
         name = _named(class_id, class_names)
-        in_val, in_test = _choose_lesions(sizes[order], val_count, test_count, name)
+        in_val, in_test = choose_lesions(sizes[order], val_count, test_count, name)
         val = np.isin(codes[members], pure[order[in_val]])
         test = np.isin(codes[members], pure[order[in_test]])
         train = members[~(val | test)]
@@ -223,14 +228,25 @@ def lesion_capacity(
     codes, mixed = lesion_codes(labels, lesions)
     capacity = np.empty(num_classes, dtype=np.int64)
     vals, tests = _by_class("val", val_per_class, num_classes), _by_class("test", test_per_class, num_classes)
-    for class_id in range(num_classes):
-        own = codes[labels == class_id]
+    for class_id, members in enumerate(members_by_class(labels, num_classes)):
+        own = codes[members]
         sizes = np.sort(np.unique(own[~mixed[own]], return_counts=True)[1])
-        in_val, in_test = _choose_lesions(
+        in_val, in_test = choose_lesions(
             sizes, int(vals[class_id]), int(tests[class_id]), _named(class_id, class_names)
         )
         capacity[class_id] = len(own) - sizes[in_val].sum() - sizes[in_test].sum()
     return capacity
+
+
+def members_by_class(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
+    """Return the positions of the images of each class: K arrays, int64, ascending.
+
+    Parameters
+    ----------
+    labels : int [N], class ids in [0, K)
+    """
+    ends = np.cumsum(np.bincount(labels, minlength=num_classes))
+    return np.split(np.argsort(labels, kind="stable"), ends[:-1])
 
 
 def lesion_codes(labels: np.ndarray, lesions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -238,70 +254,6 @@ def lesion_codes(labels: np.ndarray, lesions: np.ndarray) -> tuple[np.ndarray, n
     names, codes = np.unique(lesions, return_inverse=True)
     pairs = np.unique(np.stack([codes, np.asarray(labels)]), axis=1)
     return codes, np.bincount(pairs[0], minlength=len(names)) > 1
-
-
-def _choose_lesions(sizes: np.ndarray, val: int, test: int, name: str) -> tuple[list[int], list[int]]:
-    """Return which lesions go to val and to test, exactly filled where possible, else with the least surplus."""
-    chosen = _fill_in_order(sizes, val, test) or _fill_exactly(sizes, val, test)
-    if chosen is None:
-        lack = max(1, val + test - int(sizes.sum()))
-        raise UserError(
-            f"{name} lacks at least {lack} images: its {len(sizes)} lesions or groups that show no other class, with "
-            f"{sizes.sum()} images, cannot fill val ({val}) and test ({test}) without sharing one"
-        )
-    return chosen
-
-
-def _fill_in_order(sizes: np.ndarray, val: int, test: int) -> tuple[list[int], list[int]] | None:
-    """Take each lesion in turn where it still fits; None where that does not fill both parts to the image."""
-    left = [val, test]
-    chosen: tuple[list[int], list[int]] = ([], [])
-    for index, size in enumerate(sizes.tolist()):
-        if not any(left):
-            break
-        for part in (1, 0):
-            if size <= left[part]:
-                left[part] -= size
-                chosen[part].append(index)
-                break
-    return None if any(left) else chosen
-
-
-def _fill_exactly(sizes: np.ndarray, val: int, test: int) -> tuple[list[int], list[int]] | None:
-    """Solve the two-fold subset sum: the fewest images in lesions that fill val and test; None where none do.
-
-    `taken[v, t]` is the first lesion by which v val images and t test images can be had. The cell it was reached
-    from was reached by an earlier lesion, so one table is enough to trace a solution back.
-    """
-    largest = int(sizes.max(initial=1))  # the least surplus is below one lesion
-    reached = np.zeros((val + largest, test + largest), dtype=bool)
-    reached[0, 0] = True
-    taken = np.full(reached.shape, -1, dtype=np.int64)
-    to_test = np.zeros(reached.shape, dtype=bool)
-    seen: Counter[int] = Counter()
-    for index, size in enumerate(sizes.tolist()):
-        seen[size] += 1
-        if seen[size] > -(-val // size) - (-test // size):
-            continue  # more lesions of this size than both parts could ever hold
-        before = reached.copy()
-        moves = ((before[:-size], np.s_[size:], False), (before[:, :-size], np.s_[:, size:], True))
-        for origin, target, is_test in moves:
-            fresh = origin & ~reached[target]
-            reached[target] |= fresh
-            taken[target][fresh] = index
-            to_test[target][fresh] = is_test
-        if reached[val, test]:
-            break
-    goals = np.argwhere(reached[val:, test:])
-    if not len(goals):
-        return None
-    v, t = goals[goals.sum(axis=1).argmin()] + (val, test)
-    chosen: tuple[list[int], list[int]] = ([], [])
-    while v or t:
-        index, is_test = int(taken[v, t]), bool(to_test[v, t])
-        chosen[is_test].append(index)
-        v, t = (v, t - sizes[index]) if is_test else (v - sizes[index], t)
-    return chosen
 
 
 def _feasible_n_max(

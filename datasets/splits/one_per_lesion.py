@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ltbench.datasets.splits.longtail import lesion_codes
+from ltbench.datasets.splits.longtail import lesion_codes, members_by_class
 from ltbench.errors import UserError
 
 
@@ -61,8 +61,9 @@ def hold_out(
     """
     codes, mixed = lesion_codes(labels, lesions)
     vals, tests, rest = [], [], []
+    members_of = members_by_class(labels, len(held_out[0]))
     for class_id, (val, test) in enumerate(zip(*held_out, strict=True)):
-        members = rng.permutation(np.flatnonzero(labels == class_id))
+        members = rng.permutation(members_of[class_id])
         pure = members[~mixed[codes[members]]]
         first = pure[np.sort(np.unique(codes[pure], return_index=True)[1])]
         if len(first) < val + test:

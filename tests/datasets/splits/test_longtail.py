@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ltbench.datasets.splits import lesion_choice
 from ltbench.datasets.splits.longtail import (
     PARTS,
     lesion_capacity,
@@ -124,8 +125,10 @@ def test_val_and_test_do_not_depend_on_the_ratio_and_train_sets_nest(by_lesion):
         ([4, 4], 0, 1, 1),
     ],
 )
-@pytest.mark.parametrize("seed", range(5))
-def test_split_by_lesion_gives_the_counts_on_hard_sizes(sizes, train, val, test, seed):
+@pytest.mark.parametrize("exact", [16, 4096])
+@pytest.mark.parametrize("seed", range(3))
+def test_split_by_lesion_gives_the_counts_on_hard_sizes(sizes, train, val, test, seed, exact, monkeypatch):
+    monkeypatch.setattr(lesion_choice, "_EXACT", exact)
     lesions = np.repeat([f"lesion{index}" for index in range(len(sizes))], sizes)
     order = np.random.default_rng(seed).permutation(len(lesions))
     lesions, labels = lesions[order], np.zeros(len(order), dtype=np.int64)
