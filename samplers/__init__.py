@@ -7,7 +7,8 @@ from ltbench.samplers.acquisition import (
     select_queries,
 )
 from ltbench.samplers.class_balanced import class_aware_stream, reweighted_stream, shuffled_stream
-from ltbench.samplers.curriculum import curriculum_subsets, kmeans_1d, local_density
+from ltbench.samplers.curriculum import curriculum_subsets, kmeans_1d
+from ltbench.samplers.density import local_density
 from ltbench.samplers.prototypes import anchor_counts, class_prototypes, nearest_prototype, select_anchors
 
 __all__ = [

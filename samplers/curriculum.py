@@ -5,81 +5,12 @@ An image with many neighbours of its own class is typical of it; one with few ma
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from scipy.spatial.distance import pdist
 
 from ltbench.samplers._checks import members_by_class
-
-Kernel = Literal["cutoff", "gaussian"]
-
-_GRID = 2.0**36  # sums of whole numbers have no rounding: in whatever order, equal images get equal densities
-
-
-def local_density(features: np.ndarray, quantile: float = 0.6, kernel: Kernel = "cutoff") -> np.ndarray:
-    """Return how densely the images of one class lie around each of them.
-
-    With D the n * n Euclidean distances, diagonal included:
-
-    - `cutoff`: rho_i = #{j: D_ij < d_c} - 1, d_c = element floor(`quantile` * n ** 2), from 0, of all distances in
-      ascending order. So d_c is 0, and every density -1, where that many distances are 0;
-    - `gaussian`: rho_i = sum_j exp(-(D_ij / max D) ** 2 / 2) / sqrt(2 pi), i itself included; no `quantile`. Each
-      term is rounded to a multiple of 2 ** -36.
-
-    Distances come from differences, not from inner products: equal images are at distance exactly 0, and D_ij is
-    D_ji to the bit. Memory: 8 n ** 2 bytes at the peak, 200 MB for 5000 images, whatever D.
-
-    Parameters
-    ----------
-    features : float [n, D], finite, of one class, n at least 1
-
-    Returns
-    -------
-    float64 [n]; whole numbers in [-1, n - 1] for `cutoff`
-
-    Raises
-    ------
-    ValueError : features of another shape or not finite, `quantile` outside (0, 1), unknown kernel
-
-    Source: the function of CurriculumNet's released clustering code that computes rho, read at commit 9daeae48.
-    """
-    _check(quantile, kernel)
-    features = _checked_features(features)
-    if not len(features):
-        raise ValueError("local density needs at least one image")
-    # Squared distances of i < j, row after row: their order is that of the distances.
-    squared = pdist(features, "sqeuclidean")
-    if kernel == "cutoff":
-        cutoff = _distance_at(squared, len(features), quantile)
-        return _row_sums(squared < cutoff, len(features)) - (0.0 if cutoff > 0 else 1.0)
-    squared /= -2 * (squared.max(initial=0.0) or 1.0)
-    near = np.exp(squared, out=squared)
-    near *= _GRID
-    np.rint(near, out=near)
-    return (1 + _row_sums(near, len(features)) / _GRID) / math.sqrt(2 * math.pi)
-
-
-def _distance_at(pairs: np.ndarray, count: int, quantile: float) -> float:
-    """Return one element of the sorted n * n matrix of which `pairs` is a triangle: n zeros, then each pair twice."""
-    position = min(int(quantile * count**2), count**2 - 1)  # the product may round up to n ** 2
-    if position < count:
-        return 0.0
-    rank = (position - count) // 2
-    return float(np.partition(pairs, rank)[rank])
-
-
-def _row_sums(pairs: np.ndarray, count: int) -> np.ndarray:
-    """Return the sums over rows of the symmetric matrix of which `pairs` is a triangle, without its diagonal."""
-    sums = np.zeros(count)
-    start = 0
-    for row in range(count - 1):
-        stop = start + count - 1 - row
-        sums[row] += pairs[start:stop].sum()
-        sums[row + 1 :] += pairs[start:stop]
-        start = stop
-    return sums
+from ltbench.samplers.density import Kernel, check_density, finite_features, local_density
 
 
 def kmeans_1d(values: np.ndarray, k: int) -> np.ndarray:
@@ -176,8 +107,8 @@ def curriculum_subsets(
     Source: CurriculumNet's released clustering code, read at commit 9daeae48. There k-means is drawn at random, and
     classes with fewer images than components, or with fewer distinct densities than subsets, raise.
     """
-    _check(quantile, kernel)
-    features, labels = _checked_features(features), np.asarray(labels)
+    check_density(quantile, kernel)
+    features, labels = finite_features(features), np.asarray(labels)
     if labels.shape != (len(features),):
         raise ValueError(f"labels must be [{len(features)}], one for each row of features, got shape {labels.shape}")
     if num_subsets < 1 or max_dimension < 1:
@@ -206,19 +137,3 @@ def _principal_components(features: np.ndarray, dimension: int) -> np.ndarray:
     # A product may round equal rows differently; projected once, they stay equal, at distance 0.
     distinct, inverse = np.unique(centred, axis=0, return_inverse=True)
     return (distinct @ axes.T)[inverse.reshape(-1)]
-
-
-def _check(quantile: float, kernel: str) -> None:
-    if not 0 < quantile < 1:
-        raise ValueError(f"density quantile must be in (0, 1), got {quantile}")
-    if kernel not in ("cutoff", "gaussian"):
-        raise ValueError(f"density kernel must be 'cutoff' or 'gaussian', got {kernel!r}")
-
-
-def _checked_features(features: np.ndarray) -> np.ndarray:
-    features = np.asarray(features, dtype=np.float64)
-    if features.ndim != 2:
-        raise ValueError(f"features must be [n, D], got shape {features.shape}")
-    if not np.isfinite(features).all():
-        raise ValueError("features must be finite, got NaN or infinity")
-    return features

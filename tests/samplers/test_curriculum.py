@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from ltbench.samplers import curriculum_subsets, kmeans_1d, local_density
+from ltbench.samplers import curriculum_subsets, density, kmeans_1d, local_density
 
 QUANTILES = (0.05, 0.3, 0.6, 0.95)
 
@@ -46,8 +46,14 @@ def test_density_is_the_definition(count: int, quantile: float) -> None:
     assert density.tolist() == naive_density(features, quantile)
 
 
+@pytest.mark.parametrize("kept", [0, 100, 1 << 25])
 @pytest.mark.parametrize("quantile", QUANTILES)
-def test_density_of_tied_distances(quantile: float) -> None:
+def test_density_of_tied_distances(quantile: float, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    normal = np.random.default_rng(0).normal(size=(50, 3))
+    expected = [local_density(normal, quantile, kernel).tolist() for kernel in ("cutoff", "gaussian")]
+    monkeypatch.setattr(density, "_KEPT", kept)
+    monkeypatch.setattr(density, "_BLOCK", 200)
+    assert [local_density(normal, quantile, kernel).tolist() for kernel in ("cutoff", "gaussian")] == expected
     features = np.stack(np.meshgrid(np.arange(6), np.arange(5)), axis=-1).reshape(-1, 2)
     assert local_density(features, quantile).tolist() == naive_density(features, quantile)
     twice = np.concatenate([features, features[:20]])
