@@ -34,6 +34,15 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def peak_memory() -> float | None:
+    """Return the most memory that this process has held, MiB; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
 _SOCKET = 107 - len("/pymp-12345678/listener-12345678")  # bytes of a folder in which the server's socket has a place
 
 

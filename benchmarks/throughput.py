@@ -1,12 +1,16 @@
 """Measure on this machine: a bare training step, the real training loop, and MC-dropout scoring.
 
     ltbench throughput --backbone resnet18 --image-size 64 224 --batch-size 64
+    ltbench throughput --scale
 
 On two CPU cores a ResNet-18 takes one to two minutes at 64 pixels and about 15 at 224.
 
 All figures of a size are taken in turn inside one process, several times, and the medians are printed, because
 separate processes on a shared machine differ by more than what is to be seen. The store is filled with random
 bytes: no figure depends on what the images show.
+
+With `--scale`, what grows with the number of images or of classes is measured at three sizes instead, each in a
+process of its own: seconds, the most memory of the process, and the power of the size by which the seconds grow.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, script
-from ltbench.datasets.base import Source
+from ltbench.benchmarks.scaling.random_images import CLASSES, RandomImages
 from ltbench.files import ProgressLine
 
 if TYPE_CHECKING:
@@ -34,34 +38,8 @@ if TYPE_CHECKING:
 
 PASSES = len(("bare", "loop", "plain", "mc", "full"))
 """Kinds of passes that are measured."""
-_CLASSES = 8
 _BOUNDS = {"batch_size": (2, 65536), "steps": (1, 10_000), "repeats": (1, 1000), "threads": (1, 1024)}
 _MC_PASSES = 10
-
-
-class RandomImages(Source):
-    """Random bytes, so that measuring needs no data."""
-
-    name = "random"
-    title = "random"
-    licence = citation = ""
-    preset = "paper"
-    default_n_max = 1
-
-    def __init__(self, count: int) -> None:
-        super().__init__(None)
-        self.class_names = tuple(str(label) for label in range(_CLASSES))
-        self.ids = np.array([f"random_{number:06d}" for number in range(count)])
-        self.labels = np.arange(count, dtype=np.int64) % _CLASSES
-        self.lesions, self.present = self.ids, np.ones(count, dtype=bool)
-
-    def read(self, position: int, size: int) -> np.ndarray:
-        """Return random bytes, uint8 [3, size, size]."""
-        return np.random.default_rng(position).integers(0, 256, (3, size, size), dtype=np.uint8)
-
-    def fingerprints(self, positions: np.ndarray) -> np.ndarray:
-        """Return ones."""
-        return np.ones(len(positions), dtype=np.int64)
 
 
 class _Silent:
@@ -150,7 +128,7 @@ def _trainer(
     source = RandomImages(steps * batch)
     store = StoreBuilder(source, stored_size(size), folder).build(np.arange(len(source.ids)), quiet=True)
     part = ImagePart(store, source.ids, source.labels, device)
-    counts = np.bincount(source.labels, minlength=_CLASSES)
+    counts = np.bincount(source.labels, minlength=CLASSES)
     flex = registry.get("flex")
     method = build_method(flex, configure("flex", flex.Config, "quick", {}), protocol, counts, seed=0)
     place(method, device)
@@ -241,6 +219,8 @@ def parser() -> argparse.ArgumentParser:
     parsed.add_argument("--precision", default="auto", metavar="NAME", help="auto, bf16, fp32")
     parsed.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: one a core")
     parsed.add_argument("--steps", type=int, default=8, metavar="N", help="steps a measurement; default: 8")
+    about_scale = "instead: how time and memory grow with images and classes; cases, default: all, some minutes"
+    parsed.add_argument("--scale", nargs="*", metavar="CASE", help=about_scale)
     parsed.add_argument("--repeats", type=int, default=5, metavar="N", help="measurements; default: 5")
     return parsed
 
@@ -248,6 +228,23 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; return the exit code."""
     return guarded(lambda: _main(parser().parse_args(arguments)))
+
+
+def _scale(names: Sequence[str]) -> int:
+    """Print how cases grow; return the exit code, 1 where one could not be measured."""
+    from tabulate import tabulate
+
+    from ltbench.benchmarks.scaling.cases import CASES
+    from ltbench.benchmarks.scaling.measuring import HEADERS, check_cases, growth
+
+    check_cases(names)
+    found = []
+    with ProgressLine("measuring", len(names or CASES), unit="cases") as progress:
+        for name in names or CASES:
+            found.append(growth(name))
+            progress.update()
+    print(tabulate([each.row() for each in found], HEADERS, tablefmt="github", disable_numparse=True))
+    return int(any(each.failure for each in found))
 
 
 def _main(options: argparse.Namespace) -> int:
@@ -259,6 +256,8 @@ def _main(options: argparse.Namespace) -> int:
     from ltbench.errors import UserError
     from ltbench.processes import available_cores
 
+    if options.scale is not None:
+        return _scale(options.scale)
     for name, (low, high) in _BOUNDS.items():
         value = getattr(options, name)
         if value is not None and not low <= value <= high:

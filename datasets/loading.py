@@ -32,6 +32,7 @@ AUTO = "isic2019"
 """What the name `auto` means where its folder is found."""
 EMBEDDED = "synthetic"
 """What it means elsewhere."""
+_NAMED = 100  # classes of which each is named
 _ONE = "one image of each lesion or group in validation and test"
 
 
@@ -101,14 +102,22 @@ class SplitDataset:
     def lines(self) -> list[str]:
         """Return a description: images, counts, images in no part, missing images, lesions of two labels, overlap."""
         sizes = ", ".join(f"{part} {len(self.manifest.part(part)[0])}" for part in PARTS)
-        counts = ", ".join(
-            f"{name} {count}" for name, count in zip(self.source.class_names, self.class_counts, strict=True)
-        )
+        counts = _named_counts(self.source.class_names, self.class_counts.tolist())
         whole = len(self.manifest.ids) == len(self.declared.ids)
         shared = [line if whole else f"as named, {line}" for line in self.overlap.lines(self.source.group_name)]
         unused = unused_line(self.source, self.manifest, self.split, self.per_lesion)
         doubts = [line for line in (unused, *self.notes, _mixed_line(self.source)) if line]
         return [f"images: {sizes}", f"training images: {counts}", *doubts, *shared]
+
+
+def _named_counts(names: Sequence[str], counts: Sequence[int]) -> str:
+    """Return the images of each class as text; of many classes those of the largest and the smallest."""
+    named = [f"{name} {count}" for name, count in zip(names, counts, strict=True)]
+    if len(named) <= _NAMED:
+        return ", ".join(named)
+    order = np.argsort(-np.asarray(counts), kind="stable").tolist()
+    shown = [named[place] for place in (*order[:3], *order[-3:])]
+    return f"{len(named)} classes, {', '.join(shown[:3])}, ..., {', '.join(shown[3:])}"
 
 
 def resolve(name: str, root: Path | None) -> tuple[str, Path | None]:

@@ -117,7 +117,10 @@ def _distance_at(squared: _SquaredDistances, quantile: float) -> float:
         prefix, shift = prefix << step | chosen, shift - step
     if not shift:
         return float(np.array(prefix, dtype=np.uint64).view(np.float64))
-    candidates = np.concatenate(list(_with_prefix(squared, prefix, shift)))
+    candidates, start = np.empty(left, dtype=np.uint64), 0
+    for bits in _with_prefix(squared, prefix, shift):
+        candidates[start : start + len(bits)] = bits
+        start += len(bits)
     candidates.partition(rank)
     return float(candidates[rank : rank + 1].view(np.float64)[0])
 

@@ -27,9 +27,12 @@ def candidate_pairs(hashes: np.ndarray, distance: int) -> Iterator[np.ndarray]:
     hashes : bool [n, 64]
     distance : 0 to 64
     """
-    codes = np.packbits(hashes, axis=1, bitorder="little").view("<u8").ravel().astype(np.uint64)
-    number = _pieces(len(codes), distance)
-    bounds = list(pairwise(_BITS * piece // number for piece in range(number + 1)))
+    number = _pieces(len(hashes), distance)
+    piece_of = np.arange(_BITS) % number  # neighbouring bits of a perceptual hash go together: not in one piece
+    order, ends = np.argsort(piece_of, kind="stable"), np.cumsum(np.bincount(piece_of)).tolist()
+    packed = np.packbits(np.ascontiguousarray(hashes[:, order]), axis=1, bitorder="little")
+    codes = packed.view("<u8").ravel().astype(np.uint64)
+    bounds = list(pairwise([0, *ends]))
     pieces = [((codes >> np.uint64(low)) & np.uint64((1 << high - low) - 1)).astype(np.int64) for low, high in bounds]
     radius = distance // number
     for turn, (low, high) in enumerate(bounds):

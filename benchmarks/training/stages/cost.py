@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from ltbench.benchmarks.training.stages.hooks import param_groups
 from ltbench.methods._pretraining import INITIAL
 from ltbench.methods.base import Method
 from ltbench.methods.stages import Plateau, Stage
+from ltbench.processes import peak_memory
 
 
 def cost_of(journal: Journal, method: Method, device: torch.device) -> Cost:
@@ -33,7 +33,7 @@ def cost_of(journal: Journal, method: Method, device: torch.device) -> Cost:
         images_seen=sum(stage.images for stage in stages),
         forward_images=sum(stage.forward_images for stage in stages) + sum(memo["forward_images"] for memo in memos),
         parameters=sum(parameter.numel() for parameter in method.parameters()),
-        peak_memory_mib=torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else _peak_process_memory(),
+        peak_memory_mib=torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else peak_memory(),
         stages=stages,
     )
 
@@ -75,12 +75,3 @@ def _own_stopping(stage: Stage, patience: int) -> str:
     if not isinstance(stage.stop, Plateau) or stage.stop.patience != patience:
         return "its own"
     return f"from epoch {stage.stop.after}" if stage.stop.after else ""
-
-
-def _peak_process_memory() -> float | None:
-    """Return the most memory that this process has held, MiB; None where the system does not tell."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
