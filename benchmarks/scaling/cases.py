@@ -165,7 +165,7 @@ def evaluation(classes: int, folder: Path) -> Body:
 
     labels = _labels(4000, classes)
     logits = _rng().normal(size=(4000, classes)).astype(np.float32)
-    groups = frequency_groups(np.bincount(labels, minlength=classes))
+    groups = frequency_groups(np.bincount(labels, minlength=classes).tolist())
     return lambda: write_json(folder / "result.json", evaluate(labels, logits, groups))
 
 
@@ -174,7 +174,7 @@ def evaluation_of_images(images: int, folder: Path) -> Body:
     from ltbench.benchmarks.analysis.metrics import evaluate, frequency_groups
 
     labels, logits = _labels(images, 500), _rng().normal(size=(images, 500)).astype(np.float32)
-    return lambda: evaluate(labels, logits, frequency_groups(np.bincount(labels)))
+    return lambda: evaluate(labels, logits, frequency_groups(np.bincount(labels).tolist()))
 
 
 def interval(classes: int, folder: Path) -> Body:

@@ -50,14 +50,16 @@ class Growth:
 
 def growth(name: str) -> Growth:
     """Measure a case, each size in a process and a folder of its own."""
-    seconds, peaks = [], []
+    measured: list[tuple[float, float]] = []
+    failure = ""
     for size in CASES[name].sizes:
         found = _in_process(name, size)
         if isinstance(found, str):
-            return Growth(name, tuple(seconds), tuple(peaks), found)
-        seconds.append(found[0])
-        peaks.append(found[1])
-    return Growth(name, tuple(seconds), tuple(peaks))
+            failure = found
+            break
+        measured.append(found)
+    seconds, peaks = ([pair[place] for pair in measured] for place in (0, 1))
+    return Growth(name, tuple(seconds), tuple(peaks), failure)
 
 
 def check_cases(names: Sequence[str]) -> None:

@@ -52,7 +52,7 @@ def test_what_is_no_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
             "run --config deep.json",
             *["report --results deep.json", "run --config pipe", "data audit csv --data-root pipes"],
         ],
-        *["throughput --threads 100000", "throughput --steps 1000000000"],
+        *["throughput --threads 100000", "throughput --scale nothing", "throughput --steps 1000000000"],
     ],
 )
 def test_what_cannot_be_meant_is_refused(line: str, tmp_path: Path, refuses: Any) -> None:
