@@ -268,7 +268,8 @@ def _notes(source: Source, there: Source, declared: Manifest, manifest: Manifest
     if missing:
         first = source.ids[~source.present][0]
         notes.append(f"missing images: {missing} of {len(source.ids)} (first: {first}); used what is there")
-    absent = [name for name in source.class_names if name not in there.class_names]
+    kept = set(there.class_names)
+    absent = [name for name in source.class_names if name not in kept]
     if absent:
         notes.append(f"classes left out, of which no image is there: {', '.join(absent)}")
     if len(manifest.ids) < len(declared.ids):

@@ -108,6 +108,7 @@ class Audit:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON; images are named by id, and what is not known is absent."""
         ids, names = self.source.ids, self.source.class_names
+        part_of = dict(zip(self.manifest.ids.tolist(), self.manifest.parts.tolist(), strict=True))
         return {
             "dataset": self.source.name,
             "title": self.source.title,
@@ -125,7 +126,7 @@ class Audit:
             "modes": {} if self.facts is None else dict(Counter(self.facts.modes.tolist())),
             "sizes": {} if self.facts is None else dict(Counter(f"{w}x{h}" for w, h in self.facts.sizes.tolist())),
             **{
-                kind: [self._finding(finding) for finding in getattr(self, kind)]
+                kind: [self._finding(finding, part_of) for finding in getattr(self, kind)]
                 for kind in ("conflicts", "duplicates", "unreadable", "odd")
             },
         }
@@ -140,16 +141,15 @@ class Audit:
             "images": {kind: self.source.ids[positions].tolist() for kind, positions in pair.leaked.items()},
         }
 
-    def _finding(self, finding: Finding) -> dict[str, Any]:
+    def _finding(self, finding: Finding, part_of: Mapping[str, str]) -> dict[str, Any]:
         positions = list(finding.positions)
-        part = dict(zip(self.manifest.ids.tolist(), self.manifest.parts.tolist(), strict=True))
         ids = self.source.ids[positions].tolist()
         return {
             "what": finding.what,
             "ids": ids,
             "labels": [self.source.class_names[label] for label in self.source.labels[positions]],
             "lesions": self.source.lesions[positions].tolist(),
-            "parts": [part.get(image, "") for image in ids],
+            "parts": [part_of.get(image, "") for image in ids],
         }
 
 
@@ -276,9 +276,10 @@ def _mixed_lesions(source: Source) -> list[Finding]:
     high = np.full(len(low), -1)
     np.minimum.at(low, codes, source.labels)
     np.maximum.at(high, codes, source.labels)
-    return [
-        Finding(tuple(np.flatnonzero(codes == code).tolist()), "same lesion") for code in np.flatnonzero(low < high)
-    ]
+    members = np.flatnonzero((low < high)[codes])
+    members = members[np.argsort(codes[members], kind="stable")]
+    groups = np.split(members, np.flatnonzero(np.diff(codes[members])) + 1) if len(members) else []
+    return [Finding(tuple(group.tolist()), "same lesion") for group in groups]
 
 
 def _unreadable(facts: ImageFacts) -> tuple[Finding, ...]:

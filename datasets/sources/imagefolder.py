@@ -95,9 +95,10 @@ class ImageFolder(OwnImages):
         self._set_variant(self.folder.name)
 
     def _require_filled(self, depth: int, names: Sequence[str]) -> None:
+        filled = set(names)
         for home in _folders(self.folder) if depth else [self.folder]:
             for folder in _folders(home):
-                if folder.name not in names:
+                if folder.name not in filled:
                     raise UserError(f"the class folder {folder} has no image ({', '.join(SUFFIXES)}); move it away")
 
 
