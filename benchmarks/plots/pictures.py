@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ltbench.benchmarks.analysis.standings import Setting
 
 FIGURES = ("curves", "per-class", "confusion", "reliability", "story", "counts", "samples")
+_CLASS_BY_CLASS = ("per-class", "story", "counts", "samples", "story-images")
+_MOST_CLASSES = 200  # that have a name each, or a line
 TRIAL_FIGURES = ("curves", "confusion", "reliability", "story")
 """Those that tell of one trial and need its record alone."""
 
@@ -48,7 +50,7 @@ class Picture:
 
 
 def pictures(kinds: Iterable[str], rows: Sequence[Row], results: Path, shared: Sequence[Row]) -> Iterator[Picture]:
-    """Yield the pictures of one setting.
+    """Yield the pictures of one setting; of many classes, those that show each of them cannot be drawn.
 
     Parameters
     ----------
@@ -57,6 +59,14 @@ def pictures(kinds: Iterable[str], rows: Sequence[Row], results: Path, shared: S
     results : folder of the results, in which images are looked for
     shared : the rows that are drawn on shared axes, few of them
     """
+    classes = len(rows[0].result.data.class_names)
+    too_many = f"{classes} classes, and the picture shows at most {_MOST_CLASSES} one by one"
+    for picture in _pictures(kinds, rows, results, shared):
+        drawable = classes <= _MOST_CLASSES or picture.kind not in _CLASS_BY_CLASS
+        yield picture if drawable else replace(picture, draw=lambda: too_many)
+
+
+def _pictures(kinds: Iterable[str], rows: Sequence[Row], results: Path, shared: Sequence[Row]) -> Iterator[Picture]:
     from ltbench.benchmarks.analysis.standings import BASELINE
     from ltbench.benchmarks.plots import accuracy, calibration, images
 

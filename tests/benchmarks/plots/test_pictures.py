@@ -67,6 +67,11 @@ def test_files_are_valid_and_the_same_whenever_they_are_drawn(results: Path, tmp
         assert path.read_bytes() == data
 
 
+def test_of_many_classes_no_picture_shows_each(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ltbench.benchmarks.plots.pictures._MOST_CLASSES", len(COUNTS) - 1)
+    assert {name.partition("-")[0] for name in draw(results)} == {"reliability", "curves", "confusion"}
+
+
 @pytest.mark.parametrize(("method", "told"), [("flex", {"story"}), ("ce", set())])
 def test_pictures_of_one_trial(results: Path, method: str, told: set[str]) -> None:
     record = next(row.records[-1] for row in rows_of(results) if row.result.method == method)
