@@ -10,7 +10,7 @@ separate processes on a shared machine differ by more than what is to be seen. T
 bytes: no figure depends on what the images show.
 
 With `--scale`, what grows with the number of images or of classes is measured at three sizes instead, each in a
-process of its own: seconds, the most memory of the process, and the power of the size by which the seconds grow.
+process of its own: CPU seconds, the most memory of the process, and the power of the size by which the seconds grow.
 """
 
 from __future__ import annotations

@@ -16,13 +16,14 @@ from ltbench.benchmarks.scaling.cases import CASES
 from ltbench.errors import UserError
 from ltbench.processes import ctrl_c_ignored, end_workers, peak_memory, prepare_worker, worker_context
 
-HEADERS = ("case", "unit", "sizes", "seconds", "peak MiB", "exponent")
+HEADERS = ("case", "unit", "sizes", "CPU seconds", "peak MiB", "exponent")
 
 
 @dataclass(frozen=True)
 class Growth:
-    """What a case took at its sizes: seconds, and the most memory of its process in MiB, inputs and libraries included.
+    """What a case took at its sizes: CPU seconds, and the most memory of its process in MiB, with inputs and libraries.
 
+    The CPU's time is that of all threads. It hardly depends on what else the machine does, and leaves out waiting.
     `failure` is what ended the process at the first size that could not be measured, else empty.
     """
 
@@ -75,7 +76,7 @@ def check_cases(names: Sequence[str]) -> None:
 
 
 def _in_process(name: str, size: int) -> tuple[float, float] | str:
-    """Return seconds and MiB, or how the process ended."""
+    """Return CPU seconds and MiB, or how the process ended."""
     context: Any = worker_context()
     here, there = context.Pipe()
     with tempfile.TemporaryDirectory() as folder:
@@ -98,8 +99,8 @@ def _measured(connection: Connection, name: str, size: int, folder: str) -> None
     prepare_worker()
     try:
         body = CASES[name].prepare(size, Path(folder))
-        started = time.perf_counter()
+        started = time.process_time()
         body()
-        connection.send((time.perf_counter() - started, peak_memory() or float("nan")))
+        connection.send((time.process_time() - started, peak_memory() or float("nan")))
     except MemoryError:
         connection.send(f"out of memory at {size:,}")
