@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ltbench.benchmarks.analysis.metrics import evaluate
+from ltbench.benchmarks.analysis.metrics import FURTHER, evaluate
 from ltbench.benchmarks.analysis.record_files.agreement import require_agreement
+from ltbench.benchmarks.analysis.record_files.predictions import PARTS
 from ltbench.benchmarks.analysis.records import Record, Result
 from ltbench.benchmarks.analysis.statistics.intervals import Estimate, class_interval, image_weights, interval
 from ltbench.errors import UserError
@@ -142,18 +143,7 @@ class Row:
         ------
         UserError : predictions and result of a trial contradict each other
         """
-        found = []
-        for record in self.records:
-            data, saved = record.result.data, record.predictions()
-            measure = partial(
-                evaluate, groups=data.groups, class_names=data.class_names, special_classes=data.special_classes
-            )
-            require_agreement(
-                record.folder, "val", record.result.val, measure(saved["val_labels"], saved["val_logits"])
-            )
-            found.append(measure(saved["test_labels"], saved["test_logits"]))
-            require_agreement(record.folder, "test", record.result.test, found[-1])
-        return tuple(found)
+        return tuple(_measured(record) for record in self.records)
 
     @cached_property
     def accuracy(self) -> Estimate:
@@ -236,6 +226,18 @@ class ClassMean:
     def scores(self, row: Row) -> np.ndarray:
         """Return what each image that counts adds to the mean in each trial, float64 [T, number of them]."""
         return row.right[:, self.used] * image_weights(self.labels, self.weights, row.tested[:, self.used])
+
+
+def _measured(record: Record) -> dict[str, Any]:
+    """Return the metrics of a trial's test predictions, after checking those that its result states of each part."""
+    data, saved, measured = record.result.data, record.predictions(), {}
+    for part in PARTS:
+        stated = getattr(record.result, part)
+        further = [name for name in FURTHER if name in stated]  # records of earlier versions hold them
+        labels, logits = saved[f"{part}_labels"], saved[f"{part}_logits"]
+        measured = evaluate(labels, logits, data.groups, data.class_names, data.special_classes, further)
+        require_agreement(record.folder, part, stated, measured)
+    return measured
 
 
 def other_images(record: Record, other: Record) -> UserError:

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import softmax
 from written import predictions_of, row_of
 
-from ltbench.benchmarks.analysis.metrics import expected_calibration_error
+from ltbench.benchmarks.analysis.probabilities import Probabilities, expected_calibration_error
 from ltbench.benchmarks.analysis.records import Record, find_records
 from ltbench.benchmarks.analysis.reliability.calibration import (
     fitted_temperature,
@@ -82,7 +82,7 @@ def test_temperature_and_calibration_after_it() -> None:
         scaled = fitted_temperature(labels, factor * logits)
         assert scaled == pytest.approx(factor * temperature, rel=1e-3)
         assert scaled_calibration_error(labels, factor * logits, scaled) < 0.03
-        assert expected_calibration_error(labels, softmax(factor * logits, axis=1)) > 0.08
+        assert expected_calibration_error(Probabilities(factor * logits).confidence, logits.argmax(1) == labels) > 0.08
 
 
 def test_threshold_from_validation_reaches_something_else_on_test() -> None:
