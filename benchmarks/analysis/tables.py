@@ -334,18 +334,6 @@ _PANEL_TABLES: Mapping[str, Callable[[Panel], Table | list[Table]]] = {
     "conformal": conformal,
 }
 
-HEADINGS = {
-    "overview": "Leaderboard",
-    "groups": "Head, medium and tail",
-    "per-class": "Accuracy of each class",
-    "metrics": "All metrics",
-    "reliability": "Reliability of the probabilities",
-    "conformal": "Conformal sets",
-    "cost": "Cost",
-    "ablation": "Ablation",
-}
-"""Kinds of table that a setting has, with their headings."""
-
 
 def setting_tables(kind: str, setting: Setting) -> list[Table]:
     """Return the tables of one kind and one setting: one for each set of trials, and each variant of an ablation.
