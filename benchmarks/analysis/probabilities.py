@@ -51,9 +51,19 @@ class Probabilities:
         """Return a class's probability for each image, float64 [n]."""
         return np.exp(self._scaled(slice(None), label) - self._largest) / self._sums
 
+    def of_labels(self, labels: np.ndarray) -> np.ndarray:
+        """Return the probability of each image's class, int [n]: float64 [n]."""
+        return np.exp(self._scaled(np.arange(len(labels)), labels) - self._largest) / self._sums
+
     def log_likelihood(self, labels: np.ndarray) -> np.ndarray:
         """Return the logarithm of the probability of each image's class, int [n]: float64 [n]."""
         return self._scaled(np.arange(len(labels)), labels) - self._largest - np.log(self._sums)
+
+    def by_image(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield some images at a time, and their class probabilities, float64 [m, K]."""
+        images, classes = self._logits.shape
+        for rows in blocks(images, max(1, _BLOCK // classes)):
+            yield rows, np.exp(self._scaled(rows, slice(None)) - self._largest[rows, None]) / self._sums[rows, None]
 
     def by_class(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield each class with its probability for each image, float64 [n]."""

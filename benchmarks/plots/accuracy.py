@@ -35,7 +35,7 @@ def class_shares(row: Row) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def confusion_counts(row: Row) -> np.ndarray:
     """Return test images by true (first) and predicted class, summed over trials: int [K, K]."""
     classes = len(row.result.data.class_names)
-    by_trial = [confusion_matrix(labels, logits.argmax(axis=1), classes) for _, labels, logits in row.predictions]
+    by_trial = [confusion_matrix(own.labels, own.predicted, classes) for own in row.summaries]
     return np.sum(by_trial, axis=0)
 
 

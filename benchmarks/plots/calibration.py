@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltbench.benchmarks.analysis.probabilities import CALIBRATION_BINS as BINS
-from ltbench.benchmarks.analysis.probabilities import Probabilities, calibration_bins
+from ltbench.benchmarks.analysis.probabilities import calibration_bins
 from ltbench.benchmarks.plots.style import COLOURS, GREY, WIDTH, drawing, new_figure, of_trials, wrapped
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def reliability_bins(row: Row) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Confidence and accuracy of an empty one are NaN.
     """
-    confidence = np.concatenate([Probabilities(logits).confidence for *_, logits in row.predictions])
-    right = np.concatenate([logits.argmax(axis=1) == labels for _, labels, logits in row.predictions])
+    confidence = np.concatenate([own.confidence for own in row.summaries])
+    right = np.concatenate([own.right for own in row.summaries])
     bins = calibration_bins(confidence)
     size, *sums = (np.bincount(bins, weights=values, minlength=BINS) for values in (None, confidence, right))
     confidence, accuracy = (np.divide(part, size, out=np.full(BINS, np.nan), where=size > 0) for part in sums)

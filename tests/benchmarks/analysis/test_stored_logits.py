@@ -19,7 +19,7 @@ def drawn(images: int) -> tuple[np.ndarray, np.ndarray]:
     labels = np.arange(images) % CLASSES
     logits = 2 * rng.normal(size=(images, CLASSES)) + 4 * np.eye(CLASSES)[labels]
     logits[::7] = np.round(logits[::7])  # several classes share the largest
-    logits[1::7, :2] = logits[1::7].max(axis=1, keepdims=True) + [0.0, 1e-6]  # or nearly
+    logits[1::7, :2] = logits[1::7].max(axis=1, keepdims=True) + np.array([0.0, 1e-6])  # or nearly
     logits[2, 3] = -1e6
     return labels, logits.astype(np.float32)
 
