@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import scipy
 
 from ltbench.files import BROKEN, HOSTILE, content_digest, file_hash, json_digest, write_bytes
 
@@ -84,8 +84,7 @@ def key_of(what: str, modules: Iterable[ModuleType], depends_on: Any) -> str:
     depends_on : JSON value that tells its inputs from others
     """
     code = [_source_digest(str(module.__file__)) for module in modules]
-    versions = [importlib.metadata.version(name) for name in ("numpy", "scipy")]
-    return json_digest([what, code, versions, depends_on])
+    return json_digest([what, code, np.__version__, scipy.__version__, depends_on])
 
 
 @cache
