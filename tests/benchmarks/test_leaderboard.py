@@ -48,7 +48,8 @@ def tables(results: Path) -> dict[str, list[Table]]:
 
 def test_a_leaderboard_imports_what_tables_need(results: Path) -> None:
     program = f"""import sys; from ltbench.benchmarks.leaderboard import main
-for kind in ("overview", "reliability", "ranks"): main(["--results", {str(results)!r}, "--table", kind, "--ratio", "30"])
+for kind in ("overview", "reliability", "ranks"):
+    main(["--results", {str(results)!r}, "--table", kind, "--ratio", "30"])
 print({{"torch", "sklearn", "scipy.stats", "matplotlib", "wandb"}} & sys.modules.keys(), file=sys.stderr)"""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "set()\n")
