@@ -31,7 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    from ltbench.benchmarks.analysis.record_files.derived import DerivedFiles
     from ltbench.benchmarks.analysis.records import find_records
     from ltbench.benchmarks.analysis.standings import settings_of
     from ltbench.errors import UserError
@@ -39,7 +38,7 @@ def _main(options: argparse.Namespace) -> int:
     require_writable(options.out / "picture.png")
     _check("figure", options.figure, (*FIGURES, "all"))
     kinds = FIGURES if "all" in options.figure else options.figure
-    records = list(find_records(options.results, derived=DerivedFiles.under(options.results)))
+    records = list(find_records(options.results))
     if not records:
         raise UserError(f"{options.results} holds no finished trial; run `ltbench run` first")
     settings = settings_of(records)

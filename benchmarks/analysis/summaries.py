@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ltbench.benchmarks.analysis.record_files.derived import Derived
 from ltbench.benchmarks.analysis.record_files.predictions import PARTS
 from ltbench.benchmarks.analysis.records import Record
 from ltbench.errors import UserError
-from ltbench.files import file_hash, require_regular
+from ltbench.files import file_hash
 
 CODE = (metrics, probabilities, predictions, stored_logits, derived)
 """Modules that numbers from predictions depend on."""
@@ -78,15 +79,23 @@ def is_summarised(record: Record) -> bool:
 
 
 def _key(record: Record) -> str:
-    result, split = record.result, record.path("split.csv")
+    result = record.result
     record.verified("predictions.npz")
     depends_on = [
         *(result.files["predictions.npz"], result.split_digest),
-        file_hash(require_regular(split)) if split.exists() else None,
+        _split_content(record.path("split.csv")),
         *(result.data.class_names, result.data.groups, result.data.special_classes),
         [_further(record, part) for part in PARTS],
     ]
     return derived.key_of("summary", CODE, depends_on)
+
+
+def _split_content(path: Path) -> str:
+    """Return the SHA-256 of a split, or what is there in its place; why it cannot be read is said where it is read."""
+    try:
+        return file_hash(path) if path.is_file() else f"exists: {path.exists()}"
+    except OSError as error:
+        return str(error)
 
 
 def _computed(record: Record) -> Derived:
