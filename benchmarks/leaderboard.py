@@ -6,7 +6,8 @@
     ltbench leaderboard --published
     ltbench leaderboard --board synthetic-r100
 
-Every number is computed anew from the trials' saved predictions. Only trials of the same data, split and protocol
+Every number is computed from the trials' saved predictions, and kept in the results folder's `cache/derived` until
+predictions or code change; `--recompute` computes all anew. Only trials of the same data, split and protocol
 share a table; what is not says so below. A record that cannot be read is named on stderr and left out, which a note
 below the table says; the exit code is 2 only where none is left. On a terminal a table loses its least important
 columns until it fits; `--columns all`, a pipe or `--out FILE` has them all.
@@ -45,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
     parsed.add_argument("--format", metavar="NAME", help=about_format)
     about_columns = "columns to show, by their headers, or all; default: all, on a terminal those that fit"
     parsed.add_argument("--columns", nargs="+", default=(), metavar="NAME", help=about_columns)
+    about_recompute = "compute all numbers from predictions, also those that an earlier command kept"
+    parsed.add_argument("--recompute", action="store_true", help=about_recompute)
     parsed.add_argument("--out", type=named_path, metavar="FILE", help="write the tables there, instead of printing")
     return parsed
 
@@ -67,6 +70,7 @@ def _main(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     from ltbench.benchmarks.analysis.columns import chosen
     from ltbench.benchmarks.analysis.record_files.damage import left_out, sound_records
+    from ltbench.benchmarks.analysis.record_files.derived import DerivedFiles
     from ltbench.benchmarks.cli.outcomes import report_damaged
     from ltbench.benchmarks.cli.table_output import print_tables, write_tables
     from ltbench.errors import UserError
@@ -74,7 +78,8 @@ def _show(options: argparse.Namespace) -> int:
     style = _checked(options)
     # The paper's numbers are worth a look without any of ours.
     there = options.results.exists() or not options.published
-    records, damaged = sound_records(options.results) if there else ([], {})
+    derived = DerivedFiles.under(options.results, recompute=options.recompute)
+    records, damaged = sound_records(options.results, derived=derived) if there else ([], {})
     report_damaged(damaged.values())
     if not records and not options.published:
         what = "no record that can be read" if damaged else "no finished trial"

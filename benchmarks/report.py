@@ -21,6 +21,8 @@ def parser() -> argparse.ArgumentParser:
     parsed.add_argument(
         "--out", type=named_path, metavar="FILE", help="default: report.html in the results folder, or here"
     )
+    about_recompute = "compute all numbers from predictions, also those that an earlier command kept"
+    parsed.add_argument("--recompute", action="store_true", help=about_recompute)
     parsed.add_argument("--published", action="store_true", help="also set the paper's numbers beside these")
     return parsed
 
@@ -42,6 +44,7 @@ def _main(options: argparse.Namespace) -> int:
 
 
 def _write(options: argparse.Namespace) -> int:
+    from ltbench.benchmarks.analysis.record_files.derived import DerivedFiles
     from ltbench.benchmarks.analysis.records import find_records
     from ltbench.benchmarks.pages.page import report
     from ltbench.benchmarks.training.protocol import PRESETS
@@ -49,7 +52,8 @@ def _write(options: argparse.Namespace) -> int:
     from ltbench.files import write_bytes
 
     out = options.out or options.results / "report.html"
-    records = list(find_records(options.results))
+    derived = DerivedFiles.under(options.results, recompute=options.recompute)
+    records = list(find_records(options.results, derived=derived))
     if not records:
         raise UserError(f"{options.results} holds no finished trial; run `ltbench run` first")
     require_writable(out)

@@ -6,12 +6,12 @@ What is undefined is NaN (null in records, n/a in tables) with the reason beside
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax, softmax
-from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, roc_auc_score, roc_curve
+
+from ltbench.benchmarks.analysis.probabilities import Probabilities, class_members, expected_calibration_error
 
 METRICS: Mapping[str, str] = {
     "mean_class_accuracy": "mean per-class accuracy",
@@ -29,8 +29,8 @@ METRICS: Mapping[str, str] = {
 }
 """Name and label of each metric of all data that is one number, in the order of tables."""
 
-CALIBRATION_BINS = 15
-"""Bins of confidence that calibration is measured in."""
+FURTHER = ("confusion", "per_class_interval")
+"""What `evaluate` gives of classes when it is asked to: tables and pictures compute it where they show it."""
 
 SPECIFICITIES = (90, 95)
 """Specificities at which the sensitivity to a special class is measured, percent."""
@@ -96,15 +96,27 @@ def class_precision_and_f1(
     return precision, np.divide(2 * right, counts + named, out=nothing.copy(), where=present)
 
 
-def cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
-    """Return the mean negative log-likelihood, nats: -Σ_i log softmax(logits_i)[y_i] / n.
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return the images by true and predicted class: int64 [K, K], rows are true classes.
+
+    Parameters
+    ----------
+    labels, predicted : int [n], 0 to K - 1
+    num_classes : K
+    """
+    pairs = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
+    return pairs.reshape(num_classes, num_classes)
+
+
+def cross_entropy(labels: np.ndarray, logits: np.ndarray, temperature: float = 1.0) -> float:
+    """Return the mean negative log-likelihood, nats: -Σ_i log softmax(logits_i / temperature)[y_i] / n.
 
     Parameters
     ----------
     labels : int [n]
     logits : float [n, K]; computed in float64
     """
-    return float(-log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels].mean())
+    return float(-Probabilities(logits, temperature).log_likelihood(labels).mean())
 
 
 def frequency_groups(class_counts: Sequence[int]) -> dict[str, tuple[int, ...]]:
@@ -140,53 +152,6 @@ def wilson_interval(successes: float, count: float, confidence: float = 0.95) ->
     return (0.0 if successes == 0 else float(low)), (1.0 if successes == count else float(high))
 
 
-def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the mean gap between confidence and accuracy over 15 equal bins of confidence, weighted by size.
-
-    Σ_b |Σ_(i in b) (max_c p_ic - [the class of the maximum is y_i])| / n; the upper edge of a bin is in it.
-
-    Parameters
-    ----------
-    labels : int [n]
-    probabilities : float [n, K]
-
-    Raises
-    ------
-    ValueError : shapes that do not fit
-    """
-    _check_shapes(labels, probabilities)
-    return _calibration_gap(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
-
-
-def classwise_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the mean over the K classes of each one's calibration error, one against the rest.
-
-    That of class c is the gap between its probability and its frequency over 15 equal bins of the probability, weighted
-    by size: Σ_b |Σ_(i in b) (p_ic - [y_i = c])| / n. A class without an image counts: its frequency is 0.
-
-    Parameters
-    ----------
-    labels : int [n]
-    probabilities : float [n, K]
-
-    Raises
-    ------
-    ValueError : shapes that do not fit
-    """
-    _check_shapes(labels, probabilities)
-    return float(np.mean([_calibration_gap(column, labels == label) for label, column in enumerate(probabilities.T)]))
-
-
-def calibration_bins(confidence: np.ndarray) -> np.ndarray:
-    """Return the bin of each image: int64 [n], 0 to 14, of 15 equal bins of confidence; an upper edge is in its bin.
-
-    Parameters
-    ----------
-    confidence : float [n], 0 to 1
-    """
-    return np.digitize(confidence, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1], right=True)
-
-
 def threshold_at_specificity(positive: np.ndarray, scores: np.ndarray, specificity: float) -> float:
     """Return the lowest threshold whose specificity is at least the given one, which has the largest sensitivity.
 
@@ -210,8 +175,9 @@ def threshold_at_specificity(positive: np.ndarray, scores: np.ndarray, specifici
         raise ValueError(f"specificity is {specificity}, not within 0 and 1")
     if not positive.any() or positive.all():
         return float("nan")
-    false_positive_rate, _, thresholds = roc_curve(positive, scores, drop_intermediate=False)
-    return float(thresholds[1 - false_positive_rate >= specificity - 1e-12].min())
+    thresholds, negative = np.append(np.unique(scores), np.inf), np.sort(scores[~positive])
+    reached = np.searchsorted(negative, thresholds, "left") / len(negative)
+    return float(thresholds[reached >= specificity - 1e-12].min())
 
 
 def sensitivity_at_specificity(positive: np.ndarray, scores: np.ndarray, specificity: float) -> float:
@@ -229,8 +195,11 @@ def evaluate(
     groups: Mapping[str, Sequence[int]],
     class_names: Sequence[str] | None = None,
     special_classes: Sequence[str] = (),
+    further: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return all metrics of one part.
+
+    Time and memory grow with n K; beside the logits, no array of that size is made.
 
     Parameters
     ----------
@@ -239,15 +208,18 @@ def evaluate(
     groups : class ids of head, medium and tail
     class_names : K names; without them reasons name class ids
     special_classes : of `class_names`, those whose sensitivity is asked for
+    further : of `FURTHER`, what is asked for besides: the `confusion` matrix [K][K] (rows: true class), and Wilson's
+        95 % `per_class_interval` [K][2]
 
     Returns
     -------
     All of `metric_labels`: micro top-1, mean per-class accuracy (over the classes with images), accuracy of each group
     (mean over its classes), the mean of the group means (the paper's "All" on ISIC-Archive-LT), macro-F1 (over the
     classes with images), macro one-vs-rest AUROC and AUPRC (average precision), expected and class-wise calibration
-    error (15 bins), cross-entropy, and of each special class the sensitivity at 90 and 95 % specificity.
-    Further `per_class_accuracy` [K] with Wilson's 95 % `per_class_interval` [K][2] and `per_class_count` [K],
-    `confusion` [K][K] (rows: true class), and `undefined`: for each metric that is NaN, in whole or for a class, why.
+    error (15 bins; the latter is the mean over all K classes, as a class without an image has a frequency of 0),
+    cross-entropy, and of each special class the sensitivity at 90 and 95 % specificity.
+    Further `per_class_accuracy` and `per_class_count` [K], what is asked for, and `undefined`: for each metric that is
+    NaN, in whole or for a class, why.
 
     Raises
     ------
@@ -255,29 +227,31 @@ def evaluate(
     """
     _check_predictions(labels, logits, class_names, special_classes)
     num_classes = logits.shape[1]
-    predicted, probabilities = logits.argmax(axis=1), softmax(logits.astype(np.float64), axis=1)
+    predicted, probabilities = logits.argmax(axis=1), Probabilities(logits)
     recall = class_recall(labels, predicted, num_classes)
+    _, f1 = class_precision_and_f1(labels, predicted, num_classes)
     by_group = {name: float(np.mean(recall[list(classes)])) for name, classes in groups.items() if len(classes)}
-    ranked = not np.isnan(recall).any() and num_classes > 1
-    confusion = confusion_matrix(labels, predicted, labels=np.arange(num_classes))
-    counts = confusion.sum(axis=1)
+    auroc, auprc, calibration = probabilities.against_rest(labels)
     measured: dict[str, Any] = {
         "top1": float((predicted == labels).mean()),
         "mean_class_accuracy": float(np.nanmean(recall)),
         "per_class_accuracy": recall.tolist(),
-        "per_class_interval": [list(wilson_interval(*pair)) for pair in zip(np.diag(confusion), counts, strict=True)],
-        "per_class_count": counts.tolist(),
+        "per_class_count": np.bincount(labels, minlength=num_classes).tolist(),
         **{name: by_group.get(name, np.nan) for name in ("head", "medium", "tail")},
         "mean_of_group_means": float(np.mean(list(by_group.values()))) if by_group else np.nan,
-        "macro_f1": float(f1_score(labels, predicted, average="macro", labels=np.unique(labels))),
-        "macro_auroc": _macro(roc_auc_score, labels, probabilities) if ranked else np.nan,
-        "macro_auprc": _macro(average_precision_score, labels, probabilities) if ranked else np.nan,
-        "ece": expected_calibration_error(labels, probabilities),
-        "classwise_ece": classwise_calibration_error(labels, probabilities),
-        "cross_entropy": cross_entropy(labels, logits),
+        "macro_f1": float(np.nanmean(f1)),
+        "macro_auroc": float(auroc.mean()),
+        "macro_auprc": float(auprc.mean()),
+        "ece": expected_calibration_error(probabilities.confidence, predicted == labels),
+        "classwise_ece": float(calibration.mean()),
+        "cross_entropy": float(-probabilities.log_likelihood(labels).mean()),
         **_sensitivities(labels, probabilities, class_names or (), special_classes),
-        "confusion": confusion.tolist(),
     }
+    if "confusion" in further:
+        measured["confusion"] = confusion_matrix(labels, predicted, num_classes).tolist()
+    if "per_class_interval" in further:
+        right, counts = np.bincount(labels[predicted == labels], minlength=num_classes), measured["per_class_count"]
+        measured["per_class_interval"] = [list(wilson_interval(*pair)) for pair in zip(right, counts, strict=True)]
     return {**measured, "undefined": _reasons(measured, groups, class_names)}
 
 
@@ -290,8 +264,8 @@ def _check_predictions(
         raise ValueError(f"logits {logits.shape} of no image, or not of {class_names}")
     if not set(special_classes) <= set(class_names or ()):
         raise ValueError(f"special classes {special_classes} are not all among {class_names}")
-    if labels.min() < 0 or labels.max() >= num_classes or np.isnan(logits).any():
-        raise ValueError(f"labels outside 0 to {num_classes - 1}, or logits that are not numbers")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(f"labels outside 0 to {num_classes - 1}")
 
 
 def by_class(labels: np.ndarray, values: np.ndarray, num_classes: int) -> dict[str, Any]:
@@ -306,7 +280,7 @@ def by_class(labels: np.ndarray, values: np.ndarray, num_classes: int) -> dict[s
     values : int or float [n]
     num_classes : K
     """
-    members = [values[labels == label] for label in range(num_classes)]
+    members = [values[own] for own in class_members(labels, num_classes)]
     if np.issubdtype(values.dtype, np.integer):
         distinct = np.unique(values)
         return {
@@ -318,17 +292,7 @@ def by_class(labels: np.ndarray, values: np.ndarray, num_classes: int) -> dict[s
 
 def _check_shapes(labels: np.ndarray, columns: np.ndarray) -> None:
     if np.ndim(labels) != 1 or np.ndim(columns) != 2 or len(labels) != len(columns):
-        raise ValueError(f"labels {np.shape(labels)} and logits or probabilities {np.shape(columns)} do not fit")
-
-
-def _calibration_gap(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Return Σ_b |Σ_(i in b) (confidence_i - right_i)| / n over 15 equal bins of confidence."""
-    gap = np.bincount(calibration_bins(confidence), weights=confidence - right, minlength=CALIBRATION_BINS)
-    return float(np.abs(gap).sum() / len(confidence))
-
-
-def _macro(metric: Callable[..., float], labels: np.ndarray, probabilities: np.ndarray) -> float:
-    return float(np.mean([metric(labels == label, column) for label, column in enumerate(probabilities.T)]))
+        raise ValueError(f"labels {np.shape(labels)} and logits {np.shape(columns)} do not fit")
 
 
 def sensitivity_name(class_name: str, percent: int) -> str:
@@ -337,12 +301,12 @@ def sensitivity_name(class_name: str, percent: int) -> str:
 
 
 def _sensitivities(
-    labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], special_classes: Sequence[str]
+    labels: np.ndarray, probabilities: Probabilities, class_names: Sequence[str], special_classes: Sequence[str]
 ) -> dict[str, float]:
     class_ids = {name: list(class_names).index(name) for name in special_classes}
     return {
         sensitivity_name(name, percent): sensitivity_at_specificity(
-            labels == class_id, probabilities[:, class_id], percent / 100
+            labels == class_id, probabilities.of_class(class_id), percent / 100
         )
         for name, class_id in class_ids.items()
         for percent in SPECIFICITIES

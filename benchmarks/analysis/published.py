@@ -217,7 +217,7 @@ def _numbers(line: pd.Series, row: Row) -> dict[str, Any]:
     printed, printed_sd = line["mean"] / 100, line["sd"] / 100
     wide = half_width(printed, printed_sd, TRIALS, line["images"])
     own = half_width(
-        mean, sd, len(values), effective_images(row.predictions[0][1], row.result.data.groups, line["metric"])
+        mean, sd, len(values), effective_images(row.summaries[0].labels, row.result.data.groups, line["metric"])
     )
     return {
         **{"table": line["table"], "label": line["label"], "method": row.name, "ratio": line["ratio"]},

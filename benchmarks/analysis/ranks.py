@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
-from scipy.stats import rankdata
 
 from ltbench.benchmarks.analysis.metrics import METRICS
 from ltbench.benchmarks.analysis.notes import title_of
@@ -78,6 +77,6 @@ def _ranks_in(panel: Panel, names: Sequence[str]) -> pd.DataFrame:
         {
             **{"method": names, "n": len(panel.trials), "dataset": data.dataset, "split": data.split},
             **{"ratio": data.ratio, "protocol": result.protocol_digest[:8], "threads": result.deciding_threads},
-            **{ACCURACY: accuracies, "rank": rankdata([-accuracy for accuracy in accuracies])},
+            **{ACCURACY: accuracies, "rank": pd.Series(accuracies).rank(ascending=False).to_numpy()},
         }
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from ltbench.benchmarks.analysis.record_files.agreement import change_contradiction, class_contradiction
+from ltbench.benchmarks.analysis.record_files.derived import Derived, DerivedFiles
 from ltbench.benchmarks.analysis.record_files.description import DataDescription, as_json
 from ltbench.benchmarks.analysis.record_files.predictions import PARTS, read_predictions
 from ltbench.benchmarks.analysis.record_files.sealed import DIGEST, REMEDY, sealed, unsealed
@@ -203,20 +204,26 @@ class Record:
     ----------
     folder : of the trial
     result : what its `result.json` holds
+    derived : where what is computed from it is kept; None: nowhere
     """
 
     folder: Path
     result: Result
+    derived: DerivedFiles | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def read(cls, folder: Path) -> Record:
+    def read(cls, folder: Path, derived: DerivedFiles | None = None) -> Record:
         """Return the record of a finished trial's folder.
 
         Raises
         ------
         UserError : its result is missing, corrupt or of another schema
         """
-        return cls(folder, read_result(folder / "result.json"))
+        return cls(folder, read_result(folder / "result.json"), derived)
+
+    def derive(self, key: str, compute: Callable[[], Derived]) -> Derived:
+        """Return what is kept under a key, or else computed; see `DerivedFiles.get`."""
+        return compute() if self.derived is None else self.derived.get(key, compute)
 
     def path(self, name: str) -> Path:
         """Return where a file of the record lies: the manifest of a split that all trials share, beside their folders.
@@ -301,19 +308,22 @@ def read_result(path: Path) -> Result:
     return Result.from_json(read_json(path), path)
 
 
-def find_records(results: Path, pattern: str = "*/*/trial*/result.json") -> Iterator[Record]:
+def find_records(
+    results: Path, pattern: str = "*/*/trial*/result.json", derived: DerivedFiles | None = None
+) -> Iterator[Record]:
     """Yield every finished trial under a results folder, in order of path.
 
     Parameters
     ----------
     pattern : of the paths to look at
+    derived : as for `Record`
 
     Raises
     ------
     UserError : the folder is missing, or a result is corrupt or of another schema
     """
     for folder in trial_folders(results, pattern):
-        yield Record.read(folder)
+        yield Record.read(folder, derived)
 
 
 def trial_folders(results: Path, pattern: str) -> list[Path]:

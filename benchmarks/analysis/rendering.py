@@ -21,6 +21,17 @@ KINDS = (
     *("reliability", "conformal"),
 )
 """Kinds of table, by their names on the command line."""
+HEADINGS = {
+    "overview": "Leaderboard",
+    "groups": "Head, medium and tail",
+    "per-class": "Accuracy of each class",
+    "metrics": "All metrics",
+    "reliability": "Reliability of the probabilities",
+    "conformal": "Conformal sets",
+    "cost": "Cost",
+    "ablation": "Ablation",
+}
+"""Kinds of table that a setting has, with their headings."""
 OPEN = " ?"
 """Behind a number whose comparison leaves it open which of the two is better."""
 

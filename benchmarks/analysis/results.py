@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ltbench.benchmarks.analysis.record_files.derived import DerivedFiles
 from ltbench.benchmarks.analysis.records import Record, find_records
 from ltbench.benchmarks.analysis.rendering import KINDS
 from ltbench.errors import UserError
@@ -43,7 +44,8 @@ class Results:
         UserError : the folder is missing, or a result is corrupt
         """
         results = Path(folder)
-        return cls(tuple(each for name in folders for each in find_records(results, f"{name}/*/trial*/result.json")))
+        derived, patterns = DerivedFiles.under(results), [f"{name}/*/trial*/result.json" for name in folders]
+        return cls(tuple(each for pattern in patterns for each in find_records(results, pattern, derived)))
 
     @classmethod
     def of_trials(cls, folders: Iterable[Path]) -> Results:

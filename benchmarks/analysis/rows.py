@@ -5,17 +5,17 @@ Every number is computed from the trials' saved predictions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ltbench.benchmarks.analysis.metrics import evaluate
-from ltbench.benchmarks.analysis.record_files.agreement import require_agreement
+from ltbench.benchmarks.analysis.probabilities import class_members
 from ltbench.benchmarks.analysis.records import Record, Result
 from ltbench.benchmarks.analysis.statistics.intervals import Estimate, class_interval, image_weights, interval
+from ltbench.benchmarks.analysis.summaries import Summary, summary_of
 from ltbench.errors import UserError
 
 ACCURACY, GROUP_MEAN = "mean_class_accuracy", "mean_of_group_means"
@@ -71,15 +71,15 @@ class Row:
     def right(self) -> np.ndarray:
         """Whether each image is right in each trial, bool [T, n]; False where it was not tested."""
         found = np.zeros(self.tested.shape, dtype=bool)
-        for own, places, (_, labels, logits) in zip(found, self._images[2], self.predictions, strict=True):
-            own[places >= 0] = (logits.argmax(axis=1) == labels)[places[places >= 0]]
+        for own, places, trial in zip(found, self._images[2], self.summaries, strict=True):
+            own[places >= 0] = trial.right[places[places >= 0]]
         return found
 
     @cached_property
     def test_counts(self) -> np.ndarray:
         """Images of each class that each trial was tested on, int64 [T, K]."""
         classes = len(self.result.data.class_names)
-        return np.stack([np.bincount(labels, minlength=classes) for _, labels, _ in self.predictions])
+        return np.stack([np.bincount(own.labels, minlength=classes) for own in self.summaries])
 
     @cached_property
     def lesions(self) -> np.ndarray | None:
@@ -90,12 +90,11 @@ class Row:
         UserError : the split was changed
         """
         lesion: dict[str, str] = {}
-        for record in self.records if self._varied else self.records[:1]:
-            if not record.path("split.csv").exists():
+        for summary in self.summaries if self._varied else self.summaries[:1]:
+            if summary.lesions is None:
                 return None
-            manifest = record.manifest()
-            lesion |= dict(zip(manifest.ids.tolist(), manifest.lesions.tolist(), strict=True))
-        found = np.array([lesion.get(image_id, image_id) for image_id in self.test_ids.tolist()])
+            lesion |= dict(zip(summary.ids.tolist(), summary.lesions.tolist(), strict=True))
+        found = np.array([lesion[image_id] for image_id in self.test_ids.tolist()])
         return found if len(np.unique(found)) < len(found) else None
 
     @property
@@ -103,57 +102,37 @@ class Row:
         return self.result.data.varied_from is not None
 
     @cached_property
-    def predictions(self) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]:
-        """Ids [n_t], labels [n_t] and logits [n_t, K] of the test images of each trial.
+    def summaries(self) -> tuple[Summary, ...]:
+        """Decisions and metrics of each trial.
 
         Raises
         ------
-        UserError : trials of one split have other test images
+        UserError : predictions are missing, corrupt or altered, or contradict the result; or trials of one split have
+            other test images
         """
-        read = tuple(record.test_predictions() for record in self.records)
-        for record, (ids, labels, _) in zip(self.records, read, strict=True):
-            if not (self._varied or (np.array_equal(ids, read[0][0]) and np.array_equal(labels, read[0][1]))):
+        found = tuple(summary_of(record) for record in self.records)
+        for record, own in zip(self.records, found, strict=True):
+            same = np.array_equal(own.ids, found[0].ids) and np.array_equal(own.labels, found[0].labels)
+            if not (self._varied or same):
                 raise other_images(record, self.records[0])
-        return read
-
-    @cached_property
-    def validation(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-        """Labels [n_t] and logits [n_t, K] of the validation images of each trial."""
-        read = [record.predictions() for record in self.records]
-        return tuple((own["val_labels"], own["val_logits"]) for own in read)
+        return found
 
     @cached_property
     def _images(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ids [n] and labels [n] of all test images, and the place of each in a trial's predictions, -1 for none."""
-        ids, labels, _ = self.predictions[0]
+        ids, labels = self.summaries[0].ids, self.summaries[0].labels
         if not self._varied:
             return ids, labels, np.tile(np.arange(len(ids)), (len(self.records), 1))
-        every, first = np.unique(np.concatenate([own for own, *_ in self.predictions]), return_index=True)
+        every, first = np.unique(np.concatenate([own.ids for own in self.summaries]), return_index=True)
         places = np.full((len(self.records), len(every)), -1)
-        for own, (trial_ids, *_) in zip(places, self.predictions, strict=True):
-            own[np.searchsorted(every, trial_ids)] = np.arange(len(trial_ids))
-        return every, np.concatenate([own for _, own, _ in self.predictions])[first], places
+        for own, trial in zip(places, self.summaries, strict=True):
+            own[np.searchsorted(every, trial.ids)] = np.arange(len(trial.ids))
+        return every, np.concatenate([own.labels for own in self.summaries])[first], places
 
-    @cached_property
-    def measured(self) -> tuple[dict[str, Any], ...]:
-        """All metrics of each trial, from its predictions.
-
-        Raises
-        ------
-        UserError : predictions and result of a trial contradict each other
-        """
-        found = []
-        for record in self.records:
-            data, saved = record.result.data, record.predictions()
-            measure = partial(
-                evaluate, groups=data.groups, class_names=data.class_names, special_classes=data.special_classes
-            )
-            require_agreement(
-                record.folder, "val", record.result.val, measure(saved["val_labels"], saved["val_logits"])
-            )
-            found.append(measure(saved["test_labels"], saved["test_logits"]))
-            require_agreement(record.folder, "test", record.result.test, found[-1])
-        return tuple(found)
+    @property
+    def measured(self) -> tuple[Mapping[str, Any], ...]:
+        """All metrics of each trial, from its predictions; errors as for `summaries`."""
+        return tuple(own.measured["test"] for own in self.summaries)
 
     @cached_property
     def accuracy(self) -> Estimate:
@@ -176,11 +155,16 @@ class Row:
 
     def class_estimate(self, label: int) -> Estimate:
         """Return the accuracy of a class with its 95 % interval, NaN where a trial has no image of it."""
-        own = self.labels == label
-        if not own.any():
+        own = self._members[label]
+        if not len(own):
             return _UNKNOWN
         tested, lesions = self.tested[:, own], None if self.lesions is None else self.lesions[own]
         return class_interval(self.right[:, own], lesions, tested) if tested.any(axis=1).all() else _UNKNOWN
+
+    @cached_property
+    def _members(self) -> list[np.ndarray]:
+        """Places of each class's images among the test images."""
+        return class_members(self.labels, len(self.result.data.class_names))
 
     def values(self, metric: str) -> np.ndarray:
         """Return a metric of each trial, float64 [T], NaN where it is undefined."""

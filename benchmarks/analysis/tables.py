@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from ltbench.benchmarks.analysis.ablation import ablation
 from ltbench.benchmarks.analysis.cells import (
@@ -68,7 +67,7 @@ _BALANCED = "Balanced test set: micro top-1 equals mean per-class accuracy."
 
 def _places(rows: Sequence[Row]) -> list[int]:
     """Return the rank of each row by its accuracy; equal rows share the best of their ranks."""
-    return [int(place) for place in rankdata([-row.accuracy.value for row in rows], method="min")]
+    return pd.Series([row.accuracy.value for row in rows]).rank(method="min", ascending=False).astype(int).tolist()
 
 
 def overview(panel: Panel) -> Table:
@@ -333,18 +332,6 @@ _PANEL_TABLES: Mapping[str, Callable[[Panel], Table | list[Table]]] = {
     "reliability": reliability,
     "conformal": conformal,
 }
-
-HEADINGS = {
-    "overview": "Leaderboard",
-    "groups": "Head, medium and tail",
-    "per-class": "Accuracy of each class",
-    "metrics": "All metrics",
-    "reliability": "Reliability of the probabilities",
-    "conformal": "Conformal sets",
-    "cost": "Cost",
-    "ablation": "Ablation",
-}
-"""Kinds of table that a setting has, with their headings."""
 
 
 def setting_tables(kind: str, setting: Setting) -> list[Table]:

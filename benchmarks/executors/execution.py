@@ -53,11 +53,14 @@ class Execution:
         by its folder.
         """
         from ltbench.benchmarks.analysis.record_files.damage import sound_records
+        from ltbench.benchmarks.analysis.record_files.derived import DerivedFiles
         from ltbench.benchmarks.analysis.standings import key_of, setting_key
 
         planned = self._planned
         folders = dict.fromkeys(row.folder.parent.name for row in planned.rows)
-        found = [sound_records(planned.request.out, f"{name}/*/trial*/result.json") for name in folders]
+        out = planned.request.out
+        derived = DerivedFiles.under(out)
+        found = [sound_records(out, f"{name}/*/trial*/result.json", derived) for name in folders]
         records = [record for sound, _ in found for record in sound]
         protocol = planned.protocol.digest()
         threads = planned.deciding_threads

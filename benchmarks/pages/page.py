@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ltbench.benchmarks.analysis.rendering import HEADINGS
 from ltbench.benchmarks.pages.blocks import Line, TableBlock, listing, table_block
 from ltbench.benchmarks.pages.parts import Part, overlap_line, setting_parts, short_name
 from ltbench.errors import at_most
@@ -137,7 +138,7 @@ def _setting_line(setting: Setting) -> list[str]:
 
 
 def _section(key: str, setting: Setting, results: Path) -> Section:
-    from ltbench.benchmarks.analysis.tables import HEADINGS, setting_tables
+    from ltbench.benchmarks.analysis.tables import setting_tables
 
     data = setting.data
     tables = {kind: setting_tables(kind, setting) for kind in HEADINGS}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltbench.benchmarks.analysis.tables import HEADINGS
+from ltbench.benchmarks.analysis.rendering import HEADINGS
 from ltbench.benchmarks.pages.blocks import (
     Block,
     FoldedBlock,

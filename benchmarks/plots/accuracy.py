@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ltbench.benchmarks.analysis.metrics import confusion_matrix
 from ltbench.benchmarks.plots.style import WIDTH, class_labels, drawing, new_figure, of_trials, series_style, wrapped
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ltbench.benchmarks.analysis.rows import Row
+
+MOST_CLASSES = 500
+"""Of a confusion matrix: of more, a class would be narrower than a dot of the picture."""
 
 _MANY_CLASSES = 16  # from here on the numbers of a confusion matrix would not be legible
 
@@ -30,7 +34,9 @@ def class_shares(row: Row) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def confusion_counts(row: Row) -> np.ndarray:
     """Return test images by true (first) and predicted class, summed over trials: int [K, K]."""
-    return np.sum([measured["confusion"] for measured in row.measured], axis=0)
+    classes = len(row.result.data.class_names)
+    by_trial = [confusion_matrix(own.labels, own.predicted, classes) for own in row.summaries]
+    return np.sum(by_trial, axis=0)
 
 
 @drawing

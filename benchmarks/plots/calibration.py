@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import softmax
 
-from ltbench.benchmarks.analysis.metrics import CALIBRATION_BINS as BINS
-from ltbench.benchmarks.analysis.metrics import calibration_bins
+from ltbench.benchmarks.analysis.probabilities import CALIBRATION_BINS as BINS
+from ltbench.benchmarks.analysis.probabilities import calibration_bins
 from ltbench.benchmarks.plots.style import COLOURS, GREY, WIDTH, drawing, new_figure, of_trials, wrapped
 
 if TYPE_CHECKING:
@@ -26,10 +25,8 @@ def reliability_bins(row: Row) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Confidence and accuracy of an empty one are NaN.
     """
-    logits = np.concatenate([own for *_, own in row.predictions])
-    probabilities = softmax(logits.astype(np.float64), axis=1)
-    labels = np.concatenate([own for _, own, _ in row.predictions])
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    confidence = np.concatenate([own.confidence for own in row.summaries])
+    right = np.concatenate([own.right for own in row.summaries])
     bins = calibration_bins(confidence)
     size, *sums = (np.bincount(bins, weights=values, minlength=BINS) for values in (None, confidence, right))
     confidence, accuracy = (np.divide(part, size, out=np.full(BINS, np.nan), where=size > 0) for part in sums)

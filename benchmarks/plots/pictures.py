@@ -95,7 +95,9 @@ def _pictures_of_row(kinds: set[str], row: Row, reference: Row | None, results: 
     if "curves" in kinds:
         drawn["curves"] = partial(training.training_curves, row, reference)
     if "confusion" in kinds:
-        drawn["confusion"] = partial(accuracy.confusion, row)
+        classes, most = len(row.result.data.class_names), accuracy.MOST_CLASSES
+        too_many = f"{classes} classes, and a confusion matrix shows at most {most}"
+        drawn["confusion"] = partial(accuracy.confusion, row) if classes <= most else lambda: too_many
     if "story" in kinds and story.has_story(first):
         drawn["story"] = partial(story.story, first, row.name)
         drawn["story-images"] = partial(_with_images, first, results, partial(story.story_montage, first, row.name))

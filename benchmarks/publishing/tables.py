@@ -11,9 +11,9 @@ from pathlib import Path
 from ltbench.benchmarks.analysis.published import read_published
 from ltbench.benchmarks.analysis.ranks import ranks
 from ltbench.benchmarks.analysis.records import find_records
-from ltbench.benchmarks.analysis.rendering import Cell, Table, document, render
+from ltbench.benchmarks.analysis.rendering import HEADINGS, Cell, Table, document, render
 from ltbench.benchmarks.analysis.standings import Panel, Setting, settings_of
-from ltbench.benchmarks.analysis.tables import HEADINGS, overview, setting_tables
+from ltbench.benchmarks.analysis.tables import overview, setting_tables
 from ltbench.benchmarks.publishing.board import Board, BoardSetting, rows_in
 from ltbench.benchmarks.publishing.reproductions import Reproduction, reproductions
 from ltbench.benchmarks.publishing.restoring import restored

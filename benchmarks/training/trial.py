@@ -20,6 +20,7 @@ import torch
 import ltbench
 from ltbench.benchmarks.analysis.metrics import by_class, evaluate
 from ltbench.benchmarks.analysis.record_files.damage import sound_record
+from ltbench.benchmarks.analysis.record_files.stored_logits import restored, stored
 from ltbench.benchmarks.analysis.record_files.values import ProtocolValues
 from ltbench.benchmarks.analysis.records import Result, SelectedEpoch
 from ltbench.benchmarks.training import wandb_mirror
@@ -302,7 +303,9 @@ class Trial:
         scores, inspected = {}, {}
         for name, part in parts.items():
             logits, details = inference.inspected(part)
-            arrays |= {f"{name}_ids": part.ids.astype(str), f"{name}_labels": part.labels, f"{name}_logits": logits}
+            kept = {f"{name}_{own}": values for own, values in stored(logits).items()}
+            logits = restored(kept, name)  # so that the numbers are those of what is stored
+            arrays |= {f"{name}_ids": part.ids.astype(str), f"{name}_labels": part.labels, **kept}
             arrays |= {f"{name}_{detail}": values for detail, values in details.items()}
             scores[name] = evaluate(part.labels, logits, data.groups, data.class_names, data.special_classes)
             inspected[name] = {key: by_class(part.labels, values, logits.shape[1]) for key, values in details.items()}

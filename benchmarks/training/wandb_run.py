@@ -201,7 +201,7 @@ def _send_result(run: Any, folder: Path, artifact: bool) -> str:
     """Send the summary, the confusion chart and, if asked for, the artifact; return what W&B lacks of them."""
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     run.summary.update(summary_of(result))
-    lacking = _send_chart(run, result)
+    lacking = _send_chart(run, folder, result["class_names"])
     if artifact:
         pictures, failures = _pictures(folder)
         run.log_artifact(_artifact(folder, run.id, run.config["class_names"], pictures))
@@ -209,26 +209,30 @@ def _send_result(run: Any, folder: Path, artifact: bool) -> str:
     return "; ".join(lacking)
 
 
-def _send_chart(run: Any, result: Mapping[str, Any]) -> list[str]:
+def _send_chart(run: Any, folder: Path, classes: Sequence[str]) -> list[str]:
     """Send the confusion chart; return why there is none, if it fails: its table asks more of a server than numbers."""
-    if len(result["class_names"]) > _MOST_CLASSES:
+    if len(classes) > _MOST_CLASSES:
         return []
     try:
-        run.log({"test/confusion": confusion_chart(result)})
+        run.log({"test/confusion": _confusion_chart(folder, classes)})
     except Exception as error:  # a chart that fails costs the run no more than itself
         return [f"the run is without its confusion chart ({_reason(error)})"]
     return []
 
 
-def confusion_chart(result: Mapping[str, Any]) -> Any:
-    """Return W&B's chart of a confusion matrix: test images by true and predicted class, from a `result.json`."""
+def _confusion_chart(folder: Path, classes: Sequence[str]) -> Any:
+    """Return W&B's chart of a confusion matrix: a trial's test images by true and predicted class."""
     import wandb
 
-    names, columns = result["class_names"], ["Actual", "Predicted", "nPredictions"]
+    from ltbench.benchmarks.analysis.metrics import confusion_matrix
+    from ltbench.benchmarks.analysis.record_files.predictions import read_predictions
+
+    arrays, columns = read_predictions(folder / "predictions.npz"), ["Actual", "Predicted", "nPredictions"]
+    counts = confusion_matrix(arrays["test_labels"], arrays["test_logits"].argmax(axis=1), len(classes))
     data: list[Iterable[Any]] = [
-        [names[true], names[predicted], count]
-        for true, counts in enumerate(result["test"]["confusion"])
-        for predicted, count in enumerate(counts)
+        [classes[true], classes[predicted], count]
+        for true, of_class in enumerate(counts.tolist())
+        for predicted, count in enumerate(of_class)
     ]
     table = wandb.Table(columns=[*columns], data=data)
     title = {"title": "Test images by true and predicted class"}
@@ -238,7 +242,7 @@ def confusion_chart(result: Mapping[str, Any]) -> Any:
 def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return the W&B summary of a `result.json`: test metrics, selection, cost; `val/score` is the selected epoch's.
 
-    Confusions are a chart of their own.
+    The confusions that records of earlier versions hold are a chart of their own.
     """
     flat: dict[str, Any] = {SCORE: result["selection"]["score"]}
     for part in ("test", "selection", "cost"):

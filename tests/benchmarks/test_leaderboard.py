@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,15 @@ def results(tmp_path_factory: pytest.TempPathFactory, add_record: Callable[..., 
 def tables(results: Path) -> dict[str, list[Table]]:
     settings = settings_of(find_records(results))
     return {kind: tables_of(kind, settings) for kind in KINDS}
+
+
+def test_a_leaderboard_imports_what_tables_need(results: Path) -> None:
+    program = f"""import sys; from ltbench.benchmarks.leaderboard import main
+for kind in ("overview", "reliability", "ranks"):
+    main(["--results", {str(results)!r}, "--table", kind, "--ratio", "30"])
+print({{"torch", "sklearn", "scipy.stats", "matplotlib", "wandb"}} & sys.modules.keys(), file=sys.stderr)"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "set()\n")
 
 
 def toy(text: str, **more: Any) -> Table:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ltbench.benchmarks.analysis.record_files.derived import DerivedFiles
 from ltbench.benchmarks.analysis.records import Record, trial_folders
+from ltbench.benchmarks.analysis.summaries import is_summarised
 from ltbench.errors import UserError
 
 
-def sound_records(results: Path, pattern: str = "*/*/trial*/result.json") -> tuple[list[Record], dict[Path, str]]:
-    """Return the finished trials whose result, predictions and split can be read; of the others what is wrong.
+def sound_records(
+    results: Path, pattern: str = "*/*/trial*/result.json", derived: DerivedFiles | None = None
+) -> tuple[list[Record], dict[Path, str]]:
+    """Return the finished trials that tables can be made of; of the others what is wrong.
 
     Parameters
     ----------
     pattern : of the paths to look at
+    derived : as for `Record`
 
     Raises
     ------
@@ -25,26 +30,30 @@ def sound_records(results: Path, pattern: str = "*/*/trial*/result.json") -> tup
     splits: set[tuple[Path, str]] = set()
     for folder in trial_folders(results, pattern):
         try:
-            sound.append(sound_record(folder, splits))
+            sound.append(sound_record(folder, splits, derived))
         except UserError as error:
             damaged[folder] = str(error)
     return sound, damaged
 
 
-def sound_record(folder: Path, splits: set[tuple[Path, str]] | None = None) -> Record:
+def sound_record(
+    folder: Path, splits: set[tuple[Path, str]] | None = None, derived: DerivedFiles | None = None
+) -> Record:
     """Return the record of a finished trial's folder, after checking that predictions and split can be read.
 
     Parameters
     ----------
     splits : those that were found to be sound, with their digests: trials share one, which is read once
+    derived : as for `Record`; what is there was computed from files that could be read
 
     Raises
     ------
     UserError : result, predictions or split are missing, corrupt or altered
     """
-    record = Record.read(folder)
-    record.test_predictions()
-    _check_split(record, set() if splits is None else splits)
+    record = Record.read(folder, derived)
+    if not is_summarised(record):
+        record.test_predictions()
+        _check_split(record, set() if splits is None else splits)
     return record
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ltbench.benchmarks.analysis.record_files.sealed import REMEDY
+from ltbench.benchmarks.analysis.record_files.stored_logits import names as stored_names
+from ltbench.benchmarks.analysis.record_files.stored_logits import restored
 from ltbench.errors import UserError
 from ltbench.files import BROKEN, HOSTILE, amount, require_regular
 
@@ -19,7 +21,8 @@ _DEFLATE_RATIO = 1100  # no deflated byte becomes more than 1032
 def read_predictions(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of a `predictions.npz`: of each part ids [n], labels int [n], logits float [n, K], and more.
 
-    An array is allocated only where the file is large enough to hold it.
+    Logits are plain however they are stored (see `stored_logits`). An array is allocated only where the file is large
+    enough to hold it.
 
     Raises
     ------
@@ -32,6 +35,9 @@ def read_predictions(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as saved:
             arrays = {name: saved[name] for name in saved.files}
         for part in PARTS:
+            logits = restored(arrays, part)
+            arrays = {name: own for name, own in arrays.items() if name not in stored_names(part)}
+            arrays[f"{part}_logits"] = logits
             require_predictions(arrays, part)
     except (*BROKEN, *HOSTILE) as error:
         reason = str(error).partition("\n")[0]
@@ -56,7 +62,7 @@ def require_predictions(arrays: dict[str, np.ndarray], part: str) -> None:
         )
     if ((labels < 0) | (labels >= logits.shape[1])).any():
         raise ValueError(f"{part}: a label is no class of 0 to {logits.shape[1] - 1}")
-    if not np.isfinite(logits).all():
+    if not np.isfinite([logits.min(), logits.max()]).all():  # NaN is both
         raise ValueError(f"{part}: a logit is not finite")
 
 

@@ -6,13 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import softmax
 
-from ltbench.benchmarks.analysis.metrics import (
-    cross_entropy,
-    expected_calibration_error,
-    threshold_at_specificity,
-)
+from ltbench.benchmarks.analysis.metrics import cross_entropy, threshold_at_specificity
+from ltbench.benchmarks.analysis.probabilities import Probabilities, expected_calibration_error
 
 TEMPERATURES = (0.01, 100.0)
 """Smallest and largest temperature that is tried."""
@@ -28,17 +24,17 @@ def fitted_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
     labels : int [n]
     logits : float [n, K]
     """
-    logits = logits.astype(np.float64)
     low, high = np.log(TEMPERATURES)
     found = minimize_scalar(
-        lambda log: cross_entropy(labels, logits / np.exp(log)), bounds=(low, high), method="bounded"
+        lambda log: cross_entropy(labels, logits, np.exp(log)), bounds=(low, high), method="bounded"
     )
     return float(np.exp(found.x))
 
 
 def scaled_calibration_error(labels: np.ndarray, logits: np.ndarray, temperature: float) -> float:
     """Return the expected calibration error of logits [n, K] that are divided by a temperature."""
-    return expected_calibration_error(labels, softmax(logits.astype(np.float64) / temperature, axis=1))
+    confidence = Probabilities(logits, temperature).confidence
+    return expected_calibration_error(confidence, logits.argmax(axis=1) == labels)
 
 
 class OperatingPoint(NamedTuple):
@@ -74,6 +70,6 @@ def transferred_point(
     specificity : at least this on validation images, 0 to 1
     """
     (val_positive, val_scores), (positive, scores) = (
-        (labels == label, softmax(logits.astype(np.float64), axis=1)[:, label]) for labels, logits in (validation, test)
+        (labels == label, Probabilities(logits).of_class(label)) for labels, logits in (validation, test)
     )
     return operating_point(positive, scores, threshold_at_specificity(val_positive, val_scores, specificity))

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import softmax
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from ltbench.benchmarks.analysis.metrics import class_recall
+from ltbench.benchmarks.analysis.probabilities import Probabilities, class_members
 
 ALPHA = 0.1
 """Share of sets that may miss the true class."""
@@ -66,55 +66,89 @@ def conformal_quantile(scores: np.ndarray, alpha: float = ALPHA) -> float:
     return float(np.sort(scores)[place - 1]) if place <= len(scores) else math.inf
 
 
-def conformal_sets(
-    labels: np.ndarray,
-    logits: np.ndarray,
-    test_logits: np.ndarray,
-    class_counts: Sequence[int],
-    alpha: float = ALPHA,
+def conformal_limits(
+    labels: np.ndarray, logits: np.ndarray, class_counts: Sequence[int], alpha: float = ALPHA
 ) -> dict[str, np.ndarray | None]:
-    """Return which classes each test image's set holds by each of `RULES`: bool [m, K].
+    """Return the largest score of each class that is in a set by each of `RULES`, float64 [K] or for all classes [].
 
-    None where a threshold is undefined: with fewer than 1 / alpha − 1 validation images, of each class where classes
-    have their own threshold; for the adjusted score, with a class without a training image. A set may be empty.
+    None where it is undefined: with fewer than 1 / alpha − 1 validation images, of each class where classes have their
+    own threshold; for the adjusted score, with a class without a training image.
 
     Parameters
     ----------
     labels, logits : int [n] and float [n, K] of the validation images
-    test_logits : float [m, K]
     class_counts : training images of each class [K]
     """
     # Scores are -p, not 1 - p, which would have no digits left for small p; sets are the same.
-    plain, tested = (-softmax(own.astype(np.float64), axis=1) for own in (logits, test_logits))
-    counts = np.asarray(class_counts, dtype=np.float64)
-    share = np.divide(counts, counts.sum(), out=np.full(len(counts), np.nan), where=counts > 0)
-    true = plain[np.arange(len(labels)), labels]
+    true, share = -Probabilities(logits).of_labels(labels), _shares(class_counts)
     marginal = np.array(conformal_quantile(true, alpha))
     adjusted = np.array(np.nan if np.isnan(share).any() else conformal_quantile(true / share[labels], alpha))
-    by_class = np.array([conformal_quantile(true[labels == label], alpha) for label in range(len(counts))])
-    rules = {
-        "standard": (tested, marginal),
-        "prevalence-adjusted": (tested / share, adjusted),
-        "class-conditional": (tested, by_class),
-        "interpolated": (tested, (marginal + by_class) / 2),
+    members = class_members(labels, len(share))
+    by_class = np.array([conformal_quantile(true[own], alpha) for own in members])
+    limits = {
+        "standard": marginal,
+        "prevalence-adjusted": adjusted,
+        "class-conditional": by_class,
+        "interpolated": (marginal + by_class) / 2,
     }
-    return {name: scores <= limit if np.isfinite(limit).all() else None for name, (scores, limit) in rules.items()}
+    return {name: limit if np.isfinite(limit).all() else None for name, limit in limits.items()}
 
 
-def coverage(labels: np.ndarray, sets: np.ndarray | None) -> Coverage:
-    """Return size and coverage of sets; NaN without sets.
+def conformal_sets(
+    limits: Mapping[str, np.ndarray | None], probabilities: np.ndarray, class_counts: Sequence[int]
+) -> dict[str, np.ndarray | None]:
+    """Return which classes each test image's set holds by each rule: bool [m, K], or None; a set may be empty.
+
+    Parameters
+    ----------
+    limits : as `conformal_limits` returns them
+    probabilities : float64 [m, K] of the test images
+    class_counts : training images of each class [K]
+    """
+    scores = dict.fromkeys(limits, -probabilities) | {BY_PREVALENCE[0]: -probabilities / _shares(class_counts)}
+    return {rule: None if limit is None else scores[rule] <= limit for rule, limit in limits.items()}
+
+
+def coverages(
+    limits: Mapping[str, np.ndarray | None], labels: np.ndarray, logits: np.ndarray, class_counts: Sequence[int]
+) -> dict[str, Coverage]:
+    """Return size and coverage of the sets of test images by each rule.
+
+    Parameters
+    ----------
+    limits, class_counts : as for `conformal_sets`
+    labels, logits : int [m] and float [m, K] of the test images
+    """
+    probabilities = Probabilities(logits)
+    sizes = {rule: np.empty(len(labels)) for rule in limits}
+    held = {rule: np.empty(len(labels), dtype=bool) for rule in limits}
+    for rows, block in probabilities.by_image():
+        for rule, sets in conformal_sets(limits, block, class_counts).items():
+            if sets is not None:
+                sizes[rule][rows] = sets.sum(axis=1)
+                held[rule][rows] = sets[np.arange(len(sets)), labels[rows]]
+    return {
+        rule: UNKNOWN if limit is None else coverage(labels, held[rule], sizes[rule], len(class_counts))
+        for rule, limit in limits.items()
+    }
+
+
+def coverage(labels: np.ndarray, held: np.ndarray, sizes: np.ndarray, num_classes: int) -> Coverage:
+    """Return size and coverage of sets.
 
     Parameters
     ----------
     labels : int [m]
-    sets : bool [m, K], or None
+    held, sizes : whether each image's set holds its class, bool [m], and how many classes, [m]
     """
-    if sets is None:
-        return UNKNOWN
-    held = sets[np.arange(len(labels)), labels]
-    shares = class_recall(labels, np.where(held, labels, -1), sets.shape[1])
-    sizes = sets.sum(axis=1)
+    shares = class_recall(labels, np.where(held, labels, -1), num_classes)
     return Coverage(float(sizes.mean()), float(held.mean()), float(np.nanmean(shares)), float(np.nanmin(shares)))
+
+
+def _shares(class_counts: Sequence[int]) -> np.ndarray:
+    """Return the share of each class in training, float64 [K], NaN for a class without an image."""
+    counts = np.asarray(class_counts, dtype=np.float64)
+    return np.divide(counts, counts.sum(), out=np.full(len(counts), np.nan), where=counts > 0)
 
 
 def expected_worst(test_counts: Sequence[int], alpha: float = ALPHA) -> float:
@@ -130,6 +164,6 @@ def expected_worst(test_counts: Sequence[int], alpha: float = ALPHA) -> float:
     shares = np.unique(np.concatenate([np.arange(count + 1) / count for count in counts]))
     larger = np.ones(len(shares))
     for count in counts:
-        larger *= binom.sf(np.floor(shares * count + 1e-9), count, 1 - alpha)
+        larger *= bdtrc(np.floor(shares * count + 1e-9), count, 1 - alpha)
     # The expectation of a share is the integral of the probability that it is larger.
     return float(np.sum(larger[:-1] * np.diff(shares)))

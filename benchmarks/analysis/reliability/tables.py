@@ -5,7 +5,7 @@ Validation images decide, test images are scored, for each trial by itself; noth
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,21 +14,15 @@ import pandas as pd
 from ltbench.benchmarks.analysis.cells import lines_of, mean_sd, percent, statistics
 from ltbench.benchmarks.analysis.metrics import METRICS, SPECIFICITIES, sensitivity_name
 from ltbench.benchmarks.analysis.notes import SPREAD, caveats, title_of
-from ltbench.benchmarks.analysis.reliability.calibration import (
-    fitted_temperature,
-    scaled_calibration_error,
-    transferred_point,
-)
 from ltbench.benchmarks.analysis.reliability.conformal import (
     ALPHA,
     BY_CLASS,
     BY_PREVALENCE,
     RULES,
     Coverage,
-    conformal_sets,
-    coverage,
     expected_worst,
 )
+from ltbench.benchmarks.analysis.reliability.trial import Reliability, reliability_of
 from ltbench.benchmarks.analysis.rendering import Cell, Table
 from ltbench.benchmarks.analysis.rows import Row
 from ltbench.benchmarks.analysis.standings import Panel
@@ -46,14 +40,15 @@ _SETS = {
 def reliability(panel: Panel) -> Table:
     """Return calibration before and after temperature scaling, standard conformal sets, points of special classes."""
     rows, special = panel.rows, panel.setting.data.special_classes
+    measured = [_trials(row) for row in rows]
     frame = pd.DataFrame(
         {
             **{"method": row.name, "n": len(row.trials)},
-            **statistics({"ece": row.values("ece"), **_scaled(row)}),
-            **statistics(_sets(row)["standard"]),
-            **statistics(_points(row)),
+            **statistics({"ece": row.values("ece"), **_scaled(trials)}),
+            **statistics(_sets(trials)["standard"]),
+            **statistics(_points(row, trials)),
         }
-        for row in rows
+        for row, trials in zip(rows, measured, strict=True)
     )
     best, sets = frame[["ece", "scaled_ece"]].min(), _shown_sets(panel)
     points = {
@@ -81,17 +76,23 @@ def reliability(panel: Panel) -> Table:
     )
     if special:
         about += " At 90 and 95 %: the threshold has this specificity on validation; what it reaches on test is shown."
-    notes = [about, *_unbalanced(panel), *_undefined(panel, ("standard",)), *caveats(rows, ("ece", *points))]
+    notes = [
+        about,
+        *_unbalanced(panel, measured),
+        *_undefined(panel, measured, ("standard",)),
+        *caveats(rows, ("ece", *points)),
+    ]
     return Table(title_of(panel.setting.result), frame, headers, cells, notes)
 
 
 def conformal(panel: Panel) -> Table:
     """Return size and coverage of conformal sets by each rule, one line a rule and method."""
-    measured = [(row, _sets(row)) for row in panel.rows]
+    measured = [_trials(row) for row in panel.rows]
+    numbers = [(row, _sets(trials)) for row, trials in zip(panel.rows, measured, strict=True)]
     frame = pd.DataFrame(
         {"sets": rule, "method": row.name, "n": len(row.trials), **statistics(found[rule])}
         for rule in RULES
-        for row, found in measured
+        for row, found in numbers
     )
     shown = _shown_sets(panel)
     cells = [
@@ -100,43 +101,34 @@ def conformal(panel: Panel) -> Table:
     ]
     rules = "; ".join(f"{name}: {what}" for name, what in RULES.items())
     about = f"Percent (size: classes), {SPREAD}. {_about_sets(panel)} {rules[0].upper()}{rules[1:]}."
-    notes = [about, *_unbalanced(panel), *_undefined(panel, RULES), *caveats(panel.rows, ())]
+    notes = [about, *_unbalanced(panel, measured), *_undefined(panel, measured, RULES), *caveats(panel.rows, ())]
     return Table(title_of(panel.setting.result), frame, ["sets", "method", *shown.values(), "n"], cells, notes)
 
 
-def _scaled(row: Row) -> dict[str, np.ndarray]:
+def _trials(row: Row) -> list[Reliability]:
+    return [reliability_of(record) for record in row.records]
+
+
+def _scaled(trials: Sequence[Reliability]) -> dict[str, np.ndarray]:
     """Return temperature and calibration error after scaling of each trial, float64 [T] each."""
-    temperatures = [fitted_temperature(*own) for own in row.validation]
-    errors = [
-        scaled_calibration_error(labels, logits, temperature)
-        for (_, labels, logits), temperature in zip(row.predictions, temperatures, strict=True)
-    ]
-    return {"scaled_ece": np.array(errors), "temperature": np.array(temperatures)}
+    return {name: np.array([getattr(own, name) for own in trials]) for name in ("scaled_ece", "temperature")}
 
 
-def _sets(row: Row) -> dict[str, dict[str, np.ndarray]]:
+def _sets(trials: Sequence[Reliability]) -> dict[str, dict[str, np.ndarray]]:
     """Return the numbers of the conformal sets of each trial by each rule, float64 [T] each."""
-    by_trial: list[dict[str, Coverage]] = []
-    for record, validation, (_, labels, logits) in zip(row.records, row.validation, row.predictions, strict=True):
-        sets = conformal_sets(*validation, logits, record.result.data.class_counts)
-        by_trial.append({rule: coverage(labels, own) for rule, own in sets.items()})
     return {
-        rule: {name: np.array([getattr(own[rule], name) for own in by_trial]) for name in Coverage._fields}
+        rule: {name: np.array([getattr(own.sets[rule], name) for own in trials]) for name in Coverage._fields}
         for rule in RULES
     }
 
 
-def _points(row: Row) -> dict[str, np.ndarray]:
+def _points(row: Row, trials: Sequence[Reliability]) -> dict[str, np.ndarray]:
     """Return specificity and sensitivity of thresholds from validation, and the sensitivity of those from test, [T]."""
-    data, found = row.result.data, {}
-    for class_name in data.special_classes:
-        label = data.class_names.index(class_name)
+    found = {}
+    for class_name in row.result.data.special_classes:
         for percentage in SPECIFICITIES:
             specificity, sensitivity, from_test = _point_names(class_name, percentage)
-            points = [
-                transferred_point(validation, (labels, logits), label, percentage / 100)
-                for validation, (_, labels, logits) in zip(row.validation, row.predictions, strict=True)
-            ]
+            points = [own.points[class_name][percentage] for own in trials]
             found[specificity] = np.array([point.specificity for point in points])
             found[sensitivity] = np.array([point.sensitivity for point in points])
             found[from_test] = row.values(from_test)
@@ -174,18 +166,19 @@ def _about_sets(panel: Panel) -> str:
     )
 
 
-def _unbalanced(panel: Panel) -> list[str]:
+def _unbalanced(panel: Panel, measured: Sequence[Sequence[Reliability]]) -> list[str]:
     """Return a line where validation images are not class-balanced, which one threshold for all classes supposes."""
-    counts = _validation_counts(panel.rows[0])[0].tolist()
+    counts = measured[0][0].validation_counts
     if len(set(counts)) == 1:
         return []
     listed = ", ".join(f"{name} {count}" for name, count in zip(panel.setting.data.class_names, counts, strict=True))
     return [f"Validation is not class-balanced, and what it decides leans to its frequent classes: {listed}."]
 
 
-def _undefined(panel: Panel, rules: Collection[str]) -> list[str]:
+def _undefined(panel: Panel, measured: Sequence[Sequence[Reliability]], rules: Collection[str]) -> list[str]:
     """Return lines on why there are no sets of some of the rules."""
-    needed, counts = round(1 / ALPHA - 1), np.concatenate([_validation_counts(row) for row in panel.rows])
+    needed = round(1 / ALPHA - 1)
+    counts = np.array([own.validation_counts for trials in measured for own in trials])
     found = {
         f"fewer than {needed} validation images": tuple(RULES) if counts.sum(axis=1).min() < needed else (),
         f"a class has fewer than {needed} validation images": BY_CLASS if counts.min() < needed else (),
@@ -193,9 +186,3 @@ def _undefined(panel: Panel, rules: Collection[str]) -> list[str]:
     }
     left = {reason: [rule for rule in without if rule in rules] for reason, without in found.items()}
     return [f"n/a, {reason}: sets {', '.join(without)}." for reason, without in left.items() if without]
-
-
-def _validation_counts(row: Row) -> np.ndarray:
-    """Return the validation images of each class in each trial, int64 [T, K]."""
-    classes = len(row.result.data.class_names)
-    return np.stack([np.bincount(labels, minlength=classes) for labels, _ in row.validation])

@@ -258,7 +258,7 @@ class _Strata:
             self.sizes, images = self.sizes.sum(keepdims=True), images.sum(axis=1, keepdims=True)
             self._shares = self._shares[:1]
         self._strata, self._images, self._tested = strata, np.maximum(images, 1), tested
-        self._of_cluster = (of_cluster[:, None] == np.arange(len(self.sizes))).astype(np.float64)
+        self._of_cluster = of_cluster
 
     @property
     def effective_images(self) -> float:
@@ -294,14 +294,18 @@ class _Strata:
             centred = np.stack([np.bincount(self._members, row, len(self._of_cluster)) for row in centred])
         of_image = centred.mean(axis=0)
         freedom = self.sizes[known] - 1
-        image = (of_image**2 @ self._of_cluster)[known] / freedom
-        left = ((centred - of_image) ** 2).sum(axis=0) @ self._of_cluster
+        image = self._class_sums(of_image**2)[known] / freedom
+        left = self._class_sums(((centred - of_image) ** 2).sum(axis=0))
         residual = left[known] / (freedom * max(trials - 1, 1))
         # In units of right and wrong, y n_c / w_c, a class has the variance ((G_c - 1) s_c² + mean of s² over classes)
         # / G_c, and V is Σ_c of it w_c² / G_c. Written as Σ_c part s_c², the mean's part goes to its classes.
         share = self._shares
         parts = freedom + (share**2).sum() / (known.sum() * share[known] ** 2)
         return parts * image, parts * residual / trials, freedom
+
+    def _class_sums(self, of_cluster: np.ndarray) -> np.ndarray:
+        """Return the sum over the clusters of each class, float64 [classes]."""
+        return np.bincount(self._of_cluster, of_cluster, len(self.sizes))
 
 
 def _estimate(

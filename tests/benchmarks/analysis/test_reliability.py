@@ -9,7 +9,7 @@ import pytest
 from scipy.special import softmax
 from written import predictions_of, row_of
 
-from ltbench.benchmarks.analysis.metrics import expected_calibration_error
+from ltbench.benchmarks.analysis.probabilities import Probabilities, expected_calibration_error
 from ltbench.benchmarks.analysis.records import Record, find_records
 from ltbench.benchmarks.analysis.reliability.calibration import (
     fitted_temperature,
@@ -18,9 +18,10 @@ from ltbench.benchmarks.analysis.reliability.calibration import (
 )
 from ltbench.benchmarks.analysis.reliability.conformal import (
     RULES,
+    conformal_limits,
     conformal_quantile,
     conformal_sets,
-    coverage,
+    coverages,
     expected_worst,
 )
 from ltbench.benchmarks.analysis.rendering import Table
@@ -44,11 +45,13 @@ def test_coverage_of_exchangeable_images_is_as_promised() -> None:
     rng, replicates, found = np.random.default_rng(0), 300, []
     for _ in range(replicates):
         (labels, logits), (test_labels, test_logits) = drawn(rng, 160), drawn(rng, 400)
-        sets = conformal_sets(labels, logits, test_logits, (80, 40, 20, 10))
-        by_class = sets["class-conditional"]
+        counts = (80, 40, 20, 10)
+        limits = conformal_limits(labels, logits, counts)
+        by_class = conformal_sets(limits, softmax(test_logits, axis=1), counts)["class-conditional"]
         assert by_class is not None
         each = [by_class[test_labels == label, label].mean() for label in range(4)]
-        found.append([*(coverage(test_labels, sets[rule]).marginal_coverage for rule in RULES), *each])
+        of_rules = coverages(limits, test_labels, test_logits, counts)
+        found.append([*(of_rules[rule].marginal_coverage for rule in RULES), *each])
     marginal, error = np.mean(found, axis=0), 4 * np.std(found, axis=0) / np.sqrt(replicates)
     promised = [number for number, rule in enumerate(RULES) if rule != "interpolated"] + [4, 5, 6, 7]
     most = np.where(np.array(promised) < 2, 0.9 + 1 / 161, 0.9 + 1 / 25)
@@ -61,16 +64,21 @@ def test_sets_by_hand() -> None:
     assert [conformal_quantile(scores[:size]) for size in (8, 9, 18)] == [np.inf, 0.45, 0.9]
     assert conformal_quantile(scores) == 0.9 and conformal_quantile(scores, 0.5) == 0.5
     probabilities = np.stack([1 - scores, scores], axis=1)  # 0.95 to 0.05 of class 0
-    zeros, test = np.zeros(19, dtype=int), np.log([[0.1, 0.9], [0.09, 0.91], [0.5, 0.5]])
-    sets = conformal_sets(zeros, np.log(probabilities), test, (3, 1))
+    zeros, logits, test = (
+        np.zeros(19, dtype=int),
+        np.log(probabilities),
+        np.array([[0.1, 0.9], [0.09, 0.91], [0.5, 0.5]]),
+    )
+    limits = conformal_limits(zeros, logits, (3, 1))
+    sets = conformal_sets(limits, test, (3, 1))
     assert sets["standard"] is not None and sets["prevalence-adjusted"] is not None
     assert sets["standard"].tolist() == [[True, True], [False, True], [True, True]]
-    adjusted = conformal_sets(zeros, np.log(probabilities), np.log([[0.97, 0.03], [0.96, 0.04]]), (3, 1))
+    adjusted = conformal_sets(limits, np.array([[0.97, 0.03], [0.96, 0.04]]), (3, 1))
     assert adjusted["prevalence-adjusted"].tolist() == [[True, False], [True, True]]  # type: ignore[union-attr]
     assert sets["class-conditional"] is sets["interpolated"] is None  # no image of class 1
-    assert conformal_sets(zeros, np.log(probabilities), test, (3, 0))["prevalence-adjusted"] is None
-    assert coverage(np.array([0, 0, 1]), sets["standard"]) == (5 / 3, 2 / 3, 0.75, 0.5)
-    assert np.isnan(coverage(zeros, None)).all()
+    assert conformal_limits(zeros, logits, (3, 0))["prevalence-adjusted"] is None
+    found = coverages(limits, np.array([0, 0, 1]), np.log(test), (3, 1))
+    assert found["standard"] == (5 / 3, 2 / 3, 0.75, 0.5) and np.isnan(found["interpolated"]).all()
     assert expected_worst([2, 1, 0]) == pytest.approx(0.81) and expected_worst([100] * 8) < expected_worst([100]) < 0.91
 
 
@@ -82,7 +90,7 @@ def test_temperature_and_calibration_after_it() -> None:
         scaled = fitted_temperature(labels, factor * logits)
         assert scaled == pytest.approx(factor * temperature, rel=1e-3)
         assert scaled_calibration_error(labels, factor * logits, scaled) < 0.03
-        assert expected_calibration_error(labels, softmax(factor * logits, axis=1)) > 0.08
+        assert expected_calibration_error(Probabilities(factor * logits).confidence, logits.argmax(1) == labels) > 0.08
 
 
 def test_threshold_from_validation_reaches_something_else_on_test() -> None:
@@ -108,7 +116,7 @@ def test_tables_hold_mean_and_deviation_of_the_trials(tmp_path: Path, add_record
         reliability.frame.to_dict("records"),
         conformal.frame.set_index("sets"),
     )
-    temperatures = [fitted_temperature(labels, logits) for labels, logits in row.validation]
+    temperatures = [fitted_temperature(*record.test_predictions()[1:]) for record in row.records]  # as of validation
     assert (line["temperature"], line["temperature_sd"]) == (np.mean(temperatures), np.std(temperatures, ddof=1))
     assert line["reached_sensitivity_at_90/MEL"] == line["sensitivity_at_90/MEL"]  # validation is test here
     assert line["reached_specificity_at_95/MEL"] >= 0.95

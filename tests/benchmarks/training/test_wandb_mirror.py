@@ -19,6 +19,8 @@ from wandb_files import offline_runs
 from wandb_server import WandbServer, serving
 
 from ltbench.benchmarks import run
+from ltbench.benchmarks.analysis.metrics import confusion_matrix
+from ltbench.benchmarks.analysis.records import Record
 from ltbench.benchmarks.training import wandb_mirror
 from ltbench.benchmarks.training.protocol import SELECTION_METRICS
 from ltbench.benchmarks.training.trial import run_trial
@@ -79,7 +81,6 @@ def _expected_summary(spec: TrialSpec) -> dict[str, Any]:
     for row in _expected_history(spec):
         expected |= row
     expected["val/score"] = result["selection"]["score"]
-    del result["test"]["confusion"]
     cost = {**result["cost"], "stages": {stage.pop("name"): stage for stage in result["cost"]["stages"]}}
     for part, values in {"test": result["test"], "selection": result["selection"], "cost": cost}.items():
         expected |= _leaves(part, values, result["class_names"])
@@ -118,8 +119,9 @@ def test_an_offline_run_equals_the_records(
     assert told.run_group == "/".join(spec.folder.parts[-3:-1]) and len(told.run_id) <= 64
     assert f"split {spec.split_digest[:12]}" in told.tags and "preset quick" in told.tags
     (table,) = tmp_path.glob(f"results/wandb/offline-run-*/files/media/table/{CHART}*")
-    counts = read_json(spec.folder / "result.json")["test"]["confusion"]
-    assert [count for *_, count in read_json(table)["data"]] == [count for row in counts for count in row]
+    _, labels, logits = Record.read(spec.folder).test_predictions()
+    counts = confusion_matrix(labels, logits.argmax(1), 8)
+    assert [count for *_, count in read_json(table)["data"]] == counts.ravel().tolist()
     files = _files(found)
     assert {"predictions.npz", "result.json", "test.table.json"} <= files.keys()
     pictures = {Path(name).stem: path for name, path in files.items() if name.startswith("pictures/")}

@@ -1,0 +1,135 @@
+"""What tables and pictures need of a trial's predictions, without the logits: computed once, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltbench.benchmarks.analysis import metrics, probabilities
+from ltbench.benchmarks.analysis.record_files import derived, predictions, stored_logits
+from ltbench.benchmarks.analysis.record_files.agreement import require_agreement
+from ltbench.benchmarks.analysis.record_files.derived import Derived
+from ltbench.benchmarks.analysis.record_files.predictions import PARTS
+from ltbench.benchmarks.analysis.records import Record
+from ltbench.errors import UserError
+from ltbench.files import file_hash
+
+CODE = (metrics, probabilities, predictions, stored_logits, derived)
+"""Modules that numbers from predictions depend on."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The test images of a trial, and its metrics.
+
+    Attributes
+    ----------
+    ids, labels : of the images, [n] and int64 [n]
+    predicted, confidence : class of each and its probability, int64 [n] and float64 [n]
+    lesions : of each, str [n]; None where no split lies by
+    measured : metrics of each part by name, as `evaluate` gives them
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    lesions: np.ndarray | None
+    measured: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether each is right, bool [n]."""
+        return np.asarray(self.predicted == self.labels)
+
+
+def summary_of(record: Record) -> Summary:
+    """Return the summary of a trial.
+
+    Raises
+    ------
+    UserError : predictions or split are missing, corrupt or altered, or predictions and result contradict each other
+    """
+    result = record.result
+    measured, arrays = record.derive(_key(record), lambda: _computed(record))
+    for part in PARTS:
+        require_agreement(record.folder, part, getattr(result, part), measured[part])
+    return Summary(
+        ids=arrays["ids"],
+        labels=arrays["labels"],
+        predicted=arrays["predicted"],
+        confidence=arrays["confidence"],
+        lesions=arrays.get("lesions"),
+        measured=measured,
+    )
+
+
+def is_summarised(record: Record) -> bool:
+    """Return whether a summary is kept, which was computed from predictions and a split that could be read.
+
+    Raises
+    ------
+    UserError : predictions are missing or altered
+    """
+    return record.derived is not None and record.derived.holds(_key(record))
+
+
+def _key(record: Record) -> str:
+    result = record.result
+    record.verified("predictions.npz")
+    depends_on = [
+        *(result.files["predictions.npz"], result.split_digest),
+        _split_content(record.path("split.csv")),
+        *(result.data.class_names, result.data.groups, result.data.special_classes),
+        [_further(record, part) for part in PARTS],
+    ]
+    return derived.key_of("summary", CODE, depends_on)
+
+
+def _split_content(path: Path) -> str:
+    """Return the SHA-256 of a split, or what is there in its place; why it cannot be read is said where it is read."""
+    try:
+        return file_hash(path) if path.is_file() else f"exists: {path.exists()}"
+    except OSError as error:
+        return str(error)
+
+
+def _computed(record: Record) -> Derived:
+    data, saved = record.result.data, record.predictions()
+    measured = {
+        part: metrics.evaluate(
+            saved[f"{part}_labels"],
+            saved[f"{part}_logits"],
+            data.groups,
+            data.class_names,
+            data.special_classes,
+            _further(record, part),
+        )
+        for part in PARTS
+    }
+    logits = saved["test_logits"]
+    arrays = {
+        **{"ids": saved["test_ids"], "labels": saved["test_labels"], "predicted": logits.argmax(axis=1)},
+        "confidence": probabilities.Probabilities(logits).confidence,
+    }
+    if record.path("split.csv").exists():
+        arrays["lesions"] = _lesions(record, saved["test_ids"])
+    return measured, arrays
+
+
+def _further(record: Record, part: str) -> list[str]:
+    """Return what the result states besides: records of earlier versions hold quantities of `FURTHER`."""
+    return [name for name in metrics.FURTHER if name in getattr(record.result, part)]
+
+
+def _lesions(record: Record, ids: np.ndarray) -> np.ndarray:
+    try:
+        manifest = record.manifest()
+    except UserError as error:
+        raise UserError(f"{record.folder}: {error}") from error
+    lesion = dict(zip(manifest.ids.tolist(), manifest.lesions.tolist(), strict=True))
+    return np.array([lesion.get(image_id, image_id) for image_id in ids.tolist()])
