@@ -155,7 +155,7 @@ def _trainer(
     method = build_method(flex, configure("flex", flex.Config, "quick", {}), protocol, counts, seed=0)
     place(method, device)
     journal, cache = Journal(folder), StageCache(folder, "")
-    return Trainer(method, part, part, protocol, device, 0, journal, cache, _Silent(), ForwardCounter())
+    return Trainer(method, part, part, protocol, device, 0, journal, cache, _Silent(), ForwardCounter(), 30.0)
 
 
 def _bare_steps(trainer: Trainer, optimizer: torch.optim.Optimizer, batch: int, steps: int) -> Callable[[], None]:

@@ -167,6 +167,7 @@ def test_a_shared_stage_that_was_altered_is_computed_again(
 def test_the_command_killed_and_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = {"method": "ce", "ratio": 5, "trials": 2, "epochs": 12, "image-size": 16, "n-max": 30}
     settings |= {"val-per-class": 4, "test-per-class": 5, "batch-size": 16, "patience": 50}
+    settings |= {"checkpoint-seconds": 0}
     arguments = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     reference, killed = str(tmp_path / "reference"), tmp_path / "killed"
     assert run.main([*arguments, "--jobs", "1", "--out", reference]) == 0
