@@ -204,18 +204,27 @@ def in_threads(
     quiet : show nothing
     """
     with ProgressLine(label, len(items), unit=unit, quiet=quiet) as progress:
-        for result in map(function, items) if workers <= 1 else _ordered(function, items, workers):
+        begun = map(function, items) if workers <= 1 else in_order(function, items, workers, _AHEAD * workers)
+        for result in begun:
             progress.update()
             yield result
 
 
-def _ordered(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+def in_order(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, ahead: int
+) -> Generator[Result, None, None]:
+    """Yield what a function returns for each item, in the items' order, called in threads.
+
+    Parameters
+    ----------
+    ahead : items that are begun before the first of them is asked for
+    """
     pool = ThreadPoolExecutor(workers)
     begun: deque[Future[Result]] = deque()
     try:
         for item in items:
             begun.append(pool.submit(function, item))
-            if len(begun) >= _AHEAD * workers:
+            if len(begun) >= ahead:
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ltbench.benchmarks.analysis.record_files.sealed import REMEDY, read_sealed, write_sealed
-from ltbench.benchmarks.training.snapshots import Snapshot
+from ltbench.benchmarks.training.stages.snapshots import Snapshot
 from ltbench.errors import UserError
 from ltbench.files import (
     append_line,

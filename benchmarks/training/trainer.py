@@ -14,21 +14,21 @@ import torch
 from torch import Tensor
 
 from ltbench.benchmarks.analysis.metrics import class_precision_and_f1, class_recall, cross_entropy
-from ltbench.benchmarks.training.checkpoints import Checkpoints
 from ltbench.benchmarks.training.device import autocast, compute_dtype, place
 from ltbench.benchmarks.training.display import Display
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Checkpoint, Journal, Selection, Weights, indices_digest
 from ltbench.benchmarks.training.method_run import TrialRun
 from ltbench.benchmarks.training.protocol import Protocol
-from ltbench.benchmarks.training.snapshots import Snapshot
 from ltbench.benchmarks.training.stage_cache import StageCache
 from ltbench.benchmarks.training.stages.backbones import ForwardCounter
 from ltbench.benchmarks.training.stages.batches import epoch_batches
 from ltbench.benchmarks.training.stages.budget import StepBudget
+from ltbench.benchmarks.training.stages.checkpoints import Checkpoints
 from ltbench.benchmarks.training.stages.cost import own_settings
 from ltbench.benchmarks.training.stages.hooks import StageHooks, describe_hooks, param_groups
 from ltbench.benchmarks.training.stages.optimizers import schedule_of, set_rates
+from ltbench.benchmarks.training.stages.snapshots import Snapshot
 from ltbench.benchmarks.training.stages.states import of_modules, state_digest, tensors_of
 from ltbench.benchmarks.training.streams import numpy_stream, stream_seed
 from ltbench.datasets.images.part import ImagePart
@@ -265,33 +265,40 @@ class Trainer:
         rng, progress = numpy_stream(*names, "transform"), Progress(epoch, stage.epochs)
         self._set_modes(stage)
         totals: dict[str, tuple[Tensor | float, int]] = {}
-        images, batches = 0, epoch_batches(self.train_part, self.protocol, stage, hooks, progress, names)
+        batches = epoch_batches(self.train_part, self.protocol, stage, hooks, progress, names)
         if not batches:
             where = f"{self.method.name}, stage {stage.name!r}, epoch {epoch}"
             raise UserError(f"{where}: the sampler gave no batch of two images or more")
         for step, batch in enumerate(batches):
             set_rates(optimizer, rates, hooks.schedule((epoch + (step + 0.5) / len(batches)) / stage.epochs))
-            loaded = batch.load()
-            terms = self._step(optimizer, hooks.loss, hooks.transform(loaded, rng), progress)
+            terms = self._step(optimizer, hooks, batch, rng, progress)
             for name, value in terms.items():
                 total, count = totals.get(name, (0.0, 0))
                 totals[name] = total + (value.detach().float() if isinstance(value, Tensor) else value), count + 1
-            images += batch.images
         means = {name: float(total) / count for name, (total, count) in totals.items()}
         self._require_finite(stage, epoch, means.get("loss", 0.0), "loss")
-        return means, len(batches), images
+        return means, len(batches), batches.images
 
     def _step(
-        self, optimizer: torch.optim.Optimizer, loss: Any, batch: Batch, progress: Progress
+        self,
+        optimizer: torch.optim.Optimizer,
+        hooks: StageHooks,
+        batch: Batch,
+        rng: np.random.Generator,
+        progress: Progress,
     ) -> Mapping[str, Tensor]:
-        """Take one optimizer step. A closure, so that an optimizer that evaluates twice needs nothing else."""
+        """Take one optimizer step; nothing in it may wait for the device.
+
+        A closure, so that an optimizer that evaluates twice needs nothing else.
+        """
+        batch = hooks.transform(batch, rng)
         terms: Mapping[str, Tensor] = {}
 
         def closure() -> Tensor:
             nonlocal terms
             optimizer.zero_grad(set_to_none=True)
             with autocast(self.device, self.protocol.precision):
-                terms = loss(batch, progress)
+                terms = hooks.loss(batch, progress)
             terms["loss"].backward()
             return terms["loss"]
 
