@@ -71,6 +71,19 @@ def test_killed_at_any_write(
     assert numbers_of(spec) == numbers_of(reference)
 
 
+def test_epochs_after_the_checkpoint_are_trained_again_and_logged_once(
+    make_spec: Any, tiny_protocol: Any, numbers_of: Any, tmp_path: Path
+) -> None:
+    short = replace(tiny_protocol, epochs=4, batch_size=64)
+    reference, spec = (make_spec("crt", out=tmp_path / out, protocol=short) for out in ("reference", "killed"))
+    run_trial(reference)
+    for seconds in (0.0, 3600.0, 3600.0):
+        with pytest.raises(_Killed):
+            run_trial(replace(spec, checkpoint_seconds=seconds), display=_KillsAt(1))
+    assert run_trial(replace(spec, checkpoint_seconds=3600.0)) == "done"
+    assert numbers_of(spec) == numbers_of(reference)
+
+
 def test_a_shared_stage_gives_the_numbers_of_one_that_is_not(make_spec: Any, numbers_of: Any, tmp_path: Path) -> None:
     alone = make_spec("flex", out=tmp_path / "alone", query="random")
     run_trial(alone)
