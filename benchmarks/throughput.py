@@ -1,12 +1,16 @@
 """Measure on this machine: a bare training step, the real training loop, and MC-dropout scoring.
 
     ltbench throughput --backbone resnet18 --image-size 64 224 --batch-size 64
+    ltbench throughput --measure checkpoint job trials
 
 On two CPU cores a ResNet-18 takes one to two minutes at 64 pixels and about 15 at 224.
 
 All figures of a size are taken in turn inside one process, several times, and the medians are printed, because
 separate processes on a shared machine differ by more than what is to be seen. The store is filled with random
 bytes: no figure depends on what the images show.
+
+After that, or alone with `--measure`: what a checkpoint takes, the README's job by part, and how much longer a trial
+trains beside others.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ PASSES = len(("bare", "loop", "plain", "mc", "full"))
 _CLASSES = 8
 _BOUNDS = {"batch_size": (2, 65536), "steps": (1, 10_000), "repeats": (1, 1000), "threads": (1, 1024)}
 _MC_PASSES = 10
+_MEASURED = ("steps", "checkpoint", "job", "trials")
 
 
 class RandomImages(Source):
@@ -155,7 +160,9 @@ def _trainer(
     method = build_method(flex, configure("flex", flex.Config, "quick", {}), protocol, counts, seed=0)
     place(method, device)
     journal, cache = Journal(folder), StageCache(folder, "")
-    return Trainer(method, part, part, protocol, device, 0, journal, cache, _Silent(), ForwardCounter(), 30.0)
+    return Trainer(
+        method, part, part, protocol, device, 0, journal, cache, _Silent(), ForwardCounter(), checkpoint_seconds=30.0
+    )
 
 
 def _bare_steps(trainer: Trainer, optimizer: torch.optim.Optimizer, batch: int, steps: int) -> Callable[[], None]:
@@ -240,6 +247,8 @@ def parser() -> argparse.ArgumentParser:
     parsed.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: one a core")
     parsed.add_argument("--steps", type=int, default=8, metavar="N", help="steps a measurement; default: 8")
     parsed.add_argument("--repeats", type=int, default=5, metavar="N", help="measurements; default: 5")
+    about_measure = f"only some of {', '.join(_MEASURED)}; default: all"
+    parsed.add_argument("--measure", nargs="+", default=_MEASURED, metavar="NAME", help=about_measure)
     return parsed
 
 
@@ -249,18 +258,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
+    from ltbench.benchmarks.timing.report import MEASUREMENTS
     from ltbench.benchmarks.training.device import describe_device, prepare_process, resolve_device, resolve_precision
     from ltbench.benchmarks.training.protocol import protocol_for
     from ltbench.benchmarks.training.stages.backbones import check_backbone
     from ltbench.errors import UserError
     from ltbench.processes import available_cores
+    from ltbench.registry import unknown
 
     for name, (low, high) in _BOUNDS.items():
         value = getattr(options, name)
         if value is not None and not low <= value <= high:
             raise UserError(f"--{name.replace('_', '-')} must be from {low} to {high}, got {value}")
+    for name in options.measure:
+        if name not in _MEASURED:
+            raise unknown("measurement", name, _MEASURED)
     for size in options.image_size:
         check_backbone(protocol_for("paper", backbone=options.backbone, image_size=size))
     device = resolve_device(options.device)
@@ -268,6 +280,18 @@ def _main(options: argparse.Namespace) -> int:
     threads = options.threads or available_cores()
     prepare_process(threads, device)
     print(f"{describe_device(device)} ({device}), {threads} CPU threads, {options.backbone}, {precision}; images/s")
+    for name in _MEASURED:
+        if name == "steps" and name in options.measure:
+            print(_steps(options, device, precision), flush=True)
+        elif name in options.measure:
+            print(f"\n{MEASUREMENTS[name](device, options.backbone, options.image_size[0])}", flush=True)
+    return 0
+
+
+def _steps(options: argparse.Namespace, device: torch.device, precision: str) -> str:
+    """Return the table of images per second."""
+    from tabulate import tabulate
+
     rows, batch = [], options.batch_size
     budget = {"steps": options.steps, "repeats": options.repeats}
     passes = len(options.image_size) * PASSES * (options.repeats + 1)
@@ -276,8 +300,7 @@ def _main(options: argparse.Namespace) -> int:
             figures = measure(options.backbone, size, batch, device, precision, **budget, progress=progress)
             rows.append(figures.row(size, batch))
     headers = ["size", "batch", "bare step", "real loop", "loop/bare", "plain pass", "MC T=10", "10 full passes"]
-    print(tabulate(rows, [*headers, "MC cost in passes", "MC gain"], tablefmt="github", disable_numparse=True))
-    return 0
+    return tabulate(rows, [*headers, "MC cost in passes", "MC gain"], tablefmt="github", disable_numparse=True)
 
 
 if __name__ == "__main__":
