@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any
 
 Watched = Mapping[tuple[Any, str], str | Callable[..., str]]
-"""Functions, by owner (class or module) and name, and the part that a call counts for, which may depend on its arguments."""
+"""Functions, by owner (class or module) and name, and the part that a call counts for; it may depend on arguments."""
 
 
 class Stopwatch:
