@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, NoReturn, TypeVar
 
+from ltbench.errors import Terminated
 from ltbench.files import ProgressLine
 
 Item = TypeVar("Item")
@@ -128,15 +129,19 @@ def ctrl_c_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def prepare_worker() -> None:
+def prepare_worker(*, raises: bool = False) -> None:
     """Make this worker process leave Ctrl-C to its parent, and end at once on SIGTERM or when its parent is gone.
 
     A parent killed with SIGKILL cannot stop its workers; without this they would go on writing. Processes that the
     worker itself has started, for a method that uses `multiprocessing`, end with it.
+
+    Parameters
+    ----------
+    raises : on SIGTERM raise `Terminated` in the main thread, so that its state can be stored first
     """
     multiprocessing.current_process().daemon = False  # for its parent it stays one; daemons may start no processes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: _exit(128 + number))
+    signal.signal(signal.SIGTERM, _raise_terminated if raises else lambda number, frame: exit_worker(128 + number))
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
@@ -173,12 +178,17 @@ def end_workers(processes: Sequence[BaseProcess]) -> None:
             process.join()
 
 
+def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
 def _exit_after(sentinel: int) -> None:
     wait([sentinel])
-    _exit(1)
+    exit_worker(1)
 
 
-def _exit(code: int) -> None:
+def exit_worker(code: int) -> NoReturn:
+    """End this worker process at once, and the processes that it has started."""
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(code)
@@ -203,18 +213,27 @@ def in_threads(
     quiet : show nothing
     """
     with ProgressLine(label, len(items), unit=unit, quiet=quiet) as progress:
-        for result in map(function, items) if workers <= 1 else _ordered(function, items, workers):
+        begun = map(function, items) if workers <= 1 else in_order(function, items, workers, _AHEAD * workers)
+        for result in begun:
             progress.update()
             yield result
 
 
-def _ordered(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+def in_order(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, ahead: int
+) -> Generator[Result, None, None]:
+    """Yield what a function returns for each item, in the items' order, called in threads.
+
+    Parameters
+    ----------
+    ahead : items that are begun before the first of them is asked for
+    """
     pool = ThreadPoolExecutor(workers)
     begun: deque[Future[Result]] = deque()
     try:
         for item in items:
             begun.append(pool.submit(function, item))
-            if len(begun) >= _AHEAD * workers:
+            if len(begun) >= ahead:
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()

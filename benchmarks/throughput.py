@@ -1,6 +1,7 @@
 """Measure on this machine: a bare training step, the real training loop, and MC-dropout scoring.
 
     ltbench throughput --backbone resnet18 --image-size 64 224 --batch-size 64
+    ltbench throughput --measure checkpoint job trials
     ltbench throughput --scale
 
 On two CPU cores a ResNet-18 takes one to two minutes at 64 pixels and about 15 at 224.
@@ -8,6 +9,9 @@ On two CPU cores a ResNet-18 takes one to two minutes at 64 pixels and about 15 
 All figures of a size are taken in turn inside one process, several times, and the medians are printed, because
 separate processes on a shared machine differ by more than what is to be seen. The store is filled with random
 bytes: no figure depends on what the images show.
+
+After that, or alone with `--measure`: what a checkpoint takes, the README's job by part, and how much longer a trial
+trains beside others.
 
 With `--scale`, what grows with the number of images or of classes is measured at three sizes instead, each in a
 process of its own: CPU seconds, the most memory of the process, and the power of the size by which the seconds grow.
@@ -40,6 +44,7 @@ PASSES = len(("bare", "loop", "plain", "mc", "full"))
 """Kinds of passes that are measured."""
 _BOUNDS = {"batch_size": (2, 65536), "steps": (1, 10_000), "repeats": (1, 1000), "threads": (1, 1024)}
 _MC_PASSES = 10
+_MEASURED = ("steps", "checkpoint", "job", "trials")
 
 
 class _Silent:
@@ -133,7 +138,9 @@ def _trainer(
     method = build_method(flex, configure("flex", flex.Config, "quick", {}), protocol, counts, seed=0)
     place(method, device)
     journal, cache = Journal(folder), StageCache(folder, "")
-    return Trainer(method, part, part, protocol, device, 0, journal, cache, _Silent(), ForwardCounter())
+    return Trainer(
+        method, part, part, protocol, device, 0, journal, cache, _Silent(), ForwardCounter(), checkpoint_seconds=30.0
+    )
 
 
 def _bare_steps(trainer: Trainer, optimizer: torch.optim.Optimizer, batch: int, steps: int) -> Callable[[], None]:
@@ -222,6 +229,8 @@ def parser() -> argparse.ArgumentParser:
     about_scale = "instead: how time and memory grow with images and classes; cases, default: all, some minutes"
     parsed.add_argument("--scale", nargs="*", metavar="CASE", help=about_scale)
     parsed.add_argument("--repeats", type=int, default=5, metavar="N", help="measurements; default: 5")
+    about_measure = f"only some of {', '.join(_MEASURED)}; default: all"
+    parsed.add_argument("--measure", nargs="+", default=_MEASURED, metavar="NAME", help=about_measure)
     return parsed
 
 
@@ -248,13 +257,13 @@ def _scale(names: Sequence[str]) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    from tabulate import tabulate
-
+    from ltbench.benchmarks.timing.report import MEASUREMENTS
     from ltbench.benchmarks.training.device import describe_device, prepare_process, resolve_device, resolve_precision
     from ltbench.benchmarks.training.protocol import protocol_for
     from ltbench.benchmarks.training.stages.backbones import check_backbone
     from ltbench.errors import UserError
     from ltbench.processes import available_cores
+    from ltbench.registry import unknown
 
     if options.scale is not None:
         return _scale(options.scale)
@@ -262,6 +271,9 @@ def _main(options: argparse.Namespace) -> int:
         value = getattr(options, name)
         if value is not None and not low <= value <= high:
             raise UserError(f"--{name.replace('_', '-')} must be from {low} to {high}, got {value}")
+    for name in options.measure:
+        if name not in _MEASURED:
+            raise unknown("measurement", name, _MEASURED)
     for size in options.image_size:
         check_backbone(protocol_for("paper", backbone=options.backbone, image_size=size))
     device = resolve_device(options.device)
@@ -269,6 +281,18 @@ def _main(options: argparse.Namespace) -> int:
     threads = options.threads or available_cores()
     prepare_process(threads, device)
     print(f"{describe_device(device)} ({device}), {threads} CPU threads, {options.backbone}, {precision}; images/s")
+    for name in _MEASURED:
+        if name == "steps" and name in options.measure:
+            print(_steps(options, device, precision), flush=True)
+        elif name in options.measure:
+            print(f"\n{MEASUREMENTS[name](device, options.backbone, options.image_size[0])}", flush=True)
+    return 0
+
+
+def _steps(options: argparse.Namespace, device: torch.device, precision: str) -> str:
+    """Return the table of images per second."""
+    from tabulate import tabulate
+
     rows, batch = [], options.batch_size
     budget = {"steps": options.steps, "repeats": options.repeats}
     passes = len(options.image_size) * PASSES * (options.repeats + 1)
@@ -277,8 +301,7 @@ def _main(options: argparse.Namespace) -> int:
             figures = measure(options.backbone, size, batch, device, precision, **budget, progress=progress)
             rows.append(figures.row(size, batch))
     headers = ["size", "batch", "bare step", "real loop", "loop/bare", "plain pass", "MC T=10", "10 full passes"]
-    print(tabulate(rows, [*headers, "MC cost in passes", "MC gain"], tablefmt="github", disable_numparse=True))
-    return 0
+    return tabulate(rows, [*headers, "MC cost in passes", "MC gain"], tablefmt="github", disable_numparse=True)
 
 
 if __name__ == "__main__":

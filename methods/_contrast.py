@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ltbench.losses import InfoNCELoss
 from ltbench.methods.base import feature_width
 from ltbench.methods.stages import Batch, LossHook, Progress
+from ltbench.uploads import upload
 
 
 class MomentumContrast(nn.Module):
@@ -68,7 +69,7 @@ class MomentumContrast(nn.Module):
             filled, others = min(self._written, len(self.queue)), len(keys) - 1
             # Until the queue is full, the keys that are there stand for those to come: the loss keeps its scale.
             weight = (len(self.queue) + others) / max(filled + others, 1)
-            own = torch.from_numpy(batch.indices).to(keys.device, non_blocking=True)
+            own = upload(batch.indices, keys.device)
             same = own.unsqueeze(1) == self.shown[:filled]
             negatives = self.queue[:filled].clone()
             value = self.info_nce(queries, keys, negatives, negative_weight=weight, excluded=same)

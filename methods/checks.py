@@ -212,6 +212,7 @@ def _check_trials(method: type[Method], protocol: Protocol, hyperparameters: dic
         val_per_class=4,
         test_per_class=5,
         device="cpu",
+        checkpoint_seconds=0,
         out=folder,
     )
     (whole,) = prepare(plan(request))

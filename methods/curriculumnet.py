@@ -49,6 +49,7 @@ from ltbench.methods._erm import erm_stage
 from ltbench.methods.base import Method, Run
 from ltbench.methods.stages import Batch, Progress, Stage, StageResult
 from ltbench.samplers import curriculum_subsets
+from ltbench.uploads import upload
 
 _STAGES = ("dense", "middle", "all")
 
@@ -91,7 +92,7 @@ class CurriculumNet(Method):
         """Return the mean of the cross-entropies by image weight."""
         logits = self.classify(self.features(batch.images))
         each = functional.cross_entropy(logits, batch.targets, reduction="none")
-        weights = self.image_weights[torch.from_numpy(batch.indices).to(each.device)]
+        weights = self.image_weights[upload(batch.indices, each.device)]
         return {"loss": (weights * each).sum() / weights.sum()}
 
     def most_steps(self, run: Run) -> int:

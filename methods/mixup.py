@@ -18,12 +18,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch.nn import functional
 
 from ltbench.methods import hp, register
 from ltbench.methods.base import Method
 from ltbench.methods.stages import Batch
+from ltbench.uploads import upload
 
 
 @register("mixup")
@@ -39,7 +39,7 @@ class MixUp(Method):
     def transform(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """Return the mixed batch: views of the same shape, targets float32 [B, K]."""
         share = rng.beta(self.config.alpha, self.config.alpha) if self.config.alpha > 0 else 1.0
-        other = torch.from_numpy(rng.permutation(len(batch.targets))).to(batch.targets.device)
+        other = upload(rng.permutation(len(batch.targets)), batch.targets.device)
         targets = functional.one_hot(batch.targets, self.task.num_classes).float()
         views = tuple(share * view + (1 - share) * view[other] for view in batch.views)
         return replace(batch, views=views, targets=share * targets + (1 - share) * targets[other])

@@ -61,9 +61,11 @@ def spec_under(tiny_dataset: SplitDataset, tiny_protocol: Protocol) -> SpecMaker
         trial: int = 0,
         protocol: Protocol = tiny_protocol,
         plugins: Sequence[Path] = (),
+        checkpoint_seconds: float = 0.0,
         **hyperparameters: Any,
     ) -> TrialSpec:
-        request = Request([method], trials=[trial], hyperparameters=hyperparameters, out=out, plugins=plugins)
+        how = {"plugins": plugins, "checkpoint_seconds": checkpoint_seconds, "out": out}
+        request = Request([method], trials=[trial], hyperparameters=hyperparameters, **how)
         configured = configure_methods(request.methods, hyperparameters, protocol, [tiny_dataset])
         planned = Plan(request, [tiny_dataset], configured, protocol, torch.device("cpu"), jobs=1, threads=1)
         manifest = tiny_dataset.manifest

@@ -179,6 +179,8 @@ def _add_how(how: argparse._ArgumentGroup) -> None:
     _add(how, "--device", metavar="NAME", help="auto, cpu, cuda, cuda:N")
     _add(how, "--jobs", type=int, metavar="N", help="trials side by side; default: one a CPU core, 1 on a GPU")
     _add(how, "--threads", type=int, metavar="N", help="CPU threads of a trial; default: 1, on a GPU the cores by jobs")
+    about_checkpoints = "seconds between checkpoints within a stage; default: 30; 0: every epoch"
+    _add(how, "--checkpoint-seconds", type=float, metavar="S", help=about_checkpoints)
     _add(how, "--out", type=named_path, metavar="DIR", help="default: results")
     _add_switch(how, "--fresh", help="discard earlier results of these trials")
     about_wandb = "online, offline or disabled (default); not for done trials"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import signal
 import sys
 import time
 import traceback
@@ -23,7 +24,7 @@ from ltbench.benchmarks.training.trial import lock_of, run_trial
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.errors import Terminated, UserError, os_error_line
 from ltbench.locks import holder
-from ltbench.processes import ctrl_c_ignored, end_workers, exit_raises, prepare_worker, worker_context
+from ltbench.processes import ctrl_c_ignored, end_workers, exit_raises, exit_worker, prepare_worker, worker_context
 
 _RETRY_SECONDS = 1.0
 
@@ -147,22 +148,23 @@ def _ended(code: int | None) -> str:
 
 
 def _work(connection: Connection, slot: int, bars: object) -> None:
-    prepare_worker()
+    prepare_worker(raises=True)
     tqdm.set_lock(bars)
-    while True:
-        try:
-            spec = connection.recv()
-        except EOFError:
-            return
-        connection.send(_attempt(spec, slot))
+    try:
+        while True:
+            connection.send(_attempt(connection.recv(), slot, (Terminated,)))
+    except EOFError:
+        return
+    except Terminated:  # the trial's checkpoint is written
+        exit_worker(128 + signal.SIGTERM)
 
 
-def _attempt(spec: TrialSpec, slot: int, stops: tuple[type[BaseException], ...] = ()) -> Outcome:
+def _attempt(spec: TrialSpec, slot: int, stops: tuple[type[BaseException], ...]) -> Outcome:
     """Run a trial; return how it ended, whatever it raised.
 
     Parameters
     ----------
-    stops : what signals raise in this process; none in a worker, which leaves signals to its parent
+    stops : what signals raise in this process
     """
     try:
         return Outcome(spec, run_trial(spec, slot))

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ltbench.benchmarks.analysis.record_files.sealed import REMEDY, read_sealed, write_sealed
+from ltbench.benchmarks.training.stages.snapshots import Snapshot
 from ltbench.errors import UserError
 from ltbench.files import (
     append_line,
@@ -33,6 +34,22 @@ from ltbench.files import (
 from ltbench.methods.stages import EpochReport, Stage, StageResult
 
 
+@dataclass
+class Weights:
+    """The state of the method after an epoch: in memory, in a file of the journal once it is stored, or both.
+
+    Attributes
+    ----------
+    name : what the file's name begins with
+    state : None after a restart
+    file : its name; empty until the state is stored
+    """
+
+    name: str = ""
+    state: Snapshot | None = None
+    file: str = ""
+
+
 @dataclass(frozen=True)
 class Selection:
     """The epoch that would be reported if training ended now.
@@ -41,13 +58,13 @@ class Selection:
     ----------
     score : of the selection metric
     stage, epoch : where it was reached
-    weights : file of the method's state, in the journal
+    weights : of that epoch
     """
 
     score: float
     stage: str
     epoch: int
-    weights: str
+    weights: Weights
 
 
 @dataclass(frozen=True)
@@ -58,14 +75,14 @@ class Checkpoint:
     ----------
     reports : of the stage so far
     selection : of the trial so far
-    kept : file of the stage's best weights, where the stage keeps them
+    kept : the stage's best weights, where the stage keeps them
     tensors : states of method, stage modules and optimizer
     """
 
-    reports: list[EpochReport]
+    reports: Sequence[EpochReport]
     selection: Selection | None
-    kept: str | None
-    tensors: Mapping[str, Any]
+    kept: Weights | None
+    tensors: Snapshot
 
 
 class Journal:
@@ -122,7 +139,7 @@ class Journal:
             "cached": cached,
             "rates": list(rates),
             "stopping": stopping,
-            "selection": asdict(selection) if selection else None,
+            "selection": self._stored(selection),
             "reports": [asdict(report) for report in result.reports],
         }
         self._write(self._stage_path(position), stored)
@@ -142,37 +159,46 @@ class Journal:
         path = self._weights_path(position)
         return self._verified(path, self._read(self._stage_path(position))["weights"], device)
 
-    def save_state(self, name: str, state: Mapping[str, Any]) -> str:
-        """Store a state of the method; return the file's name, which ends with the SHA-256 of what it holds."""
-        file = f"{name}-{tensors_digest(state)}.pt"
-        write_tensors(self.folder / file, state)
-        return file
+    def store(self, weights: Weights) -> str:
+        """Write weights, unless they are stored; return the file's name, which ends with the SHA-256 of the state."""
+        if not weights.file and weights.state is not None:
+            state = weights.state.on_host()
+            file = f"{weights.name}-{tensors_digest(state)}.pt"
+            write_tensors(self.folder / file, state)
+            weights.file = file
+        return weights.file
 
-    def load_state(self, file: str, device: torch.device) -> Mapping[str, Any]:
-        """Return what `save_state` stored.
+    def load(self, weights: Weights, device: torch.device) -> Mapping[str, Any]:
+        """Return the state of weights, from memory where it is there.
 
         Raises
         ------
         UserError : missing, corrupt, or other weights
         """
-        path = self.folder / file
+        if weights.state is not None:
+            return weights.state.values
+        path = self.folder / weights.file
         state = read_tensors(path, device)
         if not path.stem.endswith(tensors_digest(state)):
             raise _other_weights(path)
         return state
 
+    def log(self, report: EpochReport) -> None:
+        """Append an epoch to `metrics.jsonl`; one that no checkpoint holds is taken out again by `rewrite_metrics`."""
+        append_line(self.metrics, asdict(report))
+
     def save_checkpoint(self, position: int, checkpoint: Checkpoint) -> None:
-        """Store a stage in progress and log its newest epoch; then drop weights that it no longer names."""
+        """Store a stage in progress and the weights that it names; then drop weights that it no longer names."""
+        tensors = checkpoint.tensors.on_host()
         header = {
             "trial": self._owner,
-            "digest": tensors_digest(checkpoint.tensors),
+            "digest": tensors_digest(tensors),
             "position": position,
             "reports": [plain(asdict(report)) for report in checkpoint.reports],
-            "selection": asdict(checkpoint.selection) if checkpoint.selection else None,
-            "kept": checkpoint.kept,
+            "selection": self._stored(checkpoint.selection),
+            "kept": self.store(checkpoint.kept) if checkpoint.kept else None,
         }
-        write_tensors(self.folder / "checkpoint.pt", {"header": header, "tensors": checkpoint.tensors})
-        append_line(self.metrics, asdict(checkpoint.reports[-1]))
+        write_tensors(self.folder / "checkpoint.pt", {"header": header, "tensors": tensors})
         self._drop_weights(checkpoint.selection, checkpoint.kept)
 
     def checkpoint(self, position: int, device: torch.device) -> Checkpoint | None:
@@ -182,7 +208,8 @@ class Journal:
             return None
         header = stored["header"]
         reports = [report_from(row) for row in header["reports"]]
-        return Checkpoint(reports, _selection_from(header["selection"]), header["kept"], stored["tensors"])
+        kept = Weights(file=header["kept"]) if header["kept"] else None
+        return Checkpoint(reports, _selection_from(header["selection"]), kept, Snapshot(stored["tensors"], device))
 
     def require_whole(self) -> None:
         """Check that nothing is missing between the first entry and the last.
@@ -237,8 +264,15 @@ class Journal:
         for path in self.folder.glob("*.pt"):
             path.unlink()
 
-    def _drop_weights(self, selection: Selection | None, kept: str | None) -> None:
-        named = {selection.weights if selection else None, kept}
+    def _stored(self, selection: Selection | None) -> dict[str, Any] | None:
+        """Return a selection as JSON keeps it, its weights in a file."""
+        if selection is None:
+            return None
+        scored = {"score": selection.score, "stage": selection.stage, "epoch": selection.epoch}
+        return {**scored, "weights": self.store(selection.weights)}
+
+    def _drop_weights(self, selection: Selection | None, kept: Weights | None) -> None:
+        named = {selection.weights.file if selection else None, kept.file if kept else None}
         for pattern in ("selected-*.pt", "kept-*.pt"):
             for path in self.folder.glob(pattern):
                 if path.name not in named:
@@ -290,7 +324,7 @@ def report_from(row: Mapping[str, Any]) -> EpochReport:
 
 
 def _selection_from(stored: Mapping[str, Any] | None) -> Selection | None:
-    return Selection(**stored) if stored else None
+    return Selection(**{**stored, "weights": Weights(file=stored["weights"])}) if stored else None
 
 
 def _other_weights(path: Path) -> UserError:

@@ -56,6 +56,7 @@ class Request:
     device : `auto`, `cpu`, `cuda` or `cuda:N`
     jobs : trials side by side; None: one a CPU core, 1 on a GPU
     threads : CPU threads of a trial; None: 1 on the CPU, the cores divided by `jobs` on a GPU
+    checkpoint_seconds : the least time between two checkpoints within a stage; 0: one after every epoch
     out : results folder
     fresh : discard earlier results of these trials
     wandb, wandb_artifacts : mode of the W&B mirror, and whether it gets predictions and pictures
@@ -87,6 +88,7 @@ class Request:
     device: str = "auto"
     jobs: int | None = None
     threads: int | None = None
+    checkpoint_seconds: float = 30.0
     out: Path = Path("results")
     fresh: bool = False
     wandb: str = "disabled"
@@ -101,6 +103,7 @@ class Request:
             "plugins": tuple(map(Path, _several(self.plugins))),
             "n_max": n_max_value(self.n_max),
             "protocol": _protocol_changes(self.protocol),
+            "checkpoint_seconds": _seconds("--checkpoint-seconds", self.checkpoint_seconds),
             "out": Path(self.out),
         }
         normal |= {name: dict(getattr(self, name) or {}) for name in ("hyperparameters", "dataset_options")}
@@ -288,6 +291,16 @@ def _whole_number(option: str, value: Any, low: int, high: int | None) -> int:
     if not right or (high is not None and number > high):
         raise UserError(f"{option} must be {allowed}, got {value}")
     return number
+
+
+def _seconds(option: str, value: Any) -> float:
+    try:
+        seconds = float("true or false" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UserError(f"{option} must be a number of seconds, at least 0 and finite, got {value!r}")
+    return seconds
 
 
 def _protocol_changes(changes: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -17,16 +17,18 @@ from ltbench.benchmarks.analysis.metrics import class_precision_and_f1, class_re
 from ltbench.benchmarks.training.device import autocast, compute_dtype, place
 from ltbench.benchmarks.training.display import Display
 from ltbench.benchmarks.training.inference import Inference
-from ltbench.benchmarks.training.journal import Checkpoint, Journal, Selection, indices_digest
+from ltbench.benchmarks.training.journal import Checkpoint, Journal, Selection, Weights, indices_digest
 from ltbench.benchmarks.training.method_run import TrialRun
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stage_cache import StageCache
 from ltbench.benchmarks.training.stages.backbones import ForwardCounter
 from ltbench.benchmarks.training.stages.batches import epoch_batches
 from ltbench.benchmarks.training.stages.budget import StepBudget
+from ltbench.benchmarks.training.stages.checkpoints import Checkpoints
 from ltbench.benchmarks.training.stages.cost import own_settings
 from ltbench.benchmarks.training.stages.hooks import StageHooks, describe_hooks, param_groups
 from ltbench.benchmarks.training.stages.optimizers import schedule_of, set_rates
+from ltbench.benchmarks.training.stages.snapshots import Snapshot
 from ltbench.benchmarks.training.stages.states import of_modules, state_digest, tensors_of
 from ltbench.benchmarks.training.streams import numpy_stream, stream_seed
 from ltbench.benchmarks.training.validation import predictions_and_losses
@@ -52,6 +54,7 @@ class Trainer:
     cache : of stages that several methods share
     display : of progress
     counter : of the images that go through the trial's backbones
+    checkpoint_seconds : the least time between two checkpoints within a stage
     """
 
     def __init__(
@@ -66,10 +69,12 @@ class Trainer:
         cache: StageCache,
         display: Display,
         counter: ForwardCounter,
+        checkpoint_seconds: float,
     ) -> None:
         self.method, self.train_part, self.val_part = method, train, val
         self.protocol, self.device, self.seed = protocol, device, seed
         self.journal, self.cache, self.display, self.counter = journal, cache, display, counter
+        self.checkpoint_seconds = checkpoint_seconds
         self.schedule = schedule_of(protocol)
         self.num_classes = method.task.num_classes
         transform = BatchTransform(protocol.image_size, protocol.augmentation, compute_dtype(protocol.precision))
@@ -123,7 +128,7 @@ class Trainer:
 
     def load_selected(self, selection: Selection) -> None:
         """Put the weights of the selected epoch into the method."""
-        self.method.load_state_dict(self.journal.load_state(selection.weights, self.device))
+        self.method.load_state_dict(self.journal.load(selection.weights, self.device))
 
     def _run_stage(
         self, position: int, stage: Stage, selection: Selection | None
@@ -170,8 +175,10 @@ class Trainer:
         if not stage.select or (selection is not None and result.best <= selection.score):
             return selection
         epoch = next(report.epoch for report in result.reports if report.score == result.best)
-        file = self.journal.save_state(f"selected-{position:03d}-{epoch:05d}", self.method.state_dict())
-        return Selection(result.best, stage.name, epoch, file)
+        return Selection(result.best, stage.name, epoch, self._weights(f"selected-{position:03d}-{epoch:05d}"))
+
+    def _weights(self, name: str) -> Weights:
+        return Weights(name, Snapshot(self.method.state_dict(), self.device))
 
     def _described(self, stage: Stage, state: Mapping[str, Tensor]) -> dict[str, Any]:
         return {
@@ -203,14 +210,14 @@ class Trainer:
         if stage.epochs == 0:
             return self._offer(position, stage, selection)
         reports: list[EpochReport] = []
-        kept: str | None = None
-        hooks = self.hooks_of(stage)
-        with self.optimizing(stage, hooks) as optimizer:
+        kept: Weights | None = None
+        hooks, checkpoints = self.hooks_of(stage), Checkpoints(self.journal, position, self.checkpoint_seconds)
+        with self.optimizing(stage, hooks) as optimizer, checkpoints:
             rates = [group["lr"] for group in optimizer.param_groups]
             checkpoint = self.journal.checkpoint(position, self.device)
             if checkpoint is not None:
-                reports, selection, kept = checkpoint.reports, checkpoint.selection, checkpoint.kept
-                self._restore(stage, optimizer, checkpoint.tensors)
+                reports, selection, kept = list(checkpoint.reports), checkpoint.selection, checkpoint.kept
+                self._restore(stage, optimizer, checkpoint.tensors.values)
             self.display.stage(stage.name, stage.epochs, len(reports))
             while not _over(stage, hooks, reports):
                 report = self._epoch(stage, len(reports), hooks, optimizer, rates)
@@ -218,11 +225,12 @@ class Trainer:
                 if stage.recipe is None:  # where a shared stage comes from the cache, there are no epochs to see
                     self.method.on_epoch_end(report)
                 reports.append(report)
-                tensors = self._states(stage, optimizer)
-                self.journal.save_checkpoint(position, Checkpoint(reports, selection, kept, tensors))
+                self.journal.log(report)
+                states = Snapshot(self._states(stage, optimizer), self.device)
+                checkpoints.keep(Checkpoint(tuple(reports), selection, kept, states))
                 self.display.epoch(report)
         if kept is not None:
-            self.method.load_state_dict(self.journal.load_state(kept, self.device))
+            self.method.load_state_dict(self.journal.load(kept, self.device))
         return StageResult(stage.name, len(reports) < stage.epochs, tuple(reports)), selection
 
     def _offer(self, position: int, stage: Stage, selection: Selection | None) -> tuple[StageResult, Selection | None]:
@@ -258,33 +266,40 @@ class Trainer:
         rng, progress = numpy_stream(*names, "transform"), Progress(epoch, stage.epochs)
         self._set_modes(stage)
         totals: dict[str, tuple[Tensor | float, int]] = {}
-        images, batches = 0, epoch_batches(self.train_part, self.protocol, stage, hooks, progress, names)
+        batches = epoch_batches(self.train_part, self.protocol, stage, hooks, progress, names)
         if not batches:
             where = f"{self.method.name}, stage {stage.name!r}, epoch {epoch}"
             raise UserError(f"{where}: the sampler gave no batch of two images or more")
         for step, batch in enumerate(batches):
             set_rates(optimizer, rates, hooks.schedule((epoch + (step + 0.5) / len(batches)) / stage.epochs))
-            loaded = batch.load()
-            terms = self._step(optimizer, hooks.loss, hooks.transform(loaded, rng), progress)
+            terms = self._step(optimizer, hooks, batch, rng, progress)
             for name, value in terms.items():
                 total, count = totals.get(name, (0.0, 0))
                 totals[name] = total + (value.detach().float() if isinstance(value, Tensor) else value), count + 1
-            images += batch.images
         means = {name: float(total) / count for name, (total, count) in totals.items()}
         self._require_finite(stage, epoch, means.get("loss", 0.0), "loss")
-        return means, len(batches), images
+        return means, len(batches), batches.images
 
     def _step(
-        self, optimizer: torch.optim.Optimizer, loss: Any, batch: Batch, progress: Progress
+        self,
+        optimizer: torch.optim.Optimizer,
+        hooks: StageHooks,
+        batch: Batch,
+        rng: np.random.Generator,
+        progress: Progress,
     ) -> Mapping[str, Tensor]:
-        """Take one optimizer step. A closure, so that an optimizer that evaluates twice needs nothing else."""
+        """Take one optimizer step; nothing in it may wait for the device.
+
+        A closure, so that an optimizer that evaluates twice needs nothing else.
+        """
+        batch = hooks.transform(batch, rng)
         terms: Mapping[str, Tensor] = {}
 
         def closure() -> Tensor:
             nonlocal terms
             optimizer.zero_grad(set_to_none=True)
             with autocast(self.device, self.protocol.precision):
-                terms = loss(batch, progress)
+                terms = hooks.loss(batch, progress)
             terms["loss"].backward()
             return terms["loss"]
 
@@ -322,15 +337,14 @@ class Trainer:
         report: EpochReport,
         earlier: Sequence[EpochReport],
         selection: Selection | None,
-        kept: str | None,
-    ) -> tuple[Selection | None, str | None]:
-        """Store the weights where the epoch is the best so far; older ones go once the checkpoint is written."""
+        kept: Weights | None,
+    ) -> tuple[Selection | None, Weights | None]:
+        """Keep the weights where the epoch is the best so far; they are stored with the next checkpoint."""
         tag = f"{position:03d}-{report.epoch:05d}"
         if stage.select and (selection is None or report.score > selection.score):
-            file = self.journal.save_state(f"selected-{tag}", self.method.state_dict())
-            selection = Selection(report.score, stage.name, report.epoch, file)
+            selection = Selection(report.score, stage.name, report.epoch, self._weights(f"selected-{tag}"))
         if stage.keep == "best" and all(report.score > other.score for other in earlier):
-            kept = self.journal.save_state(f"kept-{tag}", self.method.state_dict())
+            kept = self._weights(f"kept-{tag}")
         return selection, kept
 
     @contextmanager

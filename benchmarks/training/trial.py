@@ -217,7 +217,7 @@ class Trial:
         journal.require_whole()
         cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}/{store.digest(train.ids)}")
         shown = (journal, cache, display, backbones.counter)
-        trainer = Trainer(method, train, val, protocol, self.device, spec.seed, *shown)
+        trainer = Trainer(method, train, val, protocol, self.device, spec.seed, *shown, spec.checkpoint_seconds)
         selection = trainer.run()
         trainer.load_selected(selection)
         # Test images are looked at from here on, by nobody but the record.

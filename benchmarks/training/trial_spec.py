@@ -30,6 +30,7 @@ class TrialSpec:
     cache : folder of shared stages
     device : name of the device
     threads : CPU threads
+    checkpoint_seconds : the least time between two checkpoints within a stage
     request : fields of the request for this trial alone, with which it can be run again
     plugins : files to import before the method is known
     wandb, wandb_artifacts : mode of the W&B mirror, and whether it gets predictions and pictures
@@ -49,6 +50,7 @@ class TrialSpec:
     cache: Path
     device: str
     threads: int
+    checkpoint_seconds: float
     request: Mapping[str, Any] = field(default_factory=dict)
     plugins: tuple[Path, ...] = ()
     wandb: str = "disabled"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from ltbench.datasets.images.prefetch import prefetched
 from ltbench.datasets.images.store import ImageStore
+from ltbench.uploads import upload
 
 _RESIDENT_SHARE = 0.5  # of the device's free memory; the rest is the network's
 
@@ -36,17 +40,31 @@ class ImagePart:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def side(self) -> int:
+        """Of the stored images, pixels."""
+        return self._pixels.shape[-1]
+
     def gather(self, indices: np.ndarray) -> Tensor:
         """Return pixels: int64 [B] positions in this part to uint8 [B, 3, S, S] on the device."""
         if self._resident is not None:
-            return self._resident[self._upload(indices)]
-        return self._upload(self._pixels[self._rows[indices]])
+            return self._resident[upload(indices, self.device)]
+        return self._read(indices).to(self.device, non_blocking=True)
+
+    def batches(self, chunks: Sequence[np.ndarray]) -> Iterator[Tensor]:
+        """Yield `gather` of each chunk of positions; what has to be uploaded is so before it is asked for."""
+        if self._resident is not None or self.device.type == "cpu":
+            return map(self.gather, chunks)
+        return prefetched(self._read, chunks, self.device)
 
     def targets(self, indices: np.ndarray) -> Tensor:
         """Return class ids, int64 [B], on the device."""
-        return self._targets[self._upload(indices)]
+        return self._targets[upload(indices, self.device)]
 
-    def _upload(self, values: np.ndarray) -> Tensor:
-        """Copy to the device; pinned, so that the host need not wait for what the device is doing."""
-        tensor = torch.from_numpy(values)
-        return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
+    def _read(self, indices: np.ndarray) -> Tensor:
+        """Return pixels in host memory, pinned where they are to be uploaded."""
+        rows = self._rows[indices]
+        shape = (len(rows), *self._pixels.shape[1:])
+        read = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        np.take(self._pixels, rows, axis=0, out=read.numpy(), mode="clip")  # "raise" would go through a second copy
+        return read

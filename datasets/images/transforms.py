@@ -9,17 +9,42 @@ torchvision's `ColorJitter`, the four jitters have a fixed order and nothing is 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ltbench.datasets.images.augmentation import Augmentation
+from ltbench.uploads import upload
 
 _LUMA = (0.299, 0.587, 0.114)
 _RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 _CENTRE = 128.0  # bytes are centred before products: bfloat16 then loses at most a quarter of a grey level
 _DRAWS = 11
 _CHUNK = 32  # images a product: its temporaries stay in cache, and the batch needs no second copy in memory
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is done to each of some images.
+
+    Attributes
+    ----------
+    windows : crops, float [n, 6]: top, height, upside down or not; left, width, mirrored or not
+    colours : jitter and normalisation, float [n, 3, 7]: columns 0 to 2 for the centred bytes, 3 to 5 for their mean
+        over the image, 6 constant
+    """
+
+    windows: Tensor
+    colours: Tensor
+
+    def __getitem__(self, rows: slice) -> Changes:
+        """Return those of some of the images."""
+        return Changes(self.windows[rows], self.colours[rows])
+
+    def on(self, device: torch.device) -> Changes:
+        """Return them on a device."""
+        return Changes(upload(self.windows, device), upload(self.colours, device))
 
 
 class BatchTransform:
@@ -36,26 +61,36 @@ class BatchTransform:
         self.image_size = image_size
         self.augmentation = augmentation
         self.dtype = dtype
+        self._unchanged: dict[tuple[int, torch.device], Changes] = {}
 
     def train(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Return augmented images: uint8 [B, 3, S, S] to `dtype` [B, 3, image_size, image_size], channels-last.
 
         `generator` lives on the CPU whatever the device of `pixels`, so that draws do not depend on the device.
         """
-        draws = torch.rand(len(pixels), _DRAWS, generator=generator)
-        windows, colours = self._windows(draws, pixels.shape[-1]), self._colours(draws)
-        return self._apply(pixels, _upload(windows, pixels.device), _upload(colours, pixels.device))
+        return self.apply(pixels, self.draw(len(pixels), pixels.shape[-1], generator).on(pixels.device))
+
+    def draw(self, count: int, side: int, generator: torch.Generator) -> Changes:
+        """Return random changes of so many images of a side, on the CPU.
+
+        Those of many images are the same, to the bit, drawn at once or one batch after the other.
+        """
+        draws = torch.rand(count, _DRAWS, generator=generator)
+        return Changes(self._windows(draws, side), self._colours(draws))
 
     def evaluate(self, pixels: Tensor) -> Tensor:
         """Return the whole images, resized and normalised: shapes as `train`, nothing random."""
-        side = float(pixels.shape[-1])
-        window = torch.tensor([[0.0, side, 0.0, 0.0, side, 0.0]])
-        colour = self._normalised(torch.eye(3).unsqueeze(0), torch.zeros(1))
-        shared = (_upload(part, pixels.device).expand(len(pixels), *part.shape[1:]) for part in (window, colour))
-        return self._apply(pixels, *shared)
+        kind = pixels.shape[-1], pixels.device
+        if kind not in self._unchanged:
+            side = float(pixels.shape[-1])
+            window = torch.tensor([[0.0, side, 0.0, 0.0, side, 0.0]])
+            colour = self._normalised(torch.eye(3).unsqueeze(0), torch.zeros(1))
+            self._unchanged[kind] = Changes(window, colour).on(pixels.device)
+        one, count = self._unchanged[kind], len(pixels)
+        return self.apply(pixels, Changes(one.windows.expand(count, -1), one.colours.expand(count, -1, -1)))
 
     def _windows(self, draws: Tensor, side: int) -> Tensor:
-        """Return crops, float [B, 6]: top, height, upside down or not; left, width, mirrored or not."""
+        """Return crops, float [B, 6]; see `Changes`."""
         chosen = self.augmentation
         area = chosen.crop_scale[0] + draws[:, 0] * (chosen.crop_scale[1] - chosen.crop_scale[0])
         low, high = (math.log(bound) for bound in chosen.crop_ratio)
@@ -104,18 +139,19 @@ class BatchTransform:
         constant = (matrix.sum(2, keepdim=True) + grey) * (_CENTRE / 255) - mean
         return torch.cat([matrix / 255, of_mean / 255, constant], dim=2) / std
 
-    def _apply(self, pixels: Tensor, windows: Tensor, colours: Tensor) -> Tensor:
+    def apply(self, pixels: Tensor, changes: Changes) -> Tensor:
+        """Return changed images; shapes as `train`, the changes on the device of the pixels."""
         size, side = self.image_size, pixels.shape[-1]
         shape = (len(pixels), 3, size, size)
         images = torch.empty(shape, dtype=self.dtype, device=pixels.device, memory_format=torch.channels_last)
         step = _CHUNK if pixels.device.type == "cpu" else max(len(pixels), 1)
         for start in range(0, len(pixels), step):
             part = slice(start, start + step)
-            top, height, inverted, left, width, mirrored = windows[part].unbind(1)
+            top, height, inverted, left, width, mirrored = changes.windows[part].unbind(1)
             rows = resampling_matrix(top, height, side, size, inverted > 0).to(self.dtype)
             columns = resampling_matrix(left, width, side, size, mirrored > 0).to(self.dtype)
             flat = _resample(pixels[part], rows, columns).flatten(2)
-            matrix, of_mean, constant = colours[part].split((3, 3, 1), dim=2)
+            matrix, of_mean, constant = changes.colours[part].split((3, 3, 1), dim=2)
             offset = torch.baddbmm(constant, of_mean, flat.mean(2, keepdim=True, dtype=torch.float32))
             images[part] = torch.baddbmm(offset.to(self.dtype), matrix.to(self.dtype), flat).unflatten(2, (size, size))
         return images
@@ -151,8 +187,3 @@ def _resample(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     centred = pixels.to(rows.dtype).sub_(_CENTRE).reshape(batch, channels * side, side)
     narrowed = torch.bmm(centred, columns.transpose(1, 2)).view(batch, channels, side, -1)
     return torch.matmul(rows.unsqueeze(1), narrowed)
-
-
-def _upload(values: Tensor, device: torch.device) -> Tensor:
-    """Copy to the device without making the host wait for what the device is doing."""
-    return values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)

@@ -22,6 +22,7 @@ from ltbench.benchmarks.executors import local  # noqa: F401  imported before th
 
 SMALL = ["--dataset", "synthetic", "--ratio", "5", "--image-size", "16", "--n-max", "30", "--val-per-class", "4"]
 SMALL += ["--test-per-class", "5", "--batch-size", "16", "--device", "cpu", "--jobs", "1"]
+SMALL += ["--checkpoint-seconds", "0"]
 FLEX = ["--set", "anchor_scale=0.3"]
 _LONGEST = 120  # seconds after which a run that does not end is ended
 Body = Callable[[Path, random.Random, int], tuple[int, list[str]]]

@@ -73,7 +73,8 @@ def attempts(folder: Path, rng: random.Random, number: int) -> tuple[int, list[s
             (["--fresh"], ["deleting", *later[:2]]),
         ):
             for moment in moments:
-                arguments = [*ARGUMENTS, "--jobs", rng.choice("12"), *first]
+                seconds = rng.choice(["0", "0.2"])
+                arguments = [*ARGUMENTS, "--jobs", rng.choice("12"), "--checkpoint-seconds", seconds, *first]
                 shell = moment == "shell"
                 process = from_shell(arguments, out) if shell else begun(arguments, out, silent)
                 if not killed(process, out, moment, rng):

@@ -154,6 +154,7 @@ class Plan:
                 cache=request.out / "cache" / "stages",
                 device=str(self.device),
                 threads=self.threads,
+                checkpoint_seconds=request.checkpoint_seconds,
                 request=self._request_of(row, trial).as_dict(),
                 plugins=tuple(path.resolve() for path in request.plugins),
                 wandb=request.wandb,

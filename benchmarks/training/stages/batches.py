@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,45 +20,52 @@ from ltbench.methods.stages import Batch, Pool, Progress, SamplerHook, Stage
 
 
 @dataclass(frozen=True)
-class EpochBatch:
-    """Positions of a batch and of its partner, not yet loaded."""
+class EpochBatches:
+    """The batches of one epoch, loaded one after another in one pass."""
 
-    indices: np.ndarray
-    loader: _Loader
-    partner: np.ndarray | None
-    partner_loader: _Loader | None
+    streams: tuple[_Stream, ...]  # the epoch's, and that of the partners where there is one
+    chunks: list[slice]
+
+    def __len__(self) -> int:
+        return len(self.chunks)
 
     @property
     def images(self) -> int:
-        """Training images that it shows: every view, and those of the partner."""
-        return len(self.indices) * self.loader.views * (1 if self.partner is None else 2)
+        """Training images that are shown: every view, and those of the partners."""
+        shown = sum(chunk.stop - chunk.start for chunk in self.chunks)
+        return shown * sum(stream.views for stream in self.streams)
 
-    def load(self) -> Batch:
-        """Return the augmented batch; batches are loaded once each, in order."""
-        batch = self.loader(self.indices)
-        if self.partner is None or self.partner_loader is None:
-            return batch
-        return replace(batch, partner=self.partner_loader(self.partner))
+    def __iter__(self) -> Iterator[Batch]:
+        loaded = [stream.batches(self.chunks) for stream in self.streams]
+        for batch, *partners in zip(*loaded, strict=True):
+            yield replace(batch, partner=partners[0]) if partners else batch
 
 
 @dataclass(frozen=True)
-class _Loader:
-    """Loads training images by position, augmented: draws go on from batch to batch."""
+class _Stream:
+    """Training images in the order of an epoch, and how they are augmented."""
 
     part: ImagePart
+    indices: np.ndarray
     augment: BatchTransform
     draws: torch.Generator
     views: int
 
-    def __call__(self, indices: np.ndarray) -> Batch:
-        pixels = self.part.gather(indices)
-        views = tuple(self.augment.train(pixels, self.draws) for _ in range(self.views))
-        return Batch(views, self.part.targets(indices), indices)
+    def batches(self, chunks: list[slice]) -> Iterator[Batch]:
+        """Yield augmented batches: draws and class ids of the whole epoch go to the device at once."""
+        indices, device = self.indices, self.part.device
+        changes = self.augment.draw(len(indices) * self.views, self.part.side, self.draws).on(device)
+        targets = self.part.targets(indices)
+        for chunk, pixels in zip(chunks, self.part.batches([indices[chunk] for chunk in chunks]), strict=True):
+            first = chunk.start * self.views
+            rows = [slice(first + view * len(pixels), first + (view + 1) * len(pixels)) for view in range(self.views)]
+            views = tuple(self.augment.apply(pixels, changes[own]) for own in rows)
+            yield Batch(views, targets[chunk], indices[chunk])
 
 
 def epoch_batches(
     part: ImagePart, protocol: Protocol, stage: Stage, hooks: StageHooks, progress: Progress, names: tuple[Any, ...]
-) -> list[EpochBatch]:
+) -> EpochBatches:
     """Return the batches of an epoch, at most ceil(n / batch_size).
 
     A last batch of one image is dropped: BatchNorm cannot train on it.
@@ -79,18 +87,16 @@ def epoch_batches(
     augmentation = replace(protocol.augmentation, **stage.augmentation)
     augment = BatchTransform(protocol.image_size, augmentation, compute_dtype(protocol.precision))
 
-    def stream(sampler: SamplerHook, purpose: str) -> tuple[np.ndarray, _Loader]:
+    def stream(sampler: SamplerHook, purpose: str) -> _Stream:
         drawn = np.asarray(sampler(pool, progress, numpy_stream(*names, f"{purpose}sampler")))[:length]
-        draws = torch_stream(*names, f"{purpose}augmentation")
-        return rows[drawn], _Loader(part, augment, draws, stage.views)
+        return _Stream(part, rows[drawn], augment, torch_stream(*names, f"{purpose}augmentation"), stage.views)
 
-    first, loader = stream(hooks.sampler, "")
-    second, partner_loader = (None, None) if hooks.partner is None else stream(hooks.partner, "partner ")
-    if second is not None and len(second) < len(first):
-        raise UserError(f"stage {stage.name!r}: its partner stream has {len(second)} images, the epoch {len(first)}")
-    chunks = [slice(start, min(start + size, len(first))) for start in range(0, len(first), size)]
-    return [
-        EpochBatch(first[chunk], loader, None if second is None else second[chunk], partner_loader)
-        for chunk in chunks
-        if chunk.stop - chunk.start > 1
-    ]
+    streams = [stream(hooks.sampler, "")]
+    count = len(streams[0].indices)
+    if hooks.partner is not None:
+        streams.append(stream(hooks.partner, "partner "))
+        if len(streams[1].indices) < count:
+            given = len(streams[1].indices)
+            raise UserError(f"stage {stage.name!r}: its partner stream has {given} images, the epoch {count}")
+    chunks = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    return EpochBatches(tuple(streams), [chunk for chunk in chunks if chunk.stop - chunk.start > 1])

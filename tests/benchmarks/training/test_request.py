@@ -30,6 +30,7 @@ BAD = [
     ({"trials": 1.5}, "--trials must be from 1"),
     ({"methods": []}, "at least one method"),
     ({"threads": 0}, "--threads must be from 1"),
+    *(({"checkpoint_seconds": each}, "--checkpoint-seconds must be") for each in (-1, float("nan"), True, "often")),
     ({"seed": "x"}, "--seed must be a whole number"),
     ({"protocol": {"epoch": 1}}, "unknown field of the protocol 'epoch'; did you mean 'epochs'"),
     ({"protocol": {"epochs": "many"}}, "--epochs must be a whole number"),

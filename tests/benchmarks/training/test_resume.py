@@ -71,6 +71,19 @@ def test_killed_at_any_write(
     assert numbers_of(spec) == numbers_of(reference)
 
 
+def test_epochs_after_the_checkpoint_are_trained_again_and_logged_once(
+    make_spec: Any, tiny_protocol: Any, numbers_of: Any, tmp_path: Path
+) -> None:
+    short = replace(tiny_protocol, epochs=4, batch_size=64)
+    reference, spec = (make_spec("crt", out=tmp_path / out, protocol=short) for out in ("reference", "killed"))
+    run_trial(reference)
+    for seconds in (0.0, 3600.0, 3600.0):
+        with pytest.raises(_Killed):
+            run_trial(replace(spec, checkpoint_seconds=seconds), display=_KillsAt(1))
+    assert run_trial(replace(spec, checkpoint_seconds=3600.0)) == "done"
+    assert numbers_of(spec) == numbers_of(reference)
+
+
 def test_a_shared_stage_gives_the_numbers_of_one_that_is_not(make_spec: Any, numbers_of: Any, tmp_path: Path) -> None:
     alone = make_spec("flex", out=tmp_path / "alone", query="random")
     run_trial(alone)
@@ -167,6 +180,7 @@ def test_a_shared_stage_that_was_altered_is_computed_again(
 def test_the_command_killed_and_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = {"method": "ce", "ratio": 5, "trials": 2, "epochs": 12, "image-size": 16, "n-max": 30}
     settings |= {"val-per-class": 4, "test-per-class": 5, "batch-size": 16, "patience": 50}
+    settings |= {"checkpoint-seconds": 0}
     arguments = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     reference, killed = str(tmp_path / "reference"), tmp_path / "killed"
     assert run.main([*arguments, "--jobs", "1", "--out", reference]) == 0

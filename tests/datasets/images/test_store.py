@@ -298,6 +298,7 @@ def test_a_part_gathers_its_own_images(tmp_path: Path, log: Path) -> None:
     import torch
 
     from ltbench.datasets.images.part import ImagePart
+    from ltbench.datasets.images.prefetch import prefetched
 
     store, chosen = build(Drawn(log), EVERY, SIZE, tmp_path, quiet=True), np.array([70, 3, 41, 12])
     labels = np.array([2, 0, 1, 2], dtype=np.int64)
@@ -308,5 +309,8 @@ def test_a_part_gathers_its_own_images(tmp_path: Path, log: Path) -> None:
     assert pixels.dtype == torch.uint8 and targets.dtype == torch.int64
     np.testing.assert_array_equal(pixels.numpy(), np.stack([drawing(int(chosen[row]), 1, SIZE) for row in wanted]))
     assert targets.tolist() == [2, 2, 2]
+    chunks = [np.array([row, 3 - row]) for row in range(4)] * 3
+    for batches in (part.batches(chunks), prefetched(part._read, chunks, part.device)):
+        assert all(torch.equal(own, part.gather(chunk)) for own, chunk in zip(batches, chunks, strict=True))
     pixels.zero_()
     assert_holds(store, EVERY)

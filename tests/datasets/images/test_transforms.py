@@ -86,6 +86,10 @@ def test_every_sample_has_draws_of_the_generator_alone() -> None:
     assert not torch.equal(transform.train(pixels, generator(1)), transform.train(pixels, generator(2)))
     moving = generator(1)
     assert not torch.equal(transform.train(pixels, moving), transform.train(pixels, moving))
+    at_once, moving = transform.draw(11, 19, generator(1)), generator(1)
+    for rows in (slice(0, 8), slice(8, 11)):
+        part = transform.draw(rows.stop - rows.start, 19, moving)
+        assert torch.equal(part.windows, at_once[rows].windows) and torch.equal(part.colours, at_once[rows].colours)
 
 
 def test_augmentation_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""What the parts of a job take on this machine: for `throughput`."""
