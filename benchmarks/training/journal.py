@@ -75,10 +75,11 @@ class Journal:
     ----------
     trial : folder of the trial; the journal is its sub-folder `journal`
     owner : digest of what the trial is; entries of another one are refused
+    permit : called before anything is written; raises where the trial is another process's by now
     """
 
-    def __init__(self, trial: Path, owner: str = "") -> None:
-        self.folder, self._owner = trial / "journal", owner
+    def __init__(self, trial: Path, owner: str = "", permit: Callable[[], None] = lambda: None) -> None:
+        self.folder, self._owner, self._permit = trial / "journal", owner, permit
         self.folder.mkdir(parents=True, exist_ok=True)
         self.metrics = trial / "metrics.jsonl"
         for leftover in [*trial.glob("*.tmp"), *self.folder.glob("*.tmp")]:
@@ -112,6 +113,7 @@ class Journal:
         stopping: str = "",
     ) -> None:
         """Store the end of a stage; the JSON file, written last, is what makes it ended."""
+        self._permit()
         weights = self._weights_path(position)
         stored = {
             "weights": write_tensors(weights, state),
@@ -144,6 +146,7 @@ class Journal:
 
     def save_state(self, name: str, state: Mapping[str, Any]) -> str:
         """Store a state of the method; return the file's name, which ends with the SHA-256 of what it holds."""
+        self._permit()
         file = f"{name}-{tensors_digest(state)}.pt"
         write_tensors(self.folder / file, state)
         return file
@@ -163,6 +166,7 @@ class Journal:
 
     def save_checkpoint(self, position: int, checkpoint: Checkpoint) -> None:
         """Store a stage in progress and log its newest epoch; then drop weights that it no longer names."""
+        self._permit()
         header = {
             "trial": self._owner,
             "digest": tensors_digest(checkpoint.tensors),
@@ -245,6 +249,7 @@ class Journal:
                     path.unlink()
 
     def _write(self, path: Path, entry: Mapping[str, Any]) -> None:
+        self._permit()
         write_sealed(path, {"trial": self._owner, "entry": path.stem, **entry})
 
     def _read(self, path: Path) -> dict[str, Any]:
