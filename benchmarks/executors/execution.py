@@ -40,7 +40,7 @@ class Execution:
         if self._planned.request.fresh:
             for folder in self._planned.trial_folders():
                 discard(folder)
-        yield from run_trials(prepare(self._planned), self._planned.jobs)
+        yield from run_trials(prepare(self._planned), self._planned.slots)
 
     def results(self) -> Results:
         """Return the results of the plan's trials that are done."""

@@ -19,7 +19,7 @@ from ltbench.errors import UserError
 from ltbench.files import content_digest, file_hash, read_json, require_regular, write_bytes
 from ltbench.locks import locked
 
-_OF_A_RUN = {"methods", "trials", "hyperparameters", "plugins", "jobs", "threads", "out", "fresh", "device"}
+_OF_A_RUN = {"methods", "trials", "hyperparameters", "plugins", "gpus", "jobs", "threads", "out", "fresh", "device"}
 _OF_A_RUN |= {"data_root", "split_dir", "wandb", "wandb_artifacts"}
 
 
