@@ -46,6 +46,10 @@ class Execution:
         """Return the results of the plan's trials that are done."""
         return Results.of_trials(self._planned.trial_folders())
 
+    def earlier(self) -> Results:
+        """Return all results under the plan's settings, none where there is no results folder yet."""
+        return self.related()[0] if self._planned.request.out.is_dir() else Results(())
+
     def related(self) -> tuple[Results, int, dict[Path, str]]:
         """Return all results under the plan's settings, and what else there is of the same data and ratios.
 
