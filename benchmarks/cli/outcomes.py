@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from ltbench.benchmarks.executors.attempts import Outcome
 
 
-def report_outcomes(outcomes: Iterable[Outcome], left: TimeLeft) -> int:
+def report_outcomes(outcomes: Iterable[Outcome], left: TimeLeft | None = None) -> int:
     """Print how each trial ended, and how much is left of the command, every 20 seconds at most.
+
+    Parameters
+    ----------
+    left : of the command; None: not shown, as for a part of a job array
 
     Returns
     -------
@@ -30,14 +34,15 @@ def report_outcomes(outcomes: Iterable[Outcome], left: TimeLeft) -> int:
     for outcome in outcomes:
         folder = outcome.spec.folder
         result = read_result(folder / "result.json") if outcome.status == "done" else None
-        left.ended(folder, result)
+        if left is not None:
+            left.ended(folder, result)
         if outcome.status == "failed":
             failures.append(outcome)
             print(outcome.details, end="", file=sys.stderr)
             print(f"error: {in_one_line(outcome.message)}", file=sys.stderr, flush=True)
         elif result is not None:
             print(f"{outcome.spec.label}: {_finished(result)}", file=sys.stderr, flush=True)
-        if pace.due and left.missing:
+        if left is not None and left.missing and pace.due:
             print(left.text(), file=sys.stderr, flush=True)
             pace.restart()
     if not failures:
