@@ -149,7 +149,11 @@ def require_regular(path: Path) -> Path:
     ------
     UserError : a folder, a pipe, a device or a socket, which would be waited for or never end
     """
-    if path.exists() and not path.is_file():
+    try:
+        mode = path.stat().st_mode  # once: another process may delete it meanwhile
+    except (OSError, ValueError):
+        return path
+    if not stat.S_ISREG(mode):
         raise UserError(f"{path} is not a regular file; remove it, or restore the file")
     return path
 

@@ -1,4 +1,14 @@
-"""File locks: who holds one says so, who waits says for whom, and one that nobody holds any more is taken over."""
+"""Claims: one process at a time does something, of one machine or of several that share a file system.
+
+A claim is a file that is created exclusively (O_EXCL), which is atomic on local file systems and on NFS. It names its
+process, and while it is held a thread renews its time of change, the heartbeat; its release deletes it. A claim is
+stale once its process has ended, and is then taken over by exactly one of those that wait. Under the same boot and
+PID namespace the process itself is looked at; elsewhere the claim is stale after three missed heartbeats, by the clock
+of the file system. Machines are compared by boot id, not by name, which several may share.
+
+`filelock` covers this only in part: `FileLock` (flock) may hold for one machine alone, `SoftFileLock` never takes over
+what another machine left, and `SoftFileLease` (4.3) takes over by an exchange of two names, which NFS refuses.
+"""
 
 from __future__ import annotations
 
@@ -7,117 +17,231 @@ import json
 import os
 import platform
 import sys
+import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from filelock import BaseFileLock, FileLock, Timeout
+from ltbench.errors import UserError
+from ltbench.files import Pace, require_regular
 
-from ltbench.files import Pace, require_regular, write_json
+_HEARTBEAT, _MISSED = 10.0, 3  # seconds, and how many of them without a sign make a claim stale
+_WAIT_LINE = 60.0  # seconds between two lines of who waits for a claim
+_FIRST_PAUSE, _LAST_PAUSE = 0.05, 1.0  # seconds between two tries of who waits
 
-_WAIT_LINE, _WAIT_TRY = 60.0, 1.0  # seconds between two lines of who waits for a lock, and of one try
-_UNSIGNED_SECONDS = 10.0  # until a lock file that names no process is nobody's
+
+class ClaimLostError(UserError):
+    """Another process has taken the claim over, because this one gave no sign for too long."""
+
+
+class Claim:
+    """A claim of this process; made by `locked` and `claimed`.
+
+    Parameters
+    ----------
+    path : of its file
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._released = path, threading.Event()
+        stat = _process_stat(os.getpid())
+        process = {"host": platform.node(), "pid": os.getpid(), "system": _system(), "start": stat and stat[1]}
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._text = json.dumps({**process, "since": since, "token": uuid.uuid4().hex})
+
+    @property
+    def held(self) -> bool:
+        """Whether no other process has taken it over."""
+        seen = _read(self._path)
+        return seen is not None and seen.text == self._text
+
+    def require(self) -> None:
+        """Check that it is held; to be called before anything is written that it stands for.
+
+        Raises
+        ------
+        ClaimLostError : another process has taken it over
+        """
+        if not self.held:
+            raise ClaimLostError(f"{self._path} was taken over by {holder(self._path)}; run the same command again")
+
+    def acquire(self) -> bool:
+        """Make the file, in the place of a stale one; return whether it is held now."""
+        while not self._created():
+            seen = _read(self._path)
+            if seen is not None and not _removed(self._path, seen):
+                return False
+        threading.Thread(target=self._beat, daemon=True).start()
+        return True
+
+    def release(self) -> None:
+        """End the heartbeat and delete the file, where it is still that of this claim."""
+        self._released.set()
+        if self.held:
+            self._path.unlink(missing_ok=True)
+
+    def _created(self) -> bool:
+        try:
+            file = self._path.open("x", encoding="utf-8")
+        except FileExistsError:
+            return False
+        try:
+            with file:
+                file.write(self._text)
+        except BaseException:
+            self._path.unlink(missing_ok=True)
+            raise
+        return True
+
+    def _beat(self) -> None:
+        while not self._released.wait(_HEARTBEAT):
+            try:
+                if not self.held:
+                    return
+                os.utime(self._path)
+            except OSError:  # one missed heartbeat; what they cost is for the others to see
+                continue
 
 
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a file lock; say on stderr which process does `what` where one has to wait for it, again every minute."""
-    lock = FileLock(path)
-    began, pace = time.monotonic(), Pace(_WAIT_LINE)
+def locked(path: Path, what: str) -> Iterator[Claim]:
+    """Hold a claim; say on stderr which process does `what` where one has to wait for it, again every minute."""
+    claim, began, pace, pause = Claim(path), time.monotonic(), Pace(_WAIT_LINE), _FIRST_PAUSE
     waiting = False
-    while not _acquired(lock, _WAIT_TRY if waiting else 0.0):
+    while not claim.acquire():
         if not waiting or pace.due:
             waited = f", for {time.monotonic() - began:.0f} s so far" if waiting else ""
-            print(
-                f"{holder(path)} is {what}; waiting for it{waited}; end it, or where it is gone delete {path}",
-                file=sys.stderr,
-                flush=True,
-            )
+            print(f"{holder(path)} is {what}; waiting for it{waited}", file=sys.stderr, flush=True)
             pace.restart()
             waiting = True
-    with _signed(lock):
-        yield
+        time.sleep(pause)
+        pause = min(2 * pause, _LAST_PAUSE)
+    try:
+        yield claim
+    finally:
+        claim.release()
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Hold a file lock unless another process does; yield whether it is held, without waiting."""
-    lock = FileLock(path)
-    if not _acquired(lock, 0.0):
-        yield False
+def claimed(path: Path) -> Iterator[Claim | None]:
+    """Hold a claim unless another process does, without waiting; yield None where it does."""
+    claim = Claim(path)
+    if not claim.acquire():
+        yield None
         return
-    with _signed(lock):
-        yield True
+    try:
+        yield claim
+    finally:
+        claim.release()
+
+
+def in_use(path: Path) -> bool:
+    """Return whether a process holds the claim at `path`."""
+    seen = _read(path)
+    return seen is not None and not _is_stale(path, seen)
 
 
 def holder(path: Path) -> str:
-    """Return which process holds the lock at `path`, in words, as far as it has said so."""
+    """Return which process holds the claim at `path`, in words, as far as it has said so."""
+    seen = _read(path)
+    owner = seen and seen.owner()
+    return f"process {owner['pid']} on {owner['host']} (since {owner['since']})" if owner else "another process"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A claim's file as it was read.
+
+    Attributes
+    ----------
+    text : what it says; empty where its process has not written it yet
+    changed : time of its last heartbeat, by the clock of the file system
+    """
+
+    text: str
+    changed: float
+
+    def owner(self) -> dict[str, Any] | None:
+        """Return what it says of its process, None where that is not readable."""
+        try:
+            owner = json.loads(self.text)
+            owner = {name: owner[name] for name in ("host", "pid", "system", "start", "since")}
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return None
+        return owner if isinstance(owner["pid"], int) else None
+
+
+def _read(path: Path) -> _Seen | None:
+    """Return a claim's file, None where there is none; it is opened, because NFS may else answer from memory."""
     try:
-        held = json.loads(require_regular(_owner(path)).read_text(encoding="utf-8"))
-        return f"process {held['pid']} on {held['host']} (since {held['since']})"
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return "another process"
+        with require_regular(path).open("rb") as file:
+            return _Seen(file.read().decode("utf-8", "replace"), os.fstat(file.fileno()).st_mtime)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):
+            return None
+        raise
 
 
-def _owner(path: Path) -> Path:
-    return path.with_name(f"{path.name}.owner")
-
-
-@contextmanager
-def _signed(lock: BaseFileLock) -> Iterator[None]:
-    """Say beside a lock that is held by whom it is, and release it."""
-    owner = _owner(Path(lock.lock_file))
-    try:
-        held = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        write_json(owner, held)
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
-
-
-def _acquired(lock: BaseFileLock, seconds: float) -> bool:
-    """Return whether the lock is held now; one that a process left which is gone is taken over."""
-    path = Path(lock.lock_file)
-    try:
-        lock.acquire(timeout=seconds)
-    except Timeout:
-        if not _is_left_over(path):
+def _removed(path: Path, seen: _Seen) -> bool:
+    """Delete a stale claim, under a claim for this, so that what is deleted is what was seen; return whether it was."""
+    if not _is_stale(path, seen):
+        return False
+    with claimed(path.with_name(f"{path.name}.takeover")) as taking:
+        if taking is None:
+            return False
+        again = _read(path)
+        if again is not None and (again.text != seen.text or not _is_stale(path, again)):
             return False
         path.unlink(missing_ok=True)
-        return _acquired(lock, seconds)
-    return True
+        return True
 
 
-def _is_left_over(path: Path) -> bool:
-    """Return whether a lock file on a file system without `flock`, where a file is the lock, is nobody's any more.
+def _is_stale(path: Path, seen: _Seen) -> bool:
+    owner = seen.owner()
+    if owner and None not in (owner["system"], owner["start"]) and owner["system"] == _system():
+        return _has_ended(owner["pid"], owner["start"])
+    return _file_system_time(path) - seen.changed > _MISSED * _HEARTBEAT
 
-    Its lines are process and host. One that names no process was left by a file system with `flock`.
-    """
+
+def _has_ended(pid: int, start: int) -> bool:
+    """Return whether a process under this boot and PID namespace has ended, its number perhaps another's by now."""
     try:
-        if _has_flock(path):
-            return False
-        pid, host, *_ = [*path.read_text(encoding="utf-8", errors="replace").splitlines(), "", ""]
-        if not pid.isdecimal():
-            return time.time() - path.stat().st_mtime > _UNSIGNED_SECONDS
-        if host == platform.node():
-            os.kill(int(pid), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except OSError:  # the process is another user's, or the file is gone meanwhile
-        return False
-    return False
+    except PermissionError:  # of another user
+        pass
+    stat = _process_stat(pid)
+    return stat is not None and (stat[0] in ("Z", "X") or stat[1] != start)
 
 
-def _has_flock(path: Path) -> bool:
+def _process_stat(pid: int) -> tuple[str, int] | None:
+    """Return state and start (clock ticks since the boot) of a process, None where the system does not show it."""
     try:
-        import fcntl
-    except ImportError:  # Windows locks files otherwise
-        return True
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            return error.errno not in (errno.ENOSYS, errno.ENOTSUP)
-    return True
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return fields[0], int(fields[19])
+
+
+def _system() -> str | None:
+    """Return what the numbers of processes belong to: boot and PID namespace; None where the system has no such."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None
+
+
+def _file_system_time(path: Path) -> float:
+    """Return the time by the clock of the file system of `path`: that of a new file."""
+    probe = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        probe.touch(exist_ok=False)
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)

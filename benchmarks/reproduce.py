@@ -15,6 +15,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from ltbench.benchmarks.cli.arguments import add_output, add_request, assignments, check_format, request_from, resuming
@@ -24,8 +25,9 @@ from ltbench.errors import UserError
 from ltbench.registry import unknown
 
 if TYPE_CHECKING:
-    from ltbench.benchmarks.analysis.records import Record, Result
-    from ltbench.benchmarks.training.planning.plan import Plan, PlannedRow
+    from ltbench.benchmarks.analysis.records import Result
+    from ltbench.benchmarks.cli.time_left import Estimates, TimeLeft
+    from ltbench.benchmarks.training.planning.plan import Plan
 
 _FIGURE_METHODS = ("ce", "rw", "flex")
 
@@ -107,16 +109,22 @@ def _main(options: argparse.Namespace) -> int:
         raise UserError(f"reproduce chooses {' and '.join(chosen)} itself; use {invocation('run')}")
     check_format(options.format)
     from ltbench.benchmarks.cli.outcomes import report_outcomes
+    from ltbench.benchmarks.cli.time_left import Estimates, TimeLeft
     from ltbench.benchmarks.executors.execution import Execution
+    from ltbench.benchmarks.throughput import images_per_second
     from ltbench.benchmarks.training.planning.plan import plan
 
     target = TARGETS[options.target]
     plans = [plan(request) for request in requests(target, options)]
     print(f"{options.target}, data: {plans[0].datasets[0].source.title}", flush=True)
-    print(_listed(plans, _known(plans)), flush=True)
+    results = _known(plans)
+    measure = cache(partial(images_per_second, plans[0]))
+    estimates = [Estimates(planned, results, measure) for planned in plans]
+    left = TimeLeft(estimates)
+    print(_listed(estimates, left), flush=True)
     if options.dry_run:
         return 0
-    codes = [report_outcomes(Execution(planned).outcomes()) for planned in plans]
+    codes = [report_outcomes(Execution(planned).outcomes(), left) for planned in plans]
     _print_table(target, plans, options.format)
     return next((code for code in reversed(codes) if code), 0)
 
@@ -140,90 +148,34 @@ def _print_table(target: Target, plans: Sequence[Plan], style: str) -> None:
             print_tables(tables, style, remedy_elsewhere(plans[0].request.out))
 
 
-def _known(plans: Sequence[Plan]) -> list[Record]:
-    """Return the records under the settings of some plans."""
+def _known(plans: Sequence[Plan]) -> list[Result]:
+    """Return the results under the settings of some plans."""
     from ltbench.benchmarks.executors.execution import Execution
 
-    if not plans[0].request.out.is_dir():
-        return []
-    found = [record for planned in plans for record in Execution(planned).related()[0].records]
-    return list({record.folder: record for record in found}.values())
+    found = [record for planned in plans for record in Execution(planned).earlier().records]
+    return list({record.folder: record.result for record in found}.values())
 
 
-def _listed(plans: Sequence[Plan], records: Sequence[Record]) -> str:
+def _listed(estimates: Sequence[Estimates], left: TimeLeft) -> str:
     """Return the list of runs: how many trials are done and missing, and the time that the missing ones may take."""
     from tabulate import tabulate
 
+    from ltbench.benchmarks.cli.time_left import duration, missing_text
     from ltbench.benchmarks.training.trial import is_done
 
     lines: list[list[Any]] = []
-    left = 0.0
-    rate = _Rate(plans[0], records)
-    for planned in plans:
+    for estimate in estimates:
+        planned = estimate.planned
         numbers = planned.request.trial_numbers
         for row in planned.rows:
             label = " ".join([row.method.name, *(f"{name}={value}" for name, value in row.method.changed.items())])
             missing = sum(not is_done(row.trial_folder(trial)) for trial in numbers)
-            each, basis = rate.seconds(row) if missing else (0.0, "")
-            left += each * missing / planned.jobs
-            shown = _duration(each) if missing else ""
+            each, basis = estimate.seconds(row) if missing else (None, "")
+            shown = "" if each is None else duration(each)
             lines.append([label, f"{row.dataset.ratio:g}", len(numbers) - missing, missing, shown, basis])
     headers = ["run", "ratio", "done", "missing", "a trial", "estimated from"]
     table = tabulate(lines, headers, tablefmt="github", disable_numparse=True)
-    missing = sum(line[3] for line in lines)
-    together = f"{missing} trials missing: about {_duration(left)}, {plans[0].jobs} side by side on {plans[0].device}"
-    return f"{table}\n{together if missing else 'everything is done'}"
-
-
-class _Rate:
-    """Estimates the seconds of a trial: from its own kind, else from others of its protocol, else by measuring."""
-
-    def __init__(self, planned: Plan, records: Sequence[Record]) -> None:
-        self._planned, self._records = planned, records
-        self._measured: float | None = None
-
-    def seconds(self, row: PlannedRow) -> tuple[float, str]:
-        """Return seconds of one trial, and from what they are known."""
-        images = int(row.dataset.class_counts.sum())
-        alike = [record for record in self._records if _is_of(record.result, row)]
-        if alike:
-            own = [record for record in alike if record.result.data.ratio == row.dataset.ratio]
-            each = [_seconds_per_image(record) * images for record in own or alike]
-            return sum(each) / len(each), "done trials of this run" if own else "its trials at other ratios, by images"
-        full = images * self._planned.protocol.epochs
-        others = [record.result.cost for record in self._records]
-        if others:
-            rate = sum(each.train_seconds for each in others) / sum(each.images_seen for each in others)
-            return full * rate, "done trials of other runs, all epochs"
-        return full / self._images_per_second(), "a measured step, all epochs of one training"
-
-    def _images_per_second(self) -> float:
-        if self._measured is None:
-            from ltbench.benchmarks.throughput import PASSES, measure
-            from ltbench.files import ProgressLine
-
-            protocol, batch = self._planned.protocol, min(self._planned.protocol.batch_size, 32)
-            backbone, size = protocol.backbone, protocol.image_size
-            budget = {"steps": 4, "repeats": 1}
-            with ProgressLine("measuring a step", 2 * PASSES, unit="passes") as progress:
-                device, precision = self._planned.device, protocol.precision
-                figures = measure(backbone, size, batch, device, precision, **budget, progress=progress)
-            self._measured = figures.loop[0]
-        return self._measured
-
-
-def _seconds_per_image(record: Record) -> float:
-    return record.result.cost.train_seconds / sum(record.result.data.class_counts)
-
-
-def _is_of(result: Result, row: PlannedRow) -> bool:
-    return result.method == row.method.name and result.hyperparameters == dict(row.method.hyperparameters)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return f"{table}\n{missing_text(left, estimates[0].planned)}"
 
 
 if __name__ == "__main__":

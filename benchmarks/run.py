@@ -12,6 +12,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.cli.arguments import add_output, add_request, check_format, load_plugins, request_from, resuming
@@ -72,13 +73,19 @@ def carry_out(planned: Plan, *, dry_run: bool = False, style: str = "github") ->
     """
     from ltbench.benchmarks.cli.outcomes import report_outcomes
     from ltbench.benchmarks.cli.plan_text import plan_text
+    from ltbench.benchmarks.cli.time_left import Estimates, TimeLeft, missing_text
     from ltbench.benchmarks.executors.execution import Execution
+    from ltbench.benchmarks.throughput import images_per_second
 
-    print(plan_text(planned), flush=True)
-    if dry_run:
-        return 0
     execution = Execution(planned)
-    code = report_outcomes(execution.outcomes())
+    print(plan_text(planned), flush=True)
+    results = [record.result for record in execution.earlier().records]
+    if dry_run:
+        measure = cache(partial(images_per_second, planned))
+        print(missing_text(TimeLeft([Estimates(planned, results, measure)]), planned))
+        return 0
+    left = TimeLeft([Estimates(planned, results)])
+    code = report_outcomes(execution.outcomes(), left)
     _print_leaderboards(execution, style, planned)
     return code
 

@@ -218,7 +218,7 @@ def _main(options: argparse.Namespace, fixed: list[str]) -> int:
         load_plugin(plugin)
     ratios = ratio_values(options.ratio)
     _refuse_unfit(base, shared, options, ratios)
-    from ltbench.benchmarks.training.planning.plan import method_names
+    from ltbench.benchmarks.training.planning.configured import method_names
 
     methods, trials = method_names(options.method), options.trials or 5
     if options.search != "grid":

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from ltbench.files import ProgressLine
 if TYPE_CHECKING:
     import torch
 
+    from ltbench.benchmarks.training.planning.plan import Plan
     from ltbench.benchmarks.training.trainer import Trainer
     from ltbench.methods.stages import EpochReport, Stage
 
@@ -111,6 +112,15 @@ def measure(
         full = _full_passes(trainer, scored[:batch])
         rates |= _alternating({"full": full}, min(batch, len(scored)), device, repeats, progress)
     return Figures(**rates)
+
+
+def images_per_second(planned: Plan) -> float:
+    """Return the training images per second under a plan's protocol on its device, by a short measurement."""
+    protocol, batch = planned.protocol, min(planned.protocol.batch_size, 32)
+    with ProgressLine("measuring a step", 2 * PASSES, unit="passes") as progress:
+        device, precision = planned.device, protocol.precision
+        budget: dict[str, Any] = {"steps": 4, "repeats": 1, "progress": progress}
+        return measure(protocol.backbone, protocol.image_size, batch, device, precision, **budget).loop[0]
 
 
 def _trainer(

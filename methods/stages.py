@@ -81,6 +81,7 @@ class EpochReport:
     terms : mean over the epoch's steps of everything that the loss returned
     steps, images : optimizer steps, training images seen (every view, and those of the partner stream)
     seconds : wall-clock time of training and validation
+    cpu_seconds : CPU time of the process in this time, all its threads; None in reports of earlier versions
     val_recall, val_precision, val_f1 : [K] in [0, 1] on validation images, NaN for a class that has none; None where
         the stage does not validate. Precision is 0 for a class that is never predicted
     val_loss : cross-entropy of the validation logits, nats
@@ -103,6 +104,7 @@ class EpochReport:
     val_top1: float | None = None
     metric: str = "mean_class_accuracy"
     forward_images: int = 0
+    cpu_seconds: float | None = None
     lr: float | None = None
 
     @property

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from ltbench import methods
-from ltbench.benchmarks.training.planning.plan import Plan, configure_methods
+from ltbench.benchmarks.training.planning.configured import configure_methods
+from ltbench.benchmarks.training.planning.plan import Plan
 from ltbench.benchmarks.training.protocol import Protocol, protocol_for
 from ltbench.benchmarks.training.request import Request
 from ltbench.benchmarks.training.trial_spec import TrialSpec
@@ -67,7 +68,7 @@ def spec_under(tiny_dataset: SplitDataset, tiny_protocol: Protocol) -> SpecMaker
         how = {"plugins": plugins, "checkpoint_seconds": checkpoint_seconds, "out": out}
         request = Request([method], trials=[trial], hyperparameters=hyperparameters, **how)
         configured = configure_methods(request.methods, hyperparameters, protocol, [tiny_dataset])
-        planned = Plan(request, [tiny_dataset], configured, protocol, torch.device("cpu"), jobs=1, threads=1)
+        planned = Plan(request, [tiny_dataset], configured, protocol, torch.device("cpu"), slots=["cpu"], threads=1)
         manifest = tiny_dataset.manifest
         (spec,) = planned.specs({manifest.digest: tiny_dataset.store().digest(manifest.ids)})
         spec.folder.mkdir(parents=True, exist_ok=True)

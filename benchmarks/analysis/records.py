@@ -87,6 +87,7 @@ class Cost:
     parameters : of the method
     peak_memory_mib : of the device on a GPU, else of the process; None where the system does not report it
     stages : in order
+    cpu_seconds : CPU time of the process in `train_seconds`, all its threads; None in records of earlier versions
     """
 
     train_seconds: Amount
@@ -95,6 +96,7 @@ class Cost:
     parameters: Count
     peak_memory_mib: Amount | None
     stages: tuple[StageCost, ...]
+    cpu_seconds: Amount | None = None
 
 
 @dataclass(frozen=True)

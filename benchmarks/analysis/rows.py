@@ -21,6 +21,7 @@ from ltbench.errors import UserError
 ACCURACY, GROUP_MEAN = "mean_class_accuracy", "mean_of_group_means"
 """The metric that ranks, and the paper's "All" on ISIC-Archive-LT."""
 
+_COMPUTING = 0.8  # share of its time in which a trial on the CPU computes, unless other work is beside it
 _UNKNOWN = Estimate(*[float("nan")] * 5)
 
 
@@ -182,6 +183,12 @@ class Row:
         """Return a cost of each trial, float64 [T], NaN where the record does not tell."""
         own = [getattr(record.result.cost, name) for record in self.records]
         return np.array([np.nan if value is None else value for value in own], dtype=np.float64)
+
+    @property
+    def has_waited(self) -> bool:
+        """Whether a trial on the CPU computed in less than 80 % of its time: its core had other work, too."""
+        on_cpu = np.array([record.result.device_type == "cpu" for record in self.records])
+        return bool((on_cpu & (self.costs("cpu_seconds") < _COMPUTING * self.costs("train_seconds"))).any())
 
 
 @dataclass(frozen=True)

@@ -238,18 +238,19 @@ def cost(panel: Panel) -> Table:
         [
             *(Cell(own["method"]), Cell(amount(own, STEPS)), Cell(_multiple(own["steps_of_baseline"]))),
             *(Cell(own["learning_rates"] or "-"), Cell(own["stopping"] or "-")),
-            *(Cell(amount(own, name)) for name in others),
+            *(Cell(amount(own, name) + "*" * (name == "train_seconds" and row.has_waited)) for name in others),
             Cell(str(own["n"])),
         ]
-        for own in lines_of(frame)
+        for own, row in zip(lines_of(frame), panel.rows, strict=True)
     ]
     headers = ["method", COSTS[STEPS], f"of {BASELINE}'s", "own learning rates", "own stopping rules"]
     devices = sorted({record.result.device for row in panel.rows for record in row.records})
     about = (
         f"{SPREAD.capitalize()}; shared stages are charged in full. Learning rates: of stages with another one than "
         "the protocol's, as multiples of it. Stopping rules: of stages that do not stop by the protocol's; none: the "
-        f"whole stage is trained. Device: {'; '.join(devices)}. Seconds are of the clock, whatever else ran beside; "
-        "compare images and passes. On a CPU, memory is the most that the process had, other trials included."
+        f"whole stage is trained. Device: {'; '.join(devices)}. Seconds are of the clock, "
+        "whatever else ran beside; compare images and passes. A * marks times of a CPU that computed in less than "
+        "80 % of them, beside other work. On a CPU, memory is the most that the process had, other trials included."
     )
     headers += [*(COSTS[name] for name in others), "n"]
     return Table(title_of(panel.setting.result), frame, headers, cells, [about])

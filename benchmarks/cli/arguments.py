@@ -177,7 +177,9 @@ def _add_protocol(shared: argparse._ArgumentGroup) -> None:
 
 def _add_how(how: argparse._ArgumentGroup) -> None:
     _add(how, "--device", metavar="NAME", help="auto, cpu, cuda, cuda:N")
-    _add(how, "--jobs", type=int, metavar="N", help="trials side by side; default: one a CPU core, 1 on a GPU")
+    _add(how, "--gpus", metavar="LIST", help="of this machine: 0,1,2,3 or all; trials are spread over them")
+    about_jobs = "trials side by side on a device; default: one a CPU core, on GPUs what their memory takes"
+    _add(how, "--jobs", type=int, metavar="N", help=about_jobs)
     _add(how, "--threads", type=int, metavar="N", help="CPU threads of a trial; default: 1, on a GPU the cores by jobs")
     about_checkpoints = "seconds between checkpoints within a stage; default: 30; 0: every epoch"
     _add(how, "--checkpoint-seconds", type=float, metavar="S", help=about_checkpoints)

@@ -12,7 +12,7 @@ from ltbench.benchmarks.training.request import Request
 from ltbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ltbench.benchmarks.executors.local import Outcome
+    from ltbench.benchmarks.executors.attempts import Outcome
 
 
 class Execution:
@@ -40,11 +40,15 @@ class Execution:
         if self._planned.request.fresh:
             for folder in self._planned.trial_folders():
                 discard(folder)
-        yield from run_trials(prepare(self._planned), self._planned.jobs)
+        yield from run_trials(prepare(self._planned), self._planned.slots)
 
     def results(self) -> Results:
         """Return the results of the plan's trials that are done."""
         return Results.of_trials(self._planned.trial_folders())
+
+    def earlier(self) -> Results:
+        """Return all results under the plan's settings, none where there is no results folder yet."""
+        return self.related()[0] if self._planned.request.out.is_dir() else Results(())
 
     def related(self) -> tuple[Results, int, dict[Path, str]]:
         """Return all results under the plan's settings, and what else there is of the same data and ratios.

@@ -7,137 +7,171 @@ import pickle
 import signal
 import sys
 import time
-import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from tqdm import tqdm
 
-from ltbench.benchmarks.executors.failures import keep_traceback, plugin_line
-from ltbench.benchmarks.training.trial import lock_of, run_trial
+from ltbench.benchmarks.executors.attempts import Outcome, attempt
+from ltbench.benchmarks.training.trial import lock_of
 from ltbench.benchmarks.training.trial_spec import TrialSpec
-from ltbench.errors import Terminated, UserError, os_error_line
-from ltbench.locks import holder
+from ltbench.errors import Terminated
+from ltbench.locks import holder, in_use
 from ltbench.processes import ctrl_c_ignored, end_workers, exit_raises, exit_worker, prepare_worker, worker_context
 
 _RETRY_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial ended.
+def run_trials(specs: Sequence[TrialSpec], devices: Sequence[str]) -> Iterator[Outcome]:
+    """Run trials side by side, one on each of `devices`, which may name one several times; yield outcomes as they come.
 
-    Attributes
-    ----------
-    status : `done`, `skipped` (done before) or `failed`
-    message : one line, of a failed trial
-    details : traceback, where the failure is not one that the user can fix
-    fatal : whether further trials would fail in the same way (a full disk, for example)
+    A trial that another process is running is put off until that process has done it, or has ended.
     """
-
-    spec: TrialSpec
-    status: str
-    message: str = ""
-    details: str = ""
-    fatal: bool = False
-
-
-def run_trials(specs: Sequence[TrialSpec], jobs: int) -> Iterator[Outcome]:
-    """Run trials, `jobs` at a time; yield their outcomes as they come.
-
-    A trial that another process is running is put off until that process has done it.
-    """
-    if jobs == 1 or len(specs) == 1:
-        yield from _run_here(specs)
+    if len(devices) == 1 or len(specs) == 1:
+        yield from _run_here([replace(spec, device=devices[0]) for spec in specs])
     else:
-        yield from _run_in_workers(specs, min(jobs, len(specs)))
+        yield from _run_in_workers(specs, devices[: len(specs)])
 
 
 def _run_here(specs: Sequence[TrialSpec]) -> Iterator[Outcome]:
-    queue, waited = deque(specs), set[Path]()
-    while queue:
+    queue, elsewhere = deque(specs), _Elsewhere()
+    while queue or elsewhere:
+        if not queue:
+            time.sleep(_RETRY_SECONDS)
+            queue.extend(elsewhere.freed())
+            continue
         spec = queue.popleft()
         with exit_raises():
-            outcome = _attempt(spec, 0, (KeyboardInterrupt, Terminated))
+            outcome = attempt(spec, 0, (KeyboardInterrupt, Terminated))
         if outcome.status == "busy":
-            _put_off(queue, spec, waited)
+            elsewhere.add(spec)
             continue
         yield outcome
         if outcome.fatal:
             return
 
 
-def _run_in_workers(specs: Sequence[TrialSpec], jobs: int) -> Iterator[Outcome]:
-    pool = _Pool()
-    queue, waited = deque(specs), set[Path]()
-    running: dict[Connection, TrialSpec] = {}
+def _run_in_workers(specs: Sequence[TrialSpec], devices: Sequence[str]) -> Iterator[Outcome]:
+    queue, elsewhere, pool = deque(specs), _Elsewhere(), _Pool(devices)
     try:
-        for slot in range(jobs):
-            pool.start(slot)
-        while queue or running:
-            for connection in pool.connections:
-                if queue and connection not in running:
-                    running[connection] = queue.popleft()
-                    pool.send(connection, running[connection])
-            for connection in cast(list[Connection], wait(list(running))):
-                spec = running.pop(connection)
-                outcome = pool.received(connection, spec)
+        while queue or elsewhere or pool.running:
+            while queue and pool.has_room:
+                pool.begin(queue.popleft())
+            if not queue:
+                pool.end_idle()
+            for outcome in pool.outcomes(_RETRY_SECONDS if elsewhere else None):
                 if outcome.status == "busy":
-                    _put_off(queue, spec, waited)
+                    elsewhere.add(outcome.spec)
                     continue
                 yield outcome
                 if outcome.fatal:
                     return
+            queue.extend(elsewhere.freed())
     finally:
         pool.end()
 
 
-class _Pool:
-    """Worker processes by the connections to them; one that dies fails its trial alone, and another takes its place."""
+class _Elsewhere:
+    """The trials that other processes are running, until those have ended with them."""
 
     def __init__(self) -> None:
+        self._specs: list[TrialSpec] = []
+        self._said: set[Path] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._specs)
+
+    def add(self, spec: TrialSpec) -> None:
+        """Leave a trial to the process that has it; say so the first time."""
+        self._specs.append(spec)
+        if spec.folder not in self._said:
+            self._said.add(spec.folder)
+            print(f"{spec.label}: {holder(lock_of(spec.folder))} is running it; left to that process", file=sys.stderr)
+
+    def freed(self) -> list[TrialSpec]:
+        """Remove and return the trials that no process has any more: they are done, or to be gone on with."""
+        held = [in_use(lock_of(spec.folder)) for spec in self._specs]
+        freed = [spec for spec, busy in zip(self._specs, held, strict=True) if not busy]
+        self._specs = [spec for spec, busy in zip(self._specs, held, strict=True) if busy]
+        return freed
+
+
+class _Pool:
+    """Worker processes, each started when there is a trial for it; one that dies fails its trial alone.
+
+    Parameters
+    ----------
+    devices : of the trials that run side by side; a worker's slot is a place among them and a line of the terminal
+    """
+
+    def __init__(self, devices: Sequence[str]) -> None:
         self._context: Any = worker_context()
         self._bars = self._context.RLock()
-        self._workers: dict[Connection, tuple[BaseProcess, int]] = {}
+        self._devices = devices
+        self._workers: dict[int, tuple[BaseProcess, Connection]] = {}
+        self._running: dict[int, TrialSpec] = {}
+        self._ended: list[BaseProcess] = []
 
     @property
-    def connections(self) -> list[Connection]:
-        """One a worker."""
-        return list(self._workers)
+    def running(self) -> int:
+        """Number of trials in progress."""
+        return len(self._running)
 
-    def send(self, connection: Connection, spec: TrialSpec) -> None:
-        """Give a worker a trial; that the worker is dead is seen when its outcome is received."""
+    @property
+    def has_room(self) -> bool:
+        """Whether another trial can begin."""
+        return len(self._running) < len(self._devices)
+
+    def begin(self, spec: TrialSpec) -> None:
+        """Give a trial to a worker; that one is dead is seen when its outcome is received."""
+        free = [slot for slot in range(len(self._devices)) if slot not in self._running]
+        slot = next((slot for slot in free if slot in self._workers), free[0])
+        if slot not in self._workers:
+            self._start(slot)
+        self._running[slot] = spec
         with contextlib.suppress(OSError):
-            connection.send(spec)
+            self._workers[slot][1].send(replace(spec, device=self._devices[slot]))
 
-    def received(self, connection: Connection, spec: TrialSpec) -> Outcome:
+    def end_idle(self) -> None:
+        """Let the workers without a trial end, and with them the memory that they hold."""
+        for slot in self._workers.keys() - self._running.keys():
+            process, connection = self._workers.pop(slot)
+            connection.close()
+            self._ended.append(process)
+
+    def outcomes(self, seconds: float | None) -> list[Outcome]:
+        """Wait until trials end, for some seconds at most; return their outcomes."""
+        slots = {self._workers[slot][1]: slot for slot in self._running}
+        if not slots and seconds:
+            time.sleep(seconds)
+        return [self._received(slots[each]) for each in cast(list[Connection], wait(list(slots), seconds))]
+
+    def _received(self, slot: int) -> Outcome:
         """Return the outcome of the trial that a worker has, also where the worker died over it."""
+        spec, (process, connection) = self._running.pop(slot), self._workers[slot]
         try:
             return connection.recv()
         except (EOFError, OSError, pickle.UnpicklingError):
-            process, slot = self._workers.pop(connection)
+            del self._workers[slot]
             process.join()
-            self.start(slot)
             return Outcome(spec, "failed", f"{spec.label}: {_ended(process.exitcode)}")
 
     def end(self) -> None:
         """End all workers."""
-        end_workers([process for process, _ in self._workers.values()])
+        end_workers([*self._ended, *(process for process, _ in self._workers.values())])
 
-    def start(self, slot: int) -> None:
-        """Start a worker that shows progress in the given line of the terminal."""
+    def _start(self, slot: int) -> None:
         here, there = self._context.Pipe()
         process = self._context.Process(target=_work, args=(there, slot, self._bars), daemon=True)
         with ctrl_c_ignored():
             process.start()
         there.close()
-        self._workers[here] = process, slot
+        self._workers[slot] = process, here
 
 
 def _ended(code: int | None) -> str:
@@ -152,53 +186,8 @@ def _work(connection: Connection, slot: int, bars: object) -> None:
     tqdm.set_lock(bars)
     try:
         while True:
-            connection.send(_attempt(connection.recv(), slot, (Terminated,)))
+            connection.send(attempt(connection.recv(), slot, (Terminated,)))
     except EOFError:
         return
     except Terminated:  # the trial's checkpoint is written
         exit_worker(128 + signal.SIGTERM)
-
-
-def _attempt(spec: TrialSpec, slot: int, stops: tuple[type[BaseException], ...]) -> Outcome:
-    """Run a trial; return how it ended, whatever it raised.
-
-    Parameters
-    ----------
-    stops : what signals raise in this process
-    """
-    try:
-        return Outcome(spec, run_trial(spec, slot))
-    except stops:
-        raise
-    except UserError as error:
-        return Outcome(spec, "failed", f"{spec.label}: {error}")
-    except torch.OutOfMemoryError:
-        advice = "out of GPU memory; use a smaller --batch-size or fewer --jobs"
-        return Outcome(spec, "failed", f"{spec.label}: {advice}")
-    except BaseException as error:  # one broken trial must not take the others with it
-        return _broken(spec, error)
-
-
-def _broken(spec: TrialSpec, error: BaseException) -> Outcome:
-    """Return the outcome of a trial that ended by an error of its plug-in, of the operating system or of ltbench."""
-    where = plugin_line(spec.method, error)
-    if isinstance(error, OSError) and where is None:
-        return Outcome(spec, "failed", f"{spec.label}: {os_error_line(error)}", fatal=True)
-    kept = keep_traceback(spec.folder, error)
-    if isinstance(error, SystemExit):
-        reason = f"it ended the program with code {error.code!r}; a method must return or raise"
-    else:
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    if where is not None:
-        return Outcome(spec, "failed", f"{spec.label}: {reason} (at {where}; traceback in {kept})")
-    shown = "" if isinstance(error, SystemExit) else "".join(traceback.format_exception(error))
-    return Outcome(spec, "failed", f"{spec.label}: {reason}", shown)
-
-
-def _put_off(queue: deque[TrialSpec], spec: TrialSpec, waited: set[Path]) -> None:
-    if spec.folder in waited:
-        time.sleep(_RETRY_SECONDS)
-    else:
-        waited.add(spec.folder)
-        print(f"{spec.label}: {holder(lock_of(spec.folder))} is running it; left to that process", file=sys.stderr)
-    queue.append(spec)

@@ -19,7 +19,7 @@ from ltbench.errors import UserError
 from ltbench.files import content_digest, file_hash, read_json, require_regular, write_bytes
 from ltbench.locks import locked
 
-_OF_A_RUN = {"methods", "trials", "hyperparameters", "plugins", "jobs", "threads", "out", "fresh", "device"}
+_OF_A_RUN = {"methods", "trials", "hyperparameters", "plugins", "gpus", "jobs", "threads", "out", "fresh", "device"}
 _OF_A_RUN |= {"data_root", "split_dir", "wandb", "wandb_artifacts"}
 
 
@@ -86,10 +86,9 @@ def add(board: Board, records: Sequence[Record], plugins: Iterable[Path] = (), *
 def changed(board: Board) -> Iterator[Board]:
     """Yield a copy of a board to change; it takes the board's place, by a rename, if nothing fails.
 
-    Tables and sums are written anew at the end. One process of a machine changes a board at a time.
+    Tables and sums are written anew at the end. One process changes a board at a time.
     """
-    lock = f"ltbench-board-{content_digest(str(board.folder.resolve()))[:16]}.lock"
-    with locked(Path(tempfile.gettempdir()) / lock, f"changing board {board.name}"):
+    with locked(board.folder.with_name(f".{board.folder.name}.lock"), f"changing board {board.name}") as claim:
         place = Path(tempfile.mkdtemp(prefix=f".{board.name}-", dir=board.folder.parent))
         before = place / "before"
         try:
@@ -97,6 +96,7 @@ def changed(board: Board) -> Iterator[Board]:
             shutil.copytree(board.folder, draft.folder)
             yield draft
             write_generated(Board.read(draft.folder))
+            claim.require()
             board.folder.rename(before)
             draft.folder.rename(board.folder)
         finally:

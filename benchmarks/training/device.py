@@ -6,7 +6,9 @@ import contextlib
 import ctypes
 import platform
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Literal
 
 import torch
 from torch import nn
@@ -35,6 +37,30 @@ def resolve_device(name: str) -> torch.device:
         if int(number or 0) >= torch.cuda.device_count():
             raise UserError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
     return torch.device(name)
+
+
+def resolve_devices(name: str, gpus: Sequence[int] | Literal["all"] | None) -> list[torch.device]:
+    """Return the devices of a command: that of a name, or GPUs by their numbers.
+
+    Raises
+    ------
+    UserError : as `resolve_device`; GPUs that are not there, or of different models, whose results would differ
+    """
+    if gpus is None:
+        return [resolve_device(name)]
+    if name not in ("auto", "cuda"):
+        raise UserError(f"--gpus and --device {name} exclude each other; leave one of them out")
+    if not torch.cuda.is_available():
+        raise UserError("--gpus: no CUDA device is available here; leave it out or use --device cpu")
+    count = torch.cuda.device_count()
+    numbers = range(count) if gpus == "all" else gpus
+    if any(number >= count for number in numbers):
+        raise UserError(f"--gpus {','.join(map(str, numbers))}: there are {count} CUDA devices, counted from 0")
+    devices = [torch.device("cuda", number) for number in numbers]
+    models = list(dict.fromkeys(map(describe_device, devices)))
+    if len(models) > 1:
+        raise UserError(f"--gpus names different models ({', '.join(models)}), whose results differ; give those of one")
+    return devices
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

@@ -92,10 +92,11 @@ class Journal:
     ----------
     trial : folder of the trial; the journal is its sub-folder `journal`
     owner : digest of what the trial is; entries of another one are refused
+    permit : called before anything is written; raises where the trial is another process's by now
     """
 
-    def __init__(self, trial: Path, owner: str = "") -> None:
-        self.folder, self._owner = trial / "journal", owner
+    def __init__(self, trial: Path, owner: str = "", permit: Callable[[], None] = lambda: None) -> None:
+        self.folder, self._owner, self._permit = trial / "journal", owner, permit
         self.folder.mkdir(parents=True, exist_ok=True)
         self.metrics = trial / "metrics.jsonl"
         for leftover in [*trial.glob("*.tmp"), *self.folder.glob("*.tmp")]:
@@ -129,6 +130,7 @@ class Journal:
         stopping: str = "",
     ) -> None:
         """Store the end of a stage; the JSON file, written last, is what makes it ended."""
+        self._permit()
         weights = self._weights_path(position)
         stored = {
             "weights": write_tensors(weights, state),
@@ -161,6 +163,7 @@ class Journal:
 
     def store(self, weights: Weights) -> str:
         """Write weights, unless they are stored; return the file's name, which ends with the SHA-256 of the state."""
+        self._permit()
         if not weights.file and weights.state is not None:
             state = weights.state.on_host()
             file = f"{weights.name}-{tensors_digest(state)}.pt"
@@ -185,10 +188,12 @@ class Journal:
 
     def log(self, report: EpochReport) -> None:
         """Append an epoch to `metrics.jsonl`; one that no checkpoint holds is taken out again by `rewrite_metrics`."""
+        self._permit()
         append_line(self.metrics, asdict(report))
 
     def save_checkpoint(self, position: int, checkpoint: Checkpoint) -> None:
         """Store a stage in progress and the weights that it names; then drop weights that it no longer names."""
+        self._permit()
         tensors = checkpoint.tensors.on_host()
         header = {
             "trial": self._owner,
@@ -279,6 +284,7 @@ class Journal:
                     path.unlink()
 
     def _write(self, path: Path, entry: Mapping[str, Any]) -> None:
+        self._permit()
         write_sealed(path, {"trial": self._owner, "entry": path.stem, **entry})
 
     def _read(self, path: Path) -> dict[str, Any]:

@@ -85,13 +85,14 @@ class TrialRun(Run):
             reason = "is taken" if name in self._memos else "must be text without slashes"
             raise ValueError(f"the name of a memo, {name!r}, {reason}")
         self._memos.add(name)
-        started, forward_before, nested = time.perf_counter(), self._counter.images, self._in_memo
+        started, cpu_before = time.perf_counter(), time.process_time()
+        forward_before, nested = self._counter.images, self._in_memo
 
         def cost() -> Mapping[str, float]:
             if nested:  # the outer one is charged for all of it
-                return {"seconds": 0.0, "forward_images": 0}
-            seconds = time.perf_counter() - started
-            return {"seconds": seconds, "forward_images": self._counter.images - forward_before}
+                return {"seconds": 0.0, "cpu_seconds": 0.0, "forward_images": 0}
+            times = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu_before}
+            return {**times, "forward_images": self._counter.images - forward_before}
 
         def seeded() -> Any:
             # Draws inside leave the generators as a replay, which does not compute, finds them.

@@ -54,7 +54,8 @@ class Request:
     preset, protocol : preset, None: the dataset's; and values of protocol fields (`PROTOCOL_CHANGES`) that differ
     seed : of the split and, plus the trial's number, of the trials
     device : `auto`, `cpu`, `cuda` or `cuda:N`
-    jobs : trials side by side; None: one a CPU core, 1 on a GPU
+    gpus : numbers of the GPUs of this machine to use, also as text `0,1`, or `all`; None: one device, as `device` says
+    jobs : trials side by side on each device; None: one a CPU core, on GPUs as many as their memory takes
     threads : CPU threads of a trial; None: 1 on the CPU, the cores divided by `jobs` on a GPU
     checkpoint_seconds : the least time between two checkpoints within a stage; 0: one after every epoch
     out : results folder
@@ -86,6 +87,7 @@ class Request:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     device: str = "auto"
+    gpus: Sequence[int] | Literal["all"] | None = None
     jobs: int | None = None
     threads: int | None = None
     checkpoint_seconds: float = 30.0
@@ -102,6 +104,7 @@ class Request:
             "trials": _trials(self.trials),
             "plugins": tuple(map(Path, _several(self.plugins))),
             "n_max": n_max_value(self.n_max),
+            "gpus": _gpus(self.gpus),
             "protocol": _protocol_changes(self.protocol),
             "checkpoint_seconds": _seconds("--checkpoint-seconds", self.checkpoint_seconds),
             "out": Path(self.out),
@@ -201,6 +204,15 @@ def n_max_value(value: Any) -> int | Literal["auto"] | None:
     if not str(value).isdecimal() or int(value) < 1:
         raise UserError(f"--n-max must be a whole number of at least 1 or auto, got {value!r}")
     return int(value)
+
+
+def _gpus(value: Any) -> tuple[int, ...] | Literal["all"] | None:
+    if value is None or value == "all":
+        return value
+    numbers = value.split(",") if isinstance(value, str) else _several(value)
+    if not numbers or not all(str(each).isdecimal() for each in numbers):
+        raise UserError(f"--gpus must be numbers from 0 with commas between them, or all, got {value!r}")
+    return tuple(dict.fromkeys(map(int, numbers)))
 
 
 def read_request(path: Path) -> dict[str, Any]:

@@ -23,17 +23,18 @@ from ltbench.benchmarks.analysis.record_files.sealed import read_sealed, write_s
 from ltbench.benchmarks.training.journal import report_from
 from ltbench.errors import UserError
 from ltbench.files import file_hash, json_digest, plain, read_tensors, write_tensors
-from ltbench.locks import locked
+from ltbench.locks import Claim, locked
 from ltbench.methods.stages import Stage, StageResult
 
 _VERSION = 2  # raise when training itself changes: results of older code are then computed again
 
 
 class CacheEntry:
-    """Place of one shared stage; held under a lock from look-up to store."""
+    """Place of one shared stage; claimed from look-up to store."""
 
-    def __init__(self, path: Path, stage_name: str) -> None:
+    def __init__(self, path: Path, stage_name: str, claim: Claim) -> None:
         self._path, self._weights, self._stage_name = path, path.with_suffix(".pt"), stage_name
+        self._claim = claim
 
     def load(self, device: torch.device) -> tuple[dict[str, Tensor], StageResult] | None:
         """Return what the stage produced and how it ended, or None if nobody has run it.
@@ -56,7 +57,12 @@ class CacheEntry:
         return produced, StageResult(self._stage_name, stored["stopped"], reports)
 
     def save(self, produced: Mapping[str, Tensor], result: StageResult) -> None:
-        """Store what the stage produced; the JSON file, written last, is what makes it stored."""
+        """Store what the stage produced; the JSON file, written last, is what makes it stored.
+
+        Where another process has taken the claim over, it is left to that one.
+        """
+        if not self._claim.held:
+            return
         weights = write_tensors(self._weights, dict(produced))
         reports = [asdict(report) for report in result.reports]
         entry = {"key": self._path.stem, "weights": weights, "stopped": result.stopped, "reports": reports}
@@ -88,5 +94,5 @@ class StageCache:
         recipe = self.recipe_digest(stage)
         key = json_digest({**described, "code": code, "data": self._data_digest, "recipe": recipe})
         self._folder.mkdir(parents=True, exist_ok=True)
-        with locked(self._folder / f"{key}.lock", f"computing the shared stage {stage.name}"):
-            yield CacheEntry(self._folder / f"{key}.json", stage.name)
+        with locked(self._folder / f"{key}.lock", f"computing the shared stage {stage.name}") as claim:
+            yield CacheEntry(self._folder / f"{key}.json", stage.name, claim)

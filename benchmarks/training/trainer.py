@@ -309,13 +309,14 @@ class Trainer:
     def _epoch(
         self, stage: Stage, epoch: int, hooks: StageHooks, optimizer: torch.optim.Optimizer, rates: Sequence[float]
     ) -> EpochReport:
-        started, before = time.perf_counter(), self.counter.images
+        started, cpu_before, before = time.perf_counter(), time.process_time(), self.counter.images
         terms, steps, images = self.train_epoch(stage, epoch, hooks, optimizer, rates)
         metric, lr = self.protocol.selection_metric, max(float(group["lr"]) for group in optimizer.param_groups)
         report = EpochReport(stage.name, epoch, terms, steps, images, 0.0, metric=metric, lr=lr)
         if stage.validate:
             report = self._validated(stage, report)
-        return replace(report, seconds=time.perf_counter() - started, forward_images=self.counter.images - before)
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_before
+        return replace(report, seconds=seconds, cpu_seconds=cpu_seconds, forward_images=self.counter.images - before)
 
     def _validated(self, stage: Stage, report: EpochReport) -> EpochReport:
         labels, blocks = self.val_part.labels, self.inference.logit_blocks(self.val_part, predict=stage.predict)

@@ -1,4 +1,4 @@
-"""One trial as one idempotent job: skipped when done, resumed when begun, claimed by a lock, recorded at its end."""
+"""One trial as one idempotent job: skipped when done, resumed when begun, claimed, recorded at its end."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.datasets.splits.manifest import Manifest
 from ltbench.errors import UserError
 from ltbench.files import file_hash, plain, read_json, write_arrays, write_json, write_tensors
-from ltbench.locks import claimed, holder
+from ltbench.locks import Claim, ClaimLostError, claimed, holder
 from ltbench.methods import registry
 from ltbench.methods.base import Method, Task
 from ltbench.methods.contract import Contract
@@ -78,7 +78,7 @@ def run_trial(spec: TrialSpec, slot: int = 0, display: Display | None = None) ->
 
 
 def lock_of(folder: Path) -> Path:
-    """Return the lock of a trial; it lies beside the folder, so that it stays when that is moved or deleted."""
+    """Return the file of the claim of a trial; it lies beside the folder, which may be moved or deleted."""
     return folder.with_name(f"{folder.name}.lock")
 
 
@@ -91,8 +91,8 @@ def discard(folder: Path) -> None:
     """
     if not folder.parent.exists():
         return
-    with claimed(lock_of(folder)) as own:
-        if not own:
+    with claimed(lock_of(folder)) as claim:
+        if claim is None:
             raise UserError(f"{folder} is in use by {holder(lock_of(folder))}; stop it before --fresh")
         if folder.exists():
             folder.rename(folder.with_name(f"discarded-{folder.name}-{uuid.uuid4().hex[:12]}"))
@@ -162,10 +162,13 @@ class Trial:
     def run(self) -> str:
         """Run it, if there is anything to do and no other process has it; see `run_trial`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with claimed(lock_of(self.folder)) as own:
-            return self._run() if own else "busy"
+        with claimed(lock_of(self.folder)) as claim:
+            try:
+                return self._run(claim) if claim else "busy"
+            except ClaimLostError:  # this process was suspended, and another one has gone on with the trial
+                return "busy"
 
-    def _run(self) -> str:
+    def _run(self, claim: Claim) -> str:
         self.folder.mkdir(exist_ok=True)  # another process may have discarded it
         delete_discarded(self.folder)
         if is_done(self.folder):
@@ -174,7 +177,7 @@ class Trial:
         (self.folder / TRACEBACK).unlink(missing_ok=True)  # of an earlier attempt
         self._load_plugins()
         with contextlib.closing(self._bar), wandb_mirror.mirrored(self.spec, self._display) as shown:
-            self._train(shown)
+            self._train(shown, claim)
         return "done"
 
     def _load_plugins(self) -> None:
@@ -202,7 +205,7 @@ class Trial:
         Journal(self.folder).drop_all_weights()
         wandb_mirror.repeat_in_sweep(self.spec, self._bar)
 
-    def _train(self, display: Display) -> None:
+    def _train(self, display: Display, claim: Claim) -> None:
         threads = self._claim()
         spec, protocol = self.spec, self.spec.protocol
         prepare_process(threads, self.device)
@@ -213,7 +216,7 @@ class Trial:
         train, val = (ImagePart(store, *manifest.part(name), self.device) for name in ("train", "val"))
         backbones = Backbones(protocol, spec.seed)
         method = self._method(np.bincount(train.labels, minlength=len(spec.data.class_names)), backbones)
-        journal = Journal(self.folder, file_hash(self.folder / "config.json"))
+        journal = Journal(self.folder, file_hash(self.folder / "config.json"), claim.require)
         journal.require_whole()
         cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}/{store.digest(train.ids)}")
         shown = (journal, cache, display, backbones.counter)
@@ -222,7 +225,7 @@ class Trial:
         trainer.load_selected(selection)
         # Test images are looked at from here on, by nobody but the record.
         parts = {"val": val, "test": ImagePart(store, *manifest.part("test"), self.device)}
-        self._record(method, journal, selection, parts, threads)
+        self._record(method, journal, selection, parts, threads, claim)
 
     def _method(self, class_counts: np.ndarray, backbones: Backbones) -> Method:
         """Return the method at its initial weights, on the device."""
@@ -253,11 +256,18 @@ class Trial:
         return stored["threads"]
 
     def _record(
-        self, method: Method, journal: Journal, selection: Selection, parts: Mapping[str, ImagePart], threads: int
+        self,
+        method: Method,
+        journal: Journal,
+        selection: Selection,
+        parts: Mapping[str, ImagePart],
+        threads: int,
+        claim: Claim,
     ) -> None:
         """Score validation and, once, test; write predictions, weights and, last, the result."""
         spec, protocol = self.spec, self.spec.protocol
         arrays, scores, inspected = self._scores(method, parts)
+        claim.require()
         files = {
             "predictions.npz": write_arrays(self.folder / "predictions.npz", arrays, durable=True),
             "model.pt": write_tensors(self.folder / "model.pt", method.state_dict(), durable=True),
@@ -289,6 +299,7 @@ class Trial:
             cost=cost_of(journal, method, self.device),
             story={name: memo["value"] for name, memo in journal.memos().items() if memo["story"]},
         )
+        claim.require()
         write_json(self.folder / "result.json", result.to_json(), durable=True)
         journal.drop_all_weights()
 

@@ -32,7 +32,7 @@ def test_the_runs_are_those_of_the_paper() -> None:
 
 
 def test_a_dry_run_tells_what_is_missing_and_writes_nothing(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("ltbench.benchmarks.reproduce._Rate._images_per_second", lambda self: 100.0)
+    monkeypatch.setattr("ltbench.benchmarks.throughput.images_per_second", lambda planned: 100.0)
     out = tmp_path / "results"
     assert reproduce.main(["table1", "--dry-run", *TINY, "--n-max", "500", "--out", str(out)]) == 0
     printed = capsys.readouterr().out

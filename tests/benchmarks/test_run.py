@@ -111,8 +111,9 @@ def test_the_data_folder_of_the_environment(isic: Path, capsys: Any, monkeypatch
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run.main([*TINY, "--device", "cuda", "--out", str(tmp_path / "results")]) == 2
+@pytest.mark.parametrize("asked", ["--device cuda", "--gpus all", "--gpus 0,1 --device cuda"])
+def test_cuda_where_there_is_none(asked: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main([*TINY, *asked.split(), "--out", str(tmp_path / "results")]) == 2
     assert "no CUDA device is available" in _one_line(capsys)
 
 

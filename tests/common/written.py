@@ -64,7 +64,7 @@ _RESULT = {
 }
 _COST = {
     **{"train_seconds": 10.0, "images_seen": 5000, "forward_images": 6000, "parameters": 77},
-    **{"peak_memory_mib": None, "stages": []},
+    **{"peak_memory_mib": None, "stages": [], "cpu_seconds": None},
 }
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltbench.benchmarks.analysis.record_files.description import DataDescription
 from ltbench.benchmarks.training import wandb_mirror
+from ltbench.benchmarks.training.planning.configured import ConfiguredMethod, configure_methods, method_names
 from ltbench.benchmarks.training.planning.data import described, planned_datasets
 from ltbench.benchmarks.training.protocol import Protocol, protocol_for
 from ltbench.benchmarks.training.request import PROTOCOL_CHANGES, Request
@@ -19,30 +20,14 @@ from ltbench.datasets import registry as dataset_registry
 from ltbench.datasets.loading import SplitDataset, resolve
 from ltbench.errors import UserError
 from ltbench.files import json_digest
-from ltbench.methods import available, configure, registry
+from ltbench.methods import registry
 from ltbench.processes import available_cores, preload
-from ltbench.registry import load_plugin, unknown
+from ltbench.registry import load_plugin
 
 if TYPE_CHECKING:
     import torch
 
     from ltbench.benchmarks.training.trial_spec import TrialSpec
-
-
-@dataclass(frozen=True)
-class ConfiguredMethod:
-    """A method with all its hyper-parameters.
-
-    Attributes
-    ----------
-    name : registered name
-    hyperparameters : all values
-    changed : those that differ from the preset's defaults
-    """
-
-    name: str
-    hyperparameters: Mapping[str, Any]
-    changed: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -83,7 +68,8 @@ class Plan:
     datasets : one a ratio, under the split of trial 0
     drawn : by trial, the same under the splits of that trial, where each draws its own
     protocol : with precision resolved
-    jobs : trials side by side
+    device : of the first trial; those of the others are of the same kind
+    slots : device of each of the trials that run side by side
     threads : CPU threads of a trial
     """
 
@@ -92,9 +78,14 @@ class Plan:
     methods: Sequence[ConfiguredMethod]
     protocol: Protocol
     device: torch.device
-    jobs: int
+    slots: Sequence[str]
     threads: int
     drawn: Mapping[int, Sequence[SplitDataset]] = field(default_factory=dict)
+
+    @property
+    def jobs(self) -> int:
+        """Trials side by side."""
+        return len(self.slots)
 
     @property
     def deciding_threads(self) -> int:
@@ -225,12 +216,12 @@ class _Planner:
         datasets, drawn = planned_datasets(request, name, root, protocol)
         # Torch is imported from here on: what is wrong with names, numbers and tables has been said by now.
         configure_methods(methods, request.hyperparameters, protocol, ())  # before a network is built, which takes long
-        from ltbench.benchmarks.training.device import resolve_device, resolve_precision
+        from ltbench.benchmarks.training.device import resolve_devices, resolve_precision
         from ltbench.benchmarks.training.stages.backbones import check_backbone
 
-        device = resolve_device(request.device)
-        protocol = replace(check_backbone(protocol), precision=resolve_precision(protocol.precision, device))
-        jobs = self._jobs(methods, device)
+        devices = resolve_devices(request.device, request.gpus)
+        protocol = replace(check_backbone(protocol), precision=resolve_precision(protocol.precision, devices[0]))
+        slots = self._slots(methods, devices, protocol, datasets)
         return Plan(
             request=request,
             datasets=datasets,
@@ -238,24 +229,37 @@ class _Planner:
                 methods, request.hyperparameters, protocol, [*datasets, *itertools.chain(*drawn.values())]
             ),
             protocol=protocol,
-            device=device,
-            jobs=jobs,
-            threads=request.threads or (max(1, available_cores() // jobs) if device.type == "cuda" else 1),
+            device=devices[0],
+            slots=slots,
+            threads=request.threads or (max(1, available_cores() // len(slots)) if devices[0].type == "cuda" else 1),
             drawn=drawn,
         )
 
-    def _jobs(self, methods: Sequence[str], device: torch.device) -> int:
-        """Return how many trials run side by side; a method of the main program is known to this process alone."""
+    def _slots(
+        self,
+        methods: Sequence[str],
+        devices: Sequence[torch.device],
+        protocol: Protocol,
+        datasets: Sequence[SplitDataset],
+    ) -> tuple[str, ...]:
+        """Return the device of each of the trials that run side by side.
+
+        A method of the main program is known to this process alone.
+        """
+        from ltbench.benchmarks.training.planning.placement import free_memory, needed_memory, placed
+
+        request = self.request
         local = [name for name in methods if not registry.is_portable(name)]
-        if local and (self.request.jobs or 1) > 1:
+        if local and ((request.jobs or 1) > 1 or len(devices) > 1):
             raise UserError(
                 f"method {local[0]} is registered by the program itself, which worker processes do not import; "
-                "give its file as a plug-in, or use --jobs 1"
+                "give its file as a plug-in, or use --jobs 1 and at most one GPU"
             )
-        if self.request.jobs or local:
-            return self.request.jobs or 1
-        trials = len(methods) * max(1, len(self.request.ratios)) * len(self.request.trial_numbers)
-        return 1 if device.type == "cuda" else max(1, min(available_cores(), trials))
+        jobs = 1 if local else request.jobs
+        memory = [free_memory(device) for device in devices]
+        needed = needed_memory(protocol, datasets, request.out) if jobs is None and memory[0].free is not None else 0
+        trials = len(methods) * len(datasets) * len(request.trial_numbers)
+        return placed(memory, trials=trials, jobs=jobs, cores=available_cores(), needed=needed)
 
 
 def prepare(planned: Plan) -> list[TrialSpec]:
@@ -284,69 +288,6 @@ def prepare(planned: Plan) -> list[TrialSpec]:
     splits = planned.splits().items()
     pixels = {digest: dataset.store(**options).digest(dataset.manifest.ids) for digest, dataset in splits}
     return planned.specs(pixels)
-
-
-def method_names(names: Sequence[str]) -> list[str]:
-    """Return registered methods by name, `all` being every one of them.
-
-    Raises
-    ------
-    UserError : an unknown name
-    """
-    known = available()
-    for name in names:
-        if name != "all" and name not in known:
-            raise unknown("method", name, ["all", *known])
-    return known if "all" in names else list(dict.fromkeys(names))
-
-
-def configure_methods(
-    names: Sequence[str], overrides: Mapping[str, Any], protocol: Protocol, datasets: Sequence[SplitDataset]
-) -> list[ConfiguredMethod]:
-    """Return the methods with the preset's defaults and the overrides.
-
-    An override `name` goes to every method that knows it, `method.name` to one method alone.
-
-    Raises
-    ------
-    UserError : an override that no method knows, of the wrong type or out of range, or a method that refuses a dataset
-    """
-    classes = {name: registry.get(name) for name in names}
-    declared = {name: set(cls.Config.__dataclass_fields__) for name, cls in classes.items()}
-    scoped = {key for key in overrides if key.partition(".")[0] in classes and "." in key}
-    nobodys = {key for key in overrides if key not in scoped and not any(key in own for own in declared.values())}
-    configured = []
-    for name, cls in classes.items():
-        given = {key: value for key, value in overrides.items() if key in declared[name] | nobodys}
-        given |= {key.partition(".")[2]: overrides[key] for key in scoped if key.partition(".")[0] == name}
-        default = configure(name, cls.Config, protocol.preset, {})
-        config = configure(name, cls.Config, protocol.preset, given) if given else default
-        for dataset in datasets:
-            try:
-                cls.check(config, dataset.class_counts)
-            except ValueError as error:
-                raise UserError(f"{name} at ratio {dataset.ratio:g}: {error}") from error
-            except Exception as error:
-                if registry.source_digest(name) is None:
-                    raise
-                what = f"{type(error).__name__}: {error}"
-                raise UserError(f"{name} at ratio {dataset.ratio:g}: its check raised {what}") from error
-        values, defaults = asdict(config), asdict(default)
-        changed = {key: value for key, value in values.items() if value != defaults[key]}
-        if protocol.init != "scratch":
-            _require_effect(name, cls.Config, changed, protocol.init)
-        configured.append(ConfiguredMethod(name, values, changed))
-    return configured
-
-
-def _require_effect(name: str, config: Any, changed: Mapping[str, Any], init: str) -> None:
-    """Refuse settings of a method's own pre-training where all methods start from a shared encoder."""
-    idle = sorted(key for key in changed if config.__dataclass_fields__[key].metadata.get("pretraining"))
-    if idle:
-        raise UserError(
-            f"{', '.join(idle)} of {name} would have no effect with --init {init}, whose encoder is the same for every "
-            "method; leave one of them out"
-        )
 
 
 def _row_folder(out: Path, dataset: SplitDataset, method: ConfiguredMethod, protocol: Protocol, threads: int) -> Path:

@@ -27,6 +27,8 @@ def cost_of(journal: Journal, method: Method, device: torch.device) -> Cost:
     """
     stages = tuple(_stage_cost(stage) for stage in journal.stages())
     memos = [memo["cost"] for memo in journal.memos().values()]
+    reports = [report for stage in journal.stages() for report in stage["reports"]]
+    cpu_seconds = [part.get("cpu_seconds") for part in (*reports, *memos)]
     on_gpu = device.type == "cuda"
     return Cost(
         train_seconds=sum(stage.seconds for stage in stages) + sum(memo["seconds"] for memo in memos),
@@ -35,6 +37,7 @@ def cost_of(journal: Journal, method: Method, device: torch.device) -> Cost:
         parameters=sum(parameter.numel() for parameter in method.parameters()),
         peak_memory_mib=torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else peak_memory(),
         stages=stages,
+        cpu_seconds=None if None in cpu_seconds else sum(cpu_seconds),
     )
 
 

@@ -35,7 +35,7 @@ def tables(results: Path, kind: str = "overview") -> list[Table]:
 def results(tmp_path: Path, add_trials: Add) -> Path:
     """Two methods of three trials: one clearly better than the baseline."""
     add_trials(tmp_path, "my_best", 3, 0.95)
-    add_trials(tmp_path, "ce", 3, 0.6)
+    add_trials(tmp_path, "ce", 3, 0.6, cost={"cpu_seconds": 5.0})
     return tmp_path
 
 
@@ -63,7 +63,7 @@ def test_numbers_are_those_of_the_trials(results: Path) -> None:
         row = cost.frame.set_index("method").loc[method]
         assert row["train_seconds"] == 11.0 and row["train_seconds_sd"] == 1.0 and row["parameters"] == 77
         assert np.isnan(row["peak_memory_mib"])
-    assert column(cost, COSTS["train_seconds"]) == ["11 ± 1"] * 2
+    assert column(cost, COSTS["train_seconds"]) == ["11 ± 1", "11 ± 1*"]
     assert column(cost, COSTS["parameters"]) == ["77"] * 2
     assert column(cost, COSTS["peak_memory_mib"]) == ["n/a"] * 2
     assert "a device" in cost.notes[-1]

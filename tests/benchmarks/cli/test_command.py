@@ -34,6 +34,12 @@ def test_help_and_lists_import_nothing_heavy() -> None:
     assert all(f"\n  {name} " in done.stdout for name in (*methods.available(), "synthetic", "isic2019", "paper"))
 
 
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, used in ({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active"):
+        monkeypatch.setattr(os, "environ", dict(given))
+        assert guarded(lambda: 0) == 0 and os.environ["OMP_WAIT_POLICY"] == used
+
+
 def test_what_is_no_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runn"]) == 2
     assert capsys.readouterr().err.startswith("error: unknown command 'runn'; did you mean 'run'?")

@@ -5,15 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import dying_worker
 import pytest
 
 from ltbench.benchmarks.executors import local
+from ltbench.benchmarks.training.trial import lock_of
+from ltbench.locks import Claim
 from ltbench.processes import ctrl_c_ignored
 
 
@@ -22,11 +25,40 @@ from ltbench.processes import ctrl_c_ignored
 )
 def test_a_worker_that_dies_fails_its_trial_alone(work: Any, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "_work", work)
-    specs: Any = [SimpleNamespace(label=f"trial {number}", folder=Path(str(number))) for number in range(3)]
-    outcomes = list(local.run_trials(specs, 2))
+    specs: Any = [dying_worker.Spec(f"trial {number}", Path(str(number))) for number in range(3)]
+    outcomes = list(local.run_trials(specs, ["cpu", "cpu"]))
     assert sorted(outcome.spec.label for outcome in outcomes) == ["trial 0", "trial 1", "trial 2"]
     assert all(f"ended with code {code}" in outcome.message and not outcome.fatal for outcome in outcomes)
     assert all(("out of memory" in outcome.message) == (code < 0) for outcome in outcomes)
+
+
+def test_workers_end_when_nothing_is_left_though_another_process_has_a_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_work", dying_worker.ending)
+    specs: Any = [dying_worker.Spec(f"trial {number}", tmp_path / str(number)) for number in range(2)]
+    claim, left = Claim(lock_of(specs[0].folder)), []
+    assert claim.acquire()
+
+    def release_without_workers() -> None:
+        for _ in range(1000):
+            left.append(len(multiprocessing.active_children()))
+            if left[-1] == 0 and specs[0].folder.exists():
+                break
+            time.sleep(0.01)
+        claim.release()
+
+    thread = threading.Thread(target=release_without_workers)
+    outcomes = local.run_trials(specs, ["cpu", "cuda:1"])
+    first = next(outcomes)
+    thread.start()
+    last = next(outcomes)
+    thread.join()
+    assert [(each.spec.label, each.spec.device) for each in (first, last)] == [
+        ("trial 1", "cuda:1"),
+        ("trial 0", "cpu"),
+    ]
+    assert left[-1] == 0
 
 
 def test_workers_start_where_the_path_of_temporary_files_is_long(tmp_path: Path) -> None:

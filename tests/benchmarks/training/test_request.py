@@ -22,6 +22,7 @@ def test_text_single_values_and_sequences_mean_the_same() -> None:
     typed = Request(["ce"], [20], n_max=30, plugins=[Path("a.py")], out=Path("x"), protocol={"lr": 3e-4})
     written = {"methods": "ce", "ratios": "20", "n_max": "30", "plugins": "a.py", "out": "x"}
     assert Request(**written, protocol={"lr": "3e-4"}) == typed
+    assert Request(gpus="1,0") == Request(gpus=[1, 0]) and Request(gpus=2).gpus == (2,)
     assert Request(trials=[3, 1, 3]).trial_numbers == (1, 3) and Request(trials=2).trial_numbers == (0, 1)
 
 
@@ -29,6 +30,7 @@ BAD = [
     ({"trials": [1000]}, "--trial must be from 0 to 999"),
     ({"trials": 1.5}, "--trials must be from 1"),
     ({"methods": []}, "at least one method"),
+    *(({"gpus": value}, "--gpus must be numbers from 0") for value in ("", "0,x", -1, [0.5], True)),
     ({"threads": 0}, "--threads must be from 1"),
     *(({"checkpoint_seconds": each}, "--checkpoint-seconds must be") for each in (-1, float("nan"), True, "often")),
     ({"seed": "x"}, "--seed must be a whole number"),

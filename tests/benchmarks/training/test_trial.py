@@ -1,10 +1,8 @@
 """Whole trials of every registered method on a tiny split."""
 
-import errno
 import gc
 import json
 import os
-import platform
 import shutil
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
@@ -273,7 +271,7 @@ def test_the_run_that_a_method_sees_holds_no_test_data(
 
 
 def test_busy_foreign_and_changed_folders_are_left_alone(
-    make_spec: Any, tiny_protocol: Protocol, monkeypatch: pytest.MonkeyPatch
+    make_spec: Any, registered: Any, tiny_protocol: Protocol
 ) -> None:
     spec = make_spec()
     with claimed(lock_of(spec.folder)):
@@ -281,13 +279,18 @@ def test_busy_foreign_and_changed_folders_are_left_alone(
         with pytest.raises(UserError, match=f"in use by process {os.getpid()} on"):
             discard(spec.folder)
 
-    def missing(*_: Any) -> None:
-        raise OSError(errno.ENOSYS, "no locks here")
+    class Suspended(Method):
+        """Another process takes the trial over in its second epoch."""
 
-    monkeypatch.setattr("fcntl.flock", missing)  # a file is the lock, and its owner is dead
-    lock_of(spec.folder).write_text(f"{2**22 + 1}\n{platform.node()}\n")
-    assert run_trial(spec) == "done"
-    spec = make_spec()
+        def on_epoch_end(self, report: Any) -> None:
+            if report.epoch == 1:
+                lock_of(lost.folder).write_text("of another process")
+
+    registered("suspended", Suspended)
+    lost = make_spec("suspended")
+    assert run_trial(lost) == "busy"
+    assert [json.loads(line)["epoch"] for line in _lines(lost.folder)] == [0]
+    assert lock_of(lost.folder).read_text() == "of another process"
     run_trial(spec)
     (spec.folder / "result.json").unlink()
     other = replace(spec, protocol=replace(tiny_protocol, lr=0.5))

@@ -40,7 +40,7 @@ def contents(folder):
 def assert_nothing_written(folder, archive):
     """Only the archive and the lock are beside where the folder would be, and nothing outside it."""
     names = {path.name for path in folder.parent.iterdir()}
-    assert names <= {archive.name, f".{folder.name}.lock"}
+    assert names <= {archive.name}
     assert {path.name for path in folder.parent.parent.iterdir()} == {folder.parent.name}
 
 
@@ -66,7 +66,7 @@ def test_a_good_archive_comes_out_whole(place, capsys):
     assert extract(archive, folder) == folder and contents(folder) == FILES
     assert is_unpacked(folder, "a.zip", archive.stat().st_size)
     assert "unpacking a.zip: 0.0 MiB of 0.0 MiB" in capsys.readouterr().err
-    assert {path.name for path in folder.parent.iterdir()} == {"images", ".images.lock"}
+    assert {path.name for path in folder.parent.iterdir()} == {"images"}
 
 
 def test_folders_modes_and_macos_files_do_not_matter(place):

@@ -128,7 +128,7 @@ def root(tmp_path):
 
 
 def names(root):
-    return sorted(path.name for path in root.iterdir() if path.name != ".data.bin.lock")
+    return sorted(path.name for path in root.iterdir())
 
 
 def fetched(server, root, **known):
