@@ -11,7 +11,7 @@ from ltbench.benchmarks.cli.command import EXIT_BAD_INPUT
 from ltbench.errors import in_one_line
 
 if TYPE_CHECKING:
-    from ltbench.benchmarks.executors.local import Outcome
+    from ltbench.benchmarks.executors.attempts import Outcome
 
 
 def report_outcomes(outcomes: Iterable[Outcome]) -> int:

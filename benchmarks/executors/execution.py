@@ -12,7 +12,7 @@ from ltbench.benchmarks.training.request import Request
 from ltbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ltbench.benchmarks.executors.local import Outcome
+    from ltbench.benchmarks.executors.attempts import Outcome
 
 
 class Execution:

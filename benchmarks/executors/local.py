@@ -6,45 +6,23 @@ import contextlib
 import pickle
 import sys
 import time
-import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from tqdm import tqdm
 
-from ltbench.benchmarks.executors.failures import keep_traceback, plugin_line
-from ltbench.benchmarks.training.trial import lock_of, run_trial
+from ltbench.benchmarks.executors.attempts import Outcome, attempt
+from ltbench.benchmarks.training.trial import lock_of
 from ltbench.benchmarks.training.trial_spec import TrialSpec
-from ltbench.errors import Terminated, UserError, os_error_line
+from ltbench.errors import Terminated
 from ltbench.locks import holder
 from ltbench.processes import ctrl_c_ignored, end_workers, exit_raises, prepare_worker, worker_context
 
 _RETRY_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial ended.
-
-    Attributes
-    ----------
-    status : `done`, `skipped` (done before) or `failed`
-    message : one line, of a failed trial
-    details : traceback, where the failure is not one that the user can fix
-    fatal : whether further trials would fail in the same way (a full disk, for example)
-    """
-
-    spec: TrialSpec
-    status: str
-    message: str = ""
-    details: str = ""
-    fatal: bool = False
 
 
 def run_trials(specs: Sequence[TrialSpec], jobs: int) -> Iterator[Outcome]:
@@ -63,7 +41,7 @@ def _run_here(specs: Sequence[TrialSpec]) -> Iterator[Outcome]:
     while queue:
         spec = queue.popleft()
         with exit_raises():
-            outcome = _attempt(spec, 0, (KeyboardInterrupt, Terminated))
+            outcome = attempt(spec, 0, (KeyboardInterrupt, Terminated))
         if outcome.status == "busy":
             _put_off(queue, spec, waited)
             continue
@@ -154,43 +132,7 @@ def _work(connection: Connection, slot: int, bars: object) -> None:
             spec = connection.recv()
         except EOFError:
             return
-        connection.send(_attempt(spec, slot))
-
-
-def _attempt(spec: TrialSpec, slot: int, stops: tuple[type[BaseException], ...] = ()) -> Outcome:
-    """Run a trial; return how it ended, whatever it raised.
-
-    Parameters
-    ----------
-    stops : what signals raise in this process; none in a worker, which leaves signals to its parent
-    """
-    try:
-        return Outcome(spec, run_trial(spec, slot))
-    except stops:
-        raise
-    except UserError as error:
-        return Outcome(spec, "failed", f"{spec.label}: {error}")
-    except torch.OutOfMemoryError:
-        advice = "out of GPU memory; use a smaller --batch-size or fewer --jobs"
-        return Outcome(spec, "failed", f"{spec.label}: {advice}")
-    except BaseException as error:  # one broken trial must not take the others with it
-        return _broken(spec, error)
-
-
-def _broken(spec: TrialSpec, error: BaseException) -> Outcome:
-    """Return the outcome of a trial that ended by an error of its plug-in, of the operating system or of ltbench."""
-    where = plugin_line(spec.method, error)
-    if isinstance(error, OSError) and where is None:
-        return Outcome(spec, "failed", f"{spec.label}: {os_error_line(error)}", fatal=True)
-    kept = keep_traceback(spec.folder, error)
-    if isinstance(error, SystemExit):
-        reason = f"it ended the program with code {error.code!r}; a method must return or raise"
-    else:
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    if where is not None:
-        return Outcome(spec, "failed", f"{spec.label}: {reason} (at {where}; traceback in {kept})")
-    shown = "" if isinstance(error, SystemExit) else "".join(traceback.format_exception(error))
-    return Outcome(spec, "failed", f"{spec.label}: {reason}", shown)
+        connection.send(attempt(spec, slot))
 
 
 def _put_off(queue: deque[TrialSpec], spec: TrialSpec, waited: set[Path]) -> None:

@@ -1,0 +1,71 @@
+"""One attempt at a trial, whatever schedules it: how it ended, as a value."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+
+import torch
+
+from ltbench.benchmarks.executors.failures import keep_traceback, plugin_line
+from ltbench.benchmarks.training.trial import run_trial
+from ltbench.benchmarks.training.trial_spec import TrialSpec
+from ltbench.errors import UserError, os_error_line
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended.
+
+    Attributes
+    ----------
+    status : `done`, `skipped` (done before), `failed`, or of an attempt `busy` (another process has the trial)
+    message : one line, of a failed trial
+    details : traceback, where the failure is not one that the user can fix
+    fatal : whether further trials would fail in the same way (a full disk, for example)
+    out_of_memory : whether the GPU had too little memory left for the trial
+    """
+
+    spec: TrialSpec
+    status: str
+    message: str = ""
+    details: str = ""
+    fatal: bool = False
+    out_of_memory: bool = False
+
+
+def attempt(spec: TrialSpec, slot: int, stops: tuple[type[BaseException], ...] = ()) -> Outcome:
+    """Run a trial; return how it ended, whatever it raised.
+
+    Parameters
+    ----------
+    slot : line on the terminal
+    stops : what signals raise in this process; none in a worker, which leaves signals to its parent
+    """
+    try:
+        return Outcome(spec, run_trial(spec, slot))
+    except stops:
+        raise
+    except UserError as error:
+        return Outcome(spec, "failed", f"{spec.label}: {error}")
+    except torch.OutOfMemoryError:
+        advice = "out of GPU memory; use a smaller --batch-size or fewer --jobs"
+        return Outcome(spec, "failed", f"{spec.label}: {advice}", out_of_memory=True)
+    except BaseException as error:  # one broken trial must not take the others with it
+        return _broken(spec, error)
+
+
+def _broken(spec: TrialSpec, error: BaseException) -> Outcome:
+    """Return the outcome of a trial that ended by an error of its plug-in, of the operating system or of ltbench."""
+    where = plugin_line(spec.method, error)
+    if isinstance(error, OSError) and where is None:
+        return Outcome(spec, "failed", f"{spec.label}: {os_error_line(error)}", fatal=True)
+    kept = keep_traceback(spec.folder, error)
+    if isinstance(error, SystemExit):
+        reason = f"it ended the program with code {error.code!r}; a method must return or raise"
+    else:
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    if where is not None:
+        return Outcome(spec, "failed", f"{spec.label}: {reason} (at {where}; traceback in {kept})")
+    shown = "" if isinstance(error, SystemExit) else "".join(traceback.format_exception(error))
+    return Outcome(spec, "failed", f"{spec.label}: {reason}", shown)
