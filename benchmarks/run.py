@@ -79,6 +79,8 @@ def carry_out(planned: Plan, *, dry_run: bool = False, style: str = "github") ->
         return 0
     execution = Execution(planned)
     code = report_outcomes(execution.outcomes())
+    if execution.deferred:
+        return code
     _print_leaderboards(execution, style, planned)
     return code
 

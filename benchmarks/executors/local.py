@@ -15,14 +15,23 @@ from typing import Any, cast
 
 from tqdm import tqdm
 
-from ltbench.benchmarks.executors.attempts import Outcome, attempt
+from ltbench.benchmarks.executors.attempts import STOPS, Outcome, attempt
+from ltbench.benchmarks.executors.base import Executor, register
 from ltbench.benchmarks.training.trial import lock_of
 from ltbench.benchmarks.training.trial_spec import TrialSpec
-from ltbench.errors import Terminated
 from ltbench.locks import holder
 from ltbench.processes import ctrl_c_ignored, end_workers, exit_raises, prepare_worker, worker_context
 
 _RETRY_SECONDS = 1.0
+
+
+@register("local")
+class LocalExecutor(Executor):
+    """Runs trials on this machine."""
+
+    def outcomes(self, specs: Sequence[TrialSpec]) -> Iterator[Outcome]:
+        """Run trials, as many side by side as planned; yield their outcomes as they come."""
+        return run_trials(specs, self.planned.jobs)
 
 
 def run_trials(specs: Sequence[TrialSpec], jobs: int) -> Iterator[Outcome]:
@@ -41,7 +50,7 @@ def _run_here(specs: Sequence[TrialSpec]) -> Iterator[Outcome]:
     while queue:
         spec = queue.popleft()
         with exit_raises():
-            outcome = attempt(spec, 0, (KeyboardInterrupt, Terminated))
+            outcome = attempt(spec, 0, STOPS)
         if outcome.status == "busy":
             _put_off(queue, spec, waited)
             continue

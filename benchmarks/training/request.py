@@ -54,6 +54,7 @@ class Request:
     preset, protocol : preset, None: the dataset's; and values of protocol fields (`PROTOCOL_CHANGES`) that differ
     seed : of the split and, plus the trial's number, of the trials
     device : `auto`, `cpu`, `cuda` or `cuda:N`
+    executor : what schedules the trials: `local`, `ray`, `ray:ADDRESS`, `slurm`
     jobs : trials side by side; None: one a CPU core, 1 on a GPU
     threads : CPU threads of a trial; None: 1 on the CPU, the cores divided by `jobs` on a GPU
     out : results folder
@@ -85,6 +86,7 @@ class Request:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     device: str = "auto"
+    executor: str = "local"
     jobs: int | None = None
     threads: int | None = None
     out: Path = Path("results")
@@ -138,7 +140,7 @@ def _check_kinds(request: Request) -> None:
     """
     kinds: tuple[tuple[tuple[str, ...], tuple[type, ...], str], ...] = (
         (("common_test", "allow_missing", "fresh", "wandb_artifacts"), (bool,), "true or false"),
-        (("dataset", "device", "wandb", "per_lesion"), (str,), "text"),
+        (("dataset", "device", "executor", "wandb", "per_lesion"), (str,), "text"),
         (("preset", "split"), (str, type(None)), "text"),
         (("out",), (str, Path), "a path"),
         (("data_root", "split_dir"), (str, Path, type(None)), "a path"),
