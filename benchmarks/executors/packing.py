@@ -86,7 +86,7 @@ class GpuShares:
                 self._measured[_kind(spec)] = min(1.0, math.ceil(used * _MARGIN * _STEP) / _STEP)
 
     def raised(self, spec: TrialSpec, share: float) -> bool:
-        """Double the share that was too little for a trial; return False where that is impossible, or was done before."""
+        """Double the share of a trial, once; return False where it had a whole GPU, or was doubled before."""
         if share >= 1.0 or spec.folder in self._raised:
             return False
         self._raised[spec.folder] = min(1.0, 2 * share)

@@ -98,6 +98,7 @@ class RayExecutor(Executor):
         if not left:
             return
         with _connected(self.address, self._cores()):
+            _require_gpus_used(self.planned.request.device, left[0])
             require_usable_nodes(left[0])
             yield from Schedule(left, producers(specs), self.planned.request.jobs).outcomes()
 
@@ -251,6 +252,15 @@ def require_same_versions(nodes: Mapping[str, Mapping[str, str]], wanted: Mappin
                     f"node {node} of the Ray cluster has {package} {versions.get(package)}, this process {version}; "
                     "install the same versions on all nodes"
                 )
+
+
+def _require_gpus_used(asked: str, spec: TrialSpec) -> None:
+    """Refuse to leave the GPUs of a cluster idle only because this machine has none."""
+    if asked == "auto" and spec.device == "cpu" and any(node.get("GPU") for node in _totals()):
+        raise UserError(
+            "the Ray cluster has GPUs, this machine has none; give --device cuda and --precision bf16 or fp32, "
+            "or --device cpu"
+        )
 
 
 def require_usable_nodes(spec: TrialSpec) -> None:

@@ -18,18 +18,25 @@ from ltbench.errors import UserError, counted
 from ltbench.files import json_digest, require_regular, write_bytes
 
 _MOST_ELEMENTS = 1000  # of an array, by default of SLURM
+_STOP_SECONDS = 120  # before the time limit
 
 _SCRIPT = """\
 #!/bin/bash
 {directives}
-# On SIGTERM, before the time limit or on preemption, the trial stops; the job is queued again and resumes it.
+# Before the time limit (USR1) the trial stops at its checkpoint, and this element is queued again. On TERM, of scancel
+# or of preemption, it stops as well; SLURM itself queues what it has preempted.
+limit=
+trap 'limit=1; kill -TERM "$program" 2>/dev/null' USR1
 trap 'kill -TERM "$program" 2>/dev/null' TERM
 {command} --element "$SLURM_ARRAY_TASK_ID" &
 program=$!
 wait "$program"
 code=$?
-if [ "$code" -eq 143 ]; then
+while kill -0 "$program" 2>/dev/null; do # a signal has interrupted the wait
     wait "$program"
+    code=$?
+done
+if [ -n "$limit" ] && [ "$code" -ne 0 ]; then
     scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 fi
 exit "$code"
@@ -80,9 +87,11 @@ class SlurmExecutor(Executor):
             "cpus-per-task": self.planned.threads,
             **({"gpus": 1} if self.planned.device.type == "cuda" else {}),
             "output": trials.with_name("%A_%a.log"),
-            "signal": "B:TERM@120",
+            "signal": f"B:USR1@{_STOP_SECONDS}",
         }
-        directives = [f"#SBATCH --{name}={value}" for name, value in options.items()] + ["#SBATCH --requeue"]
+        directives = [f"#SBATCH --{name}={shlex.quote(str(value))}" for name, value in options.items()] + [
+            "#SBATCH --requeue"
+        ]
         command = [sys.executable, "-m", "ltbench", "run", "--trials-of", str(trials)]
         return _SCRIPT.format(directives="\n".join(directives), command=shlex.join(command))
 

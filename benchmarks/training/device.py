@@ -17,8 +17,12 @@ from ltbench.registry import unknown
 _MALLOC_TRIM_THRESHOLD, _MALLOC_TOP_PAD, _MALLOC_MMAP_MAX = -1, -2, -4
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, *, elsewhere: bool = False) -> torch.device:
     """Return the device of a name: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+
+    Parameters
+    ----------
+    elsewhere : whether trials run on other machines: then `cuda` may be meant where this one has no GPU
 
     Raises
     ------
@@ -29,7 +33,7 @@ def resolve_device(name: str) -> torch.device:
     if not re.fullmatch(r"cpu|cuda(:[0-9]{1,4})?", name):
         raise unknown("device", name, ("auto", "cpu", "cuda", "cuda:0"))
     kind, _, number = name.partition(":")
-    if kind == "cuda":
+    if kind == "cuda" and not (elsewhere and name == "cuda"):
         if not torch.cuda.is_available():
             raise UserError("--device cuda: no CUDA device is available here; use --device cpu")
         if int(number or 0) >= torch.cuda.device_count():
@@ -46,8 +50,12 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
     Raises
     ------
-    UserError : bf16 asked for on a GPU without it
+    UserError : bf16 asked for on a GPU without it, or `auto` for GPUs that only other machines have
     """
+    if device.type == "cuda" and not torch.cuda.is_available():  # the GPUs are other machines'
+        if precision == "auto":
+            raise UserError("--precision auto depends on the GPU, and this machine has none; give bf16 or fp32")
+        return precision
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cuda" and precision == "bf16" and not native:
         raise UserError("--precision bf16: this GPU has no bfloat16; use --precision fp32")

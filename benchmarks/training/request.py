@@ -122,6 +122,11 @@ class Request:
             raise UserError("--wandb-artifacts needs --wandb online or offline")
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether its trials may run on other machines than the one that plans them."""
+        return self.executor != "local"
+
+    @property
     def trial_numbers(self) -> tuple[int, ...]:
         """Numbers of the trials."""
         return tuple(range(self.trials)) if isinstance(self.trials, int) else tuple(self.trials)

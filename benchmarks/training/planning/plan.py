@@ -200,7 +200,7 @@ def plan(request: Request, *, run_next: bool = False) -> Plan:
     ------
     UserError : anything that the user can fix
     """
-    if run_next and request.jobs != 1 and not request.device.startswith("cuda"):
+    if run_next and not request.elsewhere and request.jobs != 1 and not request.device.startswith("cuda"):
         preload(["ltbench.benchmarks.executors.local"])
     return _Planner(request).plan()
 
@@ -227,8 +227,9 @@ class _Planner:
         from ltbench.benchmarks.training.device import resolve_device, resolve_precision
         from ltbench.benchmarks.training.stages.backbones import check_backbone
 
-        device = resolve_device(request.device)
-        protocol = replace(check_backbone(protocol), precision=resolve_precision(protocol.precision, device))
+        device = resolve_device(request.device, elsewhere=request.elsewhere)
+        precision = resolve_precision(protocol.precision, device)
+        protocol = replace(check_backbone(protocol), precision=precision)
         jobs = self._jobs(methods, device)
         return Plan(
             request=request,
@@ -246,10 +247,10 @@ class _Planner:
     def _jobs(self, methods: Sequence[str], device: torch.device) -> int:
         """Return how many trials run side by side; a method of the main program is known to this process alone."""
         local = [name for name in methods if not registry.is_portable(name)]
-        if local and (self.request.jobs or 1) > 1:
+        if local and (self.request.elsewhere or (self.request.jobs or 1) > 1):
             raise UserError(
                 f"method {local[0]} is registered by the program itself, which worker processes do not import; "
-                "give its file as a plug-in, or use --jobs 1"
+                "give its file as a plug-in, or use --jobs 1 and --executor local"
             )
         if self.request.jobs or local:
             return self.request.jobs or 1
