@@ -8,21 +8,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ltbench
+from ltbench.benchmarks.executors.attempts import Outcome
 from ltbench.benchmarks.training.planning.plan import plan, prepare
-from ltbench.benchmarks.training.request import Request
+from ltbench.benchmarks.training.request import Request, write_request
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.errors import UserError
 
 ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from ltbench.benchmarks.executors.ray import Schedule, require_same_versions  # noqa: E402
+from ltbench.benchmarks.executors.ray import Schedule, installed_versions, require_same_versions  # noqa: E402
 
 TINY: dict[str, Any] = {
     **{"dataset": "synthetic", "ratios": [20], "n_max": 60, "val_per_class": 4, "test_per_class": 5},
@@ -67,7 +69,7 @@ def test_what_dies_loses_nothing(
 ) -> None:
     request = Request(["ce", "rs", "crt"], trials=4, **TINY, out=tmp_path / "ray")
     request_file = tmp_path / "request.json"
-    ltbench.benchmarks.training.request.write_request(request_file, request)
+    write_request(request_file, request)
     command = [
         sys.executable,
         "-m",
@@ -102,3 +104,51 @@ def test_what_dies_loses_nothing(
     expected, found = (prepare(plan(each)) for each in (serial, request))
     assert [numbers_of(spec) for spec in found] == [numbers_of(spec) for spec in expected]
     assert len(results()) == 12
+
+
+@pytest.mark.parametrize(("jobs", "most"), [(3, 3), (None, 2)])
+def test_trials_are_packed_on_gpus(
+    cluster: Cluster, make_spec: Callable[..., TrialSpec], jobs: int | None, most: int
+) -> None:
+    specs = [replace(make_spec(trial=trial), device="cuda") for trial in range(7)]
+    log = specs[0].folder.parent / "log"
+
+    def fake(spec: TrialSpec, versions: Mapping[str, str]) -> tuple[Outcome, float]:
+        began, device = time.time(), os.environ["CUDA_VISIBLE_DEVICES"]
+        time.sleep(0.5)
+        attempts = Path(f"{log}-{spec.trial}")
+        failed = spec.trial == 5 or (spec.trial == 6 and not attempts.exists())
+        with attempts.open("a") as file:
+            file.write(f"{device} {began} {time.time()}\n")
+        return Outcome(spec, "failed" if failed else "done", out_of_memory=failed), 0.0 if failed else 0.4
+
+    node = cluster.add_node(num_cpus=8, num_gpus=2, object_store_memory=80 * 2**20)
+    ray.init(cluster.address, log_to_driver=False)
+    try:
+        ended = {each.spec.trial: each.status for each in Schedule(specs, {}, jobs, ray.remote(fake)).outcomes()}
+    finally:
+        ray.shutdown()
+        cluster.remove_node(node)
+    assert ended == {**dict.fromkeys(range(7), "done"), 5: "failed"}
+    rows = {trial: [line.split() for line in Path(f"{log}-{trial}").read_text().splitlines()] for trial in ended}
+    assert [len(rows[trial]) for trial in range(7)] == [
+        1,
+        1,
+        1,
+        1,
+        1,
+        2,
+        2,
+    ]  # out of memory: once more, with more of it
+    spans = [(device, float(began), float(end)) for each in rows.values() for device, began, end in each]
+    side_by_side = [sum(began <= each[1] < end and device == each[0] for device, began, end in spans) for each in spans]
+    assert {device for device, _, _ in spans} == {"0", "1"} and max(side_by_side) <= most
+    assert jobs or not any(each[1] < spans[0][2] for each in spans[1:])  # the first is measured by itself
+
+
+@pytest.mark.parametrize("package", ["ltbench", "torch", "python"])
+def test_a_node_with_other_versions_is_refused(package: str) -> None:
+    here = installed_versions()
+    require_same_versions({"a": here}, here)
+    with pytest.raises(UserError, match=rf"node b .* has {package} 0\.1"):
+        require_same_versions({"a": here, "b": {**here, package: "0.1"}}, here)
