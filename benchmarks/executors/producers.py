@@ -48,7 +48,7 @@ def producers(specs: Sequence[TrialSpec]) -> dict[Path, Path]:
 def _first_shared(spec: TrialSpec) -> str | None:
     """Return a digest of what the first stage of a trial does, None where it is not a shared one.
 
-    A method that asks for features before its first stage, or fails over it, counts as one that shares nothing.
+    A method that fails before its first stage counts as one that shares nothing.
     """
     for plugin in spec.plugins:
         load_plugin(plugin)
@@ -58,7 +58,7 @@ def _first_shared(spec: TrialSpec) -> str | None:
         method = build_method(
             cls, cls.Config(**spec.hyperparameters), spec.protocol, counts, spec.seed, class_names=names
         )
-        run = _Unstarted(spec)
+        run = _Untrained(spec)
         initial = initial_stage(spec.protocol.init, spec.protocol.preset, method, run)
         stage: Stage = initial or next(method.stages(run))
     except Exception:  # the trial itself fails in the same way, and its outcome says why
@@ -66,40 +66,38 @@ def _first_shared(spec: TrialSpec) -> str | None:
     return None if stage.recipe is None else f"{stage.name}/{StageCache(spec.cache, '').recipe_digest(stage)}"
 
 
-class _Unstarted(Run):
-    """What a method sees before its first stage: labels and settings; nothing that a network has to be asked for."""
+class _Untrained(Run):
+    """A trial before its first stage, as its method sees it, of a network that finds all images alike."""
 
     def __init__(self, spec: TrialSpec) -> None:
-        manifest, protocol, classes = (
-            Manifest.verify(spec.split_file, spec.split_digest),
-            spec.protocol,
-            len(spec.data.class_names),
-        )
-        self.labels = manifest.part("train")[1]
+        manifest, protocol = Manifest.verify(spec.split_file, spec.split_digest), spec.protocol
+        classes = len(spec.data.class_names)
+        (_, self.labels), (_, self._val_labels) = manifest.part("train"), manifest.part("val")
         self.class_counts = np.bincount(self.labels, minlength=classes)
-        self.val_class_counts = np.bincount(manifest.part("val")[1], minlength=classes)
+        self.val_class_counts = np.bincount(self._val_labels, minlength=classes)
         self.epochs, self.patience = protocol.epochs, protocol.patience
         self.batch_size, self.lr = protocol.batch_size, protocol.lr
         self.shared_encoder = protocol.init != "scratch"
         self._seed = spec.seed
 
     def features(self, indices: np.ndarray | None = None) -> np.ndarray:
-        raise NotImplementedError
+        return np.zeros((len(self.labels if indices is None else indices), 1), np.float32)
 
     def accuracy(self, indices: np.ndarray | None = None) -> np.ndarray:
-        raise NotImplementedError
+        return np.zeros(len(self.class_counts))
 
     def mc_probabilities(self, indices: np.ndarray, passes: int, stream: str) -> np.ndarray:
-        raise NotImplementedError
+        classes = len(self.class_counts)
+        return np.full((passes, len(indices), classes), 1 / classes, np.float32)
 
     def validation(self) -> tuple[np.ndarray, np.ndarray]:
-        raise NotImplementedError
+        return np.zeros((len(self._val_labels), len(self.class_counts)), np.float32), self._val_labels
 
     def validation_features(self) -> tuple[np.ndarray, np.ndarray]:
-        raise NotImplementedError
+        return np.zeros((len(self._val_labels), 1), np.float32), self._val_labels
 
     def rng(self, name: str) -> np.random.Generator:
         return numpy_stream(self._seed, "method", name)
 
     def memo(self, name: str, compute: Callable[[], Any], *, story: bool = True) -> Any:
-        raise NotImplementedError
+        return compute()

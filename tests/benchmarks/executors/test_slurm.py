@@ -43,15 +43,8 @@ def test_the_elements_of_an_array_do_what_a_run_does(
 
 
 def test_who_computes_a_shared_stage_goes_before_who_uses_it(make_spec: Callable[..., TrialSpec]) -> None:
-    ce, crt, rs, later, flex = (
-        make_spec("ce"),
-        make_spec("crt"),
-        make_spec("rs"),
-        make_spec("crt", trial=1),
-        make_spec("flex"),
-    )
-    assert producers([rs, ce, flex, crt, later]) == {crt.folder: ce.folder}
-    variant = make_spec("flex", query="random")
-    assert producers([flex, variant]) == {variant.folder: flex.folder}
+    ce, crt, rs, flex = map(make_spec, ("ce", "crt", "rs", "flex"))
+    later, variant = make_spec("crt", trial=1), make_spec("flex", query="random")
+    assert producers([rs, ce, flex, crt, later, variant]) == {crt.folder: ce.folder, variant.folder: flex.folder}
     (ce.folder / "result.json").touch()
     assert not producers([ce, crt])
