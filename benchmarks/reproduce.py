@@ -116,8 +116,10 @@ def _main(options: argparse.Namespace) -> int:
     print(_listed(plans, _known(plans)), flush=True)
     if options.dry_run:
         return 0
-    codes = [report_outcomes(Execution(planned).outcomes()) for planned in plans]
-    _print_table(target, plans, options.format)
+    executions = [Execution(planned) for planned in plans]
+    codes = [report_outcomes(execution.outcomes()) for execution in executions]
+    if not any(execution.deferred for execution in executions):
+        _print_table(target, plans, options.format)
     return next((code for code in reversed(codes) if code), 0)
 
 

@@ -73,6 +73,6 @@ def executor_of(planned: Plan) -> Executor:
     name, colon, address = planned.request.executor.partition(":")
     cls = registry.get(name)
     if colon and (not cls.takes_address or not address):
-        wanted = f"{name}:ADDRESS or {name}" if cls.takes_address else name
-        raise UserError(f"--executor {planned.request.executor}: {name} takes {wanted!r}; change or drop the address")
+        wanted = f"{name} or {name}:ADDRESS" if cls.takes_address else name
+        raise UserError(f"--executor must be {wanted}, got {planned.request.executor}")
     return cls(planned, address)
