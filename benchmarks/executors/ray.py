@@ -330,7 +330,12 @@ def _connected(address: str, cores: int) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Let Ray neither report usage nor warn of changes to come, which it reads from the environment."""
-    wanted = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", **os.environ}
+    wanted = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_BACKEND_LOG_LEVEL": "error",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        **os.environ,
+    }
     before = {name: os.environ.get(name) for name in wanted if name not in os.environ}
     os.environ.update(wanted)
     try:

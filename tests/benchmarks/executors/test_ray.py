@@ -134,9 +134,9 @@ def test_trials_are_packed_on_gpus(cluster: Cluster, make_spec: Callable[..., Tr
     assert [len(each) for each in devices] == [1, 1, 1, 1, 1, 2, 2]
 
 
-@pytest.mark.parametrize("package", ["ltbench", "torch", "python"])
-def test_a_node_with_other_versions_is_refused(package: str) -> None:
+def test_a_node_with_other_versions_is_refused() -> None:
     here = installed_versions()
     require_same_versions({"a": here}, here)
-    with pytest.raises(UserError, match=rf"node b .* has {package} 0\.1"):
-        require_same_versions({"a": here, "b": {**here, package: "0.1"}}, here)
+    for package in ("ltbench", "torch", "python"):
+        with pytest.raises(UserError, match=rf"node b .* has {package} 0\.1"):
+            require_same_versions({"a": here, "b": {**here, package: "0.1"}}, here)
