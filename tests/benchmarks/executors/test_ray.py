@@ -39,6 +39,7 @@ def cluster() -> Iterator[Cluster]:
     node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_worker_niceness", "0")  # else 15: on a busy machine trials would hardly run
         started = Cluster(initialize_head=True, head_node_args=node)
         for _ in range(2):
             started.add_node(**node)
