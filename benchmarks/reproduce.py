@@ -124,8 +124,10 @@ def _main(options: argparse.Namespace) -> int:
     print(_listed(estimates, left), flush=True)
     if options.dry_run:
         return 0
-    codes = [report_outcomes(Execution(planned).outcomes(), left) for planned in plans]
-    _print_table(target, plans, options.format)
+    executions = [Execution(planned) for planned in plans]
+    codes = [report_outcomes(execution.outcomes(), left) for execution in executions]
+    if not any(execution.deferred for execution in executions):
+        _print_table(target, plans, options.format)
     return next((code for code in reversed(codes) if code), 0)
 
 

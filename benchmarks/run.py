@@ -16,8 +16,9 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.cli.arguments import add_output, add_request, check_format, load_plugins, request_from, resuming
-from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, new_file, script
+from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, named_path, new_file, script
 from ltbench.benchmarks.training.request import write_request
+from ltbench.errors import UserError
 
 if TYPE_CHECKING:
     from ltbench.benchmarks.executors.execution import Execution
@@ -38,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
     about_list = "list what there is, or explain methods and their hyper-parameters"
     more.add_argument("--list", nargs="*", metavar="METHOD", help=about_list)
     about_saved = "also write the request, YAML or JSON, for --config; with --dry-run, write it and train nothing"
+    about_trials = "run trials of a job array: of this file, which --executor slurm writes"
+    more.add_argument("--trials-of", type=named_path, metavar="FILE", help=about_trials)
+    more.add_argument("--element", type=int, metavar="N", help="which of them, $SLURM_ARRAY_TASK_ID; with --trials-of")
     more.add_argument("--save-config", type=new_file, metavar="FILE", help=about_saved)
     return parsed
 
@@ -52,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(options: argparse.Namespace) -> int:
     if options.list is not None:
         return _list(options)
+    if options.trials_of is not None or options.element is not None:
+        return _run_element(options)
     check_format(options.format)
     request = request_from(options)
     from ltbench.benchmarks.training.planning.plan import plan
@@ -86,8 +92,26 @@ def carry_out(planned: Plan, *, dry_run: bool = False, style: str = "github") ->
         return 0
     left = TimeLeft([Estimates(planned, results)])
     code = report_outcomes(execution.outcomes(), left)
+    if execution.deferred:
+        return code
     _print_leaderboards(execution, style, planned)
     return code
+
+
+def _run_element(options: argparse.Namespace) -> int:
+    """Run the trials of one element of a job array; return the exit code."""
+    from ltbench.benchmarks.cli.outcomes import report_outcomes
+    from ltbench.benchmarks.executors.execution import Execution
+    from ltbench.benchmarks.executors.slurm import requests_of
+    from ltbench.benchmarks.training.planning.plan import plan
+
+    others = sorted(vars(options).keys() - vars(parser().parse_args([])).keys())
+    if options.trials_of is None or options.element is None or others:
+        more = f" and no other option, got {', '.join(others)}" if others else ""
+        raise UserError(f"--trials-of FILE and --element N go together{more}")
+    requests = requests_of(options.trials_of, options.element)
+    codes = [report_outcomes(Execution(plan(request)).outcomes()) for request in requests]
+    return next((code for code in codes if code), 0)
 
 
 def _list(options: argparse.Namespace) -> int:

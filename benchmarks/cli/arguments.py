@@ -9,6 +9,7 @@ from typing import Any
 
 from ltbench.benchmarks.analysis.rendering import FORMATS
 from ltbench.benchmarks.cli.command import named_path
+from ltbench.benchmarks.executors.base import check_executor
 from ltbench.benchmarks.training.request import PROTOCOL_CHANGES, Request, read_request
 from ltbench.errors import UserError
 from ltbench.registry import load_plugin, unknown
@@ -103,7 +104,9 @@ def request_from(options: argparse.Namespace, defaults: Mapping[str, Any] | None
     for name, option in (("hyperparameters", "set"), ("dataset_options", "dataset_option")):
         if option in given:
             said[name] = {**(said.get(name) or {}), **assignments(f"--{option.replace('_', '-')}", given[option])}
-    return Request(**said)
+    request = Request(**said)
+    check_executor(request.executor)
+    return request
 
 
 def assignments(option: str, texts: Sequence[str]) -> dict[str, str]:
@@ -177,6 +180,7 @@ def _add_protocol(shared: argparse._ArgumentGroup) -> None:
 
 def _add_how(how: argparse._ArgumentGroup) -> None:
     _add(how, "--device", metavar="NAME", help="auto, cpu, cuda, cuda:N")
+    _add(how, "--executor", metavar="NAME", help="local (default), ray, ray:ADDRESS or slurm; see docs/distributed.md")
     _add(how, "--gpus", metavar="LIST", help="of this machine: 0,1,2,3 or all; trials are spread over them")
     about_jobs = "trials side by side on a device; default: one a CPU core, on GPUs what their memory takes"
     _add(how, "--jobs", type=int, metavar="N", help=about_jobs)

@@ -40,7 +40,9 @@ def plan_text(planned: Plan) -> str:
     done = sum(map(is_sound, ended))
     damaged = len(ended) - done
     progress = "".join(f", {count} {what}" for count, what in ((done, "done"), (damaged, "damaged")) if count)
-    lines.append(f"{counted(len(folders), 'trial')}{progress}; {planned.device}, {planned.jobs} side by side")
+    executor = planned.request.executor
+    scheduled = f"executor {executor}" if planned.request.elsewhere else f"{planned.jobs} side by side"
+    lines.append(f"{counted(len(folders), 'trial')}{progress}; {planned.device}, {scheduled}")
     return "\n".join(lines)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from ltbench.benchmarks.executors.failures import keep_traceback, plugin_line
-from ltbench.benchmarks.training.trial import run_trial
+from ltbench.benchmarks.training.trial import is_done, run_trial
 from ltbench.benchmarks.training.trial_spec import TrialSpec
-from ltbench.errors import UserError, os_error_line
+from ltbench.errors import Terminated, UserError, os_error_line
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,18 @@ class Outcome:
     details: str = ""
     fatal: bool = False
     out_of_memory: bool = False
+
+
+STOPS = (KeyboardInterrupt, Terminated)
+"""What the signals raise that end a command."""
+
+
+def checked_done(specs: Sequence[TrialSpec]) -> tuple[list[Outcome], list[TrialSpec]]:
+    """Check the records of trials that are done; return the outcomes of these, and the trials that are left to run."""
+    outcomes = {spec.folder: attempt(spec, 0, STOPS) for spec in specs if is_done(spec.folder)}
+    ended = [outcome for outcome in outcomes.values() if outcome.status != "busy"]
+    known = {outcome.spec.folder for outcome in ended}
+    return ended, [spec for spec in specs if spec.folder not in known]
 
 
 def attempt(spec: TrialSpec, slot: int, stops: tuple[type[BaseException], ...] = ()) -> Outcome:

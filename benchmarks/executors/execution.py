@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.analysis.results import Results
+from ltbench.benchmarks.executors.base import Executor, check_executor, executor_of
 from ltbench.benchmarks.training.planning.plan import Plan, plan, prepare
 from ltbench.benchmarks.training.request import Request
 from ltbench.errors import UserError
@@ -26,21 +28,30 @@ class Execution:
     def __init__(self, planned: Plan) -> None:
         self._planned = planned
 
+    @property
+    def deferred(self) -> bool:
+        """Whether the trials run after the command has ended."""
+        return self._executor.deferred
+
+    @cached_property
+    def _executor(self) -> Executor:
+        return executor_of(self._planned)
+
     def outcomes(self) -> Iterator[Outcome]:
         """Run the trials that are not done; yield their outcomes as they come.
 
         Raises
         ------
-        UserError : the results folder or the images cannot be used, or earlier trials that are in use are to be
-            discarded
+        UserError : the results folder, the images or the executor cannot be used, or earlier trials that are in use are
+            to be discarded
         """
-        from ltbench.benchmarks.executors.local import run_trials
         from ltbench.benchmarks.training.trial import discard
 
+        executor = self._executor  # refuses its name or address before anything is written
         if self._planned.request.fresh:
             for folder in self._planned.trial_folders():
                 discard(folder)
-        yield from run_trials(prepare(self._planned), self._planned.slots)
+        yield from executor.outcomes(prepare(self._planned))
 
     def results(self) -> Results:
         """Return the results of the plan's trials that are done."""
@@ -84,13 +95,15 @@ class Execution:
 def run(request: Request) -> Results:
     """Run the trials of a request that are not done yet; return the results of all of them.
 
-    Progress is shown on stderr. What is done stays on disk and is skipped the next time.
+    Progress is shown on stderr. What is done stays on disk and is skipped the next time. Trials that an executor runs
+    later, as `slurm` does, are not among the results.
 
     Raises
     ------
     UserError : anything that the user can fix; of a trial, when all others have been run
     RuntimeError : a trial failed in another way; the message ends with its traceback
     """
+    check_executor(request.executor)
     execution = Execution(plan(request, run_next=True))
     failed = [outcome for outcome in execution.outcomes() if outcome.status == "failed"]
     for outcome in failed:

@@ -17,7 +17,8 @@ from typing import Any, cast
 
 from tqdm import tqdm
 
-from ltbench.benchmarks.executors.attempts import Outcome, attempt
+from ltbench.benchmarks.executors.attempts import STOPS, Outcome, attempt
+from ltbench.benchmarks.executors.base import Executor, register
 from ltbench.benchmarks.training.trial import lock_of
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.errors import Terminated
@@ -25,6 +26,15 @@ from ltbench.locks import holder, in_use
 from ltbench.processes import ctrl_c_ignored, end_workers, exit_raises, exit_worker, prepare_worker, worker_context
 
 _RETRY_SECONDS = 1.0
+
+
+@register("local")
+class LocalExecutor(Executor):
+    """Runs trials on this machine."""
+
+    def outcomes(self, specs: Sequence[TrialSpec]) -> Iterator[Outcome]:
+        """Run trials, side by side on the devices as planned; yield their outcomes as they come."""
+        return run_trials(specs, self.planned.slots)
 
 
 def run_trials(specs: Sequence[TrialSpec], devices: Sequence[str]) -> Iterator[Outcome]:
@@ -47,7 +57,7 @@ def _run_here(specs: Sequence[TrialSpec]) -> Iterator[Outcome]:
             continue
         spec = queue.popleft()
         with exit_raises():
-            outcome = attempt(spec, 0, (KeyboardInterrupt, Terminated))
+            outcome = attempt(spec, 0, STOPS)
         if outcome.status == "busy":
             elsewhere.add(spec)
             continue

@@ -19,8 +19,12 @@ from ltbench.registry import unknown
 _MALLOC_TRIM_THRESHOLD, _MALLOC_TOP_PAD, _MALLOC_MMAP_MAX = -1, -2, -4
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, *, elsewhere: bool = False) -> torch.device:
     """Return the device of a name: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+
+    Parameters
+    ----------
+    elsewhere : whether trials run on other machines: then `cuda` may be meant where this one has no GPU
 
     Raises
     ------
@@ -31,7 +35,7 @@ def resolve_device(name: str) -> torch.device:
     if not re.fullmatch(r"cpu|cuda(:[0-9]{1,4})?", name):
         raise unknown("device", name, ("auto", "cpu", "cuda", "cuda:0"))
     kind, _, number = name.partition(":")
-    if kind == "cuda":
+    if kind == "cuda" and not (elsewhere and name == "cuda"):
         if not torch.cuda.is_available():
             raise UserError("--device cuda: no CUDA device is available here; use --device cpu")
         if int(number or 0) >= torch.cuda.device_count():
@@ -39,15 +43,23 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def resolve_devices(name: str, gpus: Sequence[int] | Literal["all"] | None) -> list[torch.device]:
-    """Return the devices of a command: that of a name, or GPUs by their numbers.
+def resolve_devices(
+    name: str, gpus: Sequence[int] | Literal["all"] | None, *, elsewhere: bool = False
+) -> list[torch.device]:
+    """Return the devices of a command: that of a name, or GPUs of this machine by their numbers.
+
+    Parameters
+    ----------
+    elsewhere : as for `resolve_device`
 
     Raises
     ------
     UserError : as `resolve_device`; GPUs that are not there, or of different models, whose results would differ
     """
     if gpus is None:
-        return [resolve_device(name)]
+        return [resolve_device(name, elsewhere=elsewhere)]
+    if elsewhere:
+        raise UserError("--gpus names GPUs of this machine, and the executor runs trials on others; leave it out")
     if name not in ("auto", "cuda"):
         raise UserError(f"--gpus and --device {name} exclude each other; leave one of them out")
     if not torch.cuda.is_available():
@@ -72,8 +84,12 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
     Raises
     ------
-    UserError : bf16 asked for on a GPU without it
+    UserError : bf16 asked for on a GPU without it, or `auto` for GPUs that only other machines have
     """
+    if device.type == "cuda" and not torch.cuda.is_available():  # the GPUs are other machines'
+        if precision == "auto":
+            raise UserError("--precision auto depends on the GPU, and this machine has none; give bf16 or fp32")
+        return precision
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cuda" and precision == "bf16" and not native:
         raise UserError("--precision bf16: this GPU has no bfloat16; use --precision fp32")

@@ -55,6 +55,7 @@ class Request:
     seed : of the split and, plus the trial's number, of the trials
     device : `auto`, `cpu`, `cuda` or `cuda:N`
     gpus : numbers of the GPUs of this machine to use, also as text `0,1`, or `all`; None: one device, as `device` says
+    executor : what schedules the trials: `local`, `ray`, `ray:ADDRESS`, `slurm`
     jobs : trials side by side on each device; None: one a CPU core, on GPUs as many as their memory takes
     threads : CPU threads of a trial; None: 1 on the CPU, the cores divided by `jobs` on a GPU
     checkpoint_seconds : the least time between two checkpoints within a stage; 0: one after every epoch
@@ -88,6 +89,7 @@ class Request:
     seed: int = 0
     device: str = "auto"
     gpus: Sequence[int] | Literal["all"] | None = None
+    executor: str = "local"
     jobs: int | None = None
     threads: int | None = None
     checkpoint_seconds: float = 30.0
@@ -126,6 +128,11 @@ class Request:
             raise UserError("--wandb-artifacts needs --wandb online or offline")
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether its trials may run on other machines than the one that plans them."""
+        return self.executor != "local"
+
+    @property
     def trial_numbers(self) -> tuple[int, ...]:
         """Numbers of the trials."""
         return tuple(range(self.trials)) if isinstance(self.trials, int) else tuple(self.trials)
@@ -144,7 +151,7 @@ def _check_kinds(request: Request) -> None:
     """
     kinds: tuple[tuple[tuple[str, ...], tuple[type, ...], str], ...] = (
         (("common_test", "allow_missing", "fresh", "wandb_artifacts"), (bool,), "true or false"),
-        (("dataset", "device", "wandb", "per_lesion"), (str,), "text"),
+        (("dataset", "device", "executor", "wandb", "per_lesion"), (str,), "text"),
         (("preset", "split"), (str, type(None)), "text"),
         (("out",), (str, Path), "a path"),
         (("data_root", "split_dir"), (str, Path, type(None)), "a path"),

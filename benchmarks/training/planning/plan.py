@@ -192,7 +192,7 @@ def plan(request: Request, *, run_next: bool = False) -> Plan:
     ------
     UserError : anything that the user can fix
     """
-    if run_next and request.jobs != 1 and not request.device.startswith("cuda"):
+    if run_next and not request.elsewhere and request.jobs != 1 and not request.device.startswith("cuda"):
         preload(["ltbench.benchmarks.executors.local"])
     return _Planner(request).plan()
 
@@ -219,7 +219,7 @@ class _Planner:
         from ltbench.benchmarks.training.device import resolve_devices, resolve_precision
         from ltbench.benchmarks.training.stages.backbones import check_backbone
 
-        devices = resolve_devices(request.device, request.gpus)
+        devices = resolve_devices(request.device, request.gpus, elsewhere=request.elsewhere)
         protocol = replace(check_backbone(protocol), precision=resolve_precision(protocol.precision, devices[0]))
         slots = self._slots(methods, devices, protocol, datasets)
         return Plan(
@@ -250,10 +250,10 @@ class _Planner:
 
         request = self.request
         local = [name for name in methods if not registry.is_portable(name)]
-        if local and ((request.jobs or 1) > 1 or len(devices) > 1):
+        if local and (request.elsewhere or (request.jobs or 1) > 1 or len(devices) > 1):
             raise UserError(
                 f"method {local[0]} is registered by the program itself, which worker processes do not import; "
-                "give its file as a plug-in, or use --jobs 1 and at most one GPU"
+                "give its file as a plug-in, or use --jobs 1, at most one GPU and --executor local"
             )
         jobs = 1 if local else request.jobs
         memory = [free_memory(device) for device in devices]
