@@ -86,9 +86,10 @@ class _Untrained(Run):
     def accuracy(self, indices: np.ndarray | None = None) -> np.ndarray:
         return np.zeros(len(self.class_counts))
 
-    def mc_probabilities(self, indices: np.ndarray, passes: int, stream: str) -> np.ndarray:
-        classes = len(self.class_counts)
-        return np.full((passes, len(indices), classes), 1 / classes, np.float32)
+    def mc_scores(
+        self, indices: np.ndarray, passes: int, stream: str, score: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        return np.zeros(len(indices))
 
     def validation(self) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros((len(self._val_labels), len(self.class_counts)), np.float32), self._val_labels
