@@ -101,7 +101,9 @@ def numbers_of() -> Callable[[TrialSpec], Mapping[str, Any]]:
         return {
             **{name: result[name] for name in kept},
             "predictions": predictions,
-            "epochs": [{name: value for name, value in row.items() if name != "seconds"} for row in rows],
+            "epochs": [
+                {name: value for name, value in row.items() if name not in ("seconds", "cpu_seconds")} for row in rows
+            ],
             "steps": [(stage["name"], stage["epochs"], stage["steps"]) for stage in result["cost"]["stages"]],
         }
 
