@@ -228,6 +228,11 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
+def _last_line(error: BaseException) -> str:
+    """Return what an error of another process ends with, below its traceback."""
+    return str(error).strip().rpartition("\n")[2].strip()
+
+
 def installed_versions() -> dict[str, str]:
     """Return the versions that numbers depend on, that of ltbench with its commit."""
     return {"ltbench": code_version(), **library_versions()}
@@ -285,7 +290,8 @@ def require_usable_nodes(spec: TrialSpec) -> None:
         try:
             versions, seen = ray.get(reference, timeout=_NODE_SECONDS)
         except (ray.exceptions.RayError, RuntimeError, ImportError) as error:
-            raise UserError(f"ltbench cannot be run on node {name} of the Ray cluster: {_first_line(error)}") from error
+            reason = _last_line(error)
+            raise UserError(f"ltbench cannot be run on node {name} of the Ray cluster: {reason}") from error
         require_same_versions({name: versions}, installed_versions())
         if not seen:
             raise UserError(
@@ -318,7 +324,8 @@ def _connected(address: str, cores: int) -> Iterator[None]:
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
-                f"no Ray cluster can be used at {wanted!r}: {_first_line(error)}; see `ray status`"
+                f"no Ray cluster can be used at {wanted!r}: {_first_line(error)}; see `ray status`, and set "
+                "RAY_AUTH_MODE=token here if the cluster asks for a token"
             ) from error
         try:
             signal.signal(signal.SIGTERM, handler)  # which Ray has replaced
