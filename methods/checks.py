@@ -237,7 +237,7 @@ def _recorded(spec: TrialSpec) -> dict[str, Any]:
     """Return what a trial has recorded and what does not depend on the time that it took, by a name for messages."""
     rows = [json.loads(line) for line in (spec.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     arrays = read_predictions(spec.folder / "predictions.npz")
-    reports = [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    reports = [{name: value for name, value in row.items() if name not in ("seconds", "cpu_seconds")} for row in rows]
     return {**arrays, "epoch reports": reports, "reported weights": read_tensors(spec.folder / "model.pt")}
 
 

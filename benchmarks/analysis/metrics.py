@@ -247,12 +247,20 @@ def evaluate(
         "cross_entropy": float(-probabilities.log_likelihood(labels).mean()),
         **_sensitivities(labels, probabilities, class_names or (), special_classes),
     }
+    asked = _asked(further, labels, predicted, num_classes)
+    return {**measured, **asked, "undefined": _reasons(measured, groups, class_names)}
+
+
+def _asked(further: Collection[str], labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> dict[str, Any]:
+    """Return what `evaluate` is asked for besides the metrics."""
+    found: dict[str, Any] = {}
     if "confusion" in further:
-        measured["confusion"] = confusion_matrix(labels, predicted, num_classes).tolist()
+        found["confusion"] = confusion_matrix(labels, predicted, num_classes).tolist()
     if "per_class_interval" in further:
-        right, counts = np.bincount(labels[predicted == labels], minlength=num_classes), measured["per_class_count"]
-        measured["per_class_interval"] = [list(wilson_interval(*pair)) for pair in zip(right, counts, strict=True)]
-    return {**measured, "undefined": _reasons(measured, groups, class_names)}
+        right, counts = (np.bincount(each, minlength=num_classes) for each in (labels[predicted == labels], labels))
+        pairs = zip(right, counts, strict=True)
+        found["per_class_interval"] = [list(wilson_interval(*pair)) for pair in pairs]
+    return found
 
 
 def _check_predictions(

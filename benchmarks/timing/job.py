@@ -32,7 +32,7 @@ _WATCHED: Watched = {
     (Trainer, "train_epoch"): lambda trainer, stage, *others: f"training: {stage.name.rstrip('0123456789')}",
     (Inference, "logits"): "validation",
     (Inference, "features"): "features and MC dropout",
-    (Inference, "mc_probabilities"): "features and MC dropout",
+    (Inference, "mc_scores"): "features and MC dropout",
     (Inference, "inspected"): "evaluation",
     (trial, "evaluate"): "evaluation",
     (Checkpoints, "keep"): _CHECKPOINTS,

@@ -338,8 +338,11 @@ def test_a_selection_of_nothing_is_refused_in_one_line(options: str, results: Pa
 
 
 @pytest.mark.parametrize("style", FORMATS)
-def test_a_table_without_rows_is_told(style: str, tmp_path: Path, add_record: Callable[..., Any], refuses: Any) -> None:
-    add_record(tmp_path, "ce", 0, 0.6)
+def test_a_table_without_rows_is_told(
+    style: str, tmp_path_factory: pytest.TempPathFactory, add_record: Callable[..., Any], refuses: Any
+) -> None:
+    results = tmp_path_factory.mktemp("results")
+    add_record(results, "ce", 0, 0.6)
     refuses(
-        main, ["--results", str(tmp_path), "--table", "ablation", "--format", style], "holds no trial for this table"
+        main, ["--results", str(results), "--table", "ablation", "--format", style], "holds no trial for this table"
     )

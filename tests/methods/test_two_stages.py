@@ -1,6 +1,7 @@
 """Methods that begin with plain training: one model for all of them, and what each may change after it."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -112,14 +113,14 @@ def planted(name: str, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
 def test_the_strength_is_chosen_on_validation(
     name: str, best: float, highest: float, count: int, make_spec: Any, tiny_protocol: Any, monkeypatch: Any
 ) -> None:
-    def logits(self: Inference, part: Any, indices: Any = None, predict: Any = None) -> np.ndarray:
+    def blocks(self: Inference, part: Any, indices: Any = None, predict: Any = None) -> Iterator[np.ndarray]:
         weights, features = planted(name, part.labels)
         with torch.no_grad():
             self.method.head.weight.copy_(weights)
             self.method.head.bias.zero_()
-            return self.method.classify(features).numpy()
+            yield self.method.classify(features).numpy()
 
-    monkeypatch.setattr(Inference, "logits", logits)
+    monkeypatch.setattr(Inference, "logit_blocks", blocks)
     spec = make_spec(name, protocol=replace(tiny_protocol, epochs=1))
     run_trial(spec)
     scores = {row["stage"]: float(np.mean(row["val_recall"])) for row in rows_of(spec) if row["stage"] != "train"}
