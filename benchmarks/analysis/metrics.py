@@ -247,8 +247,8 @@ def evaluate(
         "cross_entropy": float(-probabilities.log_likelihood(labels).mean()),
         **_sensitivities(labels, probabilities, class_names or (), special_classes),
     }
-    asked = _asked(further, labels, predicted, num_classes)
-    return {**measured, **asked, "undefined": _reasons(measured, groups, class_names)}
+    measured |= _asked(further, labels, predicted, num_classes)
+    return {**measured, "undefined": _reasons(measured, groups, class_names)}
 
 
 def _asked(further: Collection[str], labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> dict[str, Any]:

@@ -207,7 +207,8 @@ def trial():
             display.epoch(None)
         if case.startswith("SIG"):
             time.sleep(60)
-        shutil.copy(source / "result.json", folder)
+        for name in ("predictions.npz", "result.json"):
+            shutil.copy(source / name, folder)
     return 0
 
 folder.mkdir(parents=True)
