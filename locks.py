@@ -194,7 +194,9 @@ def _removed(path: Path, seen: _Seen) -> bool:
         if taking is None:
             return False
         again = _read(path)
-        if again is not None and (again.text != seen.text or not _is_stale(path, again)):
+        if again is None:  # another has deleted it, and may be about to make its own
+            return True
+        if again.text != seen.text or not _is_stale(path, again):
             return False
         path.unlink(missing_ok=True)
         return True

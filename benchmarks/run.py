@@ -84,6 +84,7 @@ def carry_out(planned: Plan, *, dry_run: bool = False, style: str = "github") ->
     from ltbench.benchmarks.throughput import images_per_second
 
     execution = Execution(planned)
+    deferred = execution.deferred  # refuses the executor before anything is printed
     print(plan_text(planned), flush=True)
     results = [record.result for record in execution.earlier().records]
     if dry_run:
@@ -92,7 +93,7 @@ def carry_out(planned: Plan, *, dry_run: bool = False, style: str = "github") ->
         return 0
     left = TimeLeft([Estimates(planned, results)])
     code = report_outcomes(execution.outcomes(), left)
-    if execution.deferred:
+    if deferred:
         return code
     _print_leaderboards(execution, style, planned)
     return code

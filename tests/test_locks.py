@@ -126,3 +126,14 @@ def test_a_suspended_holder_notices_its_loss_and_a_killed_one_is_replaced_at_onc
     with claimed(path) as taken:
         assert taken is not None
     process.join()
+
+
+def test_who_finds_a_stale_claim_gone_leaves_that_of_its_successor(tmp_path: Path, monkeypatch: Any) -> None:
+    """Between the second look, which finds nothing, and the deletion another process may have made its claim."""
+    path, read = tmp_path / "lock", ltbench.locks._read
+    with claimed(path) as successor:
+        assert successor is not None
+        monkeypatch.setattr(ltbench.locks, "_read", lambda place: None if place == path else read(place))
+        ltbench.locks._removed(path, ltbench.locks._Seen("of a process that has ended", 0.0))
+        monkeypatch.undo()
+        assert successor.held

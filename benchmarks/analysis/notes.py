@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ltbench.benchmarks.analysis.metrics import metric_labels
+from ltbench.benchmarks.analysis.record_files.stored_logits import KEPT, is_cut
 from ltbench.benchmarks.analysis.records import Result
 from ltbench.benchmarks.analysis.rows import Row
 from ltbench.benchmarks.analysis.standings import BASELINE, Panel, common_trials
@@ -24,6 +25,10 @@ from ltbench.errors import at_most, counted
 
 SPREAD = "mean ± sd over n trials (ddof = 1)"
 INTERVALS = "intervals: 95 % over trials and test images, each by itself"
+_CUT = (
+    f"Macro AUROC and AUPRC come from the {KEPT:,} largest logits of each image, which alone are stored: too low, by "
+    "points where methods are weak."
+)
 
 _LATER = {"budget": "paper", "init": "scratch"}  # rules of the protocol that a title names where they differ
 
@@ -137,6 +142,8 @@ def caveats(rows: Sequence[Row], shown: Iterable[str]) -> list[str]:
         lines.append(
             "One trial: intervals and tests are over test images alone and compare these networks, not the methods."
         )
+    if any(is_cut(int(row.test_counts[0].sum()), len(row.result.data.class_names)) for row in rows):
+        lines.append(_CUT)
     lines += [line for row in rows for line in _warnings(row)]
     reasons = {name: reason for row in rows for own in row.measured for name, reason in own["undefined"].items()}
     labels = metric_labels(rows[0].result.data.special_classes)

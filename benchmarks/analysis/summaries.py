@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,11 @@ from ltbench.benchmarks.analysis.record_files.agreement import require_agreement
 from ltbench.benchmarks.analysis.record_files.derived import Derived
 from ltbench.benchmarks.analysis.record_files.predictions import PARTS
 from ltbench.benchmarks.analysis.records import Record
+from ltbench.datasets.splits import manifest as manifests
 from ltbench.errors import UserError
 from ltbench.files import file_hash
 
-CODE = (metrics, probabilities, predictions, stored_logits, derived)
+CODE = (metrics, probabilities, predictions, stored_logits, derived, manifests, sys.modules[__name__])
 """Modules that numbers from predictions depend on."""
 
 
@@ -58,6 +60,8 @@ def summary_of(record: Record) -> Summary:
     measured, arrays = record.derive(_key(record), lambda: _computed(record))
     for part in PARTS:
         require_agreement(record.folder, part, getattr(result, part), measured[part])
+    recall = metrics.class_recall(arrays["labels"], arrays["predicted"], len(result.data.class_names))
+    require_agreement(record.folder, "test", result.test, {"per_class_accuracy": recall.tolist()})
     return Summary(
         ids=arrays["ids"],
         labels=arrays["labels"],

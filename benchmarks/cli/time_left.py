@@ -69,7 +69,7 @@ class TimeLeft:
         from ltbench.benchmarks.training.trial import is_done
 
         self._left = {
-            row.trial_folder(trial): (each, row)
+            row.trial_folder(trial).absolute(): (each, row)
             for each in estimates
             for row in each.planned.rows
             for trial in each.planned.request.trial_numbers
@@ -96,7 +96,7 @@ class TimeLeft:
 
     def ended(self, folder: Path, result: Result | None) -> None:
         """Count a trial that has ended, with its result where it has just been trained."""
-        known = self._left.pop(folder, None)
+        known = self._left.pop(folder.absolute(), None)
         if known and result:
             known[0].add(result)
 

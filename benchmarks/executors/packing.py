@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 
+_BLOCK = 512  # bytes, in which a file system counts what a file takes
 _STEP = 1e4  # shares of a GPU are counted in 1e-4
 _MARGIN = 1.15  # of the memory that a trial was seen to use
 
@@ -47,8 +48,8 @@ class Need:
 
 
 def store_bytes(folder: Path) -> int:
-    """Return the size of an image store on disk, bytes."""
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    """Return the size of an image store on disk, bytes; images that are not decoded take none."""
+    return sum(min(path.stat().st_size, _BLOCK * path.stat().st_blocks) for path in folder.iterdir() if path.is_file())
 
 
 class GpuShares:

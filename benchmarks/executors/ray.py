@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,11 +32,12 @@ try:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError as error:
-    raise UserError('--executor ray needs the package ray; install it by: pip install "ltbench[ray]"') from error
+    raise UserError("--executor ray needs the package ray; install it by: pip install ray") from error
 
 _RETRIES = 3  # of a trial whose process or machine died
 _BUSY_SECONDS = 10.0  # until a trial is tried again that another command is running
 _POLL_SECONDS = 1.0
+_ANSWER_SECONDS = 5.0  # that a cluster has to answer
 _END_SECONDS = 10.0  # that trials have to release what they hold
 _NODE_SECONDS = 300.0  # that a node has to start Python and import ltbench
 _OBJECT_STORE_BYTES = 100 * 2**20  # outcomes are all that is sent
@@ -189,7 +193,7 @@ class Schedule:
         return None if again else outcome
 
     def _cancel(self) -> None:
-        """Interrupt what runs, and wait until it has released its claims; checkpoints are on disk after every epoch."""
+        """Interrupt what runs, and wait until it has released its claims; each leaves a checkpoint."""
         running = list(self._running)
         for reference in running:
             ray.cancel(reference, force=False)
@@ -313,25 +317,72 @@ def _connected(address: str, cores: int) -> Iterator[None]:
     wanted = address or os.environ.get("RAY_ADDRESS") or "local"
     size: dict[str, Any] = {"num_cpus": cores, "object_store_memory": _OBJECT_STORE_BYTES} if wanted == "local" else {}
     handler = signal.getsignal(signal.SIGTERM)
+    _require_answer(wanted)
+    options: dict[str, Any] = {
+        "include_dashboard": False if size else None,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
+    print("starting Ray" if size else f"joining the Ray cluster at {wanted}", file=sys.stderr, flush=True)
     with _quiet():
-        try:
-            ray.init(
-                wanted,
-                include_dashboard=False if size else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **size,
-            )
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"no Ray cluster can be used at {wanted!r}: {_first_line(error)}; see `ray status`, and set "
-                "RAY_AUTH_MODE=token here if the cluster asks for a token"
-            ) from error
+        with _native_lines() as lines:
+            try:
+                ray.init(wanted, **options, **size)
+            except (OSError, RuntimeError, ValueError) as error:
+                raise UserError(
+                    f"no Ray cluster can be used at {wanted!r}: {_advice(wanted, lines(), error)}"
+                ) from error
         try:
             signal.signal(signal.SIGTERM, handler)  # which Ray has replaced
             yield
         finally:
             ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Refuse an address `HOST:PORT` at which nothing answers: Ray would try for minutes.
+
+    Raises
+    ------
+    UserError : saying how to start a cluster there
+    """
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()) or "/" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        start = f"start it there by: ray start --head --port {port}"
+        raise UserError(f"no Ray cluster answers at {address} ({error}); {start}") from error
+
+
+def _advice(address: str, lines: str, error: BaseException) -> str:
+    """Return why a cluster could not be joined, and what to do; `lines` are those of Ray's native part."""
+    if "InvalidAuthToken" in lines:
+        return (
+            "it asks for a token, and none or another one was given; set RAY_AUTH_MODE=token here, as on its machines"
+        )
+    if address == "auto":
+        return "none runs on this machine; start one by `ray start --head`, or use --executor ray"
+    return f"{_first_line(error).rstrip(':')}; see `ray status`"
+
+
+@contextmanager
+def _native_lines() -> Iterator[Callable[[], str]]:
+    """Keep what Ray's native part prints on stderr from the user; yield a function that returns it."""
+    with tempfile.TemporaryFile() as file:
+        shown = os.dup(2)
+        os.dup2(file.fileno(), 2)
+
+        def lines() -> str:
+            file.seek(0)
+            return file.read().decode(errors="replace")
+
+        try:
+            yield lines
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
 
 
 @contextmanager

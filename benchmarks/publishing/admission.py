@@ -15,7 +15,7 @@ from ltbench.benchmarks.analysis.standings import settings_of
 from ltbench.benchmarks.publishing.board import CHANGES, DESCRIPTION, SUMS, TRIAL_FILES, Board, BoardSetting, rows_in
 from ltbench.benchmarks.publishing.tables import generated
 from ltbench.benchmarks.publishing.verification import check_record, check_rows, sums_text
-from ltbench.errors import UserError
+from ltbench.errors import UserError, counted
 from ltbench.files import content_digest, file_hash, read_json, require_regular, write_bytes
 from ltbench.locks import locked
 
@@ -151,7 +151,7 @@ def _line(board: Board, row: Sequence[Record], new: int, partial: bool) -> str:
             f"{name} lacks trial {', '.join(map(str, missing))} of {setting.trials} of setting {setting.name!r}; "
             "finish it, or admit it as it is by --partial"
         )
-    return f"{name}, setting {setting.name}: {new} trials added, {len(there)} of {setting.trials} there"
+    return f"{name}, setting {setting.name}: {counted(new, 'trial')} added, {len(there)} of {setting.trials} there"
 
 
 def _copy(board: Board, record: Record, files: Mapping[str, Path]) -> None:

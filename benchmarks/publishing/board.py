@@ -29,7 +29,6 @@ from ltbench.files import require_regular
 from ltbench.registry import unknown
 
 DESCRIPTION, SUMS, CHANGES, REPRODUCED = "board.yaml", "SHA256SUMS", "CHANGELOG.md", "reproduced.yaml"
-TABLES = ("board.md", "board.csv", "board.html")
 TRIAL_FILES = ("result.json", "predictions.npz", "metrics.jsonl")
 """What a board keeps of a trial; weights are too large, and `config.json` names folders of one machine."""
 BRING_BACK = "bring the published file back, for example from git"

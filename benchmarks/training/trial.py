@@ -20,6 +20,7 @@ import torch
 import ltbench
 from ltbench.benchmarks.analysis.metrics import by_class, evaluate
 from ltbench.benchmarks.analysis.record_files.damage import sound_record
+from ltbench.benchmarks.analysis.record_files.derived import DerivedFiles
 from ltbench.benchmarks.analysis.record_files.stored_logits import restored, stored
 from ltbench.benchmarks.analysis.record_files.values import ProtocolValues
 from ltbench.benchmarks.analysis.records import Result, SelectedEpoch
@@ -191,7 +192,7 @@ class Trial:
     def _leave_as_done(self) -> None:
         """Check that a finished trial is whole, and of the images as they are now."""
         try:
-            record = sound_record(self.folder)
+            record = sound_record(self.folder, derived=DerivedFiles.under(self.folder.parents[2]))
         except UserError as error:
             spec, data = self.spec, self.spec.data
             ratio = "natural" if data.natural else f"{data.ratio:g}"
@@ -314,6 +315,8 @@ class Trial:
         scores, inspected = {}, {}
         for name, part in parts.items():
             logits, details = inference.inspected(part)
+            if not np.isfinite(logits).all():
+                raise UserError(f"method {self.spec.method} gives logits of {name} images that are not finite numbers")
             kept = {f"{name}_{own}": values for own, values in stored(logits).items()}
             logits = restored(kept, name)  # so that the numbers are those of what is stored
             arrays |= {f"{name}_ids": part.ids.astype(str), f"{name}_labels": part.labels, **kept}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -45,7 +46,9 @@ def reliability_of(record: Record) -> Reliability:
     data = record.result.data
     record.verified("predictions.npz")
     depends_on = [record.result.files["predictions.npz"], data.class_names, data.class_counts, data.special_classes]
-    value, _ = record.derive(key_of("reliability", (*CODE, calibration, conformal), depends_on), lambda: _kept(record))
+    value, _ = record.derive(
+        key_of("reliability", (*CODE, calibration, conformal, sys.modules[__name__]), depends_on), lambda: _kept(record)
+    )
     points = {
         name: {int(percent): OperatingPoint(*point) for percent, point in own.items()}
         for name, own in value["points"].items()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ltbench.benchmarks.analysis.record_files.damage import sound_records
+from ltbench.benchmarks.analysis.record_files.derived import DerivedFiles
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stages.backbones import Backbones
 from ltbench.datasets.loading import SplitDataset
@@ -69,7 +70,7 @@ def needed_memory(protocol: Protocol, datasets: Iterable[SplitDataset], out: Pat
     datasets : whose images a trial may keep on the GPU
     out : results folder with earlier trials
     """
-    results = [record.result for record in sound_records(out, "*/*/trial*/result.json")[0]]
+    results = [record.result for record in sound_records(out, derived=DerivedFiles.under(out))[0]]
     digest = protocol.digest()
     alike = [each for each in results if each.protocol_digest == digest and each.device_type == "cuda"]
     peak = max((each.cost.peak_memory_mib or 0.0 for each in alike), default=0.0)

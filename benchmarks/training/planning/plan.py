@@ -246,7 +246,7 @@ class _Planner:
 
         A method of the main program is known to this process alone.
         """
-        from ltbench.benchmarks.training.planning.placement import free_memory, needed_memory, placed
+        from ltbench.benchmarks.training.planning.placement import DeviceMemory, free_memory, needed_memory, placed
 
         request = self.request
         local = [name for name in methods if not registry.is_portable(name)]
@@ -256,7 +256,7 @@ class _Planner:
                 "give its file as a plug-in, or use --jobs 1, at most one GPU and --executor local"
             )
         jobs = 1 if local else request.jobs
-        memory = [free_memory(device) for device in devices]
+        memory = [DeviceMemory(str(device), None) if request.elsewhere else free_memory(device) for device in devices]
         needed = needed_memory(protocol, datasets, request.out) if jobs is None and memory[0].free is not None else 0
         trials = len(methods) * len(datasets) * len(request.trial_numbers)
         return placed(memory, trials=trials, jobs=jobs, cores=available_cores(), needed=needed)

@@ -42,6 +42,13 @@ def test_the_elements_of_an_array_do_what_a_run_does(
     assert [numbers_of(spec) for spec in found] == [numbers_of(spec) for spec in expected]
 
 
+def test_gpus_of_other_machines_are_planned_for_without_one_here(tmp_path: Path) -> None:
+    protocol = {"precision": "fp32", "epochs": 1, "image_size": 16}
+    few: dict[str, Any] = {"dataset": "synthetic", "ratios": [5], "n_max": 30, "val_per_class": 3, "test_per_class": 4}
+    planned = plan(Request(["ce"], executor="slurm", device="cuda", protocol=protocol, out=tmp_path, **few))
+    assert planned.device.type == "cuda"
+
+
 def test_who_computes_a_shared_stage_goes_before_who_uses_it(make_spec: Callable[..., TrialSpec]) -> None:
     ce, crt, rs, flex = map(make_spec, ("ce", "crt", "rs", "flex"))
     later, variant = make_spec("crt", trial=1), make_spec("flex", query="random")

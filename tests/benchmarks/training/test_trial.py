@@ -132,6 +132,19 @@ def test_a_validation_logit_that_is_not_a_number_ends_its_epoch(make_spec: Any, 
         run_trial(make_spec("broken"))
 
 
+def test_a_logit_that_is_not_finite_where_a_trial_is_scored_leaves_no_record(make_spec: Any, registered: Any) -> None:
+    class Broken(Method):
+        def inspect(self, images: torch.Tensor) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+            logits, details = super().inspect(images)
+            return logits - torch.eye(1, logits.shape[1]) * float("inf"), details
+
+    registered("broken", Broken)
+    spec = make_spec("broken")
+    with pytest.raises(UserError, match="broken"):
+        run_trial(spec)
+    assert not (spec.folder / "result.json").exists()
+
+
 @pytest.mark.parametrize(
     ("hook", "returned"),
     [
