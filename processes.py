@@ -141,7 +141,7 @@ def prepare_worker(*, raises: bool = False) -> None:
     """
     multiprocessing.current_process().daemon = False  # for its parent it stays one; daemons may start no processes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _raise_terminated if raises else lambda number, frame: exit_worker(128 + number))
+    signal.signal(signal.SIGTERM, raise_terminated if raises else lambda number, frame: exit_worker(128 + number))
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
@@ -178,7 +178,8 @@ def end_workers(processes: Sequence[BaseProcess]) -> None:
             process.join()
 
 
-def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
+def raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
+    """Raise `Terminated`: the handler of a signal."""
     raise Terminated
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ltbench.benchmarks.training.planning.placement import MARGIN
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 
 _BLOCK = 512  # bytes, in which a file system counts what a file takes
 _STEP = 1e4  # shares of a GPU are counted in 1e-4
-_MARGIN = 1.15  # of the memory that a trial was seen to use
 
 Kind = tuple[str, int, int]
 
@@ -84,7 +84,7 @@ class GpuShares:
         if self._measuring.get(_kind(spec)) == spec.folder:
             del self._measuring[_kind(spec)]
             if used:
-                self._measured[_kind(spec)] = min(1.0, math.ceil(used * _MARGIN * _STEP) / _STEP)
+                self._measured[_kind(spec)] = min(1.0, math.ceil(used * MARGIN * _STEP) / _STEP)
 
     def raised(self, spec: TrialSpec, share: float) -> bool:
         """Double the share of a trial, once; return False where it had a whole GPU, or was doubled before."""

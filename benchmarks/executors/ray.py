@@ -5,15 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -21,12 +18,13 @@ import torch
 from ltbench.benchmarks.analysis.records import read_result
 from ltbench.benchmarks.executors.attempts import STOPS, Outcome, attempt, checked_done
 from ltbench.benchmarks.executors.base import Executor, register
+from ltbench.benchmarks.executors.joining import native_lines, quiet, require_answer
 from ltbench.benchmarks.executors.packing import GpuShares, Need, store_bytes
 from ltbench.benchmarks.executors.producers import producers
 from ltbench.benchmarks.training.trial import code_version, library_versions
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.errors import Terminated, UserError
-from ltbench.processes import available_cores, exit_raises
+from ltbench.processes import available_cores, exit_raises, raise_terminated
 
 try:
     import ray
@@ -37,7 +35,6 @@ except ImportError as error:
 _RETRIES = 3  # of a trial whose process or machine died
 _BUSY_SECONDS = 10.0  # until a trial is tried again that another command is running
 _POLL_SECONDS = 1.0
-_ANSWER_SECONDS = 5.0  # that a cluster has to answer
 _END_SECONDS = 10.0  # that trials have to release what they hold
 _NODE_SECONDS = 300.0  # that a node has to start Python and import ltbench
 _OBJECT_STORE_BYTES = 100 * 2**20  # outcomes are all that is sent
@@ -54,7 +51,7 @@ def _run(spec: TrialSpec, versions: Mapping[str, str]) -> tuple[Outcome, float]:
     ----------
     versions : of the driver; on a node with others nothing is run
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, raise_terminated)
     try:
         require_same_versions({ray.util.get_node_ip_address(): installed_versions()}, versions)
         with exit_raises():
@@ -67,10 +64,6 @@ def _run(spec: TrialSpec, versions: Mapping[str, str]) -> tuple[Outcome, float]:
         return outcome, 0.0
     peak = read_result(spec.folder / "result.json").cost.peak_memory_mib or 0.0
     return outcome, peak * 2**20 / torch.cuda.get_device_properties(spec.device).total_memory
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
 
 
 _run_remotely = ray.remote(max_calls=1, max_retries=_RETRIES)(_run)
@@ -317,15 +310,15 @@ def _connected(address: str, cores: int) -> Iterator[None]:
     wanted = address or os.environ.get("RAY_ADDRESS") or "local"
     size: dict[str, Any] = {"num_cpus": cores, "object_store_memory": _OBJECT_STORE_BYTES} if wanted == "local" else {}
     handler = signal.getsignal(signal.SIGTERM)
-    _require_answer(wanted)
+    require_answer(wanted)
     options: dict[str, Any] = {
         "include_dashboard": False if size else None,
         "log_to_driver": False,
         "logging_level": logging.ERROR,
     }
     print("starting Ray" if size else f"joining the Ray cluster at {wanted}", file=sys.stderr, flush=True)
-    with _quiet():
-        with _native_lines() as lines:
+    with quiet():
+        with native_lines() as lines:
             try:
                 ray.init(wanted, **options, **size)
             except (OSError, RuntimeError, ValueError) as error:
@@ -339,23 +332,6 @@ def _connected(address: str, cores: int) -> Iterator[None]:
             ray.shutdown()
 
 
-def _require_answer(address: str) -> None:
-    """Refuse an address `HOST:PORT` at which nothing answers: Ray would try for minutes.
-
-    Raises
-    ------
-    UserError : saying how to start a cluster there
-    """
-    host, _, port = address.rpartition(":")
-    if not (host and port.isdecimal()) or "/" in host:
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        start = f"start it there by: ray start --head --port {port}"
-        raise UserError(f"no Ray cluster answers at {address} ({error}); {start}") from error
-
-
 def _advice(address: str, lines: str, error: BaseException) -> str:
     """Return why a cluster could not be joined, and what to do; `lines` are those of Ray's native part."""
     if "InvalidAuthToken" in lines:
@@ -365,39 +341,3 @@ def _advice(address: str, lines: str, error: BaseException) -> str:
     if address == "auto":
         return "none runs on this machine; start one by `ray start --head`, or use --executor ray"
     return f"{_first_line(error).rstrip(':')}; see `ray status`"
-
-
-@contextmanager
-def _native_lines() -> Iterator[Callable[[], str]]:
-    """Keep what Ray's native part prints on stderr from the user; yield a function that returns it."""
-    with tempfile.TemporaryFile() as file:
-        shown = os.dup(2)
-        os.dup2(file.fileno(), 2)
-
-        def lines() -> str:
-            file.seek(0)
-            return file.read().decode(errors="replace")
-
-        try:
-            yield lines
-        finally:
-            os.dup2(shown, 2)
-            os.close(shown)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Let Ray neither report usage nor warn of changes to come, which it reads from the environment."""
-    wanted = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_BACKEND_LOG_LEVEL": "error",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        **os.environ,
-    }
-    before = {name: os.environ.get(name) for name in wanted if name not in os.environ}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name in before:
-            os.environ.pop(name, None)

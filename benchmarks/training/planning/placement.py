@@ -15,7 +15,8 @@ from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stages.backbones import Backbones
 from ltbench.datasets.loading import SplitDataset
 
-_MARGIN = 1.15  # of memory that was measured, for what the allocator holds beside it
+MARGIN = 1.15
+"""Of GPU memory that was measured, for what the allocator holds beside it."""
 _UNMEASURED = 2.0  # of memory that was estimated for one network: methods have more of them, and workspaces
 _CONTEXT = 700 * 2**20  # bytes that a process needs on a GPU before it does anything
 _STATES = 6  # as large as the parameters: those, their gradients, two moments, and two copies of the best
@@ -75,7 +76,7 @@ def needed_memory(protocol: Protocol, datasets: Iterable[SplitDataset], out: Pat
     alike = [each for each in results if each.protocol_digest == digest and each.device_type == "cuda"]
     peak = max((each.cost.peak_memory_mib or 0.0 for each in alike), default=0.0)
     if peak:
-        return int(_MARGIN * peak * 2**20) + _CONTEXT
+        return int(MARGIN * peak * 2**20) + _CONTEXT
     pixels = max(len(dataset.manifest.ids) for dataset in datasets) * 3 * protocol.image_size**2
     return int(_UNMEASURED * training_memory(protocol)) + pixels + _CONTEXT
 
