@@ -66,9 +66,10 @@ def parser() -> argparse.ArgumentParser:
     again.add_argument("--setting", metavar="NAME", help="default: the board's main one")
     again.add_argument("--data-root", type=named_path, metavar="DIR", help="default: $LTBENCH_DATA, else ./data")
     again.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N")
-    again.add_argument(
-        "--out", type=named_path, metavar="DIR", help="keep the trial there; default: a temporary folder"
-    )
+    kept = again.add_mutually_exclusive_group()
+    kept.add_argument("--out", type=named_path, metavar="DIR", help="keep the trial there; default: a temporary folder")
+    about_trained = "train nothing: compare the trial of this results folder, which another machine has trained"
+    kept.add_argument("--trained", type=named_path, metavar="RESULTS", help=about_trained)
     again.add_argument("--record", action="store_true", help="write what was found into the board")
     return parsed
 
@@ -223,20 +224,34 @@ def _add(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from ltbench.benchmarks.publishing.reproductions import record_of
+    from ltbench.benchmarks.publishing.admission import changed, log
+    from ltbench.benchmarks.publishing.reproductions import (
+        compared,
+        record_of,
+        reproductions,
+        trained_elsewhere,
+        write_reproductions,
+    )
 
     board = _board(options, options.name)
     record = record_of(board, options.method, options.trial, options.setting)
-    if options.out is not None:
-        return _trained_again(options, board, record, options.out)
     with tempfile.TemporaryDirectory(prefix="ltbench-reproduce-") as folder:
-        return _trained_again(options, board, record, Path(folder))
+        if options.trained is None:
+            again = _trained_again(options, board, record, options.out or Path(folder))
+        else:
+            again = trained_elsewhere(board, record, options.trained)
+        found = compared(board, record, again)
+    print(found.line())
+    if options.record and found.agrees:
+        with changed(board) as draft:
+            write_reproductions(draft, [*reproductions(draft), found])
+            log(draft, [f"reproduced: {found.line()}"])
+    return 0 if found.agrees else EXIT_BAD_INPUT
 
 
-def _trained_again(options: argparse.Namespace, board: Board, record: Record, out: Path) -> int:
+def _trained_again(options: argparse.Namespace, board: Board, record: Record, out: Path) -> Record:
     from ltbench.benchmarks.executors.execution import run
-    from ltbench.benchmarks.publishing.admission import changed, log
-    from ltbench.benchmarks.publishing.reproductions import compared, reproductions, request_of, write_reproductions
+    from ltbench.benchmarks.publishing.reproductions import request_of
     from ltbench.benchmarks.training.planning.plan import plan
     from ltbench.benchmarks.training.request import Request
 
@@ -244,15 +259,9 @@ def _trained_again(options: argparse.Namespace, board: Board, record: Record, ou
     request = Request(**request_of(board, record, **of_here))
     (folder,) = plan(request).trial_folders()
     if (folder / "result.json").exists():
-        raise UserError(f"{folder} is done already, so nothing would be trained again; give another --out")
+        raise UserError(f"{folder} is done already; give another --out, or --trained to compare with it")
     (again,) = run(request).records
-    found = compared(board, record, again)
-    print(found.line())
-    if options.record and found.agrees:
-        with changed(board) as draft:
-            write_reproductions(draft, [*reproductions(draft), found])
-            log(draft, [f"reproduced: {found.line()}"])
-    return 0 if found.agrees else EXIT_BAD_INPUT
+    return again
 
 
 ACTIONS: Mapping[str, Callable[[argparse.Namespace], int]] = {

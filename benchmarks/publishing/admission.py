@@ -20,7 +20,7 @@ from ltbench.files import content_digest, file_hash, read_json, require_regular,
 from ltbench.locks import locked
 
 _OF_A_RUN = {"methods", "trials", "hyperparameters", "plugins", "gpus", "jobs", "threads", "out", "fresh", "device"}
-_OF_A_RUN |= {"data_root", "split_dir", "wandb", "wandb_artifacts"}
+_OF_A_RUN |= {"data_root", "split_dir", "wandb", "wandb_artifacts", "executor", "checkpoint_seconds"}
 
 
 def create(board: Board, records: Sequence[Record]) -> Board:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy.special import stdtrit
 from ltbench.benchmarks.analysis.records import Record
 from ltbench.benchmarks.publishing.board import REPRODUCED, Board
 from ltbench.errors import UserError
-from ltbench.files import require_regular, write_bytes
+from ltbench.files import file_hash, require_regular, write_bytes
 
 _FEWEST = 3  # trials that say by how much two of them differ
 _IDENTITY = ("method", "hyperparameters", "plugin", "trial")
@@ -102,6 +103,21 @@ def request_of(board: Board, record: Record, **others: Any) -> dict[str, Any]:
     plugins = [] if result.plugin is None else [str(board.plugin_path(result.plugin))]
     chosen = {"methods": [result.method], "hyperparameters": dict(result.hyperparameters), "trials": [result.trial]}
     return {**setting.request, **chosen, "plugins": plugins, "threads": result.threads, **others}
+
+
+def trained_elsewhere(board: Board, record: Record, results: Path) -> Record:
+    """Return the trial of a results folder that is a published one, trained again.
+
+    Raises
+    ------
+    UserError : it is not there, or is the published one itself, restored or copied
+    """
+    folder = results / record.folder.relative_to(board.records_folder)
+    if not (folder / "result.json").exists():
+        raise UserError(f"{folder} is no finished trial; --trained needs the results folder of the run that trained it")
+    if file_hash(folder / "result.json") == file_hash(record.folder / "result.json"):
+        raise UserError(f"{folder} is the published trial itself; train it again in an empty results folder")
+    return Record.read(folder)
 
 
 def compared(board: Board, published: Record, again: Record) -> Reproduction:

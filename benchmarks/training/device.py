@@ -123,7 +123,8 @@ def prepare_process(threads: int, device: torch.device) -> None:
     torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32
     if device.type == "cuda":
         torch.cuda.init()
-        torch.cuda.set_device(device)
+        if device.index is not None:  # `cuda` is the current one; `set_device` refuses it
+            torch.cuda.set_device(device)
     if platform.libc_ver()[0] == "glibc":
         with contextlib.suppress(OSError, AttributeError):
             mallopt = ctypes.CDLL(None).mallopt

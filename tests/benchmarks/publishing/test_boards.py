@@ -265,12 +265,15 @@ def test_a_restored_board_is_done_and_takes_another_row(
 
 
 def test_a_trial_is_trained_again_to_the_bit_and_its_row_says_so(
-    boards: Path, capsys: pytest.CaptureFixture[str]
+    boards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     on = ["--boards", str(boards), "reproduce", "tiny", "--trial", "1", "--device", "cpu"]
-    assert publish.main([*on, "--method", "rs", "--record"]) == 0
-    assert "the same to the bit" in capsys.readouterr().out
+    assert publish.main([*on, "--method", "rs", "--out", str(tmp_path / "elsewhere")]) == 0
+    assert publish.main([*on, "--method", "rs", "--trained", str(tmp_path / "elsewhere"), "--record"]) == 0
+    assert capsys.readouterr().out.count("the same to the bit") == 2
     assert "reproduced (1/2)" in (boards / "tiny" / "board.md").read_text()
+    for folder in (tmp_path, boards / "tiny" / "records"):  # no such trial, and the published one itself
+        assert publish.main([*on, "--method", "rs", "--trained", str(folder), "--record"]) == 2
     verify(read_board("tiny", boards))
     assert publish.main([*on, "--method", "rt"]) == 2
     assert "did you mean 'rs'" in capsys.readouterr().err
