@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ltbench.benchmarks.analysis.records import Record
 from ltbench.benchmarks.analysis.standings import settings_of
-from ltbench.benchmarks.publishing.board import CHANGES, DESCRIPTION, SUMS, TRIAL_FILES, Board, BoardSetting, rows_in
+from ltbench.benchmarks.publishing.board import CHANGES, DESCRIPTION, SUMS, TRIAL_FILES, Board, BoardSetting, row_key, rows_in
 from ltbench.benchmarks.publishing.tables import generated
 from ltbench.benchmarks.publishing.verification import check_record, check_rows, sums_text
 from ltbench.errors import UserError, counted
@@ -144,7 +144,7 @@ def _require_plugin(record: Record, files: Mapping[str, Path]) -> None:
 
 def _line(board: Board, row: Sequence[Record], new: int, partial: bool) -> str:
     setting, name = board.setting_of(row[0]), settings_of(row)[0].rows[0].name
-    there = {record.result.trial for record in row}
+    there = {record.result.trial for record in (*row, *board.records) if row_key(record) == row_key(row[0])}
     missing = sorted(set(range(setting.trials)) - there)
     if missing and not partial:
         raise UserError(
