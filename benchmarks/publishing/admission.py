@@ -12,7 +12,16 @@ from pathlib import Path
 
 from ltbench.benchmarks.analysis.records import Record
 from ltbench.benchmarks.analysis.standings import settings_of
-from ltbench.benchmarks.publishing.board import CHANGES, DESCRIPTION, SUMS, TRIAL_FILES, Board, BoardSetting, row_key, rows_in
+from ltbench.benchmarks.publishing.board import (
+    CHANGES,
+    DESCRIPTION,
+    SUMS,
+    TRIAL_FILES,
+    Board,
+    BoardSetting,
+    row_key,
+    rows_in,
+)
 from ltbench.benchmarks.publishing.tables import generated
 from ltbench.benchmarks.publishing.verification import check_record, check_rows, sums_text
 from ltbench.errors import UserError, counted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -121,7 +122,22 @@ def _leaderboard(board: Board, setting: BoardSetting, panel: Panel, folders: Map
     frame = whole.frame.assign(setting=setting.name, trials_of=setting.trials, status=status)
     headers = [*(whole.headers[number] for number in columns), "trials", "status"]
     named = replace(whole, kind=_LEADERBOARD, subject=setting.name)
-    return replace(named, frame=frame, headers=headers, cells=cells, notes=[*panel.notes, *whole.notes])
+    notes = [_devices(panel), *panel.notes, *whole.notes]
+    return replace(named, frame=frame, headers=headers, cells=cells, notes=notes)
+
+
+def _devices(panel: Panel) -> str:
+    """Return on which devices the trials were trained; of all but the most frequent, whose trials those are."""
+    rows: dict[str, list[str]] = defaultdict(list)
+    for row in panel.rows:
+        for record in row.records:
+            rows[record.result.device].append(row.name)
+    first, *others = sorted(rows, key=lambda device: (-len(rows[device]), device))
+    parts = [f"{first}: {counted(len(rows[first]), 'trial')}"]
+    for device in others:
+        whose = ", ".join(dict.fromkeys(rows[device]))
+        parts.append(f"{device}: {counted(len(rows[device]), 'trial')} of {whose}")
+    return f"Trained on {'; '.join(parts)}."
 
 
 def _status(again: Sequence[Reproduction], row: str, trials: int) -> str:
