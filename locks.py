@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import platform
 import sys
@@ -145,6 +146,17 @@ def in_use(path: Path) -> bool:
     return seen is not None and not _is_stale(path, seen)
 
 
+def last_sign(path: Path) -> float:
+    """Return when the process that holds the claim at `path` gave its last sign, by the clock of the file system.
+
+    It is infinity for a process that is seen to run, and -infinity where no process holds the claim.
+    """
+    seen = _read(path)
+    if seen is None or _is_stale(path, seen):
+        return -math.inf
+    return math.inf if _is_visible(seen.owner()) else seen.changed
+
+
 def holder(path: Path) -> str:
     """Return which process holds the claim at `path`, in words, as far as it has said so."""
     seen = _read(path)
@@ -204,9 +216,14 @@ def _removed(path: Path, seen: _Seen) -> bool:
 
 def _is_stale(path: Path, seen: _Seen) -> bool:
     owner = seen.owner()
-    if owner and None not in (owner["system"], owner["start"]) and owner["system"] == _system():
+    if owner and _is_visible(owner):
         return _has_ended(owner["pid"], owner["start"])
     return _file_system_time(path) - seen.changed > _MISSED * _HEARTBEAT
+
+
+def _is_visible(owner: dict[str, Any] | None) -> bool:
+    """Return whether the process that a claim names is under this boot and PID namespace, where it can be looked at."""
+    return bool(owner and None not in (owner["system"], owner["start"]) and owner["system"] == _system())
 
 
 def _has_ended(pid: int, start: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import pickle
 import signal
 import sys
@@ -22,7 +23,7 @@ from ltbench.benchmarks.executors.base import Executor, register
 from ltbench.benchmarks.training.trial import lock_of
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.errors import Terminated
-from ltbench.locks import holder, in_use
+from ltbench.locks import holder, in_use, last_sign
 from ltbench.processes import ctrl_c_ignored, end_workers, exit_raises, exit_worker, prepare_worker, worker_context
 
 _RETRY_SECONDS = 1.0
@@ -40,7 +41,8 @@ class LocalExecutor(Executor):
 def run_trials(specs: Sequence[TrialSpec], devices: Sequence[str]) -> Iterator[Outcome]:
     """Run trials side by side, one on each of `devices`, which may name one several times; yield outcomes as they come.
 
-    A trial that another process is running is put off until that process has done it, or has ended.
+    A trial that another process is running is put off. Once nothing else is left it is taken over if that process has
+    ended; it is left to a process that gives a sign, so that nobody holds a machine to watch others work.
     """
     if len(devices) == 1 or len(specs) == 1:
         yield from _run_here([replace(spec, device=devices[0]) for spec in specs])
@@ -50,7 +52,7 @@ def run_trials(specs: Sequence[TrialSpec], devices: Sequence[str]) -> Iterator[O
 
 def _run_here(specs: Sequence[TrialSpec]) -> Iterator[Outcome]:
     queue, elsewhere = deque(specs), _Elsewhere()
-    while queue or elsewhere:
+    while queue or elsewhere.awaited():
         if not queue:
             time.sleep(_RETRY_SECONDS)
             queue.extend(elsewhere.freed())
@@ -69,7 +71,7 @@ def _run_here(specs: Sequence[TrialSpec]) -> Iterator[Outcome]:
 def _run_in_workers(specs: Sequence[TrialSpec], devices: Sequence[str]) -> Iterator[Outcome]:
     queue, elsewhere, pool = deque(specs), _Elsewhere(), _Pool(devices)
     try:
-        while queue or elsewhere or pool.running:
+        while queue or pool.running or elsewhere.awaited():
             while queue and pool.has_room:
                 pool.begin(queue.popleft())
             if not queue:
@@ -92,9 +94,16 @@ class _Elsewhere:
     def __init__(self) -> None:
         self._specs: list[TrialSpec] = []
         self._said: set[Path] = set()
+        self._signs: dict[Path, float] = {}
 
     def __bool__(self) -> bool:
         return bool(self._specs)
+
+    def awaited(self) -> bool:
+        """Return whether a trial may still be freed: its process has given no sign since this was first asked."""
+        signs = {spec.folder: last_sign(lock_of(spec.folder)) for spec in self._specs}
+        first = {folder: self._signs.setdefault(folder, sign) for folder, sign in signs.items()}
+        return any(sign == -math.inf or first[folder] == sign < math.inf for folder, sign in signs.items())
 
     def add(self, spec: TrialSpec) -> None:
         """Leave a trial to the process that has it; say so the first time."""

@@ -7,6 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from ltbench.benchmarks.training.trial import lock_of
+from ltbench.locks import in_use
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -25,7 +28,7 @@ def ending(connection: Any, slot: int, bars: Any) -> None:
         except EOFError:
             return
         spec.folder.mkdir(exist_ok=True)
-        busy = spec.folder.with_name(f"{spec.folder.name}.lock").exists()
+        busy = in_use(lock_of(spec.folder))
         connection.send(SimpleNamespace(spec=spec, status="busy" if busy else "done", fatal=False))
 
 
