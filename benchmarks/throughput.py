@@ -14,7 +14,8 @@ After that, or alone with `--measure`: what a checkpoint takes, the README's job
 trains beside others.
 
 With `--scale`, what grows with the number of images or of classes is measured at three sizes instead, each in a
-process of its own: CPU seconds, the most memory of the process, and the power of the size by which the seconds grow.
+process of its own, `--repeats` times: the least CPU seconds, the most memory of the process, and the power of the size
+by which the seconds grow.
 """
 
 from __future__ import annotations
@@ -236,7 +237,7 @@ def parser() -> argparse.ArgumentParser:
     parsed.add_argument("--precision", default="auto", metavar="NAME", help="auto, bf16, fp32")
     parsed.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: one a core")
     parsed.add_argument("--steps", type=int, default=8, metavar="N", help="steps a measurement; default: 8")
-    about_scale = "instead: how time and memory grow with images and classes; cases, default: all, some minutes"
+    about_scale = "instead: how time and memory grow with images and classes; cases, default: all, 10 minutes"
     parsed.add_argument("--scale", nargs="*", metavar="CASE", help=about_scale)
     parsed.add_argument("--repeats", type=int, default=5, metavar="N", help="measurements; default: 5")
     about_measure = f"only some of {', '.join(_MEASURED)}; default: all"
@@ -249,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(lambda: _main(parser().parse_args(arguments)))
 
 
-def _scale(names: Sequence[str]) -> int:
+def _scale(names: Sequence[str], repeats: int) -> int:
     """Print how cases grow; return the exit code, 1 where one could not be measured."""
     from tabulate import tabulate
 
@@ -260,7 +261,7 @@ def _scale(names: Sequence[str]) -> int:
     found = []
     with ProgressLine("measuring", len(names or CASES), unit="cases") as progress:
         for name in names or CASES:
-            found.append(growth(name))
+            found.append(growth(name, repeats))
             progress.update()
     print(tabulate([each.row() for each in found], HEADERS, tablefmt="github", disable_numparse=True))
     return int(any(each.failure for each in found))
@@ -275,12 +276,12 @@ def _main(options: argparse.Namespace) -> int:
     from ltbench.processes import available_cores
     from ltbench.registry import unknown
 
-    if options.scale is not None:
-        return _scale(options.scale)
     for name, (low, high) in _BOUNDS.items():
         value = getattr(options, name)
         if value is not None and not low <= value <= high:
             raise UserError(f"--{name.replace('_', '-')} must be from {low} to {high}, got {value}")
+    if options.scale is not None:
+        return _scale(options.scale, options.repeats)
     for name in options.measure:
         if name not in _MEASURED:
             raise unknown("measurement", name, _MEASURED)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ltbench.errors import UserError
@@ -33,10 +34,11 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     UserError : the file is missing, unreadable, no CSV, lacks one of `columns`, has a column twice, or a row with more
         fields than columns; the message names the file, and the line of a row
     """
-    (_, header), *records = _records(path)
-    names = [name.strip() for name in header]
+    records = _records(path)
+    names = [name.strip() for name in next(records)[1]]
     _check_names(path, [name for name in names if name], columns)
-    lines, rows = [], []
+    lines: list[int] = []
+    cells: list[str] = []  # in one list: a list a row would keep the garbage collector busy for as long again
     for line, fields in records:
         if len(fields) > len(names):
             raise UserError(
@@ -44,14 +46,16 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
                 f"{len(names)}); put a field that holds a comma in double quotes"
             )
         lines.append(line)
-        rows.append(fields + [""] * (len(names) - len(fields)))
+        cells += fields
+        cells += [""] * (len(names) - len(fields))
+    rows = np.array(cells, dtype=object).reshape(len(lines), len(names))
     table = pd.DataFrame(rows, index=lines, columns=names, dtype=str)
     return table.loc[:, [name != "" for name in names]]
 
 
-def _records(path: Path) -> list[tuple[int, list[str]]]:
-    """Return the records of a CSV that have a text, each with the line where it begins; the first is the header."""
-    records, line = [], 1
+def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the records of a CSV that have a text, each with the line where it begins; the first is the header."""
+    line = 1
     try:
         with require_regular(Path(path)).open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()
@@ -62,9 +66,14 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
                 )
             file.seek(0)
             reader = csv.reader(file, strict=True)
+            names = next(reader, [])
+            if not any(names):
+                raise UserError(f"{path} is not a CSV table: its first line names no column")
+            yield line, names
+            line = reader.line_num + 1
             for fields in reader:
-                if any(fields) or line == 1:
-                    records.append((line, fields))
+                if any(fields):
+                    yield line, fields
                 line = reader.line_num + 1
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
@@ -72,9 +81,6 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
         raise UserError(f"{path} is not a CSV table in UTF-8 ({error.reason}); save it as one") from error
     except csv.Error as error:
         raise UserError(f"{path} is not a CSV table: line {line}: {error}; fix the line") from error
-    if not records or not any(records[0][1]):
-        raise UserError(f"{path} is not a CSV table: its first line names no column")
-    return records
 
 
 def _check_names(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:

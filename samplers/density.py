@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ Kernel = Literal["cutoff", "gaussian"]
 _GRID = 2.0**36  # sums of whole numbers have no rounding: in whatever order, equal images get equal densities
 _BLOCK = 1 << 22  # distances that are computed at once
 _KEPT = 1 << 25  # distances that are in memory at once
-_STEP = 20  # bits of a distance that one pass decides
+_STEP = 24  # bits of a distance that one pass decides
 
 
 def local_density(features: np.ndarray, quantile: float = 0.6, kernel: Kernel = "cutoff") -> np.ndarray:
@@ -28,8 +28,8 @@ def local_density(features: np.ndarray, quantile: float = 0.6, kernel: Kernel = 
       term is rounded to a multiple of 2 ** -36.
 
     Distances come from differences, not from inner products: equal images are at distance exactly 0, and D_ij is
-    D_ji to the bit. Time: n ** 2 D, two to four times over where n is above 8192, for the distances are not kept
-    then. Memory: at most 0.7 GB beside the features.
+    D_ji to the bit. Time: n ** 2 D, as a rule twice over where n is above 8192, for the distances are not kept then.
+    Memory: at most 0.7 GB beside the features.
 
     Parameters
     ----------
@@ -51,10 +51,11 @@ def local_density(features: np.ndarray, quantile: float = 0.6, kernel: Kernel = 
         raise ValueError("local density needs at least one image")
     squared = _SquaredDistances(features)
     if kernel == "cutoff":
-        cutoff = _distance_at(squared, quantile)
-        return squared.row_sums(lambda block: (block < cutoff).astype(np.float64)) - 1
-    scale = -2 * (max(block.max() for _, block in squared) or 1.0)
-    return squared.row_sums(lambda block: np.rint(np.exp(block / scale) * _GRID)) / _GRID / math.sqrt(2 * math.pi)
+        return _closer_than_quantile(squared, quantile) - 1
+    scale, sums = -2 * (max(block.max() for _, block in squared) or 1.0), np.zeros(len(features))
+    for start, block in squared:
+        _add_both_ways(sums, start, np.rint(np.exp(block / scale) * _GRID))
+    return sums / _GRID / math.sqrt(2 * math.pi)
 
 
 class _SquaredDistances:
@@ -83,53 +84,66 @@ class _SquaredDistances:
             rows = len(block)
             yield np.concatenate([block[:, :rows][np.triu_indices(rows, k=1)], block[:, rows:].ravel()])
 
-    def row_sums(self, term: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Return the sum over j of a term of each squared distance from i to j: float64 [n]."""
-        sums = np.zeros(self.count)
-        for start, block in self:
-            terms, stop = term(block), start + len(block)
-            sums[start:stop] += terms.sum(axis=1)
-            sums[stop:] += terms[:, len(block) :].sum(axis=0)
-        return sums
 
+def _closer_than_quantile(squared: _SquaredDistances, quantile: float) -> np.ndarray:
+    """Return #{j: D_ij < d_c} of each image, float64 [n], d_c being an element of all n * n distances in order.
 
-def _distance_at(squared: _SquaredDistances, quantile: float) -> float:
-    """Return one element of all n * n squared distances in ascending order: n zeros, then each pair twice.
-
-    Numbers that are not negative have the order of their bits. While too many are left to sort, those are kept whose
-    next bits are the same as the element's, which a histogram tells; nothing but ties can be left in the end.
+    In order these are n zeros, then each pair twice. An interval that holds d_c is found first; one more pass counts
+    what is below it, and keeps what is in it.
     """
     count = squared.count
     position = min(int(quantile * count**2), count**2 - 1)  # the product may round up to n ** 2
     if position < count:
-        return 0.0
-    rank, left = (position - count) // 2, count * (count - 1) // 2
-    prefix, shift = 0, 63  # the highest bit is the sign
-    while left > _KEPT and shift:
+        return np.zeros(count)
+    prefix, shift, rank = _interval_of(squared, (position - count) // 2)
+    sums, inside = np.zeros(count), []
+    for start, block in squared:
+        leading = block.view(np.uint64) >> np.uint64(shift)
+        _add_both_ways(sums, start, leading < prefix)
+        if shift:  # else all of the interval is d_c
+            rows, columns = np.nonzero(leading == prefix)
+            once = rows <= columns
+            rows, columns = rows[once], columns[once]
+            inside.append((block[rows, columns], (rows + start).astype(np.int32), (columns + start).astype(np.int32)))
+    if inside:
+        values, first, second = (np.concatenate(parts) for parts in zip(*inside, strict=True))
+        closer = values < np.partition(values[first < second], rank)[rank]
+        sums += np.bincount(first[closer], minlength=count)
+        sums += np.bincount(second[closer & (first < second)], minlength=count)
+    return sums
+
+
+def _interval_of(squared: _SquaredDistances, rank: int) -> tuple[int, int, int]:
+    """Return an interval that holds an element of the distances of all pairs in order, and its rank inside.
+
+    Numbers that are not negative have the order of their bits. The interval is all numbers whose bits above `shift`
+    are `prefix`, both returned; of more numbers than can be kept, a histogram decides the next bits. Where `shift` is
+    0, the interval is one number.
+    """
+    prefix, shift, left = 0, 63, squared.count * (squared.count - 1) // 2  # the highest bit is the sign
+    while left > _KEPT // 8 and shift:
         step = min(_STEP, shift)
         histogram = np.zeros(1 << step, dtype=np.int64)
-        for bits in _with_prefix(squared, prefix, shift):
-            following = (bits >> np.uint64(shift - step)) & np.uint64((1 << step) - 1)
-            histogram += np.bincount(following.astype(np.int64), minlength=1 << step)
+        for values in squared.pairs():
+            bits = values.view(np.uint64)
+            bits = bits[bits >> np.uint64(shift) == prefix] >> np.uint64(shift - step)
+            if len(bits):
+                following = (bits & np.uint64((1 << step) - 1)).astype(np.int64)
+                least = following.min()
+                counts = np.bincount(following - least)
+                histogram[least : least + len(counts)] += counts
         before = np.cumsum(histogram) - histogram
         chosen = int(np.searchsorted(before, rank, side="right")) - 1
         rank, left = rank - int(before[chosen]), int(histogram[chosen])
         prefix, shift = prefix << step | chosen, shift - step
-    if not shift:
-        return float(np.array(prefix, dtype=np.uint64).view(np.float64))
-    candidates, start = np.empty(left, dtype=np.uint64), 0
-    for bits in _with_prefix(squared, prefix, shift):
-        candidates[start : start + len(bits)] = bits
-        start += len(bits)
-    candidates.partition(rank)
-    return float(candidates[rank : rank + 1].view(np.float64)[0])
+    return prefix, shift, rank
 
 
-def _with_prefix(squared: _SquaredDistances, prefix: int, shift: int) -> Iterator[np.ndarray]:
-    """Yield the bits, uint64 [P] of each block, of those pairs whose bits above `shift` are `prefix`."""
-    for values in squared.pairs():
-        bits = values.view(np.uint64)
-        yield bits[bits >> np.uint64(shift) == prefix]
+def _add_both_ways(sums: np.ndarray, start: int, terms: np.ndarray) -> None:
+    """Add the terms of a block's pairs, [b, n - start], to the sums of both of their images, [n]."""
+    stop = start + len(terms)
+    sums[start:stop] += terms.sum(axis=1)
+    sums[stop:] += terms[:, len(terms) :].sum(axis=0)
 
 
 def check_density(quantile: float, kernel: str) -> None:

@@ -27,16 +27,24 @@ class Executor(ABC):
     Attributes
     ----------
     name : that it is registered by
-    takes_address : whether there may be an address
     deferred : whether the trials run after the command has ended
     """
 
     name: ClassVar[str]
-    takes_address: ClassVar[bool] = False
     deferred: ClassVar[bool] = False
 
     def __init__(self, planned: Plan, address: str = "") -> None:
         self.planned, self.address = planned, address
+
+    @classmethod
+    def check_address(cls, address: str) -> None:
+        """Refuse an address that trials cannot be sent to, by default each.
+
+        Raises
+        ------
+        UserError : what to give instead
+        """
+        raise UserError(f"--executor {cls.name} takes no address, got {address!r}; give --executor {cls.name}")
 
     @abstractmethod
     def outcomes(self, specs: Sequence[TrialSpec]) -> Iterator[Outcome]:
@@ -53,14 +61,19 @@ register = registry.register
 
 
 def check_executor(text: str) -> None:
-    """Refuse the name of an executor that there is not; imports none.
+    """Refuse `NAME` of an executor that there is not, and `NAME:ADDRESS` that cannot be used.
+
+    Only where there is an address the executor is imported.
 
     Raises
     ------
-    UserError : with the nearest known name
+    UserError : with the nearest known name, about the address, or a package that the executor needs is missing
     """
-    if (name := text.partition(":")[0]) not in registry.available():
+    name, colon, address = text.partition(":")
+    if name not in registry.available():
         raise unknown("executor", name, registry.available())
+    if colon:
+        registry.get(name).check_address(address)
 
 
 def executor_of(planned: Plan) -> Executor:
@@ -68,11 +81,8 @@ def executor_of(planned: Plan) -> Executor:
 
     Raises
     ------
-    UserError : unknown name, an address for one that takes none, or a package that it needs is missing
+    UserError : as `check_executor`, or a package that it needs is missing
     """
-    name, colon, address = planned.request.executor.partition(":")
-    cls = registry.get(name)
-    if colon and (not cls.takes_address or not address):
-        wanted = f"{name} or {name}:ADDRESS" if cls.takes_address else name
-        raise UserError(f"--executor must be {wanted}, got {planned.request.executor}")
-    return cls(planned, address)
+    check_executor(planned.request.executor)
+    name, _, address = planned.request.executor.partition(":")
+    return registry.get(name)(planned, address)

@@ -46,24 +46,30 @@ def producers(specs: Sequence[TrialSpec]) -> dict[Path, Path]:
 
 
 def _first_shared(spec: TrialSpec) -> str | None:
-    """Return a digest of what the first stage of a trial does, None where it is not a shared one.
+    """Return a digest of what the first stage of a trial does, None where it is not a shared one."""
+    stage = _first_stage(spec)
+    if stage is None or stage.recipe is None:
+        return None
+    return f"{stage.name}/{StageCache(spec.cache, '').recipe_digest(stage)}"
 
-    A method that fails before its first stage counts as one that shares nothing.
+
+def _first_stage(spec: TrialSpec) -> Stage | None:
+    """Return the stage that a trial begins with, None where its method fails before it.
+
+    The method is asked for it. Nothing else knows: it follows from hyper-parameters, `--init` and the number of
+    images (the queue of a pre-training), a declaration beside `stages` could contradict it, and a journal holds it
+    only when the trial has begun, by when all have been scheduled.
     """
     for plugin in spec.plugins:
         load_plugin(plugin)
-    cls, counts = registry.get(spec.method), np.asarray(spec.data.class_counts)
+    cls, counts, protocol = registry.get(spec.method), np.asarray(spec.data.class_counts), spec.protocol
+    config, names = cls.Config(**spec.hyperparameters), spec.data.class_names
     try:
-        names = spec.data.class_names
-        method = build_method(
-            cls, cls.Config(**spec.hyperparameters), spec.protocol, counts, spec.seed, class_names=names
-        )
         run = _Untrained(spec)
-        initial = initial_stage(spec.protocol.init, spec.protocol.preset, method, run)
-        stage: Stage = initial or next(method.stages(run))
-    except Exception:  # the trial itself fails in the same way, and its outcome says why
+        method = build_method(cls, config, protocol, counts, spec.seed, class_names=names)
+        return initial_stage(protocol.init, protocol.preset, method, run) or next(method.stages(run), None)
+    except Exception:  # a plug-in may raise anything; the trial itself then does so, too, and its outcome says why
         return None
-    return None if stage.recipe is None else f"{stage.name}/{StageCache(spec.cache, '').recipe_digest(stage)}"
 
 
 class _Untrained(Run):

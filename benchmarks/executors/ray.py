@@ -79,7 +79,17 @@ def _inspect(file: Path) -> tuple[dict[str, str], bool]:
 class RayExecutor(Executor):
     """Runs trials on all nodes of a cluster."""
 
-    takes_address = True
+    @classmethod
+    def check_address(cls, address: str) -> None:
+        """Refuse an address at which no cluster answers.
+
+        Raises
+        ------
+        UserError : there is none, or it is empty
+        """
+        if not address:
+            raise UserError("--executor ray: lacks its address; give ray:HOST:PORT, ray:auto, or ray alone")
+        require_answer(address)
 
     def outcomes(self, specs: Sequence[TrialSpec]) -> Iterator[Outcome]:
         """Run trials on the nodes of the cluster; yield their outcomes as they come.

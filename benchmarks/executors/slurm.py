@@ -6,8 +6,8 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 from ltbench.benchmarks.executors.attempts import Outcome, checked_done
 from ltbench.benchmarks.executors.base import Executor, register
@@ -101,14 +101,23 @@ def requests_of(path: Path, element: int) -> list[Request]:
 
     Raises
     ------
-    UserError : the file is missing or is no file of trials, or has no such element
+    UserError : the file is missing or empty, a line of it is no trial, or it has no such element
     """
+    remedy = "--executor slurm writes such a file"
     try:
-        rows: list[dict[str, Any]] = [json.loads(line) for line in require_regular(path).read_text().splitlines()]
-        found = [Request(**row["request"]) for row in rows if row["element"] == element]
-        highest = max(row["element"] for row in rows)
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise UserError(f"--trials-of {path} is no file of trials ({error}); --executor slurm writes one") from error
+        lines = require_regular(path).read_text().splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"--trials-of {path} is not readable ({error}); {remedy}") from error
+    if not lines:
+        raise UserError(f"--trials-of {path} is empty; {remedy}")
+    trials: list[tuple[int, Request]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            trials.append((int(row["element"]), Request(**row["request"])))
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise UserError(f"--trials-of {path}, line {number}, is no trial ({error}); {remedy}") from error
+    found = [request for own, request in trials if own == element]
     if not found:
-        raise UserError(f"--element must be from 0 to {highest} in {path}, got {element}")
+        raise UserError(f"--element must be from 0 to {max(trials, key=itemgetter(0))[0]} in {path}, got {element}")
     return found

@@ -187,15 +187,16 @@ def interval(classes: int, folder: Path) -> Body:
 
 
 def predictions(images: int, folder: Path) -> Body:
-    """Write and read the logits of validation and test at 1,000 classes."""
+    """Write and read the logits of validation and test at 8,142 classes, as a trial keeps them."""
     from ltbench.benchmarks.analysis.record_files.predictions import read_predictions
+    from ltbench.benchmarks.analysis.record_files.stored_logits import stored
     from ltbench.files import write_arrays
 
-    labels, logits = _labels(images, 1000), _rng().normal(size=(images, 1000)).astype(np.float32)
-    part = {"ids": np.arange(images).astype(str), "labels": labels, "logits": logits}
-    arrays = {f"{name}_{key}": values for name in ("val", "test") for key, values in part.items()}
+    labels, logits = _labels(images, 8142), _rng().normal(size=(images, 8142)).astype(np.float32)
 
     def body() -> None:
+        part = {"ids": np.arange(images).astype(str), "labels": labels, **stored(logits)}
+        arrays = {f"{name}_{key}": values for name in ("val", "test") for key, values in part.items()}
         write_arrays(folder / "predictions.npz", arrays)
         read_predictions(folder / "predictions.npz")
 
@@ -216,5 +217,5 @@ CASES = {
     "evaluation": Case(evaluation, "classes", (2_000, 4_000, 8_000)),
     "evaluation-images": Case(evaluation_of_images, "images", (5_000, 10_000, 20_000)),
     "interval": Case(interval, "classes", (8_000, 16_000, 32_000)),
-    "predictions": Case(predictions, "images", (2_000, 4_000, 8_000)),
+    "predictions": Case(predictions, "images", (1_000, 2_000, 4_000)),
 }

@@ -23,7 +23,8 @@ HEADERS = ("case", "unit", "sizes", "CPU seconds", "peak MiB", "exponent")
 class Growth:
     """What a case took at its sizes: CPU seconds, and the most memory of its process in MiB, with inputs and libraries.
 
-    The CPU's time is that of all threads. It hardly depends on what else the machine does, and leaves out waiting.
+    The CPU's time is that of all threads, without waiting, the least of several runs: other work on the machine slows
+    a run by its use of caches, and never makes it faster. The memory is the most of all runs.
     `failure` is what ended the process at the first size that could not be measured, else empty.
     """
 
@@ -49,18 +50,19 @@ class Growth:
         return [self.name, case.unit, sizes, seconds, peaks, self.failure or f"{self.exponent:.2f}"]
 
 
-def growth(name: str) -> Growth:
-    """Measure a case, each size in a process and a folder of its own."""
-    measured: list[tuple[float, float]] = []
-    failure = ""
+def growth(name: str, repeats: int) -> Growth:
+    """Measure a case, each size `repeats` times, in processes and folders of their own."""
+    seconds: list[float] = []
+    peaks: list[float] = []
     for size in CASES[name].sizes:
-        found = _in_process(name, size)
-        if isinstance(found, str):
-            failure = found
-            break
-        measured.append(found)
-    seconds, peaks = ([pair[place] for pair in measured] for place in (0, 1))
-    return Growth(name, tuple(seconds), tuple(peaks), failure)
+        runs = [_in_process(name, size) for _ in range(repeats)]
+        measured = [run for run in runs if not isinstance(run, str)]
+        failures = [run for run in runs if isinstance(run, str)]
+        if failures:
+            return Growth(name, tuple(seconds), tuple(peaks), failures[0])
+        seconds.append(min(own for own, _ in measured))
+        peaks.append(max(peak for _, peak in measured))
+    return Growth(name, tuple(seconds), tuple(peaks))
 
 
 def check_cases(names: Sequence[str]) -> None:

@@ -36,13 +36,13 @@ def candidate_pairs(hashes: np.ndarray, distance: int) -> Iterator[np.ndarray]:
     pieces = [((codes >> np.uint64(low)) & np.uint64((1 << high - low) - 1)).astype(np.int64) for low, high in bounds]
     radius = distance // number
     for turn, (low, high) in enumerate(bounds):
-        for pairs in _neighbours(pieces[turn], high - low, min(radius, high - low)):
-            first, second = pairs[:, 0], pairs[:, 1]
-            near = _differing(codes[first], codes[second]) <= distance
-            pairs, first, second = pairs[near], first[near], second[near]
+        order = np.argsort(pieces[turn], kind="stable")
+        ordered = codes[order]
+        for first, second in _neighbours(pieces[turn][order], high - low, min(radius, high - low)):
+            near = _differing(ordered[first], ordered[second]) <= distance
+            pairs = np.sort(order[np.stack([first[near], second[near]], axis=1)], axis=1)
             for earlier in pieces[:turn]:  # found by that one already
-                new = _differing(earlier[first], earlier[second]) > radius
-                pairs, first, second = pairs[new], first[new], second[new]
+                pairs = pairs[_differing(*earlier[pairs.T]) > radius]
             yield pairs
 
 
@@ -57,37 +57,42 @@ def _pieces(count: int, distance: int) -> int:
     return min(range(math.ceil(_BITS / _LARGEST_BUCKETS), _BITS + 1), key=work)
 
 
-def _neighbours(values: np.ndarray, bits: int, radius: int) -> Iterator[np.ndarray]:
-    """Yield the pairs of values that differ in at most `radius` bits, each once: int64 [P, 2], first < second."""
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    starts = np.searchsorted(ordered, np.arange((1 << bits) + 1))
-    for flipped in range(radius + 1):
-        for places in combinations(range(bits), flipped):
-            wanted = ordered ^ sum(1 << place for place in places)
-            # Of a bucket and another one the lower sees the higher, inside a bucket each image those behind it.
-            begins = starts[wanted] if flipped else np.arange(1, len(ordered) + 1)
-            sizes = np.where(wanted >= ordered, starts[wanted + 1] - begins, 0)
-            for rows in _portions(sizes):
-                first = np.repeat(rows, sizes[rows])
-                inside = np.arange(len(first)) - np.repeat(np.cumsum(sizes[rows]) - sizes[rows], sizes[rows])
-                pairs = order[np.stack([first, begins[first] + inside], axis=1)]
-                yield np.sort(pairs, axis=1)
+def _neighbours(ordered: np.ndarray, bits: int, radius: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the pairs of values that differ in at most `radius` bits, each once: positions, int [P] twice.
+
+    Parameters
+    ----------
+    ordered : int64 [n], ascending, below 2^bits
+    """
+    starts = np.searchsorted(ordered, np.arange((1 << bits) + 1)).astype(np.int32)
+    everyone = np.arange(len(ordered), dtype=np.int32)
+    yield from _expanded(everyone, everyone + 1, starts[ordered + 1])  # of a bucket each sees those behind it
+    for highest in range(bits if radius else 0):  # of two buckets the lower sees the higher
+        rows = everyone[ordered & (1 << highest) == 0]
+        own = ordered[rows] | 1 << highest
+        for flipped in range(radius):
+            for places in combinations(range(highest), flipped):
+                wanted = own ^ sum(1 << place for place in places)
+                yield from _expanded(rows, starts[wanted], starts[wanted + 1])
 
 
-def _portions(sizes: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the rows of a size above 0, as many at once as have `_LOOKS` together, at least one."""
-    rows = np.flatnonzero(sizes)
-    ends = np.cumsum(sizes[rows])
+def _expanded(rows: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield each row with each position from its begin to before its end: int [P] twice, some `_LOOKS` at once."""
+    sizes = ends - begins
+    seeing = np.flatnonzero(sizes)
+    rows, begins, sizes = rows[seeing], begins[seeing], sizes[seeing]
+    after = np.cumsum(sizes)
     start = 0
     while start < len(rows):
-        before = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, before + _LOOKS, side="right")))
-        yield rows[start:stop]
+        before = after[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(after, before + _LOOKS, side="right")))
+        few = slice(start, stop)
+        shift = np.repeat(begins[few] + sizes[few] - after[few], sizes[few])
+        yield np.repeat(rows[few], sizes[few]), np.arange(before, after[stop - 1]) + shift
         start = stop
 
 
 def _differing(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return in how many bits whole numbers differ: uint8 [n]."""
-    words = np.ascontiguousarray(one ^ other).view(np.uint16).reshape(-1, 4)
-    return _ONES[words].sum(axis=1, dtype=np.uint8)
+    ones = _ONES[np.ascontiguousarray(one ^ other).view(np.uint16)].view(np.uint32)
+    return (ones * np.uint32(0x01010101) >> np.uint32(24)).astype(np.uint8)  # the sum of four bytes

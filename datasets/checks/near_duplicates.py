@@ -25,7 +25,8 @@ CORRELATION = 0.98
 THUMB = 16
 _SIDE, _LOW = 32, 8
 _COSINES = np.cos(np.pi * np.outer(np.arange(_LOW), 2 * np.arange(_SIDE) + 1) / (2 * _SIDE))
-_CHUNK = 1 << 15  # pairs whose copies are
+_CHUNK = 1 << 15  # pairs whose copies are compared at once
+_ROWS = 1 << 10  # copies that are normalised at once
 
 
 def sketch(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -58,9 +59,13 @@ def near_pairs(hashes: np.ndarray, thumbs: np.ndarray, distance: int = DISTANCE)
 
 def _normalised(thumbs: np.ndarray) -> np.ndarray:
     """Return copies of mean 0 and length 1, float32 [n, THUMB^2]; one without any contrast is all 0."""
-    flat = thumbs.reshape(len(thumbs), THUMB * THUMB).astype(np.float32)
-    flat -= flat.mean(axis=1, keepdims=True)
-    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1.0)
+    copies = np.empty((len(thumbs), THUMB * THUMB), dtype=np.float32)
+    for start in range(0, len(copies), _ROWS):
+        own = copies[start : start + _ROWS]
+        own[:] = thumbs[start : start + _ROWS].reshape(own.shape)
+        own -= own.mean(axis=1, keepdims=True)
+        own /= np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1.0)
+    return copies
 
 
 def _alike(copies: np.ndarray, pairs: np.ndarray) -> np.ndarray:

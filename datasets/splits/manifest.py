@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -87,8 +87,8 @@ class Manifest:
     def verify(cls, path: Path, digest: str) -> Manifest:
         """Read a manifest after checking that its bytes have the given digest.
 
-        Trials of one process share a split: the manifest is the one of before while the file is the same, by size and
-        by times of the last change.
+        Trials of one process share a split. A file is digested again only when its size or the time of its last change
+        is another, and what has the same digest is read once, also where several rows have a file of it each.
 
         Raises
         ------
@@ -99,7 +99,8 @@ class Manifest:
         except OSError as error:
             raise UserError(f"cannot read the split {path}: {error.strerror}") from error
         version = status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-        return _verified(Path(path).absolute(), version, digest)
+        _check_digest(Path(path).absolute(), version, digest)
+        return _read_once(_Verified(digest, Path(path)))
 
     @cached_property
     def csv(self) -> bytes:
@@ -150,9 +151,9 @@ class Manifest:
         return Manifest(*(c[kept] for c in (self.ids, self.labels, self.classes, self.lesions, self.parts)))
 
 
-@lru_cache(maxsize=8)
-def _verified(path: Path, version: tuple[int, ...], digest: str) -> Manifest:
-    """Return the manifest in a file of a version that `stat` tells from others, after a check of its digest."""
+@lru_cache(maxsize=1024)
+def _check_digest(path: Path, version: tuple[int, ...], digest: str) -> None:
+    """Refuse a file, of a version that `stat` tells from others, that has another digest."""
     try:
         found = file_hash(path)
     except OSError as error:
@@ -161,7 +162,19 @@ def _verified(path: Path, version: tuple[int, ...], digest: str) -> Manifest:
         raise UserError(
             f"{path} was changed: its SHA-256 is {found}, not {digest}; restore it, or start over in a new folder"
         )
-    return Manifest.read(path)
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """A file whose digest has been checked; files of the same digest are equal."""
+
+    digest: str
+    path: Path = field(compare=False)
+
+
+@lru_cache(maxsize=8)
+def _read_once(file: _Verified) -> Manifest:
+    return Manifest.read(file.path)
 
 
 @dataclass(frozen=True)

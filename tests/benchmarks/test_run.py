@@ -44,6 +44,7 @@ BAD = {
     "--backbone resnet19": "unknown backbone 'resnet19'; did you mean 'resnet1",
     **{f"--device {name}": f"unknown device '{name}'" for name in ("gpu", "cpu:1", "cuda:", "cuda:\u0663")},
     "--format html5": "unknown format",
+    "--executor slurm:here": "takes no address",
     "--precision fp17": "unknown precision 'fp17'",
     "--epoch-length step": "did you mean 'steps'",
     "--ratio 0.5": "--ratio must be at least 1",

@@ -23,5 +23,5 @@ def test_a_case_is_measured_in_processes_of_its_own(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["--scale", "prototype"]) == 2
-    assert main(["--scale", "split-by-image"]) == 0
+    assert main(["--scale", "split-by-image", "--repeats", "2"]) == 0
     assert "| split-by-image | classes |" in capsys.readouterr().out

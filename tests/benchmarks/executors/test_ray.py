@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import ltbench
+from ltbench.benchmarks import run
 from ltbench.benchmarks.executors.attempts import Outcome
 from ltbench.benchmarks.training.planning.plan import plan, prepare
 from ltbench.benchmarks.training.request import Request, write_request
@@ -135,7 +136,10 @@ def test_trials_are_packed_on_gpus(cluster: Cluster, make_spec: Callable[..., Tr
     assert [len(each) for each in devices] == [1, 1, 1, 1, 1, 2, 2]
 
 
-def test_a_node_with_other_versions_is_refused() -> None:
+def test_nodes_of_other_versions_are_refused_and_a_wrong_address_before_planning(refuses: Any) -> None:
+    refuses(
+        run.main, ["--method", "unplanned", "--executor", "ray:localhost:1"], "no Ray cluster answers at localhost:1"
+    )
     here = installed_versions()
     require_same_versions({"a": here}, here)
     for package in ("ltbench", "torch", "python"):

@@ -23,7 +23,10 @@ TINY: dict[str, Any] = {
 
 
 def test_the_elements_of_an_array_do_what_a_run_does(
-    tmp_path: Path, numbers_of: Callable[[TrialSpec], Mapping[str, Any]], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    numbers_of: Callable[[TrialSpec], Mapping[str, Any]],
+    capsys: pytest.CaptureFixture[str],
+    refuses: Any,
 ) -> None:
     serial, array = (Request(["crt", "ce"], **TINY, jobs=1, out=tmp_path / name) for name in ("serial", "array"))
     ltbench.run(serial)
@@ -37,9 +40,13 @@ def test_the_elements_of_an_array_do_what_a_run_does(
     subprocess.run(["bash", script], env=environment, check=True, capture_output=True, timeout=120)
     ltbench.run(later)  # what is done is not written again
     trials = Path(capsys.readouterr().out.split()[1]).with_suffix(".jsonl")
-    assert run.main(["--trials-of", str(trials), "--element", "0"]) == 0
+    element = ["--trials-of", str(trials), "--element", "0"]
+    assert run.main(element) == 0
     expected, found = (prepare(plan(each)) for each in (serial, array))
     assert [numbers_of(spec) for spec in found] == [numbers_of(spec) for spec in expected]
+    trials.write_text(f"{trials.read_text()}{{}}\n")
+    capsys.readouterr()
+    refuses(run.main, element, f"{trials}, line 2")
 
 
 def test_gpus_of_other_machines_are_planned_for_without_one_here(tmp_path: Path) -> None:

@@ -52,7 +52,10 @@ def test_digest_is_that_of_the_file_and_a_change_fails_the_check(manifest, tmp_p
         assert again.digest == manifest.digest
         assert all((getattr(again, name) == getattr(manifest, name)).all() for name in ("ids", "classes", "parts"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["split.csv"]
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes(path.read_bytes())
     assert Manifest.verify(path, manifest.digest) is Manifest.verify(path, manifest.digest)
+    assert Manifest.verify(path, manifest.digest) is Manifest.verify(copy, manifest.digest)
     path.write_bytes(path.read_bytes().replace(b"d,0", b"d,1"))
     with pytest.raises(UserError, match=r"split\.csv was changed"):
         Manifest.verify(path, manifest.digest)
