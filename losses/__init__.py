@@ -9,25 +9,43 @@ from ltbench.losses.class_weights import (
     power_weights,
     square_root_weights,
 )
+from ltbench.losses.classifiers import (
+    CausalNormClassifier,
+    DisAlignHead,
+    class_centroids,
+    max_norm_projection,
+    nearest_class_mean_scores,
+)
 from ltbench.losses.early_exit import EarlyExitLoss, inference_exits, training_exits
+from ltbench.losses.experts import NestedCollaborativeLoss, RIDELoss, SADELoss
 from ltbench.losses.focal import FocalLoss
 from ltbench.losses.info_nce import InfoNCELoss
+from ltbench.losses.label_smoothing import LabelAwareSmoothingLoss
 from ltbench.losses.logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss
 from ltbench.losses.margin import LDAMLoss
 
 __all__ = [
     "BalancedSoftmaxLoss",
+    "CausalNormClassifier",
     "CentroidLoss",
     "ClassBalancedLoss",
+    "DisAlignHead",
     "EarlyExitLoss",
     "FocalLoss",
     "InfoNCELoss",
     "LDAMLoss",
+    "LabelAwareSmoothingLoss",
     "LogitAdjustedLoss",
+    "NestedCollaborativeLoss",
+    "RIDELoss",
+    "SADELoss",
+    "class_centroids",
     "effective_number_weights",
     "inference_exits",
     "inverse_frequency_weights",
     "logarithmic_weights",
+    "max_norm_projection",
+    "nearest_class_mean_scores",
     "power_weights",
     "square_root_weights",
     "training_exits",

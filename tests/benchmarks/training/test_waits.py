@@ -14,7 +14,7 @@ from ltbench import methods
 from ltbench.benchmarks.training import trainer
 from ltbench.benchmarks.training.stages import batches
 from ltbench.benchmarks.training.trial import run_trial
-from ltbench.losses import _class_loss, early_exit
+from ltbench.losses import _class_loss, early_exit, experts
 
 READING = {"item", "tolist", "cpu", "cuda", "nonzero", "__bool__", "__float__", "__int__", "__index__"}
 OF_VALUES = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "repeat_interleave"}
@@ -64,6 +64,6 @@ def test_no_step_waits_for_the_device(
 
     monkeypatch.setattr(batches.EpochBatches, "__iter__", loaded)
     monkeypatch.setattr(trainer.Trainer, "_step", watched(trainer.Trainer._step))
-    for module in (_class_loss, early_exit):
+    for module in (_class_loss, early_exit, experts):
         monkeypatch.setattr(module, "check_class_ids", lambda targets, num_classes: None)  # on the CPU alone, too
     run_trial(spec_under(tmp_path, name, protocol=replace(tiny_protocol, epochs=1)))
