@@ -27,7 +27,7 @@ from ltbench.plugin_sources import class_digest, module_file, source_digest, sou
 
 Entry = TypeVar("Entry", bound=type)
 
-_DETAIL = re.compile(r"^(Source|Size|Cost|Neutral|Status|Licence): (.+)$", re.MULTILINE)
+_DETAIL = re.compile(r"^(Source|Size|Cost|Networks|Neutral|Status|Licence): (.+)$", re.MULTILINE)
 _DECORATOR = re.compile(r"^@register\(\s*[\"']([^\"']+)[\"']\s*\)", re.MULTILINE)
 
 _PLUGIN = "ltbench_plugin_"

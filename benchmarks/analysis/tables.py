@@ -49,6 +49,7 @@ from ltbench.benchmarks.analysis.standings import (
     settings_of,
 )
 from ltbench.errors import counted
+from ltbench.methods import registry as registered_methods
 
 GROUPS = ("head", "medium", "tail", GROUP_MEAN)
 STEPS = "optimizer_steps"
@@ -106,7 +107,8 @@ def overview(panel: Panel) -> Table:
         for own in lines_of(frame)
     ]
     about = [signs(*compared), tested(rows, *compared), _BALANCED * balanced]
-    notes = [" ".join(filter(None, about)), *baseline_notes(panel), *departures(panel), *caveats(rows, shown_metrics)]
+    notes = [" ".join(filter(None, about)), *baseline_notes(panel), *departures(panel)]
+    notes += [*several_networks(panel), *caveats(rows, shown_metrics)]
     return Table(title_of(setting.result), frame, headers, cells, notes)
 
 
@@ -268,6 +270,22 @@ def departures(panel: Panel) -> list[str]:
     }
     said = "; ".join(f"{what}: {', '.join(rows)}" for what, rows in lists.items() if rows)
     return [f"{said[0].upper()}{said[1:]} (see the table of costs)."] if said else []
+
+
+def several_networks(panel: Panel) -> list[str]:
+    """Return a line on the rows whose methods are ensembles, as their docstrings say, with the parameters they have."""
+    known, baseline = set(registered_methods.available()), panel.setting.baseline
+    marked = []
+    for row in panel.rows:
+        method = row.result.method
+        networks = registered_methods.details(method).get("Networks") if method in known else None
+        if networks is None:
+            continue
+        held = float(np.nanmean(row.costs("parameters")))
+        usual = float("nan") if baseline is None else float(np.nanmean(baseline.costs("parameters")))
+        size = "" if np.isnan(usual) else f"; {held / usual:.2f} times the parameters of {BASELINE}"
+        marked.append(f"{row.name} ({networks}{size})")
+    return [f"Several networks: {'; '.join(marked)}."] if marked else []
 
 
 def steps_of(row: Row, baseline: Row | None) -> float:

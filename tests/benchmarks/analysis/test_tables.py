@@ -88,6 +88,14 @@ def test_no_row_hides_its_steps_rates_stop_rules_and_warnings(tmp_path: Path, ad
         assert part in said
 
 
+def test_an_ensemble_is_marked_as_one(tmp_path: Path, add_record: Add) -> None:
+    for method, parameters in (("ce", 100), ("ncl", 300), ("lws", 101)):
+        add_record(tmp_path, method, 0, 0.5, cost={"parameters": parameters})
+    (overview,) = tables(tmp_path)
+    (line,) = (note for note in overview.notes if "Several networks" in note)
+    assert "ncl (3" in line and "3.00 times" in line and "lws" not in line
+
+
 def test_tables_are_made_from_predictions_alone(results: Path) -> None:
     before = {kind: [table.frame for table in tables(results, kind)] for kind in KINDS}
     for record in find_records(results):
