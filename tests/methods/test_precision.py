@@ -95,6 +95,7 @@ def test_normalised_head(scale: float) -> None:
     ("name", "options"),
     [
         *((name, {}) for name in ("ce", "elf", "flex", "ldam", "lws", "oltr", "tau_norm")),
+        *((name, {}) for name in ("causal", "disalign", "mislas", "ncm", "weight_balancing")),
         ("elf", {"threshold": 0.0}),  # out at the first exit
     ],
     ids=str,

@@ -17,7 +17,7 @@ from ltbench.methods import Method, Task, create
 from ltbench.samplers import class_aware_stream
 
 COUNTS = np.array([40, 10, 5, 20], dtype=np.int64)
-BEGIN_PLAIN = ("crt", "curriculumnet", "la_posthoc", "lws", "oltr", "tau_norm")
+BEGIN_PLAIN = ("crt", "curriculumnet", "disalign", "la_posthoc", "lws", "ncm", "oltr", "tau_norm")
 
 
 def method(name: str, **options: Any) -> Method:
