@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from ltbench.losses._class_loss import checked_number
 
-FeatureType = Literal["raw", "l2n", "cl2n"]
-Metric = Literal["l2", "cosine"]
+FeatureType = Literal["un", "l2n", "cl2n"]
+Metric = Literal["l2", "cos"]
 _SMALLEST_LENGTH = 1e-12  # 0 / 0 is no number
 
 
@@ -147,7 +147,7 @@ def class_centroids(
     Parameters
     ----------
     features, labels : float [N, D], int64 [N] in [0, K)
-    feature_type : `raw`: f; `l2n`: f / |f|; `cl2n`: (f - mean) / |f - mean|. Means are not normalised again
+    feature_type : `un`: f; `l2n`: f / |f|; `cl2n`: (f - mean) / |f - mean|. Means are not normalised again
 
     Returns
     -------
@@ -168,7 +168,7 @@ def nearest_class_mean_scores(
 ) -> Tensor:
     """Return how near each feature is to each class mean: Kang et al., ICLR 2020 (Decoupling), section 4.3.
 
-    With g the transformed feature: `l2` is -|g - m_c| ** 2, `cosine` is g . m_c / D, as the released code divides.
+    With g the transformed feature: `l2` is -|g - m_c| ** 2, `cos` is g . m_c / D, as the released code divides.
 
     Parameters
     ----------
@@ -199,6 +199,6 @@ def nearest_class_mean_scores(
 def _transformed(features: Tensor, centre: Tensor, feature_type: FeatureType) -> Tensor:
     if feature_type not in get_args(FeatureType):
         raise ValueError(f"feature_type must be one of {', '.join(get_args(FeatureType))}, got {feature_type!r}")
-    if feature_type == "raw":
+    if feature_type == "un":
         return features
     return functional.normalize(features - centre.to(features.dtype) if feature_type == "cl2n" else features, dim=1)

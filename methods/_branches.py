@@ -76,14 +76,22 @@ def before(network: nn.Module, cut: str) -> nn.Module:
     return _part(network, cut.split("."), first=True)
 
 
-def after(network: nn.Module, cut: str) -> nn.Module:
-    """Return the part after the module `cut`: a map to features [B, D]."""
-    return _part(network, cut.split("."), first=False)
+def after(network: nn.Module, cut: str, *, counted: bool = False) -> nn.Module:
+    """Return the part after the module `cut`: a map to features [B, D].
+
+    Parameters
+    ----------
+    counted : whether its calls count as passes of an encoder, as those of the network do
+    """
+    part = _part(network, cut.split("."), first=False)
+    if counted:
+        part._forward_hooks, part._forward_pre_hooks = network._forward_hooks, network._forward_pre_hooks
+    return part
 
 
 def _part(network: nn.Module, path: list[str], *, first: bool) -> nn.Module:
     part = copy.copy(network)
-    # A part is called within its network's pass: hooks on the whole, such as counters, are not its own.
+    # A part is called within its network's pass: hooks on the whole, such as counters of passes, are not its own.
     part._forward_hooks, part._forward_pre_hooks = OrderedDict(), OrderedDict()
     modules: dict[str, Any] = {}
     reached = False

@@ -35,7 +35,9 @@ class Experts(Method):
         width, classes = feature_width(self.backbone), self.task.num_classes
         self._scale, self._cut = scale, stage_cut(self, own_stages) if own_stages and count > 1 else None
         networks = [self.task.new_backbone() for _ in range(count - 1)]
-        self.others = nn.ModuleList(networks if self._cut is None else [after(each, self._cut) for each in networks])
+        if self._cut is not None:
+            networks = [after(each, self._cut, counted=True) for each in networks]
+        self.others = nn.ModuleList(networks)
         self.heads = nn.ModuleList(head(width, classes) for _ in range(count))
 
     def features(self, images: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ Means do not know how frequent a class is, so that the tail is not outweighed as
 
 Defaults: `feature_type` cl2n (centred by the mean of all training images, then of unit length) and `metric` l2, those
 of the original code (facebookresearch/classifier-balancing f162adef, `--knn`). The means are not normalised again;
-`metric` cosine divides the product by D and not by lengths, as there. A re-implementation (MONICA 9dc5c21f) takes the
+`metric` cos divides the product by D and not by lengths, as there. A re-implementation (MONICA 9dc5c21f) takes the
 features of augmented, re-sampled images.
 Pitfalls: logits are distances of unit vectors, between -4 and 0, so that their softmax is almost flat: accuracy means
 something, calibration and confidence do not.
@@ -46,8 +46,8 @@ class NearestClassMean(Method):
     class Config:
         """What is compared, and how."""
 
-        feature_type: Literal["raw", "l2n", "cl2n"] = hp("cl2n", sweep=("raw", "l2n", "cl2n"), source="Decoupling code")
-        metric: Literal["l2", "cosine"] = hp("l2", sweep=("l2", "cosine"), source="Decoupling code")
+        feature_type: Literal["un", "l2n", "cl2n"] = hp("cl2n", sweep=("un", "l2n", "cl2n"), source="Decoupling code")
+        metric: Literal["l2", "cos"] = hp("l2", sweep=("l2", "cos"), source="Decoupling code")
 
     def build(self) -> None:
         """Add class means, float32 [K, D], and the mean feature, float32 [D], to the linear head."""

@@ -88,16 +88,16 @@ def test_max_norm_projection() -> None:
     assert torch.equal(max_norm_projection(torch.zeros(2, 3), 0.0), torch.zeros(2, 3))
 
 
-@pytest.mark.parametrize("kind", ["raw", "l2n", "cl2n"])
+@pytest.mark.parametrize("kind", ["un", "l2n", "cl2n"])
 def test_nearest_class_means(kind: str) -> None:
     train, labels, features = rand(7, 4) + 1, torch.tensor([2, 0, 2, 0, 3, 3, 3]), rand(3, 4, seed=1)
     centroids, centre = class_centroids(train, labels, 4, kind)
 
     def changed(row: list[float]) -> list[float]:
         row = [a - b * (kind == "cl2n") for a, b in zip(row, train.mean(0).tolist(), strict=True)]
-        return row if kind == "raw" else [value / math.hypot(*row) for value in row]
+        return row if kind == "un" else [value / math.hypot(*row) for value in row]
 
-    for metric in ("l2", "cosine"):
+    for metric in ("l2", "cos"):
         scores = nearest_class_mean_scores(features, centroids, centre, kind, metric)
         assert (scores[:, 1] == -math.inf).all()  # no image of class 1
         for label in (0, 2, 3):
@@ -105,9 +105,7 @@ def test_nearest_class_means(kind: str) -> None:
             mean = [math.fsum(column) / len(own) for column in zip(*own, strict=True)]
             for feature, score in zip(features.tolist(), scores[:, label].tolist(), strict=True):
                 pairs = list(zip(changed(feature), mean, strict=True))
-                expected = (
-                    sum(a * b for a, b in pairs) / 4 if metric == "cosine" else -sum((a - b) ** 2 for a, b in pairs)
-                )
+                expected = sum(a * b for a, b in pairs) / 4 if metric == "cos" else -sum((a - b) ** 2 for a, b in pairs)
                 assert score == pytest.approx(expected, abs=1e-12)
     with pytest.raises(ValueError):
         nearest_class_mean_scores(features, centroids, centre, kind, "l1")

@@ -33,7 +33,7 @@ class Run:
 
 
 def test_decides_for_the_nearest_mean() -> None:
-    method = method_on_colour("ncm", COUNTS, feature_type="raw")
+    method = method_on_colour("ncm", COUNTS, feature_type="un")
     stages = list(method.stages(Run()))
     assert [(type(stage), stage.epochs) for stage in stages] == [(Stage, 2), (Stage, 0)]
     means = np.stack([FEATURES[label == LABELS].mean(axis=0) for label in range(3)])
