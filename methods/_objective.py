@@ -59,10 +59,15 @@ class ObjectiveMethod(Method):
     Their `Config` has `objective: Literal["ce", "balanced_softmax", "ldam_drw"] = hp(..., sweep=OBJECTIVES)`.
     """
 
+    @property
+    def objective(self) -> str:
+        """Which objective it is."""
+        return self.config.objective
+
     def build(self) -> None:
         """Create the head, and the weighted loss of the last epochs."""
         counts = self.task.class_counts
-        if self.config.objective != "ldam_drw":
+        if self.objective != "ldam_drw":
             super().build()
             return
         self.head = NormedLinear(feature_width(self.backbone), self.task.num_classes)
@@ -72,9 +77,9 @@ class ObjectiveMethod(Method):
     def criterion(self) -> nn.Module:
         """Return the loss of scores and class ids; of `ldam_drw`, that of its first epochs."""
         counts = self.task.class_counts
-        if self.config.objective == "ldam_drw":
+        if self.objective == "ldam_drw":
             return LDAMLoss(counts, _LDAM.max_margin, _LDAM.scale)
-        return BalancedSoftmaxLoss(counts) if self.config.objective == "balanced_softmax" else super().criterion()
+        return BalancedSoftmaxLoss(counts) if self.objective == "balanced_softmax" else super().criterion()
 
     def scores(self, features: Tensor) -> Tensor:
         """Return what losses are computed from: logits [B, K] of features [B, D], of `ldam_drw` cosines."""
@@ -83,7 +88,7 @@ class ObjectiveMethod(Method):
     def classify(self, features: Tensor) -> Tensor:
         """Return logits: [B, D] to [B, K], at least float32."""
         scores = self.scores(features)
-        return _LDAM.scale * scores if self.config.objective == "ldam_drw" else scores
+        return _LDAM.scale * scores if self.objective == "ldam_drw" else scores
 
     def objective_loss(
         self, scores: Tensor, targets: Tensor, progress: Progress, share: Tensor | float | None = None
@@ -96,7 +101,7 @@ class ObjectiveMethod(Method):
         targets : int64 [B]
         share : of each image's loss, float [B], or one number; None: all of it, as the objective's own method
         """
-        deferred = self.config.objective == "ldam_drw" and progress.epoch >= _switch(progress.epochs)
+        deferred = self.objective == "ldam_drw" and progress.epoch >= _switch(progress.epochs)
         criterion: Any = self.deferred_loss if deferred else self.loss_function
         if share is None:
             return criterion(scores, targets)
@@ -117,7 +122,7 @@ class ObjectiveMethod(Method):
 
     def early_stopping(self, run: Run) -> Plateau:
         """Return the protocol's stop rule; with deferred weights it counts from the switch on."""
-        return run.early_stopping(after=_switch(run.epochs) if self.config.objective == "ldam_drw" else 0)
+        return run.early_stopping(after=_switch(run.epochs) if self.objective == "ldam_drw" else 0)
 
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield one stage."""
@@ -126,9 +131,9 @@ class ObjectiveMethod(Method):
     def _adjusted(self, scores: Tensor, targets: Tensor) -> Tensor:
         """Return the logits of whose cross-entropy the criterion is the mean."""
         criterion: Any = self.loss_function
-        if self.config.objective == "balanced_softmax":
+        if self.objective == "balanced_softmax":
             return scores + criterion.log_counts.to(scores.dtype)
-        if self.config.objective == "ldam_drw":
+        if self.objective == "ldam_drw":
             own = functional.one_hot(targets, scores.shape[1]).to(scores.dtype)
             return criterion.scale * (scores - own * criterion.margins.to(scores.dtype))
         return scores
