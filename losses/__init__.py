@@ -3,21 +3,27 @@
 from ltbench.losses.centroid import CentroidLoss
 from ltbench.losses.class_balanced import ClassBalancedLoss
 from ltbench.losses.class_weights import effective_number_weights, inverse_frequency_weights, square_root_weights
+from ltbench.losses.contrastive import BalancedContrastiveLoss, ClassEnhancementLoss, ParametricContrastiveLoss
 from ltbench.losses.early_exit import EarlyExitLoss, inference_exits, training_exits
 from ltbench.losses.focal import FocalLoss
 from ltbench.losses.info_nce import InfoNCELoss
 from ltbench.losses.logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss
 from ltbench.losses.margin import LDAMLoss
+from ltbench.losses.von_mises_fisher import ProbabilisticContrastiveLoss
 
 __all__ = [
+    "BalancedContrastiveLoss",
     "BalancedSoftmaxLoss",
     "CentroidLoss",
     "ClassBalancedLoss",
+    "ClassEnhancementLoss",
     "EarlyExitLoss",
     "FocalLoss",
     "InfoNCELoss",
     "LDAMLoss",
     "LogitAdjustedLoss",
+    "ParametricContrastiveLoss",
+    "ProbabilisticContrastiveLoss",
     "effective_number_weights",
     "inference_exits",
     "inverse_frequency_weights",
