@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from ltbench.losses._class_loss import ExactBuffers, checked_number
 from ltbench.losses.class_weights import checked_counts
 
+_LEAST_F1 = 0.05  # below it a weight would have no bound
+
 
 class _Contrastive(nn.Module):
     """What BCL and ECL share: class-averaged similarities of some anchors to all other vectors."""
@@ -119,6 +121,32 @@ class ClassEnhancementLoss(_Contrastive):
         vectors = _stacked(first, second, targets, proxies, proxy_targets)
         with torch.autocast(first.device.type, enabled=False):
             return self._mean(vectors, torch.cat([targets, targets, proxy_targets]), len(vectors))
+
+
+def enhancement_weights(
+    class_counts: Tensor, class_f1: Tensor, share: float, frequency_start: float = 0.2, f1_start: float = 0.5
+) -> Tensor:
+    """Return ECL's class weights of the cross-entropy after a share t of training.
+
+    1 up to t = frequency_start; then w_c ** ((t - frequency_start) / (f1_start - frequency_start)), w_c proportional to
+    1 / n_c; after t = f1_start v_c ** ((t - f1_start) / (1 - f1_start)), v_c proportional to 1 / F1_c. Both sum to K.
+
+    Parameters
+    ----------
+    class_counts : n, float [K]
+    class_f1 : float [K], at least 0.05 is used
+    share : t, in [0, 1]
+
+    Returns
+    -------
+    [K], of the counts' type
+    """
+    if share <= frequency_start:
+        return torch.ones_like(class_counts)
+    inverse, power = 1 / class_counts, (share - frequency_start) / max(f1_start - frequency_start, 1e-12)
+    if share > f1_start:
+        inverse, power = 1 / class_f1.clamp(min=_LEAST_F1), (share - f1_start) / (1 - f1_start)
+    return (inverse * (len(inverse) / inverse.sum())) ** power
 
 
 class ParametricContrastiveLoss(ExactBuffers):
