@@ -16,6 +16,7 @@ from ltbench.losses.classifiers import (
     max_norm_projection,
     nearest_class_mean_scores,
 )
+from ltbench.losses.contrastive import BalancedContrastiveLoss, ClassEnhancementLoss, ParametricContrastiveLoss
 from ltbench.losses.early_exit import EarlyExitLoss, inference_exits, training_exits
 from ltbench.losses.experts import NestedCollaborativeLoss, RIDELoss, SADELoss
 from ltbench.losses.focal import FocalLoss
@@ -23,12 +24,15 @@ from ltbench.losses.info_nce import InfoNCELoss
 from ltbench.losses.label_smoothing import LabelAwareSmoothingLoss
 from ltbench.losses.logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss
 from ltbench.losses.margin import LDAMLoss
+from ltbench.losses.von_mises_fisher import ProbabilisticContrastiveLoss
 
 __all__ = [
+    "BalancedContrastiveLoss",
     "BalancedSoftmaxLoss",
     "CausalNormClassifier",
     "CentroidLoss",
     "ClassBalancedLoss",
+    "ClassEnhancementLoss",
     "DisAlignHead",
     "EarlyExitLoss",
     "FocalLoss",
@@ -37,6 +41,8 @@ __all__ = [
     "LabelAwareSmoothingLoss",
     "LogitAdjustedLoss",
     "NestedCollaborativeLoss",
+    "ParametricContrastiveLoss",
+    "ProbabilisticContrastiveLoss",
     "RIDELoss",
     "SADELoss",
     "class_centroids",

@@ -14,11 +14,24 @@ from torch.nn import functional
 _NO_CLASS = torch.iinfo(torch.int64).min
 
 
-class ClassLoss(nn.Module):
+class ExactBuffers(nn.Module):
+    """A module whose buffers keep their type through `.float()` and `.half()`: a network is converted as a whole."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ExactBuffers:
+        """Move buffers to another device, never to another type."""
+        exact = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in exact.items():
+            moved = self._buffers[name]
+            if buffer is not None and moved is not None and moved.dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(moved.device)
+        return self
+
+
+class ClassLoss(ExactBuffers):
     """A scalar of logits and class ids, computed in the logits' precision, in float32 at least.
 
-    Buffers are float64 and stay so through `.float()` and `.half()` (a network that holds the loss is converted as
-    a whole); they are cast to the logits' type at use. Subclasses write `_loss`.
+    Buffers are float64 and are cast to the logits' type at use. Subclasses write `_loss`.
 
     Parameters
     ----------
@@ -58,16 +71,6 @@ class ClassLoss(nn.Module):
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         raise NotImplementedError
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClassLoss:
-        """Move buffers to another device, never to another type."""
-        exact = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, buffer in exact.items():
-            moved = self._buffers[name]
-            if buffer is not None and moved is not None and moved.dtype != buffer.dtype:
-                self._buffers[name] = buffer.to(moved.device)
-        return self
 
 
 def check_class_ids(targets: Tensor, num_classes: int) -> None:
