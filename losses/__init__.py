@@ -2,7 +2,13 @@
 
 from ltbench.losses.centroid import CentroidLoss
 from ltbench.losses.class_balanced import ClassBalancedLoss
-from ltbench.losses.class_weights import effective_number_weights, inverse_frequency_weights, square_root_weights
+from ltbench.losses.class_weights import (
+    effective_number_weights,
+    inverse_frequency_weights,
+    logarithmic_weights,
+    power_weights,
+    square_root_weights,
+)
 from ltbench.losses.early_exit import EarlyExitLoss, inference_exits, training_exits
 from ltbench.losses.focal import FocalLoss
 from ltbench.losses.info_nce import InfoNCELoss
@@ -21,6 +27,8 @@ __all__ = [
     "effective_number_weights",
     "inference_exits",
     "inverse_frequency_weights",
+    "logarithmic_weights",
+    "power_weights",
     "square_root_weights",
     "training_exits",
 ]

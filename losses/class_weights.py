@@ -1,4 +1,4 @@
-"""Class weights from class counts, indexed by class id and normalised to sum to the number of classes."""
+"""Class weights from class counts, indexed by class id; normalised to sum to the number of classes but for one."""
 
 from __future__ import annotations
 
@@ -30,6 +30,52 @@ def inverse_frequency_weights(class_counts: Sequence[int] | np.ndarray | Tensor)
 def square_root_weights(class_counts: Sequence[int] | np.ndarray | Tensor) -> Tensor:
     """Return weights proportional to n_c ** -1/2; arguments, result and errors as `inverse_frequency_weights`."""
     return _normalised(checked_counts(class_counts) ** -0.5)
+
+
+def power_weights(class_counts: Sequence[int] | np.ndarray | Tensor, rho: float = 1.2) -> Tensor:
+    """Return weights proportional to pi_c ** -rho, pi_c = n_c / N: generalised re-weighting (Zhang et al., CVPR 2021).
+
+    `rho` = 1 gives `inverse_frequency_weights`, 1/2 `square_root_weights`, 0 equal weights. The default is that of
+    DisAlign on ImageNet-LT.
+
+    Parameters
+    ----------
+    class_counts : [K], training images of each class, at least 1
+    rho : at least 0
+
+    Returns
+    -------
+    float64 [K], sums to K
+
+    Raises
+    ------
+    ValueError : a count below 1, counts that are not one-dimensional, `rho` negative or not finite
+    """
+    if not 0 <= rho < float("inf"):
+        raise ValueError(f"rho must be finite and at least 0, got {rho}")
+    counts = checked_counts(class_counts)
+    return _normalised((counts / counts.min()) ** -rho)
+
+
+def logarithmic_weights(class_counts: Sequence[int] | np.ndarray | Tensor) -> Tensor:
+    """Return weights 1 - log(n_c / n_max): 1 for the most frequent class, not normalised.
+
+    Parameters
+    ----------
+    class_counts : [K], training images of each class, at least 1
+
+    Returns
+    -------
+    float64 [K], at least 1 each
+
+    Raises
+    ------
+    ValueError : a count below 1, or counts that are not one-dimensional
+
+    Source: "WeightedSoftmax" of the LADE and MONICA code.
+    """
+    counts = checked_counts(class_counts)
+    return 1 - (counts / counts.max()).log()
 
 
 def effective_number_weights(class_counts: Sequence[int] | np.ndarray | Tensor, beta: float) -> Tensor:

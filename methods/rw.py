@@ -6,27 +6,44 @@ full training counts (`scheme`):
 - `inverse` (default): w_c proportional to 1 / n_c;
 - `sqrt`: w_c proportional to n_c ** -1/2;
 - `effective`: w_c proportional to (1 - beta) / (1 - beta ** n_c), what the script that the paper's authors
-  released under the name of re-weighting computes (there in order of frequency; here by class id).
+  released under the name of re-weighting computes (there in order of frequency; here by class id);
+- `power`: w_c proportional to pi_c ** -1.2, pi_c the share of the class (generalised re-weighting, the loss of
+  DisAlign's second stage; the exponent is its own on ImageNet-LT);
+- `log`: w_c = 1 - log(n_c / n_max), not normalised, to which the weighted mean is indifferent (WeightedSoftmax of LADE
+  and MONICA).
 
-Source: Ju et al., MICCAI 2022, Table 1, row RW; Cui et al., CVPR 2019.
+Source: Ju et al., MICCAI 2022, Table 1, row RW; Cui et al., CVPR 2019; Zhang et al., CVPR 2021 (DisAlign).
 Cost: one training.
 Neutral: scheme=effective beta=0
-Status: verified against the original code; which scheme is the row RW is our reading
+Status: verified against the original code, `power` and `log` from the specification; which is the row RW is our reading
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.nn import functional
 
-from ltbench.losses import effective_number_weights, inverse_frequency_weights, square_root_weights
+from ltbench.losses import (
+    effective_number_weights,
+    inverse_frequency_weights,
+    logarithmic_weights,
+    power_weights,
+    square_root_weights,
+)
 from ltbench.methods import hp, register
 from ltbench.methods.base import Method
 from ltbench.methods.stages import Batch, Progress
+
+_WEIGHTS: Mapping[str, Callable[[Any], Tensor]] = {
+    "inverse": inverse_frequency_weights,
+    "sqrt": square_root_weights,
+    "power": power_weights,
+    "log": logarithmic_weights,
+}
 
 
 @register("rw")
@@ -39,8 +56,8 @@ class ReWeighting(Method):
     class Config:
         """Which class weights."""
 
-        scheme: Literal["inverse", "sqrt", "effective"] = hp(
-            "inverse", sweep=("inverse", "sqrt", "effective"), source="Ju 2022, Table 1"
+        scheme: Literal["inverse", "sqrt", "effective", "power", "log"] = hp(
+            "inverse", sweep=("inverse", "sqrt", "effective", "power", "log"), source="Ju 2022, Table 1"
         )
         beta: float = hp(0.9999, low=0.0, high=0.9999999, sweep=(0.99, 0.999, 0.9999), source="Cui 2019")
 
@@ -51,7 +68,7 @@ class ReWeighting(Method):
         if scheme == "effective":
             weights = effective_number_weights(counts, self.config.beta)
         else:
-            weights = inverse_frequency_weights(counts) if scheme == "inverse" else square_root_weights(counts)
+            weights = _WEIGHTS[scheme](counts)
         self.register_buffer("class_weights", weights)
 
     def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:

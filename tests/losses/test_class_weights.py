@@ -1,5 +1,6 @@
 """Class weights: their sum, their limits, their digits where 1 - beta ** n has none."""
 
+import math
 from collections.abc import Callable
 from decimal import Decimal, localcontext
 from functools import partial
@@ -9,7 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ltbench.losses import effective_number_weights, inverse_frequency_weights, square_root_weights
+from ltbench.losses import (
+    effective_number_weights,
+    inverse_frequency_weights,
+    logarithmic_weights,
+    power_weights,
+    square_root_weights,
+)
 
 R100 = (5000, 2590, 1342, 695, 360, 187, 97, 51)
 UNSORTED = (360, 51, 5000, 97, 1342, 187, 2590, 695)
@@ -17,6 +24,7 @@ SCHEMES: dict[str, Callable[..., Tensor]] = {
     "inverse": inverse_frequency_weights,
     "sqrt": square_root_weights,
     "effective": partial(effective_number_weights, beta=0.9999),
+    "power": power_weights,
 }
 scheme = pytest.mark.parametrize("weights", SCHEMES.values(), ids=SCHEMES)
 
@@ -58,7 +66,7 @@ def test_refuses_counts_that_are_none(weights: Callable[..., Tensor], counts: ob
         weights(counts)
 
 
-@pytest.mark.parametrize("weights", [inverse_frequency_weights, square_root_weights])
+@pytest.mark.parametrize("weights", [inverse_frequency_weights, square_root_weights, power_weights])
 def test_depend_on_proportions_alone(weights: Callable[..., Tensor]) -> None:
     scaled = weights([1000 * count for count in R100])
     torch.testing.assert_close(scaled, weights(R100), rtol=1e-13, atol=0)
@@ -82,3 +90,22 @@ def test_effective_number_keeps_its_digits(counts: tuple[int, ...], beta: float)
 def test_effective_number_refuses_beta(beta: float) -> None:
     with pytest.raises(ValueError, match="beta"):
         effective_number_weights(R100, beta)
+
+
+def test_powers_contain_the_other_schemes() -> None:
+    for rho, expected in ((0.0, torch.ones(8, dtype=torch.float64)), (1.0, inverse_frequency_weights(UNSORTED))):
+        torch.testing.assert_close(power_weights(UNSORTED, rho), expected, rtol=1e-13, atol=0)
+    torch.testing.assert_close(power_weights(UNSORTED, 0.5), square_root_weights(UNSORTED), rtol=1e-13, atol=0)
+    raw = [(count / sum(UNSORTED)) ** -1.2 for count in UNSORTED]
+    np.testing.assert_allclose(power_weights(UNSORTED), [8 * each / sum(raw) for each in raw], rtol=1e-12)
+    assert (power_weights([1, 10**9], 40.0) >= 0).all()
+    for wrong in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError):
+            power_weights(R100, wrong)
+
+
+def test_logarithmic_weights_are_one_for_the_most_frequent_class() -> None:
+    result = logarithmic_weights(UNSORTED)
+    np.testing.assert_allclose(result, [1 - math.log(count / 5000) for count in UNSORTED], rtol=1e-13)
+    assert result.dtype == torch.float64 and result[2] == 1 and (result >= 1).all()
+    assert torch.equal(logarithmic_weights([37] * 5), torch.ones(5, dtype=torch.float64))

@@ -9,7 +9,13 @@ import torch
 from mean_colour import method_on_colour
 from torch.nn import functional
 
-from ltbench.losses import effective_number_weights, inverse_frequency_weights, square_root_weights
+from ltbench.losses import (
+    effective_number_weights,
+    inverse_frequency_weights,
+    logarithmic_weights,
+    power_weights,
+    square_root_weights,
+)
 from ltbench.methods import Batch, Progress
 
 COUNTS = np.array([300, 4000, 5], dtype=np.int64)
@@ -31,8 +37,9 @@ method_of = partial(method_on_colour, "rw", counts=COUNTS)
             [0.1 / (1 - 0.9**count) for count in COUNTS],
             effective_number_weights(COUNTS, 0.9),
         ),
+        ({"scheme": "power"}, [(count / 4305) ** -1.2 for count in COUNTS], power_weights(COUNTS)),
     ],
-    ids=["inverse", "sqrt", "effective", "beta"],
+    ids=["inverse", "sqrt", "effective", "beta", "power"],
 )
 def test_weights_reach_the_loss(options: dict[str, Any], raw: list[float], function: torch.Tensor) -> None:
     method = method_of(**options)
@@ -45,3 +52,13 @@ def test_weights_reach_the_loss(options: dict[str, Any], raw: list[float], funct
     expected = (weights[targets] * each).sum() / weights[targets].sum()
     loss = method.loss(Batch((images,), targets, np.arange(6)), Progress(0, 1))["loss"]
     assert loss.dtype == torch.float32 and loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_scale_of_logarithmic_weights_does_not_matter() -> None:
+    method = method_of(scheme="log")
+    assert torch.equal(method.class_weights, logarithmic_weights(COUNTS))
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    batch = Batch((images,), torch.tensor([0, 1, 2, 1]), np.arange(4))
+    loss = method.loss(batch, Progress(0, 1))["loss"]
+    method.class_weights *= 3 / method.class_weights.sum()
+    torch.testing.assert_close(method.loss(batch, Progress(0, 1))["loss"], loss)
