@@ -12,7 +12,8 @@ from ltbench.losses.class_weights import (
 from ltbench.losses.early_exit import EarlyExitLoss, inference_exits, training_exits
 from ltbench.losses.focal import FocalLoss
 from ltbench.losses.info_nce import InfoNCELoss
-from ltbench.losses.logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss
+from ltbench.losses.lade import LADELoss
+from ltbench.losses.logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss, VSLoss
 from ltbench.losses.margin import LDAMLoss
 
 __all__ = [
@@ -22,8 +23,10 @@ __all__ = [
     "EarlyExitLoss",
     "FocalLoss",
     "InfoNCELoss",
+    "LADELoss",
     "LDAMLoss",
     "LogitAdjustedLoss",
+    "VSLoss",
     "effective_number_weights",
     "inference_exits",
     "inverse_frequency_weights",
