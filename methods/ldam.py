@@ -59,6 +59,14 @@ class NormedLinear(nn.Module):
         return functional.normalize(features, dim=1) @ functional.normalize(self.weight, dim=0)
 
 
+def deferred_epoch(start: float, epochs: int) -> int:
+    """Return the first epoch with class weights, which begin after a share `start` of the epochs.
+
+    A product that rounding left just below a whole number counts as it.
+    """
+    return math.floor(start * epochs + 1e-9)
+
+
 @register("ldam")
 class LabelDistributionAwareMargin(Method):
     """Overrides head and loss; deferred weights come through the progress of the stage."""
@@ -107,5 +115,4 @@ class LabelDistributionAwareMargin(Method):
         yield Stage("train", run.epochs, stop=run.early_stopping(after=after))
 
     def _switch(self, epochs: int) -> int:
-        """Return the first epoch with weights; a product that rounding left just below a whole number counts as it."""
-        return math.floor(self.config.drw_start * epochs + 1e-9)
+        return deferred_epoch(self.config.drw_start, epochs)
