@@ -1,5 +1,6 @@
 """Pure losses: tensors in, a scalar out, no configuration objects, no schedule."""
 
+from ltbench.losses.center import CenterLoss
 from ltbench.losses.centroid import CentroidLoss
 from ltbench.losses.class_balanced import ClassBalancedLoss
 from ltbench.losses.class_weights import (
@@ -10,22 +11,29 @@ from ltbench.losses.class_weights import (
     square_root_weights,
 )
 from ltbench.losses.early_exit import EarlyExitLoss, inference_exits, training_exits
+from ltbench.losses.equalization import SEQLLoss
 from ltbench.losses.focal import FocalLoss
+from ltbench.losses.gaussian_cloud import GCLLoss
 from ltbench.losses.info_nce import InfoNCELoss
 from ltbench.losses.lade import LADELoss
 from ltbench.losses.logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss, VSLoss
 from ltbench.losses.margin import LDAMLoss
+from ltbench.losses.range import RangeLoss
 
 __all__ = [
     "BalancedSoftmaxLoss",
+    "CenterLoss",
     "CentroidLoss",
     "ClassBalancedLoss",
     "EarlyExitLoss",
     "FocalLoss",
+    "GCLLoss",
     "InfoNCELoss",
     "LADELoss",
     "LDAMLoss",
     "LogitAdjustedLoss",
+    "RangeLoss",
+    "SEQLLoss",
     "VSLoss",
     "effective_number_weights",
     "inference_exits",
