@@ -19,6 +19,7 @@ from ltbench.losses.lade import LADELoss
 from ltbench.losses.logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss, VSLoss
 from ltbench.losses.margin import LDAMLoss
 from ltbench.losses.range import RangeLoss
+from ltbench.losses.sharpness_aware import SharpnessAware
 
 __all__ = [
     "BalancedSoftmaxLoss",
@@ -34,6 +35,7 @@ __all__ = [
     "LogitAdjustedLoss",
     "RangeLoss",
     "SEQLLoss",
+    "SharpnessAware",
     "VSLoss",
     "effective_number_weights",
     "inference_exits",
