@@ -47,7 +47,7 @@ class SharpnessAware(torch.optim.Optimizer):
         self.rho, self.adaptive, self.network = checked_number("rho", rho), adaptive, network
 
     def step(self, closure: Closure | None = None, steady: Closure | None = None) -> Any:
-        """Take one step; what is drawn at random in `closure` is the same in both of its evaluations.
+        """Take one step; what is drawn at random is the same in all evaluations of it.
 
         Parameters
         ----------
@@ -65,19 +65,22 @@ class SharpnessAware(torch.optim.Optimizer):
         """
         if closure is None:
             raise ValueError("a sharpness-aware step needs a closure that computes loss and gradients anew")
-        rest = None
-        if steady is not None:
-            steady()
-            rest = self._gradients()
-        with self._same_draws():
+        with self._draws_put_back():
             loss = closure()
-        before = self._climb()
+        gradients, rest = self._gradients(), {}
+        if steady is not None:
+            with self._draws_put_back():
+                steady()
+            rest = self._gradients()
+        before = self._climb(gradients)
         if before:
             with _averages_kept(self.network):
                 closure()
             with torch.no_grad():
                 torch._foreach_copy_(list(before), list(before.values()))
-        self._add(rest or {})
+            gradients = self._gradients()
+        both = {each: gradients[each] + rest[each] for each in gradients if each in rest}
+        self._set({**gradients, **rest, **both})
         self.base.step()
         return loss
 
@@ -95,9 +98,8 @@ class SharpnessAware(torch.optim.Optimizer):
         return {each: each.grad for each in parameters if each.grad is not None}
 
     @torch.no_grad()
-    def _climb(self) -> dict[Tensor, Tensor]:
+    def _climb(self, gradients: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
         """Move the weights to w + e; return what they were, nothing where they stay."""
-        gradients = self._gradients()
         if self.rho == 0 or not gradients:
             return {}
         weights, slopes = list(gradients), list(gradients.values())
@@ -110,14 +112,14 @@ class SharpnessAware(torch.optim.Optimizer):
         torch._foreach_add_(weights, torch._foreach_mul(slopes, self.rho / length))
         return before
 
-    @staticmethod
-    def _add(gradients: dict[Tensor, Tensor]) -> None:
+    def _set(self, gradients: dict[Tensor, Tensor]) -> None:
+        self.zero_grad(set_to_none=True)
         for parameter, gradient in gradients.items():
-            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+            parameter.grad = gradient
 
     @contextmanager
-    def _same_draws(self) -> Iterator[None]:
-        """Put the random generators back after the first evaluation, where there is a second one."""
+    def _draws_put_back(self) -> Iterator[None]:
+        """Put the random generators back after an evaluation that is not the last one of the step."""
         devices = {each.device.index for group in self.param_groups for each in group["params"] if each.is_cuda}
         with torch.random.fork_rng(sorted(devices), enabled=self.rho > 0):
             yield

@@ -96,7 +96,7 @@ class ObjectiveMethod(Method):
         targets : int64 [B]
         share : of each image's loss, float [B], or one number; None: all of it, as the objective's own method
         """
-        deferred = self._deferred(progress)
+        deferred = self.config.objective == "ldam_drw" and progress.epoch >= _switch(progress.epochs)
         criterion: Any = self.deferred_loss if deferred else self.loss_function
         if share is None:
             return criterion(scores, targets)
@@ -104,18 +104,8 @@ class ObjectiveMethod(Method):
             each = functional.cross_entropy(self._adjusted(scores, targets), targets, reduction="none")
         if not deferred:
             return (share * each).mean()
-        weights = self.image_weights(targets, progress).to(each.dtype)
+        weights = criterion.weight.to(each.dtype).gather(0, targets)
         return (share * weights * each).sum() / weights.sum()
-
-    def image_weights(self, targets: Tensor, progress: Progress) -> Tensor:
-        """Return the class weight w of each image that acts at the time, 1 where none do: float64 [B] of int64 [B]."""
-        if not self._deferred(progress):
-            return torch.ones_like(targets, dtype=torch.float64)
-        criterion: Any = self.deferred_loss
-        return criterion.weight.gather(0, targets)
-
-    def _deferred(self, progress: Progress) -> bool:
-        return self.config.objective == "ldam_drw" and progress.epoch >= _switch(progress.epochs)
 
     def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
         """Return the objective of a plain or a mixed batch."""

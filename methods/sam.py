@@ -6,7 +6,7 @@
 
     L_H = (1 / B) sum_{y not in T} l,   L_T = (2 / B) sum_{y in T} l,   e = rho grad L_T / |grad L_T|,
 
-the step is of grad L_H(w) + grad L_T(w + e); a batch without an image of T gives a plain step. T are the classes with
+the step is of grad L_H(w) + grad L_T(w + e), a plain step where the batch has no image of T. T are the classes with
 fewer than `tail_below` images in training; 0: the rarest third, as the tables cut it (three of eight). The factor 2
 is the original's.
 
@@ -14,33 +14,32 @@ is the original's.
 Predictions are the objective's.
 Defaults: rho 0.05 (SAM; MONICA 9dc5c21f goes on to 0.1 and 0.5; Imbalanced_SAM c65f41eb), tail_below 20 there for
 CIFAR-100-LT.
-BatchNorm: at w + e its running averages stay. With scope = all the batch's own statistics are used there; with scope =
-tail only images of T pass a second time, as in the original, and since they are a handful the running averages stand
-in for theirs, which is our reading. What dropout draws is the same in both passes of scope = all.
-Differs: with deferred weights, L_H and L_T are the two parts of the weighted mean over the whole batch.
+BatchNorm uses the statistics of the whole batch in both passes; at w + e its running averages stay. What dropout draws
+is the same in both.
+Differs: the original's second pass with scope = tail is of rare images alone. With running averages in the place of
+their statistics, all images were predicted as rare in trials of six epochs on made-up images, at a falling training
+loss. Here the whole batch passes again, and the loss alone is of rare images. With deferred weights L_H and L_T are the
+two parts of the weighted mean.
 Source: Foret et al., ICLR 2021; Zhou et al., ICCV 2023 (ImbSAM); not in the tables of Ju et al., MICCAI 2022.
-Cost: two passes through the network a step; scope=tail: one, and the share of rare images of another.
+Cost: one training, two passes through the network a step.
 Neutral: rho=0 objective=ce
 Status: from the specification; original code not run
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ltbench.losses import SharpnessAware
 from ltbench.methods import hp, register
 from ltbench.methods._objective import OBJECTIVES, ObjectiveMethod
-from ltbench.methods.base import Run
-from ltbench.methods.stages import Batch, ParamGroups, Progress, Stage, StageResult
-from ltbench.uploads import upload
+from ltbench.methods.stages import Batch, ParamGroups, Progress, Stage
 
 _TAIL_FACTOR = 2.0  # the original's
 
@@ -78,15 +77,9 @@ class SharpnessAwareMinimisation(ObjectiveMethod):
         """Add which classes are rare to the objective's head."""
         super().build()
         self.register_buffer("rare", torch.from_numpy(rare_classes(self.task.class_counts, self.config.tail_below)))
-        self.part: Literal["whole", "first", "tail"] = "whole"
+        self.part: Literal["whole", "at w", "at w + e"] = "whole"
         self.tail_gradients: dict[Tensor, Tensor] = {}
-        self._rare_images = np.zeros(0, dtype=bool)
-        self._first_value: Tensor | float = 0.0
-
-    def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
-        """Yield one stage."""
-        self._rare_images = self.rare.cpu().numpy()[run.labels]
-        yield from super().stages(run)
+        self._rest: Tensor | float = 0.0
 
     def optimizer(self, groups: ParamGroups, stage: Stage) -> torch.optim.Optimizer:
         """Return the protocol's optimizer, made aware of sharpness."""
@@ -99,29 +92,16 @@ class SharpnessAwareMinimisation(ObjectiveMethod):
         """Return the objective; with scope = tail, L_H + L_T or the part that the optimizer asks for."""
         if self.config.scope == "all":
             return super().loss(batch, progress)
-        if self.part == "tail":
-            return {"loss": self._first_value + self._tail_loss(batch, progress)}
         scores = self.scores(self.features(batch.images))
         rare = self.rare[batch.targets].float()
-        head = self.objective_loss(scores, batch.targets, progress, 1 - rare)
         tail = _TAIL_FACTOR * self.objective_loss(scores, batch.targets, progress, rare)
+        if self.part == "at w + e":
+            return {"loss": self._rest + tail}
+        rest = self.objective_loss(scores, batch.targets, progress, 1 - rare)
         if self.part == "whole":
-            return {"loss": head + tail}
-        self.tail_gradients = self._gradients(tail) if len(self._rare_rows(batch)) else {}
-        self._first_value = head.detach()
-        return {"loss": head}
-
-    def _tail_loss(self, batch: Batch, progress: Progress) -> Tensor:
-        """Return L_T from a pass of its images alone."""
-        rows = upload(self._rare_rows(batch), batch.targets.device)
-        targets = batch.targets.index_select(0, rows)
-        with _running_averages_used(self):
-            scores = self.scores(self.features(batch.images.index_select(0, rows)))
-        weights, whole = (self.image_weights(each, progress).sum() for each in (targets, batch.targets))
-        return _TAIL_FACTOR * self.objective_loss(scores, targets, progress, (weights / whole).to(scores.dtype))
-
-    def _rare_rows(self, batch: Batch) -> np.ndarray:
-        return np.flatnonzero(self._rare_images[batch.indices])
+            return {"loss": rest + tail}
+        self.tail_gradients, self._rest = self._gradients(tail), rest.detach()
+        return {"loss": rest}
 
     def _gradients(self, value: Tensor) -> dict[Tensor, Tensor]:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -134,35 +114,24 @@ class _TailSharpnessAware(SharpnessAware):
     """Asks the method for L_H, which leaves the gradient of L_T at w behind, and for L_T at w + e."""
 
     def __init__(self, *arguments: Any, method: SharpnessAwareMinimisation, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+        super().__init__(*arguments, network=method, **options)
         self._method = method
 
     def step(self, closure: Callable[[], Any] | None = None, steady: Callable[[], Any] | None = None) -> Any:
         assert closure is not None and steady is None
-        method, parts = self._method, iter(("at w", "at w + e"))
+        method = self._method
+        parts: Iterator[Literal["at w", "at w + e"]] = iter(("at w", "at w + e"))
+        rest: dict[Tensor, Tensor] = {}
 
-        def tail() -> None:
-            if next(parts) == "at w":
-                self.zero_grad(set_to_none=True)
-                self._add(method.tail_gradients)
-            else:
-                method.part = "tail"
-                closure()
+        def tail() -> Any:
+            method.part = next(parts)
+            loss = closure()
+            if method.part == "at w":
+                rest.update(self._gradients())
+                self._set(method.tail_gradients)
+            return loss
 
-        method.part = "first"
         try:
-            return super().step(tail, closure)
+            return super().step(tail, lambda: self._set(rest))
         finally:
             method.part, method.tail_gradients = "whole", {}
-
-
-@contextmanager
-def _running_averages_used(network: nn.Module) -> Iterator[None]:
-    layers = [each for each in network.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm) and each.training]
-    for layer in layers:
-        layer.training = False
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.training = True

@@ -72,7 +72,7 @@ def test_a_step_of_rare_classes(batch: Batch, below: int, tail: list[int], rho: 
     method = method_of(scope="tail", objective="ce", tail_below=below, rho=rho)
     assert sorted(np.flatnonzero(rare_classes(COUNTS, below))) == sorted(tail)
     parts = step(method, batch)
-    assert parts == (["first", "tail"] if tail and rho else ["first"]) and method.part == "whole"
+    assert parts == (["at w", "at w + e"] if rho else ["at w"]) and method.part == "whole"
     torch.testing.assert_close(weights_after(method), by_hand(batch, tail, rho), rtol=1e-5, atol=1e-6)
 
 
@@ -86,15 +86,16 @@ def test_no_rare_image_is_the_objectives_own_step(batch: Batch) -> None:
 
 @pytest.mark.parametrize("epoch", [0, 9])
 def test_parts_have_the_weights_of_the_whole_batch(batch: Batch, epoch: int) -> None:
-    """What the second pass computes from rare images alone is, at the same weights, their part of the whole loss."""
-    method, progress = method_of(scope="tail", rho=0.05), Progress(epoch, 10)
-    walk(method, FakeRun(LABELS, epochs=10))
+    method, progress = method_of(scope="tail"), Progress(epoch, 10)
+    base = method_on_colour("ldam", COUNTS)
+    rare = method.rare[batch.targets]
     whole = method.loss(batch, progress)["loss"]
-    method.part = "first"
-    first = method.loss(batch, progress)["loss"]
-    method.part = "tail"
+    method.part = "at w"
+    rest = method.loss(batch, progress)["loss"]
+    method.part = "at w + e"
     torch.testing.assert_close(method.loss(batch, progress)["loss"], whole)
-    assert 0 < first < whole
+    torch.testing.assert_close(rest + (whole - rest) / 2, base.loss(batch, progress)["loss"])
+    assert 0 < rest < whole and 0 < rare.sum() < 6
 
 
 def test_the_whole_loss_is_the_objective_and_its_optimizer_is_aware(batch: Batch) -> None:
