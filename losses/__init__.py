@@ -19,10 +19,12 @@ from ltbench.losses.lade import LADELoss
 from ltbench.losses.logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss, VSLoss
 from ltbench.losses.margin import LDAMLoss
 from ltbench.losses.range import RangeLoss
+from ltbench.losses.redundancy import BarlowTwinsLoss
 from ltbench.losses.sharpness_aware import SharpnessAware
 
 __all__ = [
     "BalancedSoftmaxLoss",
+    "BarlowTwinsLoss",
     "CenterLoss",
     "CentroidLoss",
     "ClassBalancedLoss",
