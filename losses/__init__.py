@@ -1,6 +1,5 @@
 """Pure losses: tensors in, a scalar out, no configuration objects, no schedule."""
 
-from ltbench.losses.center import CenterLoss
 from ltbench.losses.centroid import CentroidLoss
 from ltbench.losses.class_balanced import ClassBalancedLoss
 from ltbench.losses.class_weights import (
@@ -11,14 +10,12 @@ from ltbench.losses.class_weights import (
     square_root_weights,
 )
 from ltbench.losses.early_exit import EarlyExitLoss, inference_exits, training_exits
-from ltbench.losses.equalization import SEQLLoss
+from ltbench.losses.feature_distance import CenterLoss, RangeLoss
 from ltbench.losses.focal import FocalLoss
-from ltbench.losses.gaussian_cloud import GCLLoss
 from ltbench.losses.info_nce import InfoNCELoss
-from ltbench.losses.lade import LADELoss
-from ltbench.losses.logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss, VSLoss
+from ltbench.losses.logit_adjustment import BalancedSoftmaxLoss, LADELoss, LogitAdjustedLoss, VSLoss
 from ltbench.losses.margin import LDAMLoss
-from ltbench.losses.range import RangeLoss
+from ltbench.losses.random_logits import GCLLoss, SEQLLoss
 from ltbench.losses.redundancy import BarlowTwinsLoss
 from ltbench.losses.sharpness_aware import SharpnessAware
 

@@ -2,7 +2,7 @@
 
     loss = CE + weight R,   R = alpha sum_c k / sum_{top} 1 / d + beta relu(margin - D)
 
-on penultimate features f: d are the k largest distances of two images of class c in the batch (`losses/range.py` says
+on penultimate features f: d are the k largest distances of two images of class c in the batch (`RangeLoss` says
 exactly which), D the smallest distance of two class means. Predictions are those of the linear head alone.
 
 Defaults: k 2, margin 0.1, alpha and beta 0.5 (code of MONICA 9dc5c21f); weight 0.001 is our reading.
