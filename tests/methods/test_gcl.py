@@ -37,7 +37,7 @@ def test_the_first_stage_mixes_and_the_second_has_balanced_batches_and_a_frozen_
 
 
 def test_the_second_loss_has_a_margin_and_predictions_neither_margin_nor_noise(batch: Batch) -> None:
-    method = method_of(noise=0.0)
+    method = method_of(second_noise=0.0)
     logits = method.predict(batch.images)
     assert torch.equal(logits, method.predict(batch.images)) and logits.abs().max() <= 20
     lowered = logits - 20 * 0.1 * functional.one_hot(batch.targets, 3)
