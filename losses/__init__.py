@@ -19,24 +19,32 @@ from ltbench.losses.classifiers import (
 from ltbench.losses.contrastive import BalancedContrastiveLoss, ClassEnhancementLoss, ParametricContrastiveLoss
 from ltbench.losses.early_exit import EarlyExitLoss, inference_exits, training_exits
 from ltbench.losses.experts import NestedCollaborativeLoss, RIDELoss, SADELoss
+from ltbench.losses.feature_distance import CenterLoss, RangeLoss
 from ltbench.losses.focal import FocalLoss
 from ltbench.losses.info_nce import InfoNCELoss
 from ltbench.losses.label_smoothing import LabelAwareSmoothingLoss
-from ltbench.losses.logit_adjustment import BalancedSoftmaxLoss, LogitAdjustedLoss
+from ltbench.losses.logit_adjustment import BalancedSoftmaxLoss, LADELoss, LogitAdjustedLoss, VSLoss
 from ltbench.losses.margin import LDAMLoss
+from ltbench.losses.random_logits import GCLLoss, SEQLLoss
+from ltbench.losses.redundancy import BarlowTwinsLoss
+from ltbench.losses.sharpness_aware import SharpnessAware
 from ltbench.losses.von_mises_fisher import ProbabilisticContrastiveLoss
 
 __all__ = [
     "BalancedContrastiveLoss",
     "BalancedSoftmaxLoss",
+    "BarlowTwinsLoss",
     "CausalNormClassifier",
+    "CenterLoss",
     "CentroidLoss",
     "ClassBalancedLoss",
     "ClassEnhancementLoss",
     "DisAlignHead",
     "EarlyExitLoss",
     "FocalLoss",
+    "GCLLoss",
     "InfoNCELoss",
+    "LADELoss",
     "LDAMLoss",
     "LabelAwareSmoothingLoss",
     "LogitAdjustedLoss",
@@ -44,7 +52,11 @@ __all__ = [
     "ParametricContrastiveLoss",
     "ProbabilisticContrastiveLoss",
     "RIDELoss",
+    "RangeLoss",
     "SADELoss",
+    "SEQLLoss",
+    "SharpnessAware",
+    "VSLoss",
     "class_centroids",
     "effective_number_weights",
     "inference_exits",

@@ -59,6 +59,11 @@ class ClassLoss(ExactBuffers):
         ValueError : shapes that do not fit each other or the number of classes; ids outside [0, K) on the CPU (on a GPU
             its own kernels stop on them)
         """
+        self._check(logits, targets)
+        with torch.autocast(logits.device.type, enabled=False):
+            return self._loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets)
+
+    def _check(self, logits: Tensor, targets: Tensor) -> None:
         if logits.ndim != 2 or targets.shape != logits.shape[:1]:
             raise ValueError(
                 f"logits must be [B, K] and targets [B], got {tuple(logits.shape)} and {tuple(targets.shape)}"
@@ -66,8 +71,6 @@ class ClassLoss(ExactBuffers):
         if self.num_classes is not None and logits.shape[1] != self.num_classes:
             raise ValueError(f"this loss was made for {self.num_classes} classes, got logits of {logits.shape[1]}")
         check_class_ids(targets, logits.shape[1])
-        with torch.autocast(logits.device.type, enabled=False):
-            return self._loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets)
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         raise NotImplementedError

@@ -39,8 +39,11 @@ class InfoNCELoss(nn.Module):
         *,
         negative_weight: float = 1.0,
         excluded: Tensor | None = None,
+        positives: Tensor | None = None,
     ) -> Tensor:
         """Return the mean loss over all queries.
+
+        A query with further positives has the mean of -log softmax over its own key and these.
 
         Parameters
         ----------
@@ -48,13 +51,20 @@ class InfoNCELoss(nn.Module):
         negatives : float [Q, D], further keys
         negative_weight : how many negatives each one stands for, above 0; with `negatives` only
         excluded : bool [B, Q], which of the further keys show the query's own image and do not count
+        positives : bool [B, Q], which of the further keys are positives; none of the excluded ones
         """
         # Similarities are divided by a small temperature: in bfloat16 they would keep two digits.
         with torch.autocast(first.device.type, enabled=False):
-            return self._loss(first, second, negatives, negative_weight, excluded)
+            return self._loss(first, second, negatives, negative_weight, excluded, positives)
 
     def _loss(
-        self, first: Tensor, second: Tensor, negatives: Tensor | None, weight: float, excluded: Tensor | None
+        self,
+        first: Tensor,
+        second: Tensor,
+        negatives: Tensor | None,
+        weight: float,
+        excluded: Tensor | None,
+        positives: Tensor | None,
     ) -> Tensor:
         if first.shape != second.shape or first.ndim != 2:
             raise ValueError(f"views must be two equal [B, D], got {tuple(first.shape)} and {tuple(second.shape)}")
@@ -71,4 +81,8 @@ class InfoNCELoss(nn.Module):
         similarity[rows, rows] -= math.log(weight)
         if excluded is not None:
             similarity[:, len(first) :].masked_fill_(excluded, -torch.inf)
-        return functional.cross_entropy(similarity, rows)
+        if positives is None:
+            return functional.cross_entropy(similarity, rows)
+        logarithms = similarity.log_softmax(dim=1)
+        others = torch.where(positives, logarithms[:, len(first) :] - math.log(weight), 0.0).sum(dim=1)
+        return -((logarithms.diagonal() + others) / (1 + positives.sum(dim=1))).mean()

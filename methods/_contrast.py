@@ -72,8 +72,9 @@ class MomentumContrast(nn.Module):
             own = upload(batch.indices, keys.device)
             same = own.unsqueeze(1) == self.shown[:filled]
             negatives = self.queue[:filled].clone()
-            value = self.info_nce(queries, keys, negatives, negative_weight=weight, excluded=same)
-            self._enqueue(keys, own)
+            positives = self._positives(batch.targets, same)
+            value = self.info_nce(queries, keys, negatives, negative_weight=weight, excluded=same, positives=positives)
+            self._enqueue(keys, own, batch.targets)
             alignment = nn.functional.cosine_similarity(queries.detach(), keys).mean()
             return {"loss": value, "alignment": alignment}
 
@@ -84,10 +85,21 @@ class MomentumContrast(nn.Module):
         for online, key in ((backbone, self.key_backbone), (self.projector, self.key_projector)):
             torch._foreach_lerp_(list(key.parameters()), list(online.parameters()), 1 - self.momentum)
 
+    def _positives(self, targets: Tensor, same: Tensor) -> Tensor | None:
+        """Return which of the filled places [Q] are further positives of each image, bool [B, Q]; None: none are.
+
+        Parameters
+        ----------
+        same : bool [B, Q], which places show the image itself
+        """
+        return None
+
     @torch.no_grad()
-    def _enqueue(self, keys: Tensor, images: Tensor) -> None:
+    def _enqueue(self, keys: Tensor, images: Tensor, targets: Tensor) -> Tensor:
+        """Write keys, the oldest places first; return which ones were written."""
         keys = nn.functional.normalize(keys, dim=1)[-len(self.queue) :]
         rows = (self._written + torch.arange(len(keys), device=keys.device)) % len(self.queue)
         self.queue[rows] = keys
         self.shown[rows] = images[-len(self.queue) :]
         self._written += len(keys)
+        return rows

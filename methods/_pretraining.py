@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltbench.methods._contrast import MomentumContrast
+from ltbench.methods._self_supervision import SCHEMES
 from ltbench.methods.base import Method, Run, feature_width, full_precision
 from ltbench.methods.hyperparameters import configure, hp
 from ltbench.methods.stages import Batch, ParamGroups, Pool, Progress, Stage
 from ltbench.samplers import shuffled_stream
+
+_MOMENTUM_CONTRAST = {"objective": "momentum_contrast", "version": 3}
 
 INITIAL = "initial"
 """Of the stage that trains the encoder of `--init`."""
@@ -27,7 +30,7 @@ INITIAL = "initial"
 
 @dataclass(frozen=True)
 class Contrast:
-    """Settings of self-supervised pre-training by momentum contrast."""
+    """Settings of self-supervised pre-training; queue, momentum and temperature are of momentum contrast and `kcl`."""
 
     ssl_budget: float = hp(
         1.0, low=1e-6, presets={"quick": 0.5}, source="our reading: as long as training", pretraining=True
@@ -50,20 +53,21 @@ class Contrast:
         return max(1, round(self.ssl_budget * run.epochs))
 
 
-def contrast_stage(name: str, method: Method, run: Run, config: Contrast) -> Stage:
-    """Return the stage that trains a method's backbone without labels.
+def contrast_stage(name: str, method: Method, run: Run, config: Contrast, scheme: str = "") -> Stage:
+    """Return the stage that trains a method's backbone without labels; `kcl` takes them.
 
     Parameters
     ----------
     name : of the stage, and so of its random streams
+    scheme : of `SCHEMES`
     """
-    settings: dict[str, Any] = {
-        "queue_size": max(1, min(config.ssl_queue, len(run.labels) - config.ssl_batch_size)),
-        "momentum": config.ssl_momentum,
-        "temperature": config.ssl_temperature,
-        "dimension": config.ssl_dimension,
-    }
-    contrast = MomentumContrast(method.backbone, **settings)
+    kind, settings = SCHEMES[scheme], dict[str, Any](dimension=config.ssl_dimension)
+    if issubclass(kind, MomentumContrast):
+        queue_size = max(1, min(config.ssl_queue, len(run.labels) - config.ssl_batch_size))
+        momentum, temperature = config.ssl_momentum, config.ssl_temperature
+        settings = {"queue_size": queue_size, "momentum": momentum, "temperature": temperature, **settings}
+    contrast: Any = kind(method.backbone, **settings)
+    version: dict[str, Any] = {"objective": scheme, "version": 1} if scheme else _MOMENTUM_CONTRAST
     jitter = dict.fromkeys(("brightness", "contrast", "saturation"), config.ssl_jitter)
     return Stage(
         name,
@@ -77,7 +81,7 @@ def contrast_stage(name: str, method: Method, run: Run, config: Contrast) -> Sta
         batch_size=config.ssl_batch_size,
         validate=False,
         select=False,
-        recipe={"objective": "momentum_contrast", "version": 3, **settings},
+        recipe={**version, **settings},
     )
 
 
@@ -92,7 +96,11 @@ def initial_stage(kind: str, preset: str, method: Method, run: Run) -> Stage | N
     if kind == "scratch":
         return None
     settings = configure("ssl", Contrast, preset, {})
-    stage = contrast_stage(INITIAL, method, run, settings) if kind == "ssl" else _supervised_stage(method, run)
+    family, _, scheme = kind.partition(":")
+    if family == "ssl":
+        stage = contrast_stage(INITIAL, method, run, settings, scheme)
+    else:
+        stage = _supervised_stage(method, run)
 
     def optimizer(groups: ParamGroups, stage: Stage) -> torch.optim.Optimizer:
         return method.task.new_optimizer(groups)

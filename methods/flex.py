@@ -1,6 +1,7 @@
 """Flexible Sampling: anchor points first, then queries by class difficulty and uncertainty.
 
-1. Pre-train the backbone without labels on the long-tailed training set (`pretrain=ssl`: InfoNCE, eq. 1).
+1. Pre-train the backbone without labels on the long-tailed training set (`pretrain=ssl`: InfoNCE, eq. 1, by momentum
+   contrast; `ssl:simclr`, `ssl:byol`, `ssl:simsiam`, `ssl:barlow` and, with labels, `ssl:kcl` are outside the paper).
 2. Features, class prototypes (eq. 2), and of each class the images nearest to its prototype (eq. 3) as anchor
    points: a smaller, less imbalanced set (`samplers.anchor_counts`).
 3. Train on the anchors with cross-entropy; the first 30 % of the budget are warm-up, without any stop rule.
@@ -111,8 +112,8 @@ class FlexibleSampling(Method):
     class Config(Contrast):
         """The paper's values, and an option for each reading."""
 
-        pretrain: Literal["ssl", "ce", "none"] = hp(
-            "ssl", sweep=("ssl", "ce", "none"), source="Table 3", pretraining=True
+        pretrain: Literal["ssl", "ssl:simclr", "ssl:byol", "ssl:simsiam", "ssl:barlow", "ssl:kcl", "ce", "none"] = hp(
+            "ssl", sweep=("ssl", "ce", "none"), source="Table 3; ssl:NAME outside the paper", pretraining=True
         )
         selection: Literal["anchor", "random", "edge"] = hp(
             "anchor", sweep=("anchor", "random", "edge"), source="Table 3"
@@ -222,8 +223,8 @@ class FlexibleSampling(Method):
             return
         if self.config.pretrain == "ce":
             yield self._supervised(run)
-        elif self.config.pretrain == "ssl":
-            yield contrast_stage("pretrain", self, run, self.config)
+        elif self.config.pretrain != "none":
+            yield contrast_stage("pretrain", self, run, self.config, self.config.pretrain.partition(":")[2])
 
     def _pretraining_steps(self, run: Run) -> int:
         """Return the steps of pre-training at most."""

@@ -26,6 +26,20 @@ from ltbench.methods.stages import Batch
 from ltbench.uploads import upload
 
 
+def mixed(batch: Batch, alpha: float, num_classes: int, rng: np.random.Generator) -> Batch:
+    """Return a batch mixed with a permutation of itself: views of the same shape, targets float32 [B, K].
+
+    Parameters
+    ----------
+    alpha : of the Beta distribution of the share; 0: nothing is mixed
+    """
+    share = rng.beta(alpha, alpha) if alpha > 0 else 1.0
+    other = upload(rng.permutation(len(batch.targets)), batch.targets.device)
+    targets = functional.one_hot(batch.targets, num_classes).float()
+    views = tuple(share * view + (1 - share) * view[other] for view in batch.views)
+    return replace(batch, views=views, targets=share * targets + (1 - share) * targets[other])
+
+
 @register("mixup")
 class MixUp(Method):
     """Overrides the batch transform; the loss takes soft targets as it is."""
@@ -38,8 +52,4 @@ class MixUp(Method):
 
     def transform(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """Return the mixed batch: views of the same shape, targets float32 [B, K]."""
-        share = rng.beta(self.config.alpha, self.config.alpha) if self.config.alpha > 0 else 1.0
-        other = upload(rng.permutation(len(batch.targets)), batch.targets.device)
-        targets = functional.one_hot(batch.targets, self.task.num_classes).float()
-        views = tuple(share * view + (1 - share) * view[other] for view in batch.views)
-        return replace(batch, views=views, targets=share * targets + (1 - share) * targets[other])
+        return mixed(batch, self.config.alpha, self.task.num_classes, rng)

@@ -25,7 +25,7 @@ _PROTOCOL_HELP = {
     "selection_metric": "that selects the epoch: mean_class_accuracy, macro_f1 or top1",
     "weight_decay": "of the optimizer",
     "budget": "paper, further stages are extra; or total, all stages of a method within the steps of ce",
-    "init": "what every encoder starts from: scratch, ssl or ce",
+    "init": "what every encoder starts from: scratch, ssl, ssl:simclr, ssl:byol, ssl:simsiam, ssl:barlow, ssl:kcl, ce",
     "vary_split": "each trial draws a split of its own, so that intervals hold for new splits too",
     "lr_warmup": "share of a stage's epochs in which the learning rate rises, below 1",
 }

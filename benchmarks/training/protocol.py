@@ -30,7 +30,8 @@ class Protocol:
         `total`, all stages of a method take at most the optimizer steps of `epochs` epochs, the shared encoder of
         `init` included
     init : of `INITS`, what every method's encoder starts from: `scratch`, the weights of the backbone; or the encoder
-        of the trial, trained once on its training images: `ssl` without labels, `ce` by plain cross-entropy
+        of the trial, trained once on its training images: `ssl` without labels, by momentum contrast, `ssl:NAME` by
+        another scheme (`ssl:kcl` takes labels), `ce` by plain cross-entropy
     patience : early stopping, epochs without a rise of the selection metric
     epoch_length : steps of an epoch on n of N images: `pass` ceil(n / batch_size), `steps` ceil(N / batch_size)
     precision : `bf16` (autocast) or `fp32`; `auto` is bf16 on a GPU that has it, else fp32
@@ -107,7 +108,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
 SELECTION_METRICS = ("mean_class_accuracy", "macro_f1", "top1")
 BUDGETS = ("paper", "total")
-INITS = ("scratch", "ssl", "ce")
+INITS = ("scratch", "ssl", "ssl:simclr", "ssl:byol", "ssl:simsiam", "ssl:barlow", "ssl:kcl", "ce")
 _CHOICES = {
     "precision": PRECISIONS,
     "epoch_length": EPOCH_LENGTHS,

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ltbench.losses import BalancedSoftmaxLoss, ClassBalancedLoss, FocalLoss, LDAMLoss, LogitAdjustedLoss
+from ltbench.losses import (
+    BalancedSoftmaxLoss,
+    ClassBalancedLoss,
+    FocalLoss,
+    LADELoss,
+    LDAMLoss,
+    LogitAdjustedLoss,
+    VSLoss,
+)
 
 COUNTS = {
     "sorted8": (5000, 2590, 1342, 695, 360, 187, 97, 51),
@@ -76,6 +84,12 @@ def shifted(row: Sequence[float], target: int, shifts: Sequence[float]) -> Image
     return cross_entropy([value + shift for value, shift in zip(row, shifts, strict=True)], target)
 
 
+def scaled(row: Sequence[float], target: int, scales: Sequence[float], shifts: Sequence[float]) -> Image:
+    moved = [value * scale + shift for value, scale, shift in zip(row, scales, shifts, strict=True)]
+    value, gradient = cross_entropy(moved, target)
+    return value, [scale * slope for scale, slope in zip(scales, gradient, strict=True)]
+
+
 @dataclass(frozen=True)
 class Case:
     """A loss of class counts, and what it should be: each image's loss, weights, whether they are divided by."""
@@ -128,6 +142,18 @@ def _adjusted(tau: float) -> Case:
     )
 
 
+def _vector_scaled(gamma: float, tau: float) -> Case:
+    def image(counts: Sequence[int]) -> Callable[..., Image]:
+        scales = [(count / max(counts)) ** gamma for count in counts]
+        return partial(scaled, scales=scales, shifts=[tau * math.log(count / sum(counts)) for count in counts])
+
+    return Case(lambda counts: VSLoss(counts, gamma, tau), image)
+
+
+def _prior(counts: Sequence[int]) -> Callable[..., Image]:
+    return partial(shifted, shifts=[math.log(count / sum(counts) + 1e-9) for count in counts])
+
+
 CASES = {
     **{f"focal {gamma}": _focal(gamma) for gamma in (0.0, 0.5, 1.0, 2.0, 5.0)},
     "focal detached": _focal(2.0, detach=True),
@@ -141,9 +167,13 @@ CASES = {
     "ldam other": _margin(0.3, 10.0),
     "balanced softmax": Case(BalancedSoftmaxLoss, lambda counts: partial(shifted, shifts=np.log(counts).tolist())),
     **{f"logit adjusted {tau}": _adjusted(tau) for tau in (0.0, 0.5, 1.0, 2.0)},
+    **{f"vs {gamma} {tau}": _vector_scaled(gamma, tau) for gamma in (0.0, 0.3, 1.0) for tau in (0.0, 1.25)},
+    "vs": replace(_vector_scaled(0.3, 1.0), loss=VSLoss),
+    "lade without regulariser": Case(lambda counts: LADELoss(counts, 0.0), _prior),
     "logit adjusted": replace(_adjusted(1.0), loss=LogitAdjustedLoss),
     "focal": replace(_focal(2.0), loss=lambda counts: FocalLoss()),
 }
+COUNTED = (ClassBalancedLoss, LDAMLoss, BalancedSoftmaxLoss, LADELoss, LogitAdjustedLoss, VSLoss)
 every = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
@@ -256,6 +286,8 @@ def test_kernels_refuse_them_too(case: Case, wrong: int, monkeypatch: pytest.Mon
         LDAMLoss(COUNTS["sorted8"]),
         BalancedSoftmaxLoss(COUNTS["sorted8"]),
         LogitAdjustedLoss(COUNTS["sorted8"]),
+        LADELoss(COUNTS["sorted8"]),
+        VSLoss(COUNTS["sorted8"]),
     ],
 )
 def test_refuses_logits_of_another_number_of_classes(loss: nn.Module) -> None:
@@ -265,19 +297,33 @@ def test_refuses_logits_of_another_number_of_classes(loss: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("tau", [-1.0, -1e-9, math.nan, math.inf])
-def test_logit_adjustment_refuses_tau(tau: float) -> None:
-    with pytest.raises(ValueError, match="tau"):
-        LogitAdjustedLoss(COUNTS["ten"], tau)
+def test_adjustments_refuse_numbers_below_0_and_not_finite(tau: float) -> None:
+    for loss in (LogitAdjustedLoss, VSLoss, LADELoss):
+        with pytest.raises(ValueError):
+            loss(COUNTS["ten"], tau)
+    for loss in (VSLoss, LADELoss):
+        with pytest.raises(ValueError):
+            loss(COUNTS["ten"], 0.1, tau)
 
 
-@pytest.mark.parametrize("loss", [ClassBalancedLoss, LDAMLoss, BalancedSoftmaxLoss, LogitAdjustedLoss])
+def test_cross_entropy_with_prior_is_balanced_softmax() -> None:
+    """Up to what its code adds to shares, 1e-9, which is 1e-9 / share of a logit."""
+    for counts in COUNTS.values():
+        logits, targets = batch_of(counts)
+        plain = BalancedSoftmaxLoss(counts)(logits, targets).item()
+        shares = torch.tensor(counts, dtype=torch.float64) / sum(counts)
+        assert functional.cross_entropy(logits + shares.log(), targets).item() == pytest.approx(plain, abs=1e-9)
+        assert LADELoss(counts, 0.0)(logits, targets).item() == pytest.approx(plain, abs=1e-9 / shares.min().item())
+
+
+@pytest.mark.parametrize("loss", COUNTED)
 @pytest.mark.parametrize("counts", [[5, 0], [5, -1], [], [[1, 2]], 5, [1.0, math.nan], [1.0, math.inf]])
 def test_refuses_counts(loss: Callable[..., nn.Module], counts: object) -> None:
     with pytest.raises(ValueError):
         loss(counts)
 
 
-@pytest.mark.parametrize("loss", [ClassBalancedLoss, LDAMLoss, BalancedSoftmaxLoss, LogitAdjustedLoss])
+@pytest.mark.parametrize("loss", COUNTED)
 @pytest.mark.parametrize("kind", [list, np.asarray, torch.tensor])
 def test_takes_lists_arrays_and_tensors(loss: Callable[..., nn.Module], kind: Callable) -> None:
     counts = COUNTS["sorted8"]
