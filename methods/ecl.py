@@ -37,7 +37,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ltbench.losses import ClassEnhancementLoss
-from ltbench.losses.contrastive import enhancement_weights
+from ltbench.losses.representation.contrastive import enhancement_weights
 from ltbench.methods import hp, register
 from ltbench.methods._projection import Projector
 from ltbench.methods.base import Method, Run, feature_width

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ltbench.losses.centroid import CentroidLoss
+from ltbench.losses.representation.centroid import CentroidLoss
 
 TARGETS = torch.tensor([0, 2, 2, 5, 0, 2])
 SHAPES = [(8, 6), (10, 6), (14, 6), (14, 1), (1, 3), (2, 5)]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ltbench.losses import LogitAdjustedLoss, ProbabilisticContrastiveLoss
-from ltbench.losses.von_mises_fisher import scaled_log_bessel
+from ltbench.losses.representation.von_mises_fisher import scaled_log_bessel
 
 COUNTS = [40, 1, 13]
 

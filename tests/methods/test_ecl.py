@@ -10,7 +10,7 @@ from mean_colour import method_on_colour
 from torch.nn import functional
 
 from ltbench.losses import ClassEnhancementLoss
-from ltbench.losses.contrastive import enhancement_weights
+from ltbench.losses.representation.contrastive import enhancement_weights
 from ltbench.methods import Batch, EpochReport, Plateau, Progress
 from ltbench.methods.ecl import proxy_numbers
 

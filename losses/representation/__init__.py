@@ -1,0 +1,1 @@
+"""Losses of features: distances to class centres, contrasts between views, redundancy."""
