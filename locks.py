@@ -39,6 +39,11 @@ class ClaimLostError(UserError):
     """Another process has taken the claim over, because this one gave no sign for too long."""
 
 
+def lock_of(folder: Path) -> Path:
+    """Return the file of the claim of a folder, a trial's for example; it lies beside it, so that it may be moved."""
+    return folder.with_name(f"{folder.name}.lock")
+
+
 class Claim:
     """A claim of this process; made by `locked` and `claimed`.
 
@@ -208,7 +213,7 @@ def _removed(path: Path, seen: _Seen) -> bool:
         again = _read(path)
         if again is None:  # another has deleted it, and may be about to make its own
             return True
-        if again.text != seen.text or not _is_stale(path, again):
+        if again.text != seen.text or not _is_stale(path, again) or not taking.held:
             return False
         path.unlink(missing_ok=True)
         return True

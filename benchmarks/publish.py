@@ -53,8 +53,9 @@ def parser() -> argparse.ArgumentParser:
     table.add_argument("name", metavar="NAME")
     table.add_argument("--format", default="github", metavar="NAME", help=f"{', '.join(FORMATS)}; default: github")
     about_picture = "draw the main table into a PNG instead"
-    table.add_argument("--picture", type=new_file, metavar="FILE.png", help=about_picture)
-    table.add_argument("--write", action="store_true", help="write the board's tables and sums anew instead")
+    instead = table.add_mutually_exclusive_group()
+    instead.add_argument("--picture", type=new_file, metavar="FILE.png", help=about_picture)
+    instead.add_argument("--write", action="store_true", help="write the board's tables and sums anew instead")
     restore = actions.add_parser("restore", help="put a board back as a results folder, in which its trials are done")
     restore.add_argument("name", metavar="NAME")
     restore.add_argument("--out", type=named_path, required=True, metavar="DIR")
@@ -242,10 +243,10 @@ def _reproduce(options: argparse.Namespace) -> int:
             again = trained_elsewhere(board, record, options.trained)
         found = compared(board, record, again)
     print(found.line())
-    if options.record and found.agrees:
+    if options.record:
         with changed(board) as draft:
             write_reproductions(draft, [*reproductions(draft), found])
-            log(draft, [f"reproduced: {found.line()}"])
+            log(draft, [f"trained again: {found.line()}"])
     return 0 if found.agrees else EXIT_BAD_INPUT
 
 

@@ -106,7 +106,8 @@ def _run_element(options: argparse.Namespace) -> int:
     from ltbench.benchmarks.executors.slurm import requests_of
     from ltbench.benchmarks.training.planning.plan import plan
 
-    others = sorted(vars(options).keys() - vars(parser().parse_args([])).keys())
+    own, plain = {"trials_of", "element"}, vars(parser().parse_args([]))
+    others = sorted(name for name, value in vars(options).items() if name not in own and value != plain.get(name))
     if options.trials_of is None or options.element is None or others:
         more = f" and no other option, got {', '.join(others)}" if others else ""
         raise UserError(f"--trials-of FILE and --element N go together{more}")

@@ -25,7 +25,7 @@ def report_outcomes(outcomes: Iterable[Outcome], left: TimeLeft | None = None) -
 
     Returns
     -------
-    the exit code: 0, 2 the user can fix a failure, 1 there is another one
+    the exit code: 0 also where trials are left to other processes, 2 the user can fix a failure, 1 there is another
     """
     from ltbench.benchmarks.analysis.records import read_result
 
@@ -40,6 +40,8 @@ def report_outcomes(outcomes: Iterable[Outcome], left: TimeLeft | None = None) -
             failures.append(outcome)
             print(outcome.details, end="", file=sys.stderr)
             print(f"error: {in_one_line(outcome.message)}", file=sys.stderr, flush=True)
+        elif outcome.status == "busy":
+            print(f"{in_one_line(outcome.message)}; the tables lack it until it is done", file=sys.stderr, flush=True)
         elif result is not None:
             print(f"{outcome.spec.label}: {_finished(result)}", file=sys.stderr, flush=True)
         if left is not None and left.missing and pace.due:

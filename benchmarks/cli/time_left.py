@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ltbench.errors import counted
+
 if TYPE_CHECKING:
     from ltbench.benchmarks.analysis.records import Result
     from ltbench.benchmarks.training.planning.plan import Plan, PlannedRow
@@ -117,8 +119,8 @@ def most_images(planned: Plan, row: PlannedRow) -> int:
         return passes.steps(protocol.epochs)
     config = cls.Config(**row.method.hyperparameters)
     method = build_method(cls, config, protocol, row.dataset.class_counts, protocol.seed)
-    counted: Any = passes  # of a run, what the hook may use
-    return method.most_steps(counted)
+    like_a_run: Any = passes  # it has what the hook may use
+    return method.most_steps(like_a_run)
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def missing_text(left: TimeLeft, planned: Plan) -> str:
     if not left.missing:
         return "everything is done"
     about = "" if left.seconds is None else f" about {duration(left.seconds)},"
-    return f"{left.missing} trials missing:{about} {planned.jobs} side by side on {planned.device}"
+    return f"{counted(left.missing, 'trial')} missing:{about} {planned.jobs} side by side on {planned.device}"
 
 
 def duration(seconds: float) -> str:

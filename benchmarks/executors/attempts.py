@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -12,6 +14,7 @@ from ltbench.benchmarks.executors.failures import keep_traceback, plugin_line
 from ltbench.benchmarks.training.trial import is_done, run_trial
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.errors import Terminated, UserError, os_error_line
+from ltbench.locks import holder, in_use, last_sign, lock_of
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,8 @@ class Outcome:
 
     Attributes
     ----------
-    status : `done`, `skipped` (done before), `failed`, or of an attempt `busy` (another process has the trial)
-    message : one line, of a failed trial
+    status : `done`, `skipped` (done before), `failed`, or `busy`: another process has the trial, which is left to it
+    message : one line, of a trial that failed or was left
     details : traceback, where the failure is not one that the user can fix
     fatal : whether further trials would fail in the same way (a full disk, for example)
     out_of_memory : whether the GPU had too little memory left for the trial
@@ -82,3 +85,37 @@ def _broken(spec: TrialSpec, error: BaseException) -> Outcome:
         return Outcome(spec, "failed", f"{spec.label}: {reason} (at {where}; traceback in {kept})")
     shown = "" if isinstance(error, SystemExit) else "".join(traceback.format_exception(error))
     return Outcome(spec, "failed", f"{spec.label}: {reason}", shown)
+
+
+class Elsewhere:
+    """The trials that other processes are running, until those have ended with them."""
+
+    def __init__(self) -> None:
+        self._specs: list[TrialSpec] = []
+        self._signs: dict[Path, float] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._specs)
+
+    def awaited(self) -> bool:
+        """Return whether a trial may still be freed: its process has given no sign since this was first asked."""
+        signs = {spec.folder: last_sign(lock_of(spec.folder)) for spec in self._specs}
+        first = {folder: self._signs.setdefault(folder, sign) for folder, sign in signs.items()}
+        return any(sign == -math.inf or first[folder] == sign < math.inf for folder, sign in signs.items())
+
+    def add(self, spec: TrialSpec) -> None:
+        """Leave a trial to the process that has it."""
+        self._specs.append(spec)
+
+    def freed(self) -> list[TrialSpec]:
+        """Remove and return the trials that no process has any more: they are done, or to be gone on with."""
+        held = [in_use(lock_of(spec.folder)) for spec in self._specs]
+        freed = [spec for spec, busy in zip(self._specs, held, strict=True) if not busy]
+        self._specs = [spec for spec, busy in zip(self._specs, held, strict=True) if busy]
+        return freed
+
+    def left(self) -> Iterator[Outcome]:
+        """Yield the outcomes of the trials that other processes still have."""
+        for spec in self._specs:
+            text = f"{spec.label}: left to {holder(lock_of(spec.folder))}, which is running it"
+            yield Outcome(spec, "busy", text)

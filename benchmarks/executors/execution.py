@@ -100,15 +100,20 @@ def run(request: Request) -> Results:
 
     Raises
     ------
-    UserError : anything that the user can fix; of a trial, when all others have been run
+    UserError : anything that the user can fix; of a trial, when all others have been run; another process is running
+        a trial
     RuntimeError : a trial failed in another way; the message ends with its traceback
     """
     check_executor(request.executor)
     execution = Execution(plan(request, run_next=True))
-    failed = [outcome for outcome in execution.outcomes() if outcome.status == "failed"]
+    ended = list(execution.outcomes())
+    failed = [outcome for outcome in ended if outcome.status == "failed"]
     for outcome in failed:
         if outcome.details:
             raise RuntimeError(f"{outcome.message}\n{outcome.details}")
     if failed:
         raise UserError(failed[0].message)
+    for outcome in ended:
+        if outcome.status == "busy":
+            raise UserError(f"{outcome.message}; ask again when it is done")
     return execution.results()

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import pickle
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, cast
 
 from tqdm import tqdm
 
-from ltbench.benchmarks.executors.attempts import STOPS, Outcome, attempt
+from ltbench.benchmarks.executors.attempts import STOPS, Elsewhere, Outcome, attempt
 from ltbench.benchmarks.executors.base import Executor, register
-from ltbench.benchmarks.training.trial import lock_of
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.errors import Terminated
-from ltbench.locks import holder, in_use, last_sign
 from ltbench.processes import ctrl_c_ignored, end_workers, exit_raises, exit_worker, prepare_worker, worker_context
 
 _RETRY_SECONDS = 1.0
@@ -51,7 +46,7 @@ def run_trials(specs: Sequence[TrialSpec], devices: Sequence[str]) -> Iterator[O
 
 
 def _run_here(specs: Sequence[TrialSpec]) -> Iterator[Outcome]:
-    queue, elsewhere = deque(specs), _Elsewhere()
+    queue, elsewhere = deque(specs), Elsewhere()
     while queue or elsewhere.awaited():
         if not queue:
             time.sleep(_RETRY_SECONDS)
@@ -66,10 +61,11 @@ def _run_here(specs: Sequence[TrialSpec]) -> Iterator[Outcome]:
         yield outcome
         if outcome.fatal:
             return
+    yield from elsewhere.left()
 
 
 def _run_in_workers(specs: Sequence[TrialSpec], devices: Sequence[str]) -> Iterator[Outcome]:
-    queue, elsewhere, pool = deque(specs), _Elsewhere(), _Pool(devices)
+    queue, elsewhere, pool = deque(specs), Elsewhere(), _Pool(devices)
     try:
         while queue or pool.running or elsewhere.awaited():
             while queue and pool.has_room:
@@ -84,40 +80,9 @@ def _run_in_workers(specs: Sequence[TrialSpec], devices: Sequence[str]) -> Itera
                 if outcome.fatal:
                     return
             queue.extend(elsewhere.freed())
+        yield from elsewhere.left()
     finally:
         pool.end()
-
-
-class _Elsewhere:
-    """The trials that other processes are running, until those have ended with them."""
-
-    def __init__(self) -> None:
-        self._specs: list[TrialSpec] = []
-        self._said: set[Path] = set()
-        self._signs: dict[Path, float] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._specs)
-
-    def awaited(self) -> bool:
-        """Return whether a trial may still be freed: its process has given no sign since this was first asked."""
-        signs = {spec.folder: last_sign(lock_of(spec.folder)) for spec in self._specs}
-        first = {folder: self._signs.setdefault(folder, sign) for folder, sign in signs.items()}
-        return any(sign == -math.inf or first[folder] == sign < math.inf for folder, sign in signs.items())
-
-    def add(self, spec: TrialSpec) -> None:
-        """Leave a trial to the process that has it; say so the first time."""
-        self._specs.append(spec)
-        if spec.folder not in self._said:
-            self._said.add(spec.folder)
-            print(f"{spec.label}: {holder(lock_of(spec.folder))} is running it; left to that process", file=sys.stderr)
-
-    def freed(self) -> list[TrialSpec]:
-        """Remove and return the trials that no process has any more: they are done, or to be gone on with."""
-        held = [in_use(lock_of(spec.folder)) for spec in self._specs]
-        freed = [spec for spec, busy in zip(self._specs, held, strict=True) if not busy]
-        self._specs = [spec for spec, busy in zip(self._specs, held, strict=True) if busy]
-        return freed
 
 
 class _Pool:

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from ltbench.benchmarks.analysis.records import read_result
-from ltbench.benchmarks.executors.attempts import STOPS, Outcome, attempt, checked_done
+from ltbench.benchmarks.executors.attempts import STOPS, Elsewhere, Outcome, attempt, checked_done
 from ltbench.benchmarks.executors.base import Executor, register
 from ltbench.benchmarks.executors.joining import native_lines, quiet, require_answer
 from ltbench.benchmarks.executors.packing import GpuShares, Need, store_bytes
 from ltbench.benchmarks.executors.producers import producers
-from ltbench.benchmarks.training.trial import code_version, library_versions
+from ltbench.benchmarks.executors.versions import installed_versions, require_same_versions
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.errors import Terminated, UserError
 from ltbench.processes import available_cores, exit_raises, raise_terminated
@@ -33,7 +33,6 @@ except ImportError as error:
     raise UserError("--executor ray needs the package ray; install it by: pip install ray") from error
 
 _RETRIES = 3  # of a trial whose process or machine died
-_BUSY_SECONDS = 10.0  # until a trial is tried again that another command is running
 _POLL_SECONDS = 1.0
 _END_SECONDS = 10.0  # that trials have to release what they hold
 _NODE_SECONDS = 300.0  # that a node has to start Python and import ltbench
@@ -131,7 +130,7 @@ class Schedule:
     ) -> None:
         self._waiting = {spec.folder: spec for spec in specs}
         self._running: dict[Any, tuple[TrialSpec, float]] = {}
-        self._not_before: dict[Path, float] = {}
+        self._elsewhere = Elsewhere()
         self._after, self._task = after, task
         on_gpu = specs[0].device.startswith("cuda")
         self._most = None if on_gpu else jobs
@@ -142,7 +141,8 @@ class Schedule:
     def outcomes(self) -> Iterator[Outcome]:
         """Run the trials; yield how they ended. Those that run when the caller stops are cancelled."""
         try:
-            while self._waiting or self._running:
+            while self._waiting or self._running or self._elsewhere.awaited():
+                self._waiting |= {spec.folder: spec for spec in self._elsewhere.freed()}
                 self._submit()
                 if not self._running:
                     time.sleep(_POLL_SECONDS)
@@ -155,6 +155,7 @@ class Schedule:
                     yield outcome
                     if outcome.fatal:
                         return
+            yield from self._elsewhere.left()
         finally:
             self._cancel()
 
@@ -179,18 +180,17 @@ class Schedule:
 
     def _may_start(self, spec: TrialSpec) -> bool:
         first = self._after.get(spec.folder)
-        unfinished = first in self._waiting or any(first == other.folder for other, _ in self._running.values())
-        return not unfinished and time.monotonic() >= self._not_before.get(spec.folder, 0.0)
+        return first not in self._waiting and all(first != other.folder for other, _ in self._running.values())
 
     def _received(self, reference: Any) -> Outcome | None:
-        """Return how a trial ended; None where it has to be tried again."""
+        """Return how a trial ended; None where it has to be tried again, or another process has it."""
         spec, share = self._running.pop(reference)
         outcome, used = _result_of(reference, spec)
         self._shares.ended(spec, used)
         again = outcome.out_of_memory and self._shares.raised(spec, share)
         if outcome.status == "busy":
-            self._not_before[spec.folder] = time.monotonic() + _BUSY_SECONDS
-            again = True
+            self._elsewhere.add(spec)
+            return None
         if again:
             self._waiting[spec.folder] = spec
         return None if again else outcome
@@ -238,32 +238,6 @@ def _first_line(error: BaseException) -> str:
 def _last_line(error: BaseException) -> str:
     """Return what an error of another process ends with, below its traceback."""
     return str(error).strip().rpartition("\n")[2].strip()
-
-
-def installed_versions() -> dict[str, str]:
-    """Return the versions that numbers depend on, that of ltbench with its commit."""
-    return {"ltbench": code_version(), **library_versions()}
-
-
-def require_same_versions(nodes: Mapping[str, Mapping[str, str]], wanted: Mapping[str, str]) -> None:
-    """Refuse nodes that would run other code.
-
-    Parameters
-    ----------
-    nodes : versions by package, by the name of the node
-    wanted : versions by package
-
-    Raises
-    ------
-    UserError : naming the first node and package that differ
-    """
-    for node, versions in nodes.items():
-        for package, version in wanted.items():
-            if versions.get(package) != version:
-                raise UserError(
-                    f"node {node} of the Ray cluster has {package} {versions.get(package)}, this process {version}; "
-                    "install the same versions on all nodes"
-                )
 
 
 def _require_gpus_used(asked: str, spec: TrialSpec) -> None:
@@ -331,7 +305,7 @@ def _connected(address: str, cores: int) -> Iterator[None]:
         with native_lines() as lines:
             try:
                 ray.init(wanted, **options, **size)
-            except (OSError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
                 raise UserError(
                     f"no Ray cluster can be used at {wanted!r}: {_advice(wanted, lines(), error)}"
                 ) from error
@@ -344,9 +318,10 @@ def _connected(address: str, cores: int) -> Iterator[None]:
 
 def _advice(address: str, lines: str, error: BaseException) -> str:
     """Return why a cluster could not be joined, and what to do; `lines` are those of Ray's native part."""
-    if "InvalidAuthToken" in lines:
+    if "InvalidAuthToken" in lines or "token" in str(error):
         return (
-            "it asks for a token, and none or another one was given; set RAY_AUTH_MODE=token here, as on its machines"
+            "it asks for a token, and none or another one was given; set RAY_AUTH_MODE=token here, and copy "
+            "~/.ray/auth_token from its machines"
         )
     if address == "auto":
         return "none runs on this machine; start one by `ray start --head`, or use --executor ray"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from ltbench.benchmarks.executors.attempts import Outcome, checked_done
 from ltbench.benchmarks.executors.base import Executor, register
 from ltbench.benchmarks.executors.producers import producers
+from ltbench.benchmarks.executors.versions import installed_versions, require_same_versions
 from ltbench.benchmarks.training.request import Request
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.errors import UserError, counted
@@ -57,9 +59,9 @@ class SlurmExecutor(Executor):
             return
         after = producers(specs)
         ordered = sorted(left, key=lambda spec: spec.folder in after)
-        elements = min(len(ordered), _MOST_ELEMENTS)
+        elements, versions = min(len(ordered), _MOST_ELEMENTS), installed_versions()
         lines = [
-            json.dumps({"element": number % elements, "request": self._request(spec).as_dict()})
+            json.dumps({"element": number % elements, "request": self._request(spec).as_dict(), "versions": versions})
             for number, spec in enumerate(ordered)
         ]
         folder = self.planned.request.out.absolute() / "slurm"
@@ -101,7 +103,8 @@ def requests_of(path: Path, element: int) -> list[Request]:
 
     Raises
     ------
-    UserError : the file is missing or empty, a line of it is no trial, or it has no such element
+    UserError : the file is missing or empty, a line of it is no trial, it has no such element, or this machine has
+        other versions than the one that planned them
     """
     remedy = "--executor slurm writes such a file"
     try:
@@ -110,14 +113,18 @@ def requests_of(path: Path, element: int) -> list[Request]:
         raise UserError(f"--trials-of {path} is not readable ({error}); {remedy}") from error
     if not lines:
         raise UserError(f"--trials-of {path} is empty; {remedy}")
-    trials: list[tuple[int, Request]] = []
+    trials: list[tuple[int, Request, dict[str, str]]] = []
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            trials.append((int(row["element"]), Request(**row["request"])))
+            trials.append((int(row["element"]), Request(**row["request"]), dict(row["versions"])))
+            if trials[-1][1].elsewhere:
+                raise ValueError("its executor is not local")
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise UserError(f"--trials-of {path}, line {number}, is no trial ({error}); {remedy}") from error
-    found = [request for own, request in trials if own == element]
+    found = [(request, versions) for own, request, versions in trials if own == element]
     if not found:
         raise UserError(f"--element must be from 0 to {max(trials, key=itemgetter(0))[0]} in {path}, got {element}")
-    return found
+    for _, versions in found:
+        require_same_versions({platform.node(): installed_versions()}, versions)
+    return [request for request, _ in found]

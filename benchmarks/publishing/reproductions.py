@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from ltbench.benchmarks.analysis.records import Record
+from ltbench.benchmarks.analysis.records import Record, Result
 from ltbench.benchmarks.publishing.board import REPRODUCED, Board
 from ltbench.errors import UserError
 from ltbench.files import file_hash, require_regular, write_bytes
@@ -34,6 +34,7 @@ class Reproduction:
     accuracy_difference : in mean per-class accuracy on test images, the new one minus the published one
     allowed : what two trials of the row differ by in 95 % of cases; NaN where fewer than three are published
     agrees : the same to the bit, or within what is allowed
+    exact : whether nothing else is allowed: the same model of CPU, the same libraries
     """
 
     row: str
@@ -45,12 +46,13 @@ class Reproduction:
     accuracy_difference: float
     allowed: float
     agrees: bool
+    exact: bool = False
 
     @property
     def follows(self) -> bool:
         """Whether the differences say that both agree."""
         same = self.largest_difference == 0 and self.accuracy_difference == 0
-        return bool(same or abs(self.accuracy_difference) <= self.allowed)
+        return bool(same or (not self.exact and abs(self.accuracy_difference) <= self.allowed))
 
     def line(self) -> str:
         """Return what was found, in one line."""
@@ -58,6 +60,8 @@ class Reproduction:
         if self.largest_difference == 0:
             return f"{which}: the same to the bit"
         apart = f"{100 * self.accuracy_difference:+.2f} points, logits up to {self.largest_difference:.3g} apart"
+        if self.exact:
+            return f"{which}: DOES NOT AGREE: {apart}; the same CPU and libraries must give the same bits"
         within = f"two trials of this row differ by up to {100 * self.allowed:.2f} points in 95 % of cases"
         if np.isnan(self.allowed):
             within = f"fewer than {_FEWEST} trials of this row do not show by how much trials differ"
@@ -152,8 +156,15 @@ def compared(board: Board, published: Record, again: Record) -> Reproduction:
         accuracy_difference=difference,
         allowed=allowed,
         agrees=False,
+        exact=_same_machine(published.result, again.result),
     )
     return replace(found, agrees=found.follows)
+
+
+def _same_machine(first: Result, second: Result) -> bool:
+    """Return whether two results are of the same model of CPU, threads and libraries, where bits are to be the same."""
+    names = ("device_type", "device", "threads", "versions")
+    return first.device_type == "cpu" and all(getattr(first, name) == getattr(second, name) for name in names)
 
 
 def record_of(board: Board, method: str, trial: int, setting: str | None) -> Record:

@@ -12,6 +12,7 @@ from ltbench.benchmarks.analysis.records import Record
 from ltbench.benchmarks.publishing.board import TRIAL_FILES, Board
 from ltbench.errors import UserError
 from ltbench.files import file_hash, write_bytes
+from ltbench.locks import claimed, holder, lock_of
 
 
 def restore(board: Board, out: Path) -> int:
@@ -21,7 +22,7 @@ def restore(board: Board, out: Path) -> int:
 
     Raises
     ------
-    UserError : the folder holds another result in the place of one of the board
+    UserError : the folder holds another result in the place of one of the board, or a process is running its trial
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is no folder; give another --out")
@@ -33,13 +34,22 @@ def restore(board: Board, out: Path) -> int:
             if file_hash(there) != file_hash(record.folder / "result.json"):
                 raise UserError(f"{target.folder} holds another result than board {board.name}; give another --out")
             continue
-        split = target.path("split.csv")
-        if not split.exists():
-            write_bytes(split, board.split_path(record.result.split_digest).read_bytes())
-        for name in sorted(TRIAL_FILES, key=lambda name: name == "result.json"):  # which means done, and comes last
-            write_bytes(target.folder / name, (record.folder / name).read_bytes())
+        target.folder.parent.mkdir(parents=True, exist_ok=True)
+        with claimed(lock_of(target.folder)) as claim:
+            if claim is None:
+                raise UserError(f"{holder(lock_of(target.folder))} is running {target.folder}; give another --out")
+            _write(board, record, target)
         written += 1
     return written
+
+
+def _write(board: Board, record: Record, target: Record) -> None:
+    """Write the files of a trial, last the one that means done."""
+    split = target.path("split.csv")
+    if not split.exists():
+        write_bytes(split, board.split_path(record.result.split_digest).read_bytes())
+    for name in sorted(TRIAL_FILES, key=lambda name: name == "result.json"):
+        write_bytes(target.folder / name, (record.folder / name).read_bytes())
 
 
 @contextmanager

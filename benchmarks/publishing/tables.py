@@ -141,8 +141,9 @@ def _devices(panel: Panel) -> str:
 
 
 def _status(again: Sequence[Reproduction], row: str, trials: int) -> str:
-    own = {each.trial for each in again if each.row == row and each.agrees}
-    return f"reproduced ({len(own)}/{trials})" if own else "recomputed"
+    agreeing, others = ({each.trial for each in again if each.row == row and each.agrees is so} for so in (True, False))
+    status = f"reproduced ({len(agreeing)}/{trials})" if agreeing else "recomputed"
+    return f"{status}, NOT reproduced ({len(others)}/{trials})" if others else status
 
 
 def _markdown(board: Board, shown: Mapping[str, Sequence[Table]]) -> str:

@@ -43,7 +43,7 @@ from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.datasets.splits.manifest import Manifest
 from ltbench.errors import UserError
 from ltbench.files import file_hash, plain, read_json, write_arrays, write_json, write_tensors
-from ltbench.locks import Claim, ClaimLostError, claimed, holder
+from ltbench.locks import Claim, ClaimLostError, claimed, holder, lock_of
 from ltbench.methods import registry
 from ltbench.methods.base import Method, Task
 from ltbench.methods.contract import Contract
@@ -76,11 +76,6 @@ def run_trial(spec: TrialSpec, slot: int = 0, display: Display | None = None) ->
     UserError : anything that the user can fix; what was done so far stays and is used by the next run
     """
     return Trial(spec, TrialDisplay(spec.label, slot), display).run()
-
-
-def lock_of(folder: Path) -> Path:
-    """Return the file of the claim of a trial; it lies beside the folder, which may be moved or deleted."""
-    return folder.with_name(f"{folder.name}.lock")
 
 
 def discard(folder: Path) -> None:

@@ -48,7 +48,7 @@ def test_what_is_missing_is_run_and_the_table_printed(tmp_path: Path, capsys: An
     capsys.readouterr()
     assert reproduce.main(["table3", "--ratio", "10", *TINY, *out]) == 0
     printed = capsys.readouterr().out
-    assert "1 trials missing" in printed and "done trials of other runs" in printed
+    assert "1 trial missing" in printed and "done trials of other runs" in printed
     table = printed[printed.index("### flex; ") :]
     assert "| none        | anchor" in table and "query: none" in table and "query: random" in table
     assert "Table 3, beside" not in table  # the paper has no ratio 10

@@ -7,8 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ltbench.benchmarks.training.trial import lock_of
-from ltbench.locks import in_use
+from ltbench.locks import in_use, lock_of
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ import dying_worker
 import pytest
 
 from ltbench.benchmarks.executors import local
-from ltbench.benchmarks.training.trial import lock_of
-from ltbench.locks import Claim
+from ltbench.locks import Claim, lock_of
 from ltbench.processes import ctrl_c_ignored
 
 
@@ -47,7 +46,8 @@ def test_a_trial_is_left_to_a_process_that_gives_a_sign_and_taken_over_from_one_
     assert (first := next(outcomes)).spec.label == "trial 1" and first.spec.device == "cuda:1"
     if not here:
         threading.Timer(0.2, os.utime, (path,)).start()
-    assert list(outcomes) == [] and not multiprocessing.active_children()
+    assert [(each.spec.label, each.status) for each in outcomes] == [("trial 0", "busy")]
+    assert not multiprocessing.active_children()
     os.utime(path, (0, 0))
     if not here:
         assert [each.spec.label for each in local.run_trials(specs, ["cpu", "cuda:1"])] == ["trial 1", "trial 0"]

@@ -25,7 +25,8 @@ from ltbench.errors import UserError
 ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from ltbench.benchmarks.executors.ray import Schedule, installed_versions, require_same_versions  # noqa: E402
+from ltbench.benchmarks.executors.ray import Schedule  # noqa: E402
+from ltbench.benchmarks.executors.versions import installed_versions, require_same_versions  # noqa: E402
 
 TINY: dict[str, Any] = {
     **{"dataset": "synthetic", "ratios": [20], "n_max": 60, "val_per_class": 4, "test_per_class": 5},
@@ -143,5 +144,5 @@ def test_nodes_of_other_versions_are_refused_and_a_wrong_address_before_planning
     here = installed_versions()
     require_same_versions({"a": here}, here)
     for package in ("ltbench", "torch", "python"):
-        with pytest.raises(UserError, match=rf"node b .* has {package} 0\.1"):
+        with pytest.raises(UserError, match=rf"machine b has {package} 0\.1"):
             require_same_versions({"a": here, "b": {**here, package: "0.1"}}, here)

@@ -41,12 +41,17 @@ def test_the_elements_of_an_array_do_what_a_run_does(
     ltbench.run(later)  # what is done is not written again
     trials = Path(capsys.readouterr().out.split()[1]).with_suffix(".jsonl")
     element = ["--trials-of", str(trials), "--element", "0"]
+    refuses(run.main, [*element, "--dry-run"], "no other option")
     assert run.main(element) == 0
     expected, found = (prepare(plan(each)) for each in (serial, array))
     assert [numbers_of(spec) for spec in found] == [numbers_of(spec) for spec in expected]
     trials.write_text(f"{trials.read_text()}{{}}\n")
     capsys.readouterr()
     refuses(run.main, element, f"{trials}, line 2")
+    first = json.loads(trials.read_text().splitlines()[0])
+    for changed, why in [({"versions": {"torch": "0"}}, "torch"), ({"request": {"executor": "slurm"}}, "line 1")]:
+        trials.write_text(json.dumps(first | {**changed, "request": first["request"] | changed.get("request", {})}))
+        refuses(run.main, element, why)
 
 
 def test_gpus_of_other_machines_are_planned_for_without_one_here(tmp_path: Path) -> None:

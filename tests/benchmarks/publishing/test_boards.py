@@ -17,6 +17,7 @@ from ltbench.benchmarks import leaderboard, publish
 from ltbench.benchmarks.executors.execution import Execution
 from ltbench.benchmarks.publishing.admission import changed
 from ltbench.benchmarks.publishing.board import FOLDER, boards_in, read_board
+from ltbench.benchmarks.publishing.reproductions import Reproduction
 from ltbench.benchmarks.publishing.tables import average_ranks, board_tables
 from ltbench.benchmarks.publishing.verification import check_sums, sums_text, verify
 from ltbench.benchmarks.training import trial
@@ -277,6 +278,12 @@ def test_a_trial_is_trained_again_to_the_bit_and_its_row_says_so(
     verify(read_board("tiny", boards))
     assert publish.main([*on, "--method", "rt"]) == 2
     assert "did you mean 'rs'" in capsys.readouterr().err
+
+
+def test_on_the_same_cpu_only_the_same_bits_agree() -> None:
+    found = Reproduction("row", 0, "2026-01-01", "cpu", "1", 0.5, 0.0, allowed=0.1, agrees=False)
+    assert found.follows and not replace(found, exact=True).follows
+    assert replace(found, exact=True, largest_difference=0.0).follows
 
 
 def test_settings_of_the_same_data_share_rows_and_show_their_own_trials(boards: Path) -> None:

@@ -17,11 +17,11 @@ from ltbench import methods
 from ltbench.benchmarks.analysis.metrics import evaluate
 from ltbench.benchmarks.analysis.records import Record, find_records
 from ltbench.benchmarks.training.protocol import Protocol
-from ltbench.benchmarks.training.trial import discard, lock_of, run_trial
+from ltbench.benchmarks.training.trial import discard, run_trial
 from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
 from ltbench.files import plain
-from ltbench.locks import claimed
+from ltbench.locks import claimed, lock_of
 from ltbench.methods.base import Method, Run
 from ltbench.methods.contract import ContractError
 from ltbench.methods.stages import Batch, Progress, Stage, StageResult
