@@ -22,7 +22,7 @@ hide, and its weights are infinite where F1 is 0. A class without validation ima
 Source: Zhang et al., MICCAI 2023 (ECL); made for skin lesions; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training of two views an image, about twice that of ce; a projector and proxies, which predictions do not use.
 Neutral: none, it sees two views
-Status: our reading; from a specification of the original code, which was not run
+Status: from the specification; original code not run
 """
 
 from __future__ import annotations

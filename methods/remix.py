@@ -19,7 +19,7 @@ Source: Chou et al., ECCV Workshops 2020 (Remix); Xu et al., NeurIPS 2021 (UniMi
 the tables of Ju et al., MICCAI 2022.
 Cost: one training.
 Neutral: alpha=0
-Status: our reading; from a specification of the released code, which was not run
+Status: from the specification; original code not run
 """
 
 from __future__ import annotations
