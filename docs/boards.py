@@ -48,7 +48,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """List the boards where a page asks for it."""
-    return markdown.replace(_MARK, _index())
+    return markdown.replace(_MARK, _index()) if _MARK in markdown else markdown
 
 
 def board_page(board: Board) -> tuple[str, dict[str, bytes]]:
