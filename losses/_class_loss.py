@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ltbench.losses.precision import full_precision
+
 _NO_CLASS = torch.iinfo(torch.int64).min
 
 
@@ -61,7 +63,7 @@ class ClassLoss(ExactBuffers):
         """
         self._check(logits, targets)
         with torch.autocast(logits.device.type, enabled=False):
-            return self._loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets)
+            return self._loss(full_precision(logits), targets)
 
     def _check(self, logits: Tensor, targets: Tensor) -> None:
         if logits.ndim != 2 or targets.shape != logits.shape[:1]:

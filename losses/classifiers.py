@@ -9,14 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltbench.losses._class_loss import checked_number
+from ltbench.losses.precision import full_precision
 
 FeatureType = Literal["un", "l2n", "cl2n"]
 Metric = Literal["l2", "cos"]
 _SMALLEST_LENGTH = 1e-12  # 0 / 0 is no number
-
-
-def _full_precision(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 class DisAlignHead(nn.Module):
@@ -49,8 +46,8 @@ class DisAlignHead(nn.Module):
         features : float [B, D], that it was given
         """
         with torch.autocast(logits.device.type, enabled=False):
-            confidence = self.confidence(_full_precision(features)).sigmoid()
-            logits = _full_precision(logits)
+            confidence = self.confidence(full_precision(features)).sigmoid()
+            logits = full_precision(logits)
             return (1 + confidence * self.logit_scale) * logits + confidence * self.logit_bias
 
 
@@ -113,7 +110,7 @@ class CausalNormClassifier(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return logits: float [B, D] to [B, K], at least float32; in evaluation without the effect of the mean."""
         with torch.autocast(features.device.type, enabled=False):
-            chunks = functional.normalize(self._chunks(_full_precision(features)), dim=2)
+            chunks = functional.normalize(self._chunks(full_precision(features)), dim=2)
             if not self.training:
                 mean = functional.normalize(self._chunks(self.mean.to(chunks.dtype).unsqueeze(0)), dim=2)
                 chunks = chunks - self.alpha.to(chunks.dtype) * (chunks * mean).sum(dim=2, keepdim=True) * mean
@@ -186,7 +183,7 @@ def nearest_class_mean_scores(
     if metric not in get_args(Metric):
         raise ValueError(f"metric must be one of {', '.join(get_args(Metric))}, got {metric!r}")
     with torch.autocast(features.device.type, enabled=False):
-        rows = _transformed(_full_precision(features), centre, feature_type)
+        rows = _transformed(full_precision(features), centre, feature_type)
         centroids = centroids.to(rows.dtype)
         if metric == "l2":
             # Differences, not the expanded square: that loses the digits of features that are almost a mean.

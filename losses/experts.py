@@ -13,6 +13,7 @@ from torch.nn import functional
 from ltbench.losses._class_loss import ClassLoss, check_class_ids, checked_number, class_cross_entropy, own_class
 from ltbench.losses.class_weights import checked_counts, effective_number_weights
 from ltbench.losses.margin import LDAMLoss
+from ltbench.losses.precision import full_precision
 
 _HIDDEN = -1e9  # logit of a class that is left out: its probability is 0, and differences of such logits are finite
 
@@ -44,7 +45,7 @@ class ExpertLoss(ClassLoss):
             raise ValueError(f"this loss takes {wanted}, got {shape} and {tuple(targets.shape)}")
         check_class_ids(targets, shape[2])
         with torch.autocast(expert_logits.device.type, enabled=False):
-            return self._loss(expert_logits.to(torch.promote_types(expert_logits.dtype, torch.float32)), targets)
+            return self._loss(full_precision(expert_logits), targets)
 
 
 def _divergence(target: Tensor, other: Tensor) -> Tensor:

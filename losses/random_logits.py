@@ -11,6 +11,7 @@ from torch import Tensor
 from ltbench.losses._class_loss import ClassLoss, checked_number, class_cross_entropy, own_class
 from ltbench.losses.class_weights import checked_counts
 from ltbench.losses.focal import FocalLoss
+from ltbench.losses.precision import full_precision
 
 _DEVIATION = 1 / 3
 
@@ -51,7 +52,7 @@ class RandomClassLoss(ClassLoss):
         """
         self._check(logits, targets)
         with torch.autocast(logits.device.type, enabled=False):
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            logits = full_precision(logits)
             return self._drawn_loss(logits, targets, self._numbers(logits, drawn))
 
     def _numbers(self, logits: Tensor, drawn: Tensor | None) -> Tensor:

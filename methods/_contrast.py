@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ltbench.losses import InfoNCELoss
+from ltbench.methods._averages import follow
 from ltbench.methods.base import feature_width
 from ltbench.methods.stages import Batch, LossHook, Progress
 from ltbench.uploads import upload
@@ -83,7 +84,7 @@ class MomentumContrast(nn.Module):
     @torch.no_grad()
     def _follow(self, backbone: nn.Module) -> None:
         for online, key in ((backbone, self.key_backbone), (self.projector, self.key_projector)):
-            torch._foreach_lerp_(list(key.parameters()), list(online.parameters()), 1 - self.momentum)
+            follow(key, online, self.momentum)
 
     def _positives(self, targets: Tensor, same: Tensor) -> Tensor | None:
         """Return which of the filled places [Q] are further positives of each image, bool [B, Q]; None: none are.

@@ -16,7 +16,7 @@ which is linear in v, and for one share v of the whole batch v L(y) + (1 - v) L(
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,12 +45,6 @@ class MixedBatch(Batch):
 
     others: Tensor
     share: Tensor | float
-
-    @classmethod
-    def of(cls, batch: Batch, views: tuple[Tensor, ...], others: Tensor, share: Tensor | float) -> MixedBatch:
-        """Return a batch with mixed views and a second label for each image; the rest is as it was."""
-        kept = {field.name: getattr(batch, field.name) for field in fields(Batch)}
-        return cls(**{**kept, "views": views}, others=others, share=share)
 
 
 class ObjectiveMethod(Method):

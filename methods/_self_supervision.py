@@ -14,7 +14,6 @@ Projectors and predictors are linear, BatchNorm, ReLU, linear. From the specific
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,9 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltbench.losses import BarlowTwinsLoss, InfoNCELoss
+from ltbench.methods._averages import follow
 from ltbench.methods._contrast import MomentumContrast
 from ltbench.methods.base import feature_width
-from ltbench.methods.stages import Batch, LossHook, Progress
+from ltbench.methods.stages import Batch, LossHook, Progress, cosine_decay
 
 _TEMPERATURE = 0.2
 _FIRST_MOMENTUM = 0.99
@@ -119,10 +119,10 @@ class BYOL(SimSiam):
 
     def compare(self, first: Tensor, second: Tensor, backbone: nn.Module, batch: Batch, progress: Progress) -> Tensor:
         """Return 2 - 2 cos of predictions and the moving average's projections."""
-        momentum = 1 - (1 - _FIRST_MOMENTUM) * (1 + math.cos(math.pi * progress.fraction)) / 2
+        momentum = 1 - (1 - _FIRST_MOMENTUM) * cosine_decay(progress.fraction)
         with torch.no_grad():
             for online, target in ((backbone, self.target_backbone), (self.projector, self.target_projector)):
-                torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 1 - momentum)
+                follow(target, online, momentum)
             one, other = (self.target_projector(self.target_backbone(view)).float() for view in batch.views)
         return 2 - 2 * self._agreement(first, second, one, other)
 

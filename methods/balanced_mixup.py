@@ -50,7 +50,7 @@ class BalancedMixUp(ObjectiveMethod):
             return batch
         pairs = zip(batch.views, batch.partner.views, strict=True)
         views = tuple((1 - balanced) * view + balanced * other for view, other in pairs)
-        return MixedBatch.of(batch, views, batch.partner.targets, 1 - balanced)
+        return batch.extended(MixedBatch, views=views, others=batch.partner.targets, share=1 - balanced)
 
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield one stage of two streams."""

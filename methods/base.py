@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ltbench.losses.precision import full_precision as full_precision  # for plug-ins, too
 from ltbench.methods import HOOKS
 from ltbench.methods.hyperparameters import check_config
 from ltbench.methods.stages import Batch, EpochReport, ParamGroups, Plateau, Pool, Progress, Stage, StageResult
@@ -161,17 +162,17 @@ class Run(ABC):
         return Plateau(self.patience, after, best)
 
 
+def share_of_epochs(run: Run, share: float) -> int:
+    """Return the epochs of a stage that is a share of one training, at least 1."""
+    return max(1, round(share * run.epochs))
+
+
 def feature_width(backbone: Any) -> int:
     """Return D of the features [B, D] that a backbone gives.
 
     timm's `num_features` are the channels of its last map; a head with a layer of its own gives another number.
     """
     return getattr(backbone, "head_hidden_size", None) or backbone.num_features
-
-
-def full_precision(values: Tensor) -> Tensor:
-    """Return half precision, which autocast gives, as float32; float32 and float64 stay what they are."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _check_hooks(method: type[Method]) -> None:

@@ -91,8 +91,8 @@ class ContextRichOversampling(ObjectiveMethod):
         box = pasted_box(height, width, share, int(rng.integers(height)), int(rng.integers(width)))
         views = tuple(_pasted(*pair, box) for pair in zip(batch.views, batch.partner.views, strict=True))
         area = math.prod(each.stop - each.start for each in box)
-        mixed = MixedBatch.of(batch, views, batch.partner.targets, 1 - area / (height * width))
-        return PastedBatch(**vars(mixed), background=batch)
+        kept = 1 - area / (height * width)
+        return batch.extended(PastedBatch, views=views, others=batch.partner.targets, share=kept, background=batch)
 
     def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
         """Return the objective, of the images without boxes in the first and last epochs."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from ltbench.methods import hp, register
 from ltbench.methods._erm import erm_stage
-from ltbench.methods.base import Method, Run
+from ltbench.methods.base import Method, Run, share_of_epochs
 from ltbench.methods.stages import Pool, Progress, Stage, StageResult
 from ltbench.samplers import class_aware_stream
 
@@ -39,16 +39,18 @@ class ClassifierRetraining(Method):
 
     def most_steps(self, run: Run) -> int:
         """Return the steps of both stages."""
-        return run.steps(run.epochs + self._epochs(run))
+        return run.steps(run.epochs + share_of_epochs(run, self.config.second_share))
 
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield plain training, then the head alone."""
         yield erm_stage(self, run)
         self.head.reset_parameters()
-        yield Stage("classifier", self._epochs(run), sampler=self._class_aware, frozen=(self.backbone,))
-
-    def _epochs(self, run: Run) -> int:
-        return max(1, round(self.config.second_share * run.epochs))
+        yield Stage(
+            "classifier",
+            share_of_epochs(run, self.config.second_share),
+            sampler=self._class_aware,
+            frozen=(self.backbone,),
+        )
 
     def _class_aware(self, pool: Pool, progress: Progress, rng: np.random.Generator) -> np.ndarray:
         return class_aware_stream(pool.labels, self.config.images_per_class, pool.length, rng)

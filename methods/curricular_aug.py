@@ -28,7 +28,7 @@ Status: from the specification; original code not run
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -164,8 +164,7 @@ class CurricularAugmentation(ObjectiveMethod):
         levels = self.levels[batch.targets]
         strengths = torch.minimum((uniform * (levels + 1)).long(), levels) * chosen
         views = tuple(augmented(view, strengths, _draws(size, rng, device)) for view in batch.views)
-        kept = {field.name: getattr(batch, field.name) for field in fields(Batch)}
-        return StrengthBatch(**{**kept, "views": views}, strengths=strengths)
+        return batch.extended(StrengthBatch, views=views, strengths=strengths)
 
     def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
         """Return the objective; right answers are counted by class and strength."""

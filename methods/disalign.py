@@ -21,7 +21,6 @@ Status: from the specification; original code not run
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
@@ -32,8 +31,8 @@ from torch.nn import functional
 from ltbench.losses import DisAlignHead, power_weights
 from ltbench.methods import hp, register
 from ltbench.methods._erm import erm_stage
-from ltbench.methods.base import Method, Run, feature_width
-from ltbench.methods.stages import Batch, Progress, Stage, StageResult
+from ltbench.methods.base import Method, Run, feature_width, share_of_epochs
+from ltbench.methods.stages import Batch, Progress, Stage, StageResult, cosine_decay
 
 
 @register("disalign")
@@ -67,20 +66,17 @@ class DistributionAlignment(Method):
 
     def most_steps(self, run: Run) -> int:
         """Return the steps of both stages."""
-        return run.steps(run.epochs + self._epochs(run))
+        return run.steps(run.epochs + share_of_epochs(run, self.config.second_share))
 
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield plain training, then what aligns its logits."""
         yield erm_stage(self, run)
         yield Stage(
             "align",
-            self._epochs(run),
+            share_of_epochs(run, self.config.second_share),
             params=list(self.align.parameters()),
             frozen=(self.backbone, self.head),
             optimizer=lambda groups, stage: torch.optim.SGD(groups, momentum=0.9),
             lr=self.config.rate,
-            schedule=lambda done: (1 + math.cos(math.pi * done)) / 2,
+            schedule=cosine_decay,
         )
-
-    def _epochs(self, run: Run) -> int:
-        return max(1, round(self.config.second_share * run.epochs))

@@ -41,7 +41,7 @@ from ltbench.losses.representation.contrastive import enhancement_weights
 from ltbench.methods import hp, register
 from ltbench.methods._projection import Projector
 from ltbench.methods.base import Method, Run, feature_width
-from ltbench.methods.stages import Batch, EpochReport, Progress, Stage, StageResult
+from ltbench.methods.stages import Batch, EpochReport, Progress, Stage, StageResult, cosine_decay
 
 
 def proxy_numbers(class_counts: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ class ClassEnhancement(Method):
             f1 = torch.tensor(report.val_f1, dtype=self.class_f1.dtype).to(self.class_f1.device)
             self.class_f1.copy_(torch.where(f1.isnan(), self.class_f1, f1))
         config = self.config
-        rate = config.proxy_rate * 0.5 * (1 + math.cos(math.pi * report.epoch / self._epochs))
+        rate = config.proxy_rate * cosine_decay(report.epoch / self._epochs)
         gradient = self.proxy_gradient + config.decay * self.proxies
         self.proxy_momentum.mul_(config.momentum).add_(gradient)
         self.proxies.sub_(rate * self.proxy_momentum)

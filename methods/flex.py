@@ -49,7 +49,7 @@ from torch.nn import functional
 
 from ltbench.methods import hp, register
 from ltbench.methods._pretraining import Contrast, contrast_stage
-from ltbench.methods.base import Method, Run
+from ltbench.methods.base import Method, Run, share_of_epochs
 from ltbench.methods.stages import Batch, EpochReport, Plateau, Pool, Progress, Stage, StageResult
 from ltbench.samplers import (
     anchor_counts,
@@ -269,7 +269,7 @@ class FlexibleSampling(Method):
         pool_counts = run.class_counts - np.bincount(run.labels[chosen], minlength=len(run.class_counts))
         if exhausted:
             pool_counts = np.zeros_like(pool_counts)
-        patience = max(1, round(self.config.query_patience * run.epochs))
+        patience = share_of_epochs(run, self.config.query_patience)
         by_validation = self.config.difficulty == "validation" and self.config.smoothing == "none"
         return QueryRule(patience, early_stopping, carried, pool_counts, by_validation)
 

@@ -35,7 +35,7 @@ from torch.nn import functional
 
 from ltbench.losses import GCLLoss
 from ltbench.methods import hp, register
-from ltbench.methods.base import Method, Run, feature_width
+from ltbench.methods.base import Method, Run, feature_width, share_of_epochs
 from ltbench.methods.ldam import NormedLinear
 from ltbench.methods.mixup import mixed
 from ltbench.methods.stages import Batch, Pool, Progress, Stage, StageResult
@@ -75,7 +75,7 @@ class GaussianCloudedLogits(Method):
 
     def most_steps(self, run: Run) -> int:
         """Return the steps of both stages."""
-        return run.steps(run.epochs + self._epochs(run))
+        return run.steps(run.epochs + share_of_epochs(run, self.config.second_share))
 
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield training with noise and mixed images, then the head alone on balanced batches."""
@@ -88,7 +88,12 @@ class GaussianCloudedLogits(Method):
             keep="best",
             select=False,
         )
-        yield Stage("classifier", self._epochs(run), sampler=self._balanced, frozen=(self.backbone,))
+        yield Stage(
+            "classifier",
+            share_of_epochs(run, self.config.second_share),
+            sampler=self._balanced,
+            frozen=(self.backbone,),
+        )
 
     def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
         """Return the loss of the second stage."""
@@ -100,9 +105,6 @@ class GaussianCloudedLogits(Method):
 
     def _mix(self, batch: Batch, rng: np.random.Generator) -> Batch:
         return mixed(batch, self.config.alpha, self.task.num_classes, rng)
-
-    def _epochs(self, run: Run) -> int:
-        return max(1, round(self.config.second_share * run.epochs))
 
     def _balanced(self, pool: Pool, progress: Progress, rng: np.random.Generator) -> np.ndarray:
         return reweighted_stream(pool.labels, np.ones(self.task.num_classes), pool.length, rng)

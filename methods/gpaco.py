@@ -41,6 +41,7 @@ from torch import Tensor
 
 from ltbench.losses import ParametricContrastiveLoss
 from ltbench.methods import hp, register
+from ltbench.methods._averages import follow
 from ltbench.methods._projection import Projector
 from ltbench.methods.base import Method, Run, feature_width, full_precision
 from ltbench.methods.stages import Batch, Progress, Stage, StageResult
@@ -115,7 +116,7 @@ class ParametricContrast(Method):
     @torch.no_grad()
     def _follow(self, momentum: float) -> None:
         for online, key in ((self.backbone, self.key_backbone), (self.projector, self.key_projector)):
-            torch._foreach_lerp_(list(key.parameters()), list(online.parameters()), 1 - momentum)
+            follow(key, online, momentum)
 
     @torch.no_grad()
     def _enqueue(self, keys: Tensor, targets: Tensor) -> None:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from ltbench.methods import hp, register
 from ltbench.methods._erm import erm_stage
-from ltbench.methods.base import Method, Run
+from ltbench.methods.base import Method, Run, share_of_epochs
 from ltbench.methods.stages import Pool, Progress, Stage, StageResult
 from ltbench.samplers import class_aware_stream
 
@@ -56,23 +56,19 @@ class LearnableWeightScaling(Method):
 
     def most_steps(self, run: Run) -> int:
         """Return the steps of both stages."""
-        return run.steps(run.epochs + self._epochs(run))
+        return run.steps(run.epochs + share_of_epochs(run, self.config.second_share))
 
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield plain training, then the factors alone."""
         yield erm_stage(self, run)
         yield Stage(
             "scale",
-            self._epochs(run),
+            share_of_epochs(run, self.config.second_share),
             sampler=self._class_aware,
             params=[self.scale],
             frozen=(self.backbone, self.head),
             lr=self.config.lr_factor * run.lr,
         )
-
-    def _epochs(self, run: Run) -> int:
-        """Return the epochs of the second stage."""
-        return max(1, round(self.config.second_share * run.epochs))
 
     def _class_aware(self, pool: Pool, progress: Progress, rng: np.random.Generator) -> np.ndarray:
         return class_aware_stream(pool.labels, self.config.images_per_class, pool.length, rng)

@@ -21,7 +21,6 @@ Status: from the specification; original code not run
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -32,9 +31,9 @@ from torch import Tensor, nn
 
 from ltbench.losses import LabelAwareSmoothingLoss
 from ltbench.methods import hp, register
-from ltbench.methods.base import Run
+from ltbench.methods.base import Run, share_of_epochs
 from ltbench.methods.mixup import MixUp
-from ltbench.methods.stages import Batch, ParamGroups, Pool, Progress, Stage, StageResult
+from ltbench.methods.stages import Batch, ParamGroups, Pool, Progress, Stage, StageResult, cosine_decay
 from ltbench.samplers import reweighted_stream
 
 
@@ -78,7 +77,7 @@ class MixUpLabelAwareSmoothing(MixUp):
 
     def most_steps(self, run: Run) -> int:
         """Return the steps of both stages."""
-        return run.steps(run.epochs + self._epochs(run))
+        return run.steps(run.epochs + share_of_epochs(run, self.config.second_share))
 
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield mixup, then the classifier alone."""
@@ -86,17 +85,14 @@ class MixUpLabelAwareSmoothing(MixUp):
         yield Stage("train", run.epochs, params=plain, stop=run.early_stopping(), keep="best", select=False)
         yield Stage(
             "classifier",
-            self._epochs(run),
+            share_of_epochs(run, self.config.second_share),
             loss=self._smoothed,
             sampler=self._balanced,
             transform=lambda batch, rng: batch,
             frozen=() if self.config.shift_bn else (self.backbone,),
             lr=self.config.lr_factor * run.lr,
-            schedule=lambda done: (1 + math.cos(math.pi * done)) / 2,
+            schedule=cosine_decay,
         )
-
-    def _epochs(self, run: Run) -> int:
-        return max(1, round(self.config.second_share * run.epochs))
 
     def _smoothed(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
         return {"loss": self.smoothing_loss(self.classify(self.features(batch.images)), batch.targets)}

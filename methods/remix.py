@@ -112,7 +112,7 @@ class Remix(ObjectiveMethod):
         targets = batch.targets[other]
         shares = remix_shares(self.counts[batch.targets], self.counts[targets], share, config.kappa, config.tau)
         views = tuple(share * view + (1 - share) * view[other] for view in batch.views)
-        return MixedBatch.of(batch, views, targets, shares)
+        return batch.extended(MixedBatch, views=views, others=targets, share=shares)
 
     def _unimix(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """Draw partners by the inverse of their distribution function, on the device, where the class ids are."""
@@ -125,4 +125,4 @@ class Remix(ObjectiveMethod):
         share = unimix_shares(counts, counts[other], draws)
         weight = share.view(-1, 1, 1, 1)
         views = tuple((weight * view + (1 - weight) * view[other]).to(view.dtype) for view in batch.views)
-        return MixedBatch.of(batch, views, batch.targets[other], share)
+        return batch.extended(MixedBatch, views=views, others=batch.targets[other], share=share)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 ParamGroups = list[dict[str, Any]]
+BatchKind = TypeVar("BatchKind", bound="Batch")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Batch:
     def images(self) -> Tensor:
         """The first view."""
         return self.views[0]
+
+    def extended(self, kind: type[BatchKind], **values: Any) -> BatchKind:
+        """Return a batch of a kind with further fields; `values` are theirs, and those that differ from this one's."""
+        return kind(**{own.name: getattr(self, own.name) for own in fields(Batch)} | values)
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,11 @@ TransformHook = Callable[[Batch, np.random.Generator], Batch]
 PredictHook = Callable[[Tensor], Tensor]
 OptimizerHook = Callable[[ParamGroups, "Stage"], torch.optim.Optimizer]
 Schedule = Callable[[float], float]
+
+
+def cosine_decay(done: float) -> float:
+    """Return a factor that falls from 1 to 0 along half a cosine; `done` is the share of a stage, in [0, 1]."""
+    return (1 + math.cos(math.pi * done)) / 2
 
 
 _HOOK_FIELDS = ("loss", "sampler", "partner", "transform", "optimizer", "predict", "schedule", "stop")

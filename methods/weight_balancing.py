@@ -34,8 +34,8 @@ from torch.nn import functional
 
 from ltbench.losses import ClassBalancedLoss, max_norm_projection
 from ltbench.methods import hp, register
-from ltbench.methods.base import Method, Run, full_precision
-from ltbench.methods.stages import Batch, EpochReport, ParamGroups, Progress, Stage, StageResult
+from ltbench.methods.base import Method, Run, full_precision, share_of_epochs
+from ltbench.methods.stages import Batch, EpochReport, ParamGroups, Progress, Stage, StageResult, cosine_decay
 
 _CLASSIFIER = "classifier"
 
@@ -91,7 +91,7 @@ class WeightBalancing(Method):
 
     def most_steps(self, run: Run) -> int:
         """Return the steps of both stages."""
-        return run.steps(run.epochs + self._epochs(run))
+        return run.steps(run.epochs + share_of_epochs(run, self.config.second_share))
 
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield training under weight decay, then the classifier alone."""
@@ -100,14 +100,11 @@ class WeightBalancing(Method):
         self.delta.copy_(lengths.min() + self.config.norm_range * (lengths.max() - lengths.min()))
         yield Stage(
             _CLASSIFIER,
-            self._epochs(run),
+            share_of_epochs(run, self.config.second_share),
             loss=self._balanced,
             frozen=(self.backbone,),
-            schedule=lambda done: (1 + math.cos(math.pi * done)) / 2,
+            schedule=cosine_decay,
         )
-
-    def _epochs(self, run: Run) -> int:
-        return max(1, round(self.config.second_share * run.epochs))
 
     def _balanced(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
         return {"loss": self.balanced_loss(self.classify(self.features(batch.images)), batch.targets)}

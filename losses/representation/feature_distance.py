@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ltbench.losses._class_loss import checked_number
+from ltbench.losses.precision import full_precision
 
 _SMALLEST, _LARGEST = 1e-12, 1e12  # squared distances, as released
 
@@ -51,7 +52,7 @@ class CenterLoss(nn.Module):
             shapes = f"got {tuple(features.shape)} and {tuple(targets.shape)}"
             raise ValueError(f"features must be [B, {dimension}] and targets [B], {shapes}")
         with torch.autocast(features.device.type, enabled=False):
-            features = features.to(torch.promote_types(features.dtype, torch.float32))
+            features = full_precision(features)
             # A product with the 0/1 matrix, not indexing: its gradient sums in a fixed order on every device.
             own = functional.one_hot(targets, classes).to(features.dtype) @ self.centers.to(features.dtype)
             return (features - own).square().sum(dim=1).clamp(_SMALLEST, _LARGEST).mean()
@@ -99,7 +100,7 @@ class RangeLoss(nn.Module):
             shapes = f"got {tuple(features.shape)} and {tuple(targets.shape)}"
             raise ValueError(f"features must be [B, D] and targets [B], B at least 1, {shapes}")
         with torch.autocast(features.device.type, enabled=False):
-            features = features.to(torch.promote_types(features.dtype, torch.float32))
+            features = full_precision(features)
             same = targets.unsqueeze(1) == targets
             return self.alpha * self._within(features, same) + self.beta * self._between(features, same)
 

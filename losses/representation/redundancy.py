@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ltbench.losses._class_loss import checked_number
+from ltbench.losses.precision import full_precision
 
 _SMALLEST_VARIANCE = 1e-12
 
@@ -42,9 +43,7 @@ class BarlowTwinsLoss(nn.Module):
         if first.shape != second.shape or first.ndim != 2:
             raise ValueError(f"views must be two equal [B, d], got {tuple(first.shape)} and {tuple(second.shape)}")
         with torch.autocast(first.device.type, enabled=False):
-            one, other = (
-                _standardised(each.to(torch.promote_types(each.dtype, torch.float32))) for each in (first, second)
-            )
+            one, other = (_standardised(full_precision(each)) for each in (first, second))
             correlation = one.T @ other / len(one)
             own = correlation.diagonal()
             off = correlation.square().sum() - own.square().sum()

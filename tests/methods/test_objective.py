@@ -48,9 +48,9 @@ def test_one_share_mixes_two_losses(objective: str, epoch: int, batch: Batch) ->
     method, progress = bare(objective), Progress(epoch, 10)
     scores, others = method.scores(method.features(batch.images)), batch.targets.flip(0)
     one, two = (method.objective_loss(scores, targets, progress) for targets in (batch.targets, others))
-    mixed = MixedBatch.of(batch, batch.views, others, 0.3)
+    mixed = batch.extended(MixedBatch, others=others, share=0.3)
     torch.testing.assert_close(method.loss(mixed, progress)["loss"], 0.3 * one + 0.7 * two)
-    each = MixedBatch.of(batch, batch.views, others, torch.full((6,), 0.3))
+    each = batch.extended(MixedBatch, others=others, share=torch.full((6,), 0.3))
     torch.testing.assert_close(method.loss(each, progress)["loss"], 0.3 * one + 0.7 * two)
 
 
@@ -69,7 +69,7 @@ def test_a_share_of_each_image_is_inside_the_weighted_mean(batch: Batch) -> None
 def test_soft_labels_are_mixed_losses_of_cross_entropy(batch: Batch) -> None:
     method, others = bare("ce"), batch.targets.flip(0)
     soft = 0.25 * functional.one_hot(batch.targets, 3) + 0.75 * functional.one_hot(others, 3)
-    loss = method.loss(MixedBatch.of(batch, batch.views, others, 0.25), Progress(0, 1))["loss"]
+    loss = method.loss(batch.extended(MixedBatch, others=others, share=0.25), Progress(0, 1))["loss"]
     torch.testing.assert_close(loss, functional.cross_entropy(method.predict(batch.images), soft))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 
 from ltbench.benchmarks.training.protocol import Protocol
-from ltbench.methods.stages import ParamGroups, Schedule
+from ltbench.methods.stages import ParamGroups, Schedule, cosine_decay
 
 _MOMENTUM = 0.9
 
@@ -39,7 +38,7 @@ def schedule_of(protocol: Protocol) -> Schedule:
             return done / protocol.lr_warmup
         if protocol.schedule == "constant":
             return 1.0
-        return (1 + math.cos(math.pi * (done - protocol.lr_warmup) / (1 - protocol.lr_warmup))) / 2
+        return cosine_decay((done - protocol.lr_warmup) / (1 - protocol.lr_warmup))
 
     return factor
 
