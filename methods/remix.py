@@ -51,9 +51,9 @@ def remix_shares(counts: Tensor, other_counts: Tensor, share: float, kappa: floa
     """
     ratio = counts / other_counts
     given = torch.full_like(ratio, share)
-    if share < tau:
-        given = torch.where(ratio >= kappa, 0.0, given)
-    return torch.where(ratio <= 1 / kappa, 1.0, given) if 1 - share < tau else given
+    if 1 - share < tau:
+        given = torch.where(ratio <= 1 / kappa, 1.0, given)
+    return torch.where(ratio >= kappa, 0.0, given) if share < tau else given
 
 
 def unimix_shares(counts: Tensor, other_counts: Tensor, draws: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def by_the_rule(own: float, other: float, share: float, kappa: float, tau: float
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.7, 1.0])
-@pytest.mark.parametrize(("kappa", "tau"), [(3.0, 0.5), (40.0, 0.4), (1e9, 0.5), (3.0, 0.0)])
+@pytest.mark.parametrize(("kappa", "tau"), [(3.0, 0.5), (40.0, 0.4), (1e9, 0.5), (3.0, 0.0), (1.0, 0.8)])
 def test_labels_go_to_the_rarer_class(share: float, kappa: float, tau: float) -> None:
     first, second = (torch.tensor(each, dtype=torch.float64) for each in np.meshgrid(COUNTS, COUNTS))
     found = remix_shares(first, second, share, kappa, tau)
