@@ -38,7 +38,7 @@ class DisAlignHead(nn.Module):
         nn.init.zeros_(self.confidence.bias)
 
     def forward(self, logits: Tensor, features: Tensor) -> Tensor:
-        """Return aligned logits, at least float32.
+        """Return aligned logits [B, K], at least float32.
 
         Parameters
         ----------

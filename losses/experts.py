@@ -60,7 +60,8 @@ class RIDELoss(ExpertLoss):
 
     l is cross-entropy (`ce`) or LDAM of cosines z / scale (`ldam`); the mean over experts carries no gradient, KL is
     the mean over the batch. T_c = T = 1 without `reweight`; with it T_c = e_c / max e, e_c = 1 - evenness +
-    evenness K pi_c, T the mean of T_c, and LDAM has effective-number weights, in torch's weighted mean.
+    evenness K pi_c, T the mean of T_c, and LDAM has effective-number weights, in torch's weighted mean. Shapes and
+    types: see `forward`.
 
     Parameters
     ----------
@@ -124,7 +125,7 @@ class SADELoss(ExpertLoss):
 
     The first is right for the training shares pi, the second for even ones, the third for reversed ones: pi' has the
     values of pi, assigned in reversed order of frequency. Classes of equal counts share the mean of what they would
-    get, so that nothing depends on the order of class ids.
+    get, so that nothing depends on the order of class ids. Shapes and types: see `forward`.
 
     Parameters
     ----------
@@ -163,7 +164,8 @@ class NestedCollaborativeLoss(ExpertLoss):
     D(X) = 1 / (M - 1) sum_{i != j} KL(softmax X_j || softmax X_i), mean over the batch, 0 for one network
 
     H_m are the logits of the hard classes: the target and those that the first network's plain logits z_0 rank highest,
-    `hard_classes` of them, the same for all networks. D has a gradient in both of a pair.
+    `hard_classes` of them, the same for all networks. D has a gradient in both of a pair. Shapes and types: see
+    `forward`.
 
     Parameters
     ----------

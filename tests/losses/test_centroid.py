@@ -54,10 +54,10 @@ def test_the_second_term_ends_at_its_margin_and_both_rules_agree_on_features() -
         v, memory = features.clone().requires_grad_(), centroids.clone().requires_grad_()
         CentroidLoss(0.0, own_gradient_rule=rule)(v, targets, memory).backward()
         gradients[rule] = v.grad, memory.grad
-    torch.testing.assert_close(gradients[True][0], gradients[False][0])
+    torch.testing.assert_close(gradients[True][0], gradients[False][0], rtol=1e-12, atol=1e-15)
     # The rule is the true gradient over 1 + n_k.
     counts = torch.bincount(targets, minlength=8).double().unsqueeze(1)
-    torch.testing.assert_close(gradients[True][1] * (1 + counts), gradients[False][1])
+    torch.testing.assert_close(gradients[True][1] * (1 + counts), gradients[False][1], rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("outer", [1.0, 0.01, 0.0])

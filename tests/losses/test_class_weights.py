@@ -72,9 +72,11 @@ def test_depend_on_proportions_alone(weights: Callable[..., Tensor]) -> None:
     torch.testing.assert_close(scaled, weights(R100), rtol=1e-13, atol=0)
 
 
-def test_known_values() -> None:
-    torch.testing.assert_close(inverse_frequency_weights([4, 1]), torch.tensor([0.4, 1.6], dtype=torch.float64))
-    torch.testing.assert_close(square_root_weights([4, 1]), torch.tensor([2, 4], dtype=torch.float64) / 3)
+@pytest.mark.parametrize("counts", [R100, UNSORTED, (7, 1, 1)])
+def test_known_values(counts: tuple[int, ...]) -> None:
+    for weights, power in ((inverse_frequency_weights, -1), (square_root_weights, -0.5)):
+        raw = [count**power for count in counts]
+        np.testing.assert_allclose(weights(counts), [len(raw) * each / math.fsum(raw) for each in raw], rtol=1e-13)
     expected = torch.tensor([2 / 3, 1.0], dtype=torch.float64)  # (1 - b) / (1 - b ** n) of b = 1/2: 2/3 and 1
     torch.testing.assert_close(effective_number_weights([2, 1], 0.5), expected * 2 / expected.sum())
     assert torch.equal(effective_number_weights(R100, 0.0), torch.ones(8, dtype=torch.float64))

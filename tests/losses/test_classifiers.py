@@ -1,10 +1,11 @@
 """Heads, projection and nearest class means against loops and by what must not change anything."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ltbench.losses import (
     CausalNormClassifier,
@@ -15,7 +16,7 @@ from ltbench.losses import (
 )
 
 
-def rand(*shape: int, seed: int = 0) -> torch.Tensor:
+def rand(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
@@ -26,35 +27,38 @@ def filled(head: nn.Module) -> nn.Module:
     return head
 
 
+def same_with_gradients(found: Tensor, wanted: Tensor, inputs: Sequence[Tensor]) -> None:
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9)
+    weights = rand(*found.shape, seed=3)
+    gradients = [torch.autograd.grad((weights * each).sum(), inputs, retain_graph=True) for each in (found, wanted)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
 def test_disalign() -> None:
-    logits, features, start = rand(4, 3), rand(4, 5, seed=1), DisAlignHead(5, 3).double()
+    logits, features, start = rand(4, 3).requires_grad_(), rand(4, 5, seed=1).requires_grad_(), DisAlignHead(5, 3)
     gate = torch.tensor([1 / (1 + math.exp(-0.1 * math.fsum(row))) for row in features.tolist()])
-    torch.testing.assert_close(start(logits, features), (1 + gate.unsqueeze(1)) * logits, rtol=0, atol=1e-6)
-    head = filled(start)
-    v, b = head.confidence.weight[0].tolist(), head.confidence.bias.item()
-    for i, row in enumerate(head(logits, features).tolist()):
-        gate = 1 / (1 + math.exp(-sum(w * f for w, f in zip(v, features[i].tolist(), strict=True)) - b))
-        for c, value in enumerate(row):
-            own = logits[i, c].item()
-            expected = own + gate * head.logit_scale[c].item() * own + gate * head.logit_bias[c].item()
-            assert value == pytest.approx(expected, abs=1e-12)
-    leaves = logits.requires_grad_(), features.requires_grad_()
-    assert torch.autograd.gradcheck(head, leaves)
+    torch.testing.assert_close(start.double()(logits, features), (1 + gate.unsqueeze(1)) * logits, rtol=0, atol=1e-6)
+    head, rows = filled(start), []
+    for own, feature in zip(logits, features, strict=True):
+        v, b = head.confidence.weight[0], head.confidence.bias[0]
+        gate = 1 / (1 + (-sum(w * f for w, f in zip(v, feature, strict=True)) - b).exp())
+        scales = zip(own, head.logit_scale, head.logit_bias, strict=True)
+        rows.append(torch.stack([z + gate * s * z + gate * t for z, s, t in scales]))
+    same_with_gradients(head(logits, features), torch.stack(rows), [logits, features, *head.parameters()])
 
 
-def slow_causal(head: CausalNormClassifier, feature: list[float], alpha: float) -> list[float]:
+def slow_causal(head: CausalNormClassifier, feature: Tensor, alpha: float) -> Tensor:
     size, logits = len(feature) // head.num_heads, []
-    for weight in head.weight.tolist():
-        total = 0.0
+    for weight in head.weight:
+        total = torch.zeros((), dtype=torch.float64)
         for start in range(0, len(feature), size):
-            f, w, m = (each[start : start + size] for each in (feature, weight, head.mean.tolist()))
-            f = [value / math.hypot(*f) for value in f]
-            m = [value / (math.hypot(*m) or 1.0) for value in m]
-            along = math.fsum(a * b for a, b in zip(f, m, strict=True))
-            kept = [a - alpha * along * b for a, b in zip(f, m, strict=True)]
-            total += math.fsum(a * b for a, b in zip(kept, w, strict=True)) / (math.hypot(*w) + head.gamma)
+            f, w, m = (each[start : start + size] for each in (feature, weight, head.mean))
+            f, m = f / sum(f**2).sqrt(), m / (sum(m**2).sqrt() or 1.0)
+            along = sum(f * m)
+            total = total + sum((f - alpha * along * m) * w) / (sum(w**2).sqrt() + head.gamma)
         logits.append(head.tau / head.num_heads * total)
-    return logits
+    return torch.stack(logits)
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3])
@@ -66,10 +70,9 @@ def test_causal_norm(heads: int) -> None:
     expected = 0.9 * features[:3].mean(0) + features[3:].mean(0)
     torch.testing.assert_close(head.mean, expected, rtol=0, atol=1e-12)
     for training, alpha in ((True, 0.0), (False, 0.7)):
-        logits = head.train(training)(features)
-        slow = torch.tensor([slow_causal(head, row, alpha) for row in features.tolist()], dtype=torch.float64)
-        torch.testing.assert_close(logits, slow, rtol=0, atol=1e-9)
-        assert torch.autograd.gradcheck(head, features.clone().requires_grad_())
+        leaf = features.clone().requires_grad_()
+        logits, slow = head.train(training)(leaf), torch.stack([slow_causal(head, row, alpha) for row in leaf])
+        same_with_gradients(logits, slow, [leaf, head.weight])
     torch.testing.assert_close(head(3 * features), logits)  # the length of a feature does not count
     with pytest.raises(ValueError):
         CausalNormClassifier(6, 4, 4)
@@ -78,8 +81,9 @@ def test_causal_norm(heads: int) -> None:
 def test_max_norm_projection() -> None:
     weight = rand(5, 3)
     lengths = weight.norm(dim=1)
-    projected = max_norm_projection(weight, lengths.median())
-    torch.testing.assert_close(projected.norm(dim=1), lengths.clamp(max=lengths.median().item()), rtol=0, atol=1e-12)
+    projected, bound = max_norm_projection(weight, lengths.median()), lengths.median().item()
+    slow = [[value * min(1.0, bound / math.hypot(*row)) for value in row] for row in weight.tolist()]
+    torch.testing.assert_close(projected, torch.tensor(slow, dtype=torch.float64), rtol=0, atol=1e-12)
     short = lengths <= lengths.median()
     assert torch.equal(projected[short], weight[short])
     torch.testing.assert_close(max_norm_projection(projected, lengths.median()), projected, rtol=0, atol=1e-15)

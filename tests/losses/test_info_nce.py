@@ -1,8 +1,5 @@
 """InfoNCE against its formula written as loops."""
 
-import math
-
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,17 +11,17 @@ def vectors(rows: int, dimension: int, seed: int) -> Tensor:
     return torch.randn(rows, dimension, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def one_query(query: np.ndarray, positive: np.ndarray, negatives: list[np.ndarray], temperature: float) -> float:
+def one_query(query: Tensor, positive: Tensor, negatives: list[Tensor], temperature: float) -> Tensor:
     """Return -log(e^{q.k+ / T} / (e^{q.k+ / T} + sum e^{q.k- / T})) of unit vectors."""
-    right = math.exp(query @ positive / temperature)
-    return -math.log(right / (right + sum(math.exp(query @ other / temperature) for other in negatives)))
+    right = (query @ positive / temperature).exp()
+    return -(right / (right + sum((query @ other / temperature).exp() for other in negatives))).log()
 
 
-def unit(rows: Tensor) -> list[np.ndarray]:
-    return [row / math.sqrt(row @ row) for row in rows.numpy()]
+def unit(rows: Tensor) -> list[Tensor]:
+    return [row / (row @ row).sqrt() for row in rows]
 
 
-def in_batch(first: Tensor, second: Tensor, temperature: float) -> float:
+def in_batch(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     views, count = unit(first) + unit(second), len(first)
     losses = []
     for index, query in enumerate(views):
@@ -34,7 +31,7 @@ def in_batch(first: Tensor, second: Tensor, temperature: float) -> float:
     return sum(losses) / len(losses)
 
 
-def queued(first: Tensor, second: Tensor, queue: Tensor, temperature: float) -> float:
+def queued(first: Tensor, second: Tensor, queue: Tensor, temperature: float) -> Tensor:
     queries, keys, losses = unit(first), unit(second), []
     for index, query in enumerate(queries):
         negatives = keys[:index] + keys[index + 1 :] + unit(queue)
@@ -42,20 +39,28 @@ def queued(first: Tensor, second: Tensor, queue: Tensor, temperature: float) -> 
     return sum(losses) / len(losses)
 
 
+def same_with_gradients(found: Tensor, wanted: Tensor, inputs: list[Tensor]) -> None:
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad(each, inputs, retain_graph=True) for each in (found, wanted)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("temperature", [0.07, 0.5, 2.0])
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_views_of_a_batch(batch: int, temperature: float) -> None:
-    first, second = vectors(batch, 6, seed=1), vectors(batch, 6, seed=2)
-    value = InfoNCELoss(temperature)(first, second)
-    assert value.item() == pytest.approx(in_batch(first, second, temperature), rel=1e-12, abs=1e-12)
+    first, second = vectors(batch, 6, seed=1).requires_grad_(), vectors(batch, 6, seed=2).requires_grad_()
+    found, wanted = InfoNCELoss(temperature)(first, second), in_batch(first, second, temperature)
+    same_with_gradients(found, wanted, [first, second])
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5, 2.0])
 @pytest.mark.parametrize(("batch", "length"), [(1, 3), (4, 1), (4, 0), (5, 9)])
 def test_keys_and_queue(batch: int, length: int, temperature: float) -> None:
     first, second, queue = vectors(batch, 6, seed=1), vectors(batch, 6, seed=2), vectors(length, 6, seed=3)
-    value = InfoNCELoss(temperature)(first, second, queue)
-    assert value.item() == pytest.approx(queued(first, second, queue, temperature), rel=1e-12, abs=1e-12)
+    first.requires_grad_()
+    found, wanted = InfoNCELoss(temperature)(first, second, queue), queued(first, second, queue, temperature)
+    same_with_gradients(found, wanted, [first])
 
 
 def test_temperature_defaults_to_the_usual_one() -> None:
