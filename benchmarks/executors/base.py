@@ -63,7 +63,7 @@ register = registry.register
 def check_executor(text: str) -> None:
     """Refuse `NAME` of an executor that there is not, and `NAME:ADDRESS` that cannot be used.
 
-    Only where there is an address the executor is imported.
+    All but the default are imported, which tells that a package is missing before any data is read.
 
     Raises
     ------
@@ -72,8 +72,10 @@ def check_executor(text: str) -> None:
     name, colon, address = text.partition(":")
     if name not in registry.available():
         raise unknown("executor", name, registry.available())
-    if colon:
-        registry.get(name).check_address(address)
+    if text != "local":
+        executor = registry.get(name)
+        if colon:
+            executor.check_address(address)
 
 
 def executor_of(planned: Plan) -> Executor:

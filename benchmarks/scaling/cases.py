@@ -170,10 +170,10 @@ def evaluation(classes: int, folder: Path) -> Body:
 
 
 def evaluation_of_images(images: int, folder: Path) -> Body:
-    """Compute all metrics at 500 classes."""
+    """Compute all metrics at 8,142 classes."""
     from ltbench.benchmarks.analysis.metrics import evaluate, frequency_groups
 
-    labels, logits = _labels(images, 500), _rng().normal(size=(images, 500)).astype(np.float32)
+    labels, logits = _labels(images, 8142), _rng().standard_normal((images, 8142), dtype=np.float32)
     return lambda: evaluate(labels, logits, frequency_groups(np.bincount(labels).tolist()))
 
 
@@ -215,7 +215,7 @@ CASES = {
     "mc-dropout": Case(mc_dropout, "images", (1_000, 2_000, 4_000)),
     "validation": Case(validation, "images", (4_000, 8_000, 16_000)),
     "evaluation": Case(evaluation, "classes", (2_000, 4_000, 8_000)),
-    "evaluation-images": Case(evaluation_of_images, "images", (5_000, 10_000, 20_000)),
+    "evaluation-images": Case(evaluation_of_images, "images", (21_875, 43_750, 87_500)),
     "interval": Case(interval, "classes", (8_000, 16_000, 32_000)),
-    "predictions": Case(predictions, "images", (1_000, 2_000, 4_000)),
+    "predictions": Case(predictions, "images", (2_000, 4_000, 8_000)),
 }

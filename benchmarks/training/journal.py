@@ -99,6 +99,7 @@ class Journal:
         self.folder, self._owner, self._permit = trial / "journal", owner, permit
         self.folder.mkdir(parents=True, exist_ok=True)
         self.metrics = trial / "metrics.jsonl"
+        self._found: dict[str, Any] | None = None  # the checkpoint that was there, until it is asked for
         for leftover in [*trial.glob("*.tmp"), *self.folder.glob("*.tmp")]:
             leftover.unlink()
 
@@ -146,6 +147,7 @@ class Journal:
         }
         self._write(self._stage_path(position), stored)
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
+        self._found = None
         self._weights_path(position - 1).unlink(missing_ok=True)
         self._drop_weights(selection, None)
 
@@ -194,6 +196,7 @@ class Journal:
     def save_checkpoint(self, position: int, checkpoint: Checkpoint) -> None:
         """Store a stage in progress and the weights that it names; then drop weights that it no longer names."""
         self._permit()
+        self._found = None
         tensors = checkpoint.tensors.on_host()
         header = {
             "trial": self._owner,
@@ -208,9 +211,10 @@ class Journal:
 
     def checkpoint(self, position: int, device: torch.device) -> Checkpoint | None:
         """Return the stored checkpoint of the stage at `position`, None if there is none."""
-        stored = self._checkpoint(device)
+        stored = self._checkpoint()
         if stored is None or stored["header"]["position"] != position:
             return None
+        self._found = None
         header = stored["header"]
         reports = [report_from(row) for row in header["reports"]]
         kept = Weights(file=header["kept"]) if header["kept"] else None
@@ -231,7 +235,7 @@ class Journal:
             for name in self._read(paths[-1])["memos"]:
                 if not self._memo_path(name).exists():
                     raise UserError(f"{self._memo_path(name)} is missing, and later stages are there; {REMEDY}")
-        stored = self._checkpoint(torch.device("cpu"))
+        stored = self._checkpoint()
         if stored is not None and stored["header"]["position"] > len(paths):
             missing = self._stage_path(len(paths))
             raise UserError(f"{missing} is missing, and a checkpoint of a later stage is there; {REMEDY}")
@@ -239,7 +243,7 @@ class Journal:
     def rewrite_metrics(self) -> None:
         """Make `metrics.jsonl` hold exactly the epochs that the journal holds."""
         rows = [row for path in sorted(self.folder.glob("stage*.json")) for row in self._read(path)["reports"]]
-        stored = self._checkpoint(torch.device("cpu"))
+        stored = self._checkpoint()
         if stored is not None:
             header = stored["header"]
             if not self._stage_path(header["position"]).exists():
@@ -293,16 +297,18 @@ class Journal:
             raise UserError(f"{path} belongs to another trial or stage; {REMEDY}")
         return stored
 
-    def _checkpoint(self, device: torch.device) -> dict[str, Any] | None:
+    def _checkpoint(self) -> dict[str, Any] | None:
+        """Return what the checkpoint holds, in the host's memory; it is read once."""
         path = self.folder / "checkpoint.pt"
-        if not path.exists():
-            return None
-        stored = read_tensors(path, device)
+        if self._found is not None or not path.exists():
+            return self._found
+        stored = read_tensors(path)
         header = stored.get("header") if isinstance(stored, dict) else None
         if not isinstance(header, dict) or header.get("digest") != tensors_digest(stored.get("tensors")):
             raise _other_weights(path)
         if header.get("trial") != self._owner:
             raise UserError(f"{path} belongs to another trial; {REMEDY}")
+        self._found = stored
         return stored
 
     def _verified(self, path: Path, digest: str, device: torch.device) -> Mapping[str, Any]:

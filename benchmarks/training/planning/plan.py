@@ -205,21 +205,24 @@ class _Planner:
 
     def plan(self) -> Plan:
         request = self.request
+        _check_out(request.out)
         for plugin in request.plugins:
             load_plugin(plugin)
         methods = method_names(request.methods)
         wandb_mirror.require(request.wandb)
         name, root = resolve(request.dataset, request.data_root)
         given = request.preset
+        if request.gpus is not None:
+            self._devices()
         preset = dataset_registry.get(name).preset if given is None else given
         protocol = protocol_for(preset, seed=request.seed, **request.protocol)
         datasets, drawn = planned_datasets(request, name, root, protocol)
         # Torch is imported from here on: what is wrong with names, numbers and tables has been said by now.
         configure_methods(methods, request.hyperparameters, protocol, ())  # before a network is built, which takes long
-        from ltbench.benchmarks.training.device import resolve_devices, resolve_precision
+        from ltbench.benchmarks.training.device import resolve_precision
         from ltbench.benchmarks.training.stages.backbones import check_backbone
 
-        devices = resolve_devices(request.device, request.gpus, elsewhere=request.elsewhere)
+        devices = self._devices()
         protocol = replace(check_backbone(protocol), precision=resolve_precision(protocol.precision, devices[0]))
         slots = self._slots(methods, devices, protocol, datasets)
         return Plan(
@@ -234,6 +237,11 @@ class _Planner:
             threads=request.threads or (max(1, available_cores() // len(slots)) if devices[0].type == "cuda" else 1),
             drawn=drawn,
         )
+
+    def _devices(self) -> list[torch.device]:
+        from ltbench.benchmarks.training.device import resolve_devices
+
+        return resolve_devices(self.request.device, self.request.gpus, elsewhere=self.request.elsewhere)
 
     def _slots(
         self,
@@ -262,6 +270,19 @@ class _Planner:
         return placed(memory, trials=trials, jobs=jobs, cores=available_cores(), needed=needed)
 
 
+def _check_out(out: Path) -> None:
+    """Refuse a results folder that is there and cannot be written to.
+
+    Raises
+    ------
+    UserError : it is a file, or not writable
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"results folder {out} is a file; give another --out")
+    if out.exists() and not os.access(out, os.W_OK):
+        raise UserError(f"results folder {out} is not writable; give another --out")
+
+
 def prepare(planned: Plan) -> list[TrialSpec]:
     """Write what the trials of a plan share, manifests and decoded images; return the trials.
 
@@ -270,14 +291,11 @@ def prepare(planned: Plan) -> list[TrialSpec]:
     UserError : the results folder is not writable, or an image is missing or corrupt
     """
     out = planned.request.out
-    if out.exists() and not out.is_dir():
-        raise UserError(f"results folder {out} is a file; give another --out")
+    _check_out(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"results folder {out} cannot be made ({error.strerror}); give another --out") from error
-    if not os.access(out, os.W_OK):
-        raise UserError(f"results folder {out} is not writable; give another --out")
     for row in planned.rows:
         for trial in planned.request.trial_numbers:
             path = row.split_file(trial)

@@ -44,13 +44,19 @@ def test_a_trial_is_left_to_a_process_that_gives_a_sign_and_taken_over_from_one_
         path.write_text(path.read_text().replace('"system": "', '"system": "another '))
     outcomes = local.run_trials(specs, ["cpu", "cuda:1"])
     assert (first := next(outcomes)).spec.label == "trial 1" and first.spec.device == "cuda:1"
-    if not here:
-        threading.Timer(0.2, os.utime, (path,)).start()
-    assert [(each.spec.label, each.status) for each in outcomes] == [("trial 0", "busy")]
+    ended = threading.Event()
+    sign = threading.Thread(target=lambda: [os.utime(path) for _ in iter(lambda: ended.wait(0.05), True)])
+    sign.start()
+    try:
+        assert [(each.spec.label, each.status) for each in outcomes] == [("trial 0", "busy")]
+    finally:
+        ended.set()
+        sign.join()
     assert not multiprocessing.active_children()
     os.utime(path, (0, 0))
     if not here:
-        assert [each.spec.label for each in local.run_trials(specs, ["cpu", "cuda:1"])] == ["trial 1", "trial 0"]
+        taken = sorted((each.spec.label, each.status) for each in local.run_trials(specs, ["cpu", "cuda:1"]))
+        assert [label for label, _ in taken] == ["trial 0", "trial 1"] and "busy" not in dict(taken).values()
 
 
 def test_workers_start_where_the_path_of_temporary_files_is_long(tmp_path: Path) -> None:

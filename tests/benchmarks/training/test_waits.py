@@ -66,4 +66,4 @@ def test_no_step_waits_for_the_device(
     monkeypatch.setattr(trainer.Trainer, "_step", watched(trainer.Trainer._step))
     for module in (_class_loss, early_exit, experts):
         monkeypatch.setattr(module, "check_class_ids", lambda targets, num_classes: None)  # on the CPU alone, too
-    run_trial(spec_under(tmp_path, name, protocol=replace(tiny_protocol, epochs=1)))
+    run_trial(spec_under(tmp_path, name, protocol=replace(tiny_protocol, epochs=1, batch_size=64)))
