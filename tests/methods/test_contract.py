@@ -43,7 +43,7 @@ def test_every_method_holds_to_the_contract(name: str, folder: Path) -> None:
     one_pass = -(-sum(result.data.class_counts) // result.protocol["batch_size"])
     rows = [json.loads(line) for line in (trial / "metrics.jsonl").read_text().splitlines()]
     assert all(row["steps"] <= one_pass for row in rows if row["stage"] != "pretrain")
-    if HERE == KEPT["machine"]:  # digests of another torch or processor say nothing here
+    if KEPT["machine"] == HERE:  # digests of another torch or processor say nothing here
         arrays = read_predictions(trial / "predictions.npz")
         logits = b"".join(arrays[f"{part}_logits"].tobytes() for part in ("val", "test"))
         assert hashlib.sha256(logits).hexdigest() == DIGESTS[name]

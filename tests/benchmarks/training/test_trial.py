@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from ltbench import methods
 from ltbench.benchmarks.analysis.metrics import evaluate
 from ltbench.benchmarks.analysis.records import Record, find_records
 from ltbench.benchmarks.training.protocol import Protocol
