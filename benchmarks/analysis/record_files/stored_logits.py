@@ -27,7 +27,7 @@ KEPT = 1000
 
 _PLAIN, _BELOW = "logits", "logits_below_largest"
 _CLASSES, _TOP, _REST, _NUMBER = "largest_classes", "largest_logits", "log_rest", "class_count"
-_ROWS = 256  # images that are handled at once
+_ROWS = 64  # images that are handled at once: few enough for the caches, and for memory that is used again
 _MOST_FOLD = 1100  # numbers that are read for each that is stored
 
 
