@@ -118,6 +118,20 @@ def test_cuda_where_there_is_none(asked: str, tmp_path: Path, capsys: pytest.Cap
     assert "no CUDA device is available" in _one_line(capsys)
 
 
+def test_where_and_on_what_trials_would_run_is_refused_before_data_is_read(
+    refuses: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = [*TINY, "--dataset", "imagefolder", "--data-root", str(tmp_path / "empty")]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    refuses(run.main, [*own, "--out", "file"], "is a file")
+    if not torch.cuda.is_available():
+        refuses(run.main, [*own, "--gpus", "0"], "no CUDA device")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "ltbench.benchmarks.executors.ray", raising=False)
+    refuses(run.main, [*own, "--executor", "ray"], "needs the package ray")
+
+
 BREAKS = """
 import multiprocessing, os
 from ltbench.methods import Method, register
