@@ -6,11 +6,15 @@ f_c comes from the conventional branch for a shuffled image, f_r from the re-bal
 stream, drawn with class probabilities proportional to 1 / n_c, so more tail-heavy than balanced ones. Training moves
 from representation to tail. At test both branches see the image and a = 1/2: z = W [f_c ; f_r].
 
+Early stopping counts from the epoch on in which the second stream weighs at least half (0.71 of training), or a run
+could end before its branch and its half of W, which are random at first, have learned.
+
 The trunk is shared; each branch has a last residual block of its own (of a ResNet; of other networks the last stage).
 
 Defaults: parabolic a, reverse sampler (original code, megvii-research/BBN 7992e908).
 Differs: the original replaces the length of the schedule at two lengths of training; here it is the stage's. A
-re-implementation (MONICA 9dc5c21f) has one encoder, a balanced sampler, and an a that stays above 0.77.
+re-implementation (MONICA 9dc5c21f) has one encoder, a balanced sampler, and an a that stays above 0.77. What early
+stopping counts is our reading.
 Source: Zhou et al., CVPR 2020, section 4; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training with two images a step: twice the images and passes, one more block of parameters.
 Networks: 2 branches, sharing all but the last block
@@ -20,6 +24,7 @@ Status: from the specification; original code not run
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
@@ -69,7 +74,8 @@ class BilateralBranch(Method):
         """Yield one stage of two streams."""
         if run.shared_encoder:
             self.branch.load_state_dict(after(self.backbone, self._cut).state_dict())
-        yield Stage("train", run.epochs, stop=run.early_stopping(), partner=self._reverse)
+        even = math.ceil(math.sqrt(0.5) * run.epochs)  # the first epoch of a <= 1/2
+        yield Stage("train", run.epochs, stop=run.early_stopping(after=even), partner=self._reverse)
 
     def _conventional(self, maps: Tensor) -> Tensor:
         return full_precision(after(self.backbone, self._cut)(maps))

@@ -7,17 +7,20 @@ class and 1 for the rarest. The cloud keeps a distance to rare classes, whose fe
 
 1. Backbone and head on mixed images (MixUp): cross-entropy of z without margin, scale `scale`; best epoch.
 2. The backbone is frozen, BatchNorm statistics included; the head is trained on for `second_share` of the epochs, on a
-   stream in which every class is as likely, with margin, `second_scale`, and the focal modulator (1 - p_y) ** gamma as
-   a constant. Only its epochs may be reported.
+   stream in which every class is as likely, with `second_noise`, margin, `second_scale`, and the focal modulator
+   (1 - p_y) ** gamma as a constant. Only its epochs may be reported.
 
 Predictions are second_scale * cos, without noise and margin.
 
-Defaults: noise 0.5, scale 30 and MixUp 1, then scale 20, margin 0.1, gamma 1, 30 epochs (original code, Keke921/GCLLoss
-c2a62338; 30 after 200 is our recollection). The original's second stage has a learning rate that falls as a cosine;
-here it is the protocol's, as for every method.
-Differs: that the second stage starts from the head of the first, and with the same noise, is our reading. It corrects
-for frequency by noise and stream at once and can overshoot, most of all in short trainings: on made-up images a trial
-with `second_noise=0` was better. MixUp needs more epochs than the loss alone.
+Defaults: noise 0.5, scale 30 and MixUp 1, then scale 20, margin 0.1, gamma 1, 30 epochs, learning rate falling as a
+cosine (original code, Keke921/GCLLoss c2a62338; that they follow 200 epochs is our recollection).
+Differs: that the second stage starts from the head of the first is our reading. The paper draws its classes by
+effective number, the original's command ("BalancedRS"), and this code, evenly.
+Pitfalls: |eps| is 0.27 on average, so the rarest class is lowered by 4.0 nats in the first stage, where the share of
+classes at ratio 20 asks for log 20 = 3.0 and at ratio 100 for 4.6, and by 2.7 in the second, whose stream is even
+already and asks for none. Features that do not yet separate the classes are then predicted as rare. MixUp needs more
+epochs than the loss alone. One trial on made-up images at ratio 20, 6 epochs: 27 %, with `second_noise=0` 33 %, with
+`alpha=0` 43 %, with both 46 %, ce 36 %; after 12 epochs 44 %, with `alpha=0` 57 %, ce 54 %.
 Source: Li et al., CVPR 2022; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training and 0.15 of one, head only.
 Neutral: none, its head has no bias and no free length
@@ -38,7 +41,7 @@ from ltbench.methods import hp, register
 from ltbench.methods.base import Method, Run, feature_width, share_of_epochs
 from ltbench.methods.ldam import NormedLinear
 from ltbench.methods.mixup import mixed
-from ltbench.methods.stages import Batch, Pool, Progress, Stage, StageResult
+from ltbench.methods.stages import Batch, Pool, Progress, Stage, StageResult, cosine_decay
 from ltbench.samplers import reweighted_stream
 
 
@@ -93,6 +96,7 @@ class GaussianCloudedLogits(Method):
             share_of_epochs(run, self.config.second_share),
             sampler=self._balanced,
             frozen=(self.backbone,),
+            schedule=cosine_decay,
         )
 
     def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:

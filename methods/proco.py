@@ -67,10 +67,11 @@ class RunningMeans(nn.Module):
 
     @torch.no_grad()
     def add(self, vectors: Tensor, targets: Tensor) -> None:
-        """Let vectors [n, d] of classes [n] into the means."""
+        """Let vectors [n, d] of classes [n] into the means, in their precision also under autocast."""
         members = functional.one_hot(targets, len(self.counts)).to(self.means.dtype)
         seen = self.counts + members.sum(dim=0)
-        sums = self.counts.unsqueeze(1) * self.means + members.T @ vectors.to(self.means.dtype)
+        with torch.autocast(vectors.device.type, enabled=False):
+            sums = self.counts.unsqueeze(1) * self.means + members.T @ vectors.to(self.means.dtype)
         self.means.copy_(torch.where(seen.unsqueeze(1) > 0, sums / seen.clamp(min=1).unsqueeze(1), self.means))
         self.counts.copy_(seen)
 

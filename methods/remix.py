@@ -15,6 +15,8 @@
 Defaults: kappa 3, tau 0.5, alpha 1 (BagofTricks-LT ce7859a9); exponent -0.5, unimix_alpha 0.8 (XuZhengzhuo/Prior-LT
 5f2298c9). alpha = 0 mixes nothing, a huge kappa is `mixup`.
 Differs: Remix is published with deferred re-weighting, too: objective=ldam_drw is the nearest to that here.
+Pitfalls: mixed images are learned more slowly. One trial on made-up images at ratio 20: 33 % after 6 epochs, mixup 30 %
+and ce 36 %; 56 % after 12 epochs, mixup 56 % and ce 54 %.
 Source: Chou et al., ECCV Workshops 2020 (Remix); Xu et al., NeurIPS 2021 (UniMix, section 3.2, and Bayias, 3.3); not in
 the tables of Ju et al., MICCAI 2022.
 Cost: one training.

@@ -28,7 +28,7 @@ Status: from the specification; original code not run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -57,7 +57,12 @@ def rare_classes(class_counts: np.ndarray, below: int) -> np.ndarray:
 
 @register("sam")
 class SharpnessAwareMinimisation(ObjectiveMethod):
-    """Overrides the optimizer; with scope = tail also the loss, whose parts the optimizer asks for."""
+    """Overrides the optimizer; with scope = tail also the loss.
+
+    Attributes
+    ----------
+    steady : within a step with scope = tail, the gradient of L_H at w, empty before it is known; else None
+    """
 
     rare: Tensor
 
@@ -77,9 +82,7 @@ class SharpnessAwareMinimisation(ObjectiveMethod):
         """Add which classes are rare to the objective's head."""
         super().build()
         self.register_buffer("rare", torch.from_numpy(rare_classes(self.task.class_counts, self.config.tail_below)))
-        self.part: Literal["whole", "at w", "at w + e"] = "whole"
-        self.tail_gradients: dict[Tensor, Tensor] = {}
-        self._rest: Tensor | float = 0.0
+        self.steady: dict[Tensor, Tensor] | None = None
 
     def optimizer(self, groups: ParamGroups, stage: Stage) -> torch.optim.Optimizer:
         """Return the protocol's optimizer, made aware of sharpness."""
@@ -89,19 +92,17 @@ class SharpnessAwareMinimisation(ObjectiveMethod):
         return _TailSharpnessAware(base, config.rho, adaptive=config.adaptive, method=self)
 
     def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
-        """Return the objective; with scope = tail, L_H + L_T or the part that the optimizer asks for."""
+        """Return the objective; with scope = tail, L_H + L_T, in a step with the gradient of L_T alone."""
         if self.config.scope == "all":
             return super().loss(batch, progress)
         scores = self.scores(self.features(batch.images))
         rare = self.rare[batch.targets].float()
         tail = _TAIL_FACTOR * self.objective_loss(scores, batch.targets, progress, rare)
-        if self.part == "at w + e":
-            return {"loss": self._rest + tail}
         rest = self.objective_loss(scores, batch.targets, progress, 1 - rare)
-        if self.part == "whole":
+        if self.steady is None:
             return {"loss": rest + tail}
-        self.tail_gradients, self._rest = self._gradients(tail), rest.detach()
-        return {"loss": rest}
+        self.steady = self.steady or self._gradients(rest)
+        return {"loss": rest.detach() + tail}
 
     def _gradients(self, value: Tensor) -> dict[Tensor, Tensor]:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -111,27 +112,16 @@ class SharpnessAwareMinimisation(ObjectiveMethod):
 
 
 class _TailSharpnessAware(SharpnessAware):
-    """Asks the method for L_H, which leaves the gradient of L_T at w behind, and for L_T at w + e."""
+    """Climbs with the gradient of L_T; that of L_H is of w, where the method keeps it in passing."""
 
     def __init__(self, *arguments: Any, method: SharpnessAwareMinimisation, **options: Any) -> None:
         super().__init__(*arguments, network=method, **options)
         self._method = method
 
     def step(self, closure: Callable[[], Any] | None = None, steady: Callable[[], Any] | None = None) -> Any:
-        assert closure is not None and steady is None
         method = self._method
-        parts: Iterator[Literal["at w", "at w + e"]] = iter(("at w", "at w + e"))
-        rest: dict[Tensor, Tensor] = {}
-
-        def tail() -> Any:
-            method.part = next(parts)
-            loss = closure()
-            if method.part == "at w":
-                rest.update(self._gradients())
-                self._set(method.tail_gradients)
-            return loss
-
+        method.steady = {}
         try:
-            return super().step(tail, lambda: self._set(rest))
+            return super().step(closure, lambda: self._set(method.steady or {}))
         finally:
-            method.part, method.tail_gradients = "whole", {}
+            method.steady = None

@@ -6,7 +6,7 @@ import timm
 import torch
 from torch.nn import functional
 
-from ltbench.methods import Batch, Method, Progress, Task, create
+from ltbench.methods import Batch, Method, Plateau, Progress, Task, create
 from ltbench.methods.stages import Pool
 
 COUNTS = np.array([40, 10, 5, 20], dtype=np.int64)
@@ -27,10 +27,10 @@ def method() -> Method:
 class Run:
     """What `stages` asks of a run."""
 
-    epochs, shared_encoder = 2, False
+    epochs, shared_encoder = 10, False
 
-    def early_stopping(self) -> None:
-        return None
+    def early_stopping(self, after: int = 0) -> Plateau:
+        return Plateau(3, after)
 
 
 @pytest.mark.parametrize(("epoch", "share"), [(0, 1.0), (5, 0.75), (9, 0.19)])
@@ -53,6 +53,12 @@ def test_each_stream_passes_its_own_branch() -> None:
         for part in (bbn.backbone.layer4, bbn.branch)
     )
     assert max(own) > 0 and not any(other)
+
+
+def test_early_stopping_waits_until_the_second_stream_weighs_half() -> None:
+    (stage,) = method().stages(Run())
+    weights = [Progress(epoch, Run.epochs).fraction ** 2 for epoch in range(Run.epochs)]
+    assert stage.stop == Plateau(3, sum(weight < 0.5 for weight in weights))
 
 
 def test_the_second_stream_is_reverse() -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ltbench.losses import GCLLoss
 from ltbench.methods import Batch, Progress
-from ltbench.methods.stages import Pool
+from ltbench.methods.stages import Pool, cosine_decay
 
 COUNTS = np.array([10, 400, 5], dtype=np.int64)
 LABELS = np.repeat(np.arange(3), COUNTS)
@@ -21,6 +21,7 @@ def test_the_first_stage_mixes_and_the_second_has_balanced_batches_and_a_frozen_
     method = method_of()
     first, second = walk(method, FakeRun(LABELS, epochs=40))
     assert (first.epochs, second.epochs) == (40, 6) and not first.select and second.select
+    assert first.schedule is None and second.schedule is cosine_decay
     assert second.frozen == (method.backbone,) and method.most_steps(FakeRun(LABELS, epochs=40)) == 46 * 26
     mixed = first.transform(batch, np.random.default_rng(0))
     assert mixed.targets.shape == (6, 3) and not torch.equal(mixed.images, batch.images)

@@ -1,5 +1,9 @@
-"""Heads in float64: values and gradients against formulas by hand, and nothing on the way that rounds to float32."""
+"""Heads in float64: values and gradients against formulas by hand, and nothing on the way that rounds to float32.
 
+Losses under autocast: nothing but the backbone rounds to half precision.
+"""
+
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +14,7 @@ import torch
 from mean_colour import method_on_colour
 from torch import Tensor, nn
 
-from ltbench.methods import Method, Task, create
+from ltbench.methods import Batch, Method, Progress, Task, create, registry
 from ltbench.methods.ldam import NormedLinear
 
 COUNTS = np.array([40, 10, 5, 20], dtype=np.int64)
@@ -119,3 +123,44 @@ def test_constants_are_kept_in_float64(name: str) -> None:
     method = method_on_colour(name, COUNTS, num_features=WIDTH)
     assert all(value.dtype == torch.float64 for _, value in method.named_buffers())
     assert method.classify(FEATURES.float()).dtype == torch.float32
+
+
+class Quarters(nn.Module):
+    """Means of the quarters of images, weighted: autocast leaves it in float32."""
+
+    num_features = 12
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(12))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.adaptive_avg_pool2d(images, 2).flatten(1) * self.weight
+
+
+_LOSSES = [
+    *((name, {}) for name in registry.available() if name not in ("bbn", "elf", "oltr", "ride", "sade")),
+    *((name, {"own_stages": 0}) for name in ("ride", "sade")),
+    ("gpaco", {"momentum": 0.9}),
+    ("proco", {"head": "cosine"}),
+    ("sam", {"scope": "tail"}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), _LOSSES, ids=str)
+def test_what_follows_the_backbone_is_the_same_under_autocast(name: str, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    plain = create(name, Task(4, COUNTS, 8, new_backbone=Quarters), Quarters(), **options)
+    half = copy.deepcopy(plain)
+    views, targets = tuple(torch.randn(3, 6, 3, 8, 8)), torch.tensor([1, 0, 0, 2, 3, 0])
+    batch = Batch(views, targets, np.arange(6), Batch(views[::-1], targets.flip(0), np.arange(6)))
+    for method, autocast in ((plain, False), (half, True)):
+        torch.manual_seed(1)
+        mixed = method.transform(batch, np.random.default_rng(1))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            loss = method.loss(mixed, Progress(9, 10))["loss"]
+        loss.backward()
+    for one, other in zip(plain.parameters(), half.parameters(), strict=True):
+        assert one.grad is other.grad or torch.equal(one.grad, other.grad)
+    for one, other in zip(plain.buffers(), half.buffers(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)

@@ -1,5 +1,6 @@
 """ProCo: running means, the switch between their copies, and what is contrasted."""
 
+import copy
 from functools import partial
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from mean_colour import method_on_colour
 
 from ltbench.losses import LogitAdjustedLoss, ProbabilisticContrastiveLoss
 from ltbench.methods import Batch, EpochReport, Plateau, Progress
+from ltbench.methods.proco import RunningMeans
 
 COUNTS = np.array([40, 1, 5, 9], dtype=np.int64)
 NOW, END = Progress(0, 1), EpochReport("train", 0, {}, 1, 1, 0.0)
@@ -71,3 +73,13 @@ def test_without_contrast_it_is_logit_adjustment(head: str) -> None:
     given, proco = batch(1), method(alpha=0.0, head=head)
     expected = LogitAdjustedLoss(COUNTS)(proco.predict(given.images), given.targets)
     torch.testing.assert_close(proco.loss(given, NOW)["loss"], expected)
+
+
+def test_means_of_a_tight_class_are_exact_under_autocast() -> None:
+    vectors = torch.nn.functional.normalize(torch.ones(64, 128) + 0.1 * torch.randn(64, 128), dim=1)
+    plain = RunningMeans(2, 128)
+    half = copy.deepcopy(plain)
+    plain.add(vectors, torch.zeros(64, dtype=torch.int64))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half.add(vectors, torch.zeros(64, dtype=torch.int64))
+    assert torch.equal(half.means, plain.means)
