@@ -190,8 +190,9 @@ class CurricularAugmentation(ObjectiveMethod):
         classes = functional.one_hot(batch.targets, self.task.num_classes).float()
         strengths = functional.one_hot(batch.strengths, _HIGHEST + 1).float()
         right = (scores.argmax(dim=1) == batch.targets).float().unsqueeze(1)
-        self.seen += classes.T @ strengths
-        self.right += classes.T @ (right * strengths)
+        with torch.autocast(scores.device.type, enabled=False):
+            self.seen += classes.T @ strengths
+            self.right += classes.T @ (right * strengths)
 
 
 def _draws(size: int, rng: np.random.Generator, device: torch.device) -> Draws:

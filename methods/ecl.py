@@ -18,7 +18,8 @@ which steps once an epoch: SGD on the sum of the epoch's gradients, with momentu
 Defaults: alpha 2, beta 1, tau 0.1, d 128, the two switches at 20 and 50 of 100 epochs; proxies 0.002, momentum 0.9,
 decay 1e-4 (original code, zylbuaa/ECL 3fb66680).
 Differs: the original's mean is NaN once a class with a single proxy has no image in the batch, which its large batches
-hide, and its weights are infinite where F1 is 0. A class without validation images keeps an F1 of 1.
+hide, and its weights are infinite where F1 is 0. A class without validation images keeps an F1 of 1. Early stopping
+counts from the epoch on in which classes weigh by their frequency in full, which is our reading.
 Source: Zhang et al., MICCAI 2023 (ECL); made for skin lesions; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training of two views an image, about twice that of ce; a projector and proxies, which predictions do not use.
 Neutral: none, it sees two views
@@ -122,7 +123,8 @@ class ClassEnhancement(Method):
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield one stage of two views."""
         self._epochs = run.epochs
-        yield Stage("train", run.epochs, views=2, stop=run.early_stopping())
+        stop = run.early_stopping(after=max(0, math.ceil(self.config.f1_start * run.epochs) - 1))
+        yield Stage("train", run.epochs, views=2, stop=stop)
 
     def _used_proxies(self) -> Tensor:
         """Return unit vectors [P, d]; their gradient is added up in `proxy_gradient`."""

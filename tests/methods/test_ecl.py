@@ -20,7 +20,8 @@ F1 = (0.9, 0.0, float("nan"), 0.5)
 
 def method(**options: Any) -> Any:
     ecl = method_on_colour("ecl", counts=COUNTS, **options)
-    next(ecl.stages(SimpleNamespace(epochs=10, early_stopping=lambda: Plateau(3))))
+    stage = next(ecl.stages(SimpleNamespace(epochs=10, early_stopping=lambda after: Plateau(3, after))))
+    assert stage.stop == Plateau(3, 4)  # epochs 1 to 4 of 10 are those before half of training
     return ecl
 
 
