@@ -26,12 +26,13 @@ PROTOCOL_FIELDS = frozenset(
         "patience",
         "precision",
         "preset",
-        "pretrained",
         "schedule",
         "seed",
         "selection_metric",
         "vary_split",
         "weight_decay",
+        "weights",
+        "weights_sha256",
     }
 )
 

@@ -16,7 +16,7 @@ from ltbench.registry import load_plugin, unknown
 
 _PROTOCOL_HELP = {
     "backbone": "a timm model",
-    "pretrained": "start from its published weights",
+    "weights": "it starts from: none, timm (its published ones), timm:TAG, file:PATH or hub:ID",
     "patience": "of early stopping, epochs",
     "epoch_length": "on a subset: pass, or steps of the full set",
     "precision": "auto, bf16 or fp32",
@@ -175,6 +175,9 @@ def _add_protocol(shared: argparse._ArgumentGroup) -> None:
         else:
             value = {"int": int, "float": float, "str": str}[kind]
             _add(shared, option, type=value, metavar=_METAVARS[kind], **about)
+    for option, weights in (("--pretrained", "timm"), ("--no-pretrained", "none")):
+        about_weights = f"the same as --weights {weights}"
+        _add(shared, option, dest="protocol.weights", action="store_const", const=weights, help=about_weights)
     _add(shared, "--seed", type=int, metavar="N", help="default: 0")
 
 

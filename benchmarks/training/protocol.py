@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePath
 from typing import Any
 
-from ltbench.datasets.images.augmentation import Augmentation
+from ltbench.datasets.images.augmentation import INTERPOLATIONS, Augmentation
 from ltbench.errors import UserError
 from ltbench.files import json_digest
 from ltbench.registry import unknown
@@ -19,7 +21,10 @@ class Protocol:
     Attributes
     ----------
     preset : whose defaults the methods' own hyper-parameters take
-    backbone, pretrained : timm model, and whether it starts from its published weights
+    backbone : timm model
+    weights : what it starts from: `none`, random weights; `timm`, those that timm names for it, `timm:TAG`, others of
+        them; `file:PATH`, a file of weights or a folder of the hub's form; `hub:ID`, of the Hugging Face hub
+    weights_sha256 : of that file, where they are of a file or of the hub; filled in by the plan
     image_size : pixels, square
     optimizer : of `OPTIMIZERS`: Adam, AdamW, or SGD with momentum 0.9
     lr, weight_decay, batch_size : of every training stage that does not prepare something else
@@ -49,7 +54,8 @@ class Protocol:
     patience: int
     epoch_length: str
     precision: str = "auto"
-    pretrained: bool = False
+    weights: str = "none"
+    weights_sha256: str = ""
     optimizer: str = "adam"
     weight_decay: float = 0.0
     schedule: str = "constant"
@@ -75,6 +81,10 @@ class Protocol:
             raise UserError(f"--weight-decay must be a number of at least 0, got {self.weight_decay}")
         if not 0 <= self.lr_warmup < 1:
             raise UserError(f"--lr-warmup must be a share of a stage, at least 0 and below 1, got {self.lr_warmup}")
+        if not re.fullmatch(_WEIGHTS, self.weights):
+            raise UserError(f"--weights must be none, timm, timm:TAG, file:PATH or hub:ID, got {self.weights!r}")
+        if self.augmentation.interpolation not in INTERPOLATIONS:
+            raise unknown("interpolation", self.augmentation.interpolation, INTERPOLATIONS)
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise unknown(name.replace("_", " "), getattr(self, name), allowed)
@@ -90,15 +100,54 @@ class Protocol:
         drawn: dict[str, Any] = {
             name: tuple(own) if isinstance(own, list) else own for name, own in values["augmentation"].items()
         }
+        held = {**values, "augmentation": Augmentation(**drawn)}
+        if "pretrained" in held:
+            held["weights"] = published_weights(held.pop("pretrained"))
         try:
-            return cls(**{**values, "augmentation": Augmentation(**drawn)})
+            return cls(**held)
         except TypeError as error:
             raise UserError(f"a protocol that this version does not know ({error})") from error
 
     def digest(self) -> str:
-        """Return the SHA-256 of all fields, hex; fields that came later are left out at their defaults."""
+        """Return the SHA-256 of all fields, hex; fields that came later are left out at their defaults.
+
+        Weights of a file are known by its SHA-256, not by where it lies.
+        """
         values = asdict(self)
+        kind, _, _ = values.pop("weights").partition(":")
+        if self.weights in ("none", "timm"):  # as before weights could be others
+            values["pretrained"] = self.weights == "timm"
+        else:
+            values["weights"] = self.weights if kind == "timm" else "file"
+        if self.augmentation.interpolation == Augmentation.interpolation:
+            del values["augmentation"]["interpolation"]
         return json_digest({name: value for name, value in values.items() if _LATER.get(name) != value})
+
+    @property
+    def has_local_weights(self) -> bool:
+        """Whether the weights are of a file, which the hub may have given."""
+        return self.weights.partition(":")[0] in ("file", "hub")
+
+    def without_weights(self) -> Protocol:
+        """Return the protocol of the same networks at random weights."""
+        return replace(self, weights="none", weights_sha256="")
+
+    def as_recorded(self) -> dict[str, Any]:
+        """Return all fields as records hold them: of a file of weights its name, not where it lies."""
+        kind, _, where = self.weights.partition(":")
+        return {**asdict(self), **({"weights": f"file:{PurePath(where).name}"} if kind == "file" else {})}
+
+
+def published_weights(pretrained: Any) -> str:
+    """Return the weights that `pretrained`, a field of earlier versions, stands for.
+
+    Raises
+    ------
+    UserError : no truth value
+    """
+    if not isinstance(pretrained, bool):
+        raise UserError(f"--pretrained must be true or false, got {pretrained!r}")
+    return "timm" if pretrained else "none"
 
 
 _MAXIMUM = {"image_size": 4096, "batch_size": 2**20, "epochs": 10**6, "patience": 10**6, "lr": 1e3, "weight_decay": 1e3}
@@ -118,7 +167,8 @@ _CHOICES = {
     "budget": BUDGETS,
     "init": INITS,
 }
-_LATER = {"budget": "paper", "init": "scratch", "vary_split": False}
+_WEIGHTS = r"none|timm|(timm|file|hub):\S.*"
+_LATER = {"weights_sha256": "", "budget": "paper", "init": "scratch", "vary_split": False}
 """Fields that records of earlier versions lack, with the values that those records were made with."""
 
 PRESETS = {

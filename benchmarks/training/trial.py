@@ -9,7 +9,6 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -34,6 +33,7 @@ from ltbench.benchmarks.training.stage_cache import StageCache
 from ltbench.benchmarks.training.stages.backbones import Backbones
 from ltbench.benchmarks.training.stages.cost import cost_of
 from ltbench.benchmarks.training.stages.optimizers import new_optimizer
+from ltbench.benchmarks.training.stages.provenance import described_weights
 from ltbench.benchmarks.training.streams import stream_seed
 from ltbench.benchmarks.training.trainer import Trainer
 from ltbench.benchmarks.training.trial_spec import TrialSpec
@@ -278,7 +278,7 @@ class Trial:
             plugin=spec.plugin,
             trial=spec.trial,
             seed=spec.seed,
-            protocol=cast(ProtocolValues, asdict(protocol)),
+            protocol=cast(ProtocolValues, protocol.as_recorded()),
             protocol_digest=protocol.digest(),
             split_digest=spec.split_digest,
             code_version=code_version(),
@@ -294,6 +294,7 @@ class Trial:
             inspected=inspected,
             cost=cost_of(journal, method, self.device),
             story={name: memo["value"] for name, memo in journal.memos().items() if memo["story"]},
+            weights=described_weights(protocol),
         )
         claim.require()
         write_json(self.folder / "result.json", result.to_json(), durable=True)

@@ -9,6 +9,7 @@ torchvision's `ColorJitter`, the four jitters have a fixed order and nothing is 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -148,8 +149,9 @@ class BatchTransform:
         for start in range(0, len(pixels), step):
             part = slice(start, start + step)
             top, height, inverted, left, width, mirrored = changes.windows[part].unbind(1)
-            rows = resampling_matrix(top, height, side, size, inverted > 0).to(self.dtype)
-            columns = resampling_matrix(left, width, side, size, mirrored > 0).to(self.dtype)
+            kernel = _KERNELS[self.augmentation.interpolation]
+            rows = resampling_matrix(top, height, side, size, inverted > 0, kernel).to(self.dtype)
+            columns = resampling_matrix(left, width, side, size, mirrored > 0, kernel).to(self.dtype)
             flat = _resample(pixels[part], rows, columns).flatten(2)
             matrix, of_mean, constant = changes.colours[part].split((3, 3, 1), dim=2)
             offset = torch.baddbmm(constant, of_mean, flat.mean(2, keepdim=True, dtype=torch.float32))
@@ -157,15 +159,38 @@ class BatchTransform:
         return images
 
 
-def resampling_matrix(start: Tensor, length: Tensor, source: int, target: int, flip: Tensor | None = None) -> Tensor:
+def _triangle(distance: Tensor) -> Tensor:
+    """Return the weights of linear interpolation at distances, at least 0; they may be changed in place."""
+    return distance.neg_().add_(1.0).clamp_(min=0.0)
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Return the weights of cubic convolution with a = -0.5, as Pillow has it, at distances of at least 0."""
+    near = (1.5 * distance - 2.5) * distance.square() + 1.0
+    far = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0
+    return torch.where(distance < 1, near, torch.where(distance < 2, far, torch.zeros_like(distance)))
+
+
+_KERNELS: dict[str, Callable[[Tensor], Tensor]] = {"bilinear": _triangle, "bicubic": _cubic}
+
+
+def resampling_matrix(
+    start: Tensor,
+    length: Tensor,
+    source: int,
+    target: int,
+    flip: Tensor | None = None,
+    kernel: Callable[[Tensor], Tensor] = _triangle,
+) -> Tensor:
     """Return matrices that cut an interval out of `source` pixels and resize it to `target` pixels.
 
-    Triangle filter, widened when it shrinks (antialiasing), rows that sum to 1.
+    The kernel is widened when it shrinks (antialiasing); rows sum to 1.
 
     Parameters
     ----------
     start, length : float [B], of the interval, in source pixels
     flip : bool [B], whether the interval is read backwards; None: never
+    kernel : distances from a pixel's centre to weights
 
     Returns
     -------
@@ -178,7 +203,7 @@ def resampling_matrix(start: Tensor, length: Tensor, source: int, target: int, f
         order = torch.where(flip.view(-1, 1, 1), target - 1 - order, order)
     centre = start.view(-1, 1, 1) + (order + 0.5) * step - 0.5
     position = torch.arange(source, device=device, dtype=torch.float32).view(1, 1, -1)
-    weight = position.sub(centre).abs_().div_(-step.clamp(min=1.0)).add_(1.0).clamp_(min=0.0)
+    weight = kernel(position.sub(centre).abs_().div_(step.clamp(min=1.0)))
     return weight.div_(weight.sum(2, keepdim=True))
 
 

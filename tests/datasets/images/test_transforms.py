@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
-from ltbench.datasets.images.augmentation import Augmentation, stored_size
+from ltbench.datasets.images.augmentation import INTERPOLATIONS, Augmentation, stored_size
 from ltbench.datasets.images.transforms import BatchTransform, resampling_matrix
 
 OFF = dict.fromkeys(("horizontal_flip", "vertical_flip", "brightness", "contrast", "saturation", "hue"), 0.0)
@@ -47,9 +48,10 @@ def test_resampling_rows_sum_to_one(source: int, target: int) -> None:
 
 
 @pytest.mark.parametrize(("source", "target"), [(55, 48), (32, 32), (19, 16), (64, 20), (12, 30)])
-def test_evaluation_is_an_antialiased_resize_and_a_normalisation(source: int, target: int) -> None:
-    pixels, chosen = images(4, source), Augmentation()
-    resized = reference.resize_image(pixels.float(), [target, target], antialias=True)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_evaluation_is_an_antialiased_resize_and_a_normalisation(source: int, target: int, interpolation: str) -> None:
+    pixels, chosen = images(4, source), Augmentation(interpolation=interpolation)
+    resized = reference.resize_image(pixels.float(), [target, target], InterpolationMode(interpolation), antialias=True)
     expected = reference.normalize_image(resized / 255, list(chosen.mean), list(chosen.std))
     torch.testing.assert_close(BatchTransform(target, chosen).evaluate(pixels), expected, rtol=0, atol=1e-4)
 
