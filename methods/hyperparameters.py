@@ -29,6 +29,8 @@ PROTOCOL_FIELDS = frozenset(
         "schedule",
         "seed",
         "selection_metric",
+        "tune",
+        "tune_rank",
         "vary_split",
         "weight_decay",
         "weights",

@@ -33,6 +33,7 @@ _CUT = (
 
 _LATER = {
     "weights": "none",
+    "tune": "full",
     "budget": "paper",
     "init": "scratch",
 }  # rules of the protocol that a title names where they differ

@@ -88,6 +88,7 @@ class Cost:
     peak_memory_mib : of the device on a GPU, else of the process; None where the system does not report it
     stages : in order
     cpu_seconds : CPU time of the process in `train_seconds`, all its threads; None in records of earlier versions
+    trained_parameters : those that are not frozen; None in records of earlier versions
     """
 
     train_seconds: Amount
@@ -97,6 +98,7 @@ class Cost:
     peak_memory_mib: Amount | None
     stages: tuple[StageCost, ...]
     cpu_seconds: Amount | None = None
+    trained_parameters: Count | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from ltbench.registry import load_plugin, unknown
 _PROTOCOL_HELP = {
     "backbone": "a timm model",
     "weights": "it starts from: none, timm (its published ones), timm:TAG, file:PATH or hub:ID",
+    "tune": "of the backbone: full, head (nothing of it), bias, norm, lora or adaptformer",
+    "tune_rank": "of lora and adaptformer",
     "patience": "of early stopping, epochs",
     "epoch_length": "on a subset: pass, or steps of the full set",
     "precision": "auto, bf16 or fp32",

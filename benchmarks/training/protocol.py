@@ -25,6 +25,8 @@ class Protocol:
     weights : what it starts from: `none`, random weights; `timm`, those that timm names for it, `timm:TAG`, others of
         them; `file:PATH`, a file of weights or a folder of the hub's form; `hub:ID`, of the Hugging Face hub
     weights_sha256 : of that file, where they are of a file or of the hub; filled in by the plan
+    tune : of `TUNINGS`, what of it is trained beside the head: `full`, all; `head`, nothing; `bias` and `norm`, those
+        parameters of its blocks; `lora` and `adaptformer`, layers of rank `tune_rank` that are added to its blocks
     image_size : pixels, square
     optimizer : of `OPTIMIZERS`: Adam, AdamW, or SGD with momentum 0.9
     lr, weight_decay, batch_size : of every training stage that does not prepare something else
@@ -56,6 +58,8 @@ class Protocol:
     precision: str = "auto"
     weights: str = "none"
     weights_sha256: str = ""
+    tune: str = "full"
+    tune_rank: int = 8
     optimizer: str = "adam"
     weight_decay: float = 0.0
     schedule: str = "constant"
@@ -68,7 +72,7 @@ class Protocol:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        minimum = {"image_size": 16, "batch_size": 2, "epochs": 1, "patience": 1}
+        minimum = {"image_size": 16, "batch_size": 2, "epochs": 1, "patience": 1, "tune_rank": 1}
         for name, low in minimum.items():
             if getattr(self, name) < low:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(self, name)}")
@@ -150,7 +154,15 @@ def published_weights(pretrained: Any) -> str:
     return "timm" if pretrained else "none"
 
 
-_MAXIMUM = {"image_size": 4096, "batch_size": 2**20, "epochs": 10**6, "patience": 10**6, "lr": 1e3, "weight_decay": 1e3}
+_MAXIMUM = {
+    "image_size": 4096,
+    "batch_size": 2**20,
+    "epochs": 10**6,
+    "patience": 10**6,
+    "lr": 1e3,
+    "weight_decay": 1e3,
+    "tune_rank": 1024,
+}
 PRECISIONS = ("auto", "bf16", "fp32")
 EPOCH_LENGTHS = ("pass", "steps")
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -158,7 +170,9 @@ SCHEDULES = ("constant", "cosine")
 SELECTION_METRICS = ("mean_class_accuracy", "macro_f1", "top1")
 BUDGETS = ("paper", "total")
 INITS = ("scratch", "ssl", "ssl:simclr", "ssl:byol", "ssl:simsiam", "ssl:barlow", "ssl:kcl", "ce")
+TUNINGS = ("full", "head", "bias", "norm", "lora", "adaptformer")
 _CHOICES = {
+    "tune": TUNINGS,
     "precision": PRECISIONS,
     "epoch_length": EPOCH_LENGTHS,
     "optimizer": OPTIMIZERS,
@@ -168,7 +182,14 @@ _CHOICES = {
     "init": INITS,
 }
 _WEIGHTS = r"none|timm|(timm|file|hub):\S.*"
-_LATER = {"weights_sha256": "", "budget": "paper", "init": "scratch", "vary_split": False}
+_LATER = {
+    "weights_sha256": "",
+    "tune": "full",
+    "tune_rank": 8,
+    "budget": "paper",
+    "init": "scratch",
+    "vary_split": False,
+}
 """Fields that records of earlier versions lack, with the values that those records were made with."""
 
 PRESETS = {

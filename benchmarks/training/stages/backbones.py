@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ltbench.benchmarks.training.protocol import Protocol
+from ltbench.benchmarks.training.stages.tuning import adapt
 from ltbench.benchmarks.training.stages.weights import LocalWeights, published_name
 from ltbench.benchmarks.training.streams import stream_seed
 from ltbench.datasets.images.augmentation import INTERPOLATIONS
@@ -105,6 +106,7 @@ class Backbones:
         with torch.random.fork_rng([]):
             torch.manual_seed(stream_seed(self._seed, "init", *names))
             network = _create(self._protocol)
+            adapt(network, self._protocol)
         self.counter.watch(network)
         return network
 
@@ -116,8 +118,8 @@ def check_backbone(protocol: Protocol) -> Protocol:
 
     Raises
     ------
-    UserError : a network that timm does not know (with the nearest known ones), one that does not take the image size,
-        or weights that are not of it
+    UserError : a network that timm does not know (with the nearest known ones), one that does not take the image size
+        or cannot be tuned so, or weights that are not of it
     """
     name, size = protocol.backbone, protocol.image_size
     if not timm.is_model(name.partition(".")[0]):
@@ -128,6 +130,7 @@ def check_backbone(protocol: Protocol) -> Protocol:
         try:
             network = _create(protocol, loaded=False).eval()
             _require_whole_patches(protocol, network)
+            adapt(network, protocol)
             network(torch.zeros(1, 3, size, size))
         except UserError:
             raise

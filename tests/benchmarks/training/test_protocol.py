@@ -24,6 +24,8 @@ OTHER: dict[str, Any] = {
     "precision": "fp32",
     "weights": "file:weights.pth",
     "weights_sha256": "0" * 64,
+    "tune": "lora",
+    "tune_rank": 4,
     "optimizer": "sgd",
     "weight_decay": 1e-9,
     "schedule": "cosine",
@@ -105,6 +107,8 @@ def test_digest_changes_with_each_field_of_the_augmentation(field: str) -> None:
     [
         ("lr", -1.0, "--lr must be a number above 0"),
         ("lr", float("inf"), "--lr must be at most 1000.0"),
+        ("tune_rank", 0, "--tune-rank must be at least 1"),
+        ("tune", "adapter", "unknown tune 'adapter'; did you mean 'adaptformer'"),
         ("lr_warmup", 1.0, "--lr-warmup must be a share of a stage"),
         ("weight_decay", -1.0, "--weight-decay must be a number of at least 0"),
         ("weights", "imagenet", "--weights must be none, timm, timm:TAG, file:PATH or hub:ID, got 'imagenet'"),
