@@ -29,6 +29,7 @@ PROTOCOL_FIELDS = frozenset(
         "schedule",
         "seed",
         "selection_metric",
+        "tta",
         "tune",
         "tune_rank",
         "vary_split",

@@ -36,6 +36,7 @@ _LATER = {
     "tune": "full",
     "budget": "paper",
     "init": "scratch",
+    "tta": "none",
 }  # rules of the protocol that a title names where they differ
 
 

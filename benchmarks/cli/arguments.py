@@ -28,6 +28,7 @@ _PROTOCOL_HELP = {
     "weight_decay": "of the optimizer",
     "budget": "paper, further stages are extra; or total, all stages of a method within the steps of ce",
     "init": "what every encoder starts from: scratch, ssl, ssl:simclr, ssl:byol, ssl:simsiam, ssl:barlow, ssl:kcl, ce",
+    "tta": "what logits are the mean of: none, the whole image alone; or five_crop",
     "vary_split": "each trial draws a split of its own, so that intervals hold for new splits too",
     "lr_warmup": "share of a stage's epochs in which the learning rate rises, below 1",
 }

@@ -43,6 +43,8 @@ class Protocol:
     epoch_length : steps of an epoch on n of N images: `pass` ceil(n / batch_size), `steps` ceil(N / batch_size)
     precision : `bf16` (autocast) or `fp32`; `auto` is bf16 on a GPU that has it, else fp32
     selection_metric : of `SELECTION_METRICS`, the validation metric that selects the reported epoch
+    tta : of `TTAS`, of what reported logits are the mean: `none`, the whole image alone; `five_crop`, its centre and
+        corners, of the image resized to 24 / 224 more than `image_size`; also of validation images, in every epoch
     seed : of the split and, plus the trial's number, of the trials
     vary_split : each trial draws a split of its own, by its own seed, instead of all by that of trial 0
     """
@@ -67,6 +69,7 @@ class Protocol:
     selection_metric: str = "mean_class_accuracy"
     budget: str = "paper"
     init: str = "scratch"
+    tta: str = "none"
     seed: int = 0
     vary_split: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -170,9 +173,11 @@ SCHEDULES = ("constant", "cosine")
 SELECTION_METRICS = ("mean_class_accuracy", "macro_f1", "top1")
 BUDGETS = ("paper", "total")
 INITS = ("scratch", "ssl", "ssl:simclr", "ssl:byol", "ssl:simsiam", "ssl:barlow", "ssl:kcl", "ce")
+TTAS = ("none", "five_crop")
 TUNINGS = ("full", "head", "bias", "norm", "lora", "adaptformer")
 _CHOICES = {
     "tune": TUNINGS,
+    "tta": TTAS,
     "precision": PRECISIONS,
     "epoch_length": EPOCH_LENGTHS,
     "optimizer": OPTIMIZERS,
@@ -186,6 +191,7 @@ _LATER = {
     "weights_sha256": "",
     "tune": "full",
     "tune_rank": 8,
+    "tta": "none",
     "budget": "paper",
     "init": "scratch",
     "vary_split": False,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ltbench.benchmarks.analysis.metrics import class_precision_and_f1, class_recall
-from ltbench.benchmarks.training.device import autocast, compute_dtype, place
+from ltbench.benchmarks.training.device import autocast, place
 from ltbench.benchmarks.training.display import Display
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Checkpoint, Journal, Selection, Weights, indices_digest
@@ -34,7 +34,6 @@ from ltbench.benchmarks.training.stages.tuning import keep_frozen
 from ltbench.benchmarks.training.streams import numpy_stream, stream_seed
 from ltbench.benchmarks.training.validation import predictions_and_losses
 from ltbench.datasets.images.part import ImagePart
-from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.errors import UserError
 from ltbench.methods._pretraining import initial_stage
 from ltbench.methods.base import Method
@@ -79,8 +78,7 @@ class Trainer:
         self.schedule = schedule_of(protocol)
         self.num_classes = method.task.num_classes
         self._state = TrainedState(method)
-        transform = BatchTransform(protocol.image_size, protocol.augmentation, compute_dtype(protocol.precision))
-        self.inference = Inference(method, transform, device, protocol.precision, protocol.batch_size)
+        self.inference = Inference(method, protocol, device)
 
     def run(self) -> Selection:
         """Run all stages, from wherever the journal stands; return the selected epoch.

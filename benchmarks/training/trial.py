@@ -24,7 +24,7 @@ from ltbench.benchmarks.analysis.record_files.stored_logits import restored, sto
 from ltbench.benchmarks.analysis.record_files.values import ProtocolValues
 from ltbench.benchmarks.analysis.records import Result, SelectedEpoch
 from ltbench.benchmarks.training import wandb_mirror
-from ltbench.benchmarks.training.device import compute_dtype, describe_device, place, prepare_process
+from ltbench.benchmarks.training.device import describe_device, place, prepare_process
 from ltbench.benchmarks.training.display import Display, TrialDisplay
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Journal, Selection
@@ -39,7 +39,6 @@ from ltbench.benchmarks.training.trainer import Trainer
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.datasets.images.part import ImagePart
 from ltbench.datasets.images.store import ImageStore
-from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.datasets.splits.manifest import Manifest
 from ltbench.errors import UserError
 from ltbench.files import file_hash, plain, read_json, write_arrays, write_json, write_tensors
@@ -304,9 +303,8 @@ class Trial:
         self, method: Method, parts: Mapping[str, ImagePart]
     ) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
         """Return predictions, metrics and what else the method says of images, of each part."""
-        protocol, data = self.spec.protocol, self.spec.data
-        transform = BatchTransform(protocol.image_size, protocol.augmentation, compute_dtype(protocol.precision))
-        inference = Inference(method, transform, self.device, protocol.precision, protocol.batch_size)
+        data = self.spec.data
+        inference = Inference(method, self.spec.protocol, self.device)
         arrays: dict[str, np.ndarray] = {}
         scores, inspected = {}, {}
         for name, part in parts.items():

@@ -9,8 +9,9 @@ torchvision's `ColorJitter`, the four jitters have a fixed order and nothing is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ _LUMA = (0.299, 0.587, 0.114)
 _RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 _CENTRE = 128.0  # bytes are centred before products: bfloat16 then loses at most a quarter of a grey level
 _DRAWS = 11
+_MARGIN = 24 / 224  # of the crops of an ensemble at test time
 _CHUNK = 32  # images a product: its temporaries stay in cache, and the batch needs no second copy in memory
 
 
@@ -62,7 +64,7 @@ class BatchTransform:
         self.image_size = image_size
         self.augmentation = augmentation
         self.dtype = dtype
-        self._unchanged: dict[tuple[int, torch.device], Changes] = {}
+        self._fixed: dict[tuple[Any, ...], Changes] = {}
 
     def train(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Return augmented images: uint8 [B, 3, S, S] to `dtype` [B, 3, image_size, image_size], channels-last.
@@ -81,13 +83,27 @@ class BatchTransform:
 
     def evaluate(self, pixels: Tensor) -> Tensor:
         """Return the whole images, resized and normalised: shapes as `train`, nothing random."""
-        kind = pixels.shape[-1], pixels.device
-        if kind not in self._unchanged:
-            side = float(pixels.shape[-1])
-            window = torch.tensor([[0.0, side, 0.0, 0.0, side, 0.0]])
+        return self._cut(pixels, 0.0, 0.0, float(pixels.shape[-1]))
+
+    def five_crops(self, pixels: Tensor) -> Iterator[Tensor]:
+        """Yield the centre and the corners of images that are resized to 24 / 224 more than `image_size`, normalised.
+
+        Shapes as `train`, nothing random; the centre is the first.
+        """
+        margin = round(_MARGIN * self.image_size)
+        step = pixels.shape[-1] / (self.image_size + margin)
+        far, middle = margin * step, margin // 2 * step
+        for top, left in ((middle, middle), (0.0, 0.0), (0.0, far), (far, 0.0), (far, far)):
+            yield self._cut(pixels, top, left, self.image_size * step)
+
+    def _cut(self, pixels: Tensor, top: float, left: float, length: float) -> Tensor:
+        """Return squares of images, resized and normalised."""
+        kind = (top, left, length, pixels.device)
+        if kind not in self._fixed:
+            window = torch.tensor([[top, length, 0.0, left, length, 0.0]])
             colour = self._normalised(torch.eye(3).unsqueeze(0), torch.zeros(1))
-            self._unchanged[kind] = Changes(window, colour).on(pixels.device)
-        one, count = self._unchanged[kind], len(pixels)
+            self._fixed[kind] = Changes(window, colour).on(pixels.device)
+        one, count = self._fixed[kind], len(pixels)
         return self.apply(pixels, Changes(one.windows.expand(count, -1), one.colours.expand(count, -1, -1)))
 
     def _windows(self, draws: Tensor, side: int) -> Tensor:

@@ -24,6 +24,7 @@ OTHER: dict[str, Any] = {
     "precision": "fp32",
     "weights": "file:weights.pth",
     "weights_sha256": "0" * 64,
+    "tta": "five_crop",
     "tune": "lora",
     "tune_rank": 4,
     "optimizer": "sgd",

@@ -65,6 +65,19 @@ def test_output_is_channels_last(mode: str, dtype: torch.dtype) -> None:
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("size", [16, 224])
+def test_five_crops_are_those_of_the_resized_image(size: int) -> None:
+    pixels, chosen = images(3, 40, seed=2), Augmentation()
+    margin = round(24 * size / 224)
+    whole = BatchTransform(size + margin, chosen).evaluate(pixels)
+    expected = reference.five_crop(whole, [size, size])  # the corners, then the centre
+    first, *corners = BatchTransform(size, chosen).five_crops(pixels)
+    for found, wanted in zip(corners, expected, strict=False):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+    middle = slice(margin // 2, margin // 2 + size)
+    torch.testing.assert_close(first, whole[:, :, middle, middle], rtol=0, atol=1e-4)
+
+
 def test_evaluation_draws_nothing_and_keeps_the_pixels() -> None:
     transform, pixels = BatchTransform(16, PLAIN), images(40, 19)
     torch.testing.assert_close(transform.train(pixels, generator()), transform.evaluate(pixels), rtol=1e-5, atol=1e-5)
