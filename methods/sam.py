@@ -59,6 +59,8 @@ def rare_classes(class_counts: np.ndarray, below: int) -> np.ndarray:
 class SharpnessAwareMinimisation(ObjectiveMethod):
     """Overrides the optimizer; with scope = tail also the loss, whose parts the optimizer asks for."""
 
+    needs = "features"
+
     rare: Tensor
 
     @dataclass(frozen=True)

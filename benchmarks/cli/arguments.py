@@ -19,6 +19,7 @@ _PROTOCOL_HELP = {
     "weights": "it starts from: none, timm (its published ones), timm:TAG, file:PATH or hub:ID",
     "tune": "of the backbone: full, head (nothing of it), bias, norm, lora or adaptformer",
     "tune_rank": "of lora and adaptformer",
+    "frozen_features": "train heads on features of the frozen network, computed once (preset probe)",
     "patience": "of early stopping, epochs",
     "epoch_length": "on a subset: pass, or steps of the full set",
     "precision": "auto, bf16 or fp32",

@@ -136,7 +136,7 @@ class _Passes:
     @property
     def shared_encoder(self) -> bool:
         """Whether pre-training is the protocol's."""
-        return self.planned.protocol.init != "scratch"
+        return self.planned.protocol.shared_encoder
 
     @property
     def class_counts(self) -> np.ndarray:

@@ -83,7 +83,7 @@ class _Untrained(Run):
         self.val_class_counts = np.bincount(self._val_labels, minlength=classes)
         self.epochs, self.patience = protocol.epochs, protocol.patience
         self.batch_size, self.lr = protocol.batch_size, protocol.lr
-        self.shared_encoder = protocol.init != "scratch"
+        self.shared_encoder = protocol.shared_encoder
         self._seed = spec.seed
 
     def features(self, indices: np.ndarray | None = None) -> np.ndarray:

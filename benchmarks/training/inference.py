@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from ltbench.benchmarks.training.device import autocast, compute_dtype
+from ltbench.benchmarks.training.device import autocast
 from ltbench.benchmarks.training.protocol import Protocol
+from ltbench.benchmarks.training.stages.features import transform_of
 from ltbench.datasets.images.part import ImagePart
-from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.methods.base import Method
 from ltbench.methods.contract import Contract
 
@@ -31,7 +31,7 @@ class Inference:
 
     def __init__(self, method: Method, protocol: Protocol, device: torch.device) -> None:
         self.method, self.device, self.precision = method, device, protocol.precision
-        self.transform = BatchTransform(protocol.image_size, protocol.augmentation, compute_dtype(protocol.precision))
+        self.transform = transform_of(protocol, protocol.augmentation)
         self.batch_size, self._crops = protocol.batch_size, protocol.tta == "five_crop"
         self._contract = Contract.of(method)
 

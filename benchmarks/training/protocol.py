@@ -27,6 +27,8 @@ class Protocol:
     weights_sha256 : of that file, where they are of a file or of the hub; filled in by the plan
     tune : of `TUNINGS`, what of it is trained beside the head: `full`, all; `head`, nothing; `bias` and `norm`, those
         parameters of its blocks; `lora` and `adaptformer`, layers of rank `tune_rank` that are added to its blocks
+    frozen_features : whether methods train their heads on features of the frozen network, computed once, of whole
+        images without augmentation; with `tune` `head` alone
     image_size : pixels, square
     optimizer : of `OPTIMIZERS`: Adam, AdamW, or SGD with momentum 0.9
     lr, weight_decay, batch_size : of every training stage that does not prepare something else
@@ -70,6 +72,7 @@ class Protocol:
     budget: str = "paper"
     init: str = "scratch"
     tta: str = "none"
+    frozen_features: bool = False
     seed: int = 0
     vary_split: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -92,6 +95,11 @@ class Protocol:
             raise UserError(f"--weights must be none, timm, timm:TAG, file:PATH or hub:ID, got {self.weights!r}")
         if self.augmentation.interpolation not in INTERPOLATIONS:
             raise unknown("interpolation", self.augmentation.interpolation, INTERPOLATIONS)
+        if self.frozen_features:
+            usual = (self.tune, self.init, self.tta) == ("head", "scratch", "none")
+            if not usual:
+                raise UserError("--frozen-features needs --tune head, and is not for --init or --tta")
+            object.__setattr__(self, "augmentation", self.augmentation.without_changes())
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise unknown(name.replace("_", " "), getattr(self, name), allowed)
@@ -134,6 +142,11 @@ class Protocol:
     def has_local_weights(self) -> bool:
         """Whether the weights are of a file, which the hub may have given."""
         return self.weights.partition(":")[0] in ("file", "hub")
+
+    @property
+    def shared_encoder(self) -> bool:
+        """Whether methods find a backbone that is trained already, or that is frozen but for some parts."""
+        return self.init != "scratch" or self.tune != "full"
 
     def without_weights(self) -> Protocol:
         """Return the protocol of the same networks at random weights."""
@@ -192,6 +205,7 @@ _LATER = {
     "tune": "full",
     "tune_rank": 8,
     "tta": "none",
+    "frozen_features": False,
     "budget": "paper",
     "init": "scratch",
     "vary_split": False,
@@ -231,12 +245,32 @@ PRESETS = {
     ),
 }
 
+PRESETS["finetune"] = Protocol(
+    preset="finetune",
+    backbone="vit_small_patch14_reg4_dinov2",
+    weights="timm",
+    tune="adaptformer",
+    image_size=224,
+    batch_size=64,
+    optimizer="adamw",
+    lr=1e-3,
+    weight_decay=0.01,
+    schedule="cosine",
+    epochs=20,
+    patience=20,
+    epoch_length="steps",
+)
+PRESETS["probe"] = replace(
+    PRESETS["finetune"], preset="probe", tune="head", frozen_features=True, epochs=50, patience=50
+)
 PRESETS["paper_archive"] = replace(PRESETS["paper"], preset="paper_archive", backbone="resnet50")
 
 PRESET_SUMMARIES = {
     "paper": "ResNet-18 from scratch, 224 px, Adam 3e-4, batch 256, at most 100 epochs, patience 20 (MICCAI 2022)",
     "paper_archive": "as paper, with ResNet-50 (ISIC-Archive-LT)",
     "board64": "ResNet-18 from scratch, 64 px, Adam 3e-4, batch 64, at most 30 epochs, patience 10 (the board)",
+    "finetune": "a pre-trained ViT-S/14 (DINOv2) with adapters, 224 px, AdamW 1e-3, cosine, batch 64, 20 epochs",
+    "probe": "its features, computed once: heads alone, AdamW 1e-3, cosine, batch 64, 50 epochs; seconds a method",
     "quick": "a small ResNet, 40 px, Adam 1e-3, batch 32, at most 20 epochs, patience 8: minutes on two cores",
 }
 

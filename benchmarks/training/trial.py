@@ -32,6 +32,7 @@ from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stage_cache import StageCache
 from ltbench.benchmarks.training.stages.backbones import Backbones
 from ltbench.benchmarks.training.stages.cost import cost_of
+from ltbench.benchmarks.training.stages.frozen_features import backbones_of, completed
 from ltbench.benchmarks.training.stages.optimizers import new_optimizer
 from ltbench.benchmarks.training.stages.provenance import described_weights
 from ltbench.benchmarks.training.streams import stream_seed
@@ -208,18 +209,21 @@ class Trial:
             torch.cuda.reset_peak_memory_stats(self.device)
         manifest = Manifest.verify(spec.split_file, spec.split_digest)
         store = ImageStore(spec.store)
-        train, val = (ImagePart(store, *manifest.part(name), self.device) for name in ("train", "val"))
-        backbones = Backbones(protocol, spec.seed)
-        method = self._method(np.bincount(train.labels, minlength=len(spec.data.class_names)), backbones)
+        images = {name: ImagePart(store, *manifest.part(name), self.device) for name in ("train", "val")}
+        backbones = backbones_of(protocol, spec.seed, self.device)
+        counts = np.bincount(images["train"].labels, minlength=len(spec.data.class_names))
+        method = self._method(counts, backbones)
         journal = Journal(self.folder, file_hash(self.folder / "config.json"), claim.require)
         journal.require_whole()
-        cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}/{store.digest(train.ids)}")
+        cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}/{store.digest(images['train'].ids)}")
+        train, val = (backbones.part(part, name, cache, journal) for name, part in images.items())
         shown = (journal, cache, display, backbones.counter)
         trainer = Trainer(method, train, val, protocol, self.device, spec.seed, *shown, spec.checkpoint_seconds)
         selection = trainer.run()
         trainer.load_selected(selection)
         # Test images are looked at from here on, by nobody but the record.
-        parts = {"val": val, "test": ImagePart(store, *manifest.part("test"), self.device)}
+        test = ImagePart(store, *manifest.part("test"), self.device)
+        parts = {"val": val, "test": backbones.part(test, "test", cache)}
         self._record(method, journal, selection, parts, threads, claim)
 
     def _method(self, class_counts: np.ndarray, backbones: Backbones) -> Method:
@@ -262,6 +266,7 @@ class Trial:
         """Score validation and, once, test; write predictions, weights and, last, the result."""
         spec, protocol = self.spec, self.spec.protocol
         arrays, scores, inspected = self._scores(method, parts)
+        method = completed(method)
         claim.require()
         files = {
             "predictions.npz": write_arrays(self.folder / "predictions.npz", arrays, durable=True),

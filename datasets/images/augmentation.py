@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 
@@ -35,6 +35,11 @@ class Augmentation:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     interpolation: str = "bilinear"
+
+    def without_changes(self) -> Augmentation:
+        """Return the one that leaves images whole and as they are, with the same normalisation and interpolation."""
+        whole = replace(self, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), horizontal_flip=0.0, vertical_flip=0.0)
+        return replace(whole, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grayscale=0.0)
 
 
 def stored_size(image_size: int) -> int:

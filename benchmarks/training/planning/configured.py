@@ -78,7 +78,7 @@ def configure_methods(
                 raise UserError(f"{name} at ratio {dataset.ratio:g}: its check raised {what}") from error
         values, defaults = asdict(config), asdict(default)
         changed = {key: value for key, value in values.items() if value != defaults[key]}
-        if protocol.init != "scratch" or protocol.tune != "full":
+        if protocol.shared_encoder:
             _require_effect(name, cls.Config, changed, protocol)
         configured.append(ConfiguredMethod(name, values, changed))
     return configured
@@ -91,6 +91,13 @@ def _require_tunable(classes: Mapping[str, Any], protocol: Protocol) -> None:
         raise UserError(
             f"--tune {protocol.tune} freezes the backbone, inside which {', '.join(unfit)} would look or has several; "
             "leave it out, or use --tune full"
+        )
+
+    unfit = [name for name, cls in classes.items() if cls.needed_of_backbone() != "features"]
+    if unfit and protocol.frozen_features:
+        raise UserError(
+            f"--frozen-features gives the features of whole images, once; {', '.join(unfit)} would need the images; "
+            "leave it out, or use --no-frozen-features"
         )
 
 

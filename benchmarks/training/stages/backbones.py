@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import timm
@@ -17,8 +17,13 @@ from ltbench.benchmarks.training.stages.tuning import adapt
 from ltbench.benchmarks.training.stages.weights import LocalWeights, published_name
 from ltbench.benchmarks.training.streams import stream_seed
 from ltbench.datasets.images.augmentation import INTERPOLATIONS
+from ltbench.datasets.images.part import ImagePart
 from ltbench.errors import UserError
 from ltbench.registry import unknown
+
+if TYPE_CHECKING:
+    from ltbench.benchmarks.training.journal import Journal
+    from ltbench.benchmarks.training.stage_cache import StageCache
 
 
 class ForwardCounter:
@@ -109,6 +114,17 @@ class Backbones:
             adapt(network, self._protocol)
         self.counter.watch(network)
         return network
+
+    def part(self, images: ImagePart, name: str, cache: StageCache, journal: Journal | None = None) -> ImagePart:
+        """Return what networks are given of a part of the split: its images.
+
+        Parameters
+        ----------
+        name : of the part
+        cache : of what is computed once for several trials
+        journal : that is charged with what has to be computed; None: nobody is, as for scoring test images
+        """
+        return images
 
 
 def check_backbone(protocol: Protocol) -> Protocol:

@@ -25,6 +25,7 @@ OTHER: dict[str, Any] = {
     "weights": "file:weights.pth",
     "weights_sha256": "0" * 64,
     "tta": "five_crop",
+    "frozen_features": True,
     "tune": "lora",
     "tune_rank": 4,
     "optimizer": "sgd",
@@ -90,6 +91,8 @@ def test_a_file_of_weights_is_known_by_its_content() -> None:
 @pytest.mark.parametrize("name", OTHER)
 def test_digest_changes_with_each_field(name: str) -> None:
     paper = PRESETS["paper"]
+    if name == "frozen_features":
+        paper = replace(paper, tune="head", augmentation=paper.augmentation.without_changes())
     assert replace(paper, **{name: OTHER[name]}).digest() != paper.digest()
 
 
