@@ -89,15 +89,15 @@ def _require_tunable(classes: Mapping[str, Any], protocol: Protocol) -> None:
     unfit = [name for name, cls in classes.items() if cls.needed_of_backbone() == "stages"]
     if unfit and protocol.tune != "full":
         raise UserError(
-            f"--tune {protocol.tune} freezes the backbone, inside which {', '.join(unfit)} would look or has several; "
-            "leave it out, or use --tune full"
+            f"--tune {protocol.tune} freezes the backbone, of which stages or several are needed by "
+            f"{', '.join(unfit)}; leave that out, or use --tune full"
         )
 
     unfit = [name for name, cls in classes.items() if cls.needed_of_backbone() != "features"]
     if unfit and protocol.frozen_features:
         raise UserError(
-            f"--frozen-features gives the features of whole images, once; {', '.join(unfit)} would need the images; "
-            "leave it out, or use --no-frozen-features"
+            "--frozen-features computes the features of whole images once, and images are needed by "
+            f"{', '.join(unfit)}; leave that out, or use --no-frozen-features"
         )
 
 

@@ -222,4 +222,5 @@ def _of_weights(protocol: Protocol, loaded: bool, settings: dict[str, Any]) -> n
         if not loaded:
             raise
         reason = str(error).partition("\n")[0]
-        raise UserError(f"backbone {protocol.backbone} (weights {protocol.weights}): {reason}") from error
+        advice = "load them once where there is a network, or give --weights file:PATH"
+        raise UserError(f"backbone {protocol.backbone} (weights {protocol.weights}): {reason}; {advice}") from error

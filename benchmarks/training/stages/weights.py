@@ -29,6 +29,7 @@ from ltbench.registry import unknown
 
 _FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")  # timm takes the first of them
 _FOREIGN_HEAD = {"num_classes": 1}  # whatever a file says of its classes, its head is dropped
+_UNCOUNTED = "num_batches_tracked"  # which old files lack, and evaluation does without
 _SHOWN = 3  # names of tensors in a message
 _MISMATCH = re.compile(
     r"size mismatch for (\S+): .*?shape \w*\.?\w*\((.*?)\).*?shape in current model is \w*\.?\w*\((.*?)\)"
@@ -97,24 +98,26 @@ class LocalWeights:
         if not loaded:
             return timm.create_model(name, num_classes=0, **settings)
         if self.config is not None:
-            return self._loaded(name, backbone, None, settings)
+            return self._loaded(name, backbone, None, settings, _Lacking())
         with torch.device("meta"):
-            wanted = set(timm.create_model(name, num_classes=0, **settings).state_dict())
+            wanted = timm.create_model(name, num_classes=0, **settings).state_dict()
         with _quiet(), self._named(backbone):
             held = timm.models.load_state_dict(str(self.file), weights_only=True)
-            prefix = _prefix(wanted, set(held))
+            prefix = _prefix(set(wanted), set(held))
         if not prefix:
-            return self._loaded(name, backbone, self.file, settings)
+            return self._loaded(name, backbone, self.file, settings, _Lacking(wanted, held))
         with tempfile.TemporaryDirectory() as folder:
-            stripped = Path(folder) / "model.safetensors"
-            save_file(_without_prefix(held, prefix), stripped)
-            return self._loaded(name, backbone, stripped, settings)
+            stripped, own = Path(folder) / "model.safetensors", _without_prefix(held, prefix)
+            save_file(own, stripped)
+            return self._loaded(name, backbone, stripped, settings, _Lacking(wanted, own))
 
-    def _loaded(self, name: str, backbone: str, file: Path | None, settings: Mapping[str, Any]) -> nn.Module:
+    def _loaded(
+        self, name: str, backbone: str, file: Path | None, settings: Mapping[str, Any], lacking: _Lacking
+    ) -> nn.Module:
         """Return timm's network of a name with the weights of a file, or of the folder that the name gives."""
         source = {} if file is None else {"file": str(file), "custom_load": False}
         overlay = {**_FOREIGN_HEAD, **source}
-        with _quiet(), _noting() as lacking, self._named(backbone, lacking):
+        with _quiet(), _noting(lacking), self._named(backbone, lacking):
             network = timm.create_model(
                 name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, **settings
             )
@@ -128,7 +131,7 @@ class LocalWeights:
         try:
             yield
         except Exception as error:
-            raise self._misfit(backbone, _wrong(error, lacking or _Lacking())) from error
+            raise self._misfit(backbone, _wrong(error, lacking)) from error
 
     def _misfit(self, backbone: str, reason: str) -> UserError:
         return UserError(f"weights {self.file} do not fit the backbone {backbone}: {reason}; {_ADVICE}")
@@ -157,10 +160,16 @@ def published_name(protocol: Protocol) -> str:
 
 
 class _Lacking:
-    """What a file of weights and a network do not share; the lists are torch's own, which it fills while it loads."""
+    """What a file of weights and a network do not share: as torch notes it while it loads, or else by names and sizes.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    wanted, held : tensors of the network and of the file, by name, where the file is at hand
+    """
+
+    def __init__(self, wanted: Mapping[str, Any] | None = None, held: Mapping[str, Any] | None = None) -> None:
         self._keys: Any = None
+        self._wanted, self._held = wanted or {}, held or {}
 
     def note(self, module: nn.Module, keys: Any) -> None:
         """Take the lists of a load in progress."""
@@ -170,12 +179,22 @@ class _Lacking:
     def missing(self) -> list[str]:
         """Names of the network's tensors that the file lacks."""
         names = [] if self._keys is None else self._keys.missing_keys
-        return [name for name in names if not name.endswith("num_batches_tracked")]
+        return [name for name in names if not name.endswith(_UNCOUNTED)]
 
     @property
     def unused(self) -> list[str]:
         """Names of the file's tensors that the network has no place for."""
         return [] if self._keys is None else self._keys.unexpected_keys
+
+    def compared(self) -> str:
+        """Return which tensors the file lacks by name, and which are of another size, in one line; empty if none."""
+        absent = [name for name in self._wanted if name not in self._held and not name.endswith(_UNCOUNTED)]
+        shared = [name for name in self._wanted if isinstance(self._held.get(name), Tensor)]
+        sizes = [(name, list(self._held[name].shape), list(self._wanted[name].shape)) for name in shared]
+        differing = [_sizes(*each) for each in sizes if each[1] != each[2]]
+        said = [f"{len(absent)} of {len(self._wanted)} tensors are missing ({_first(absent)})"] if absent else []
+        said += [f"{counted(len(differing), 'size')} differ, first {differing[0]}"] if differing else []
+        return ", ".join(said)
 
     def described(self, tensors: int) -> str:
         """Return what is missing and left over, in one line; `tensors` is the number of those of the network."""
@@ -186,16 +205,16 @@ class _Lacking:
 
 
 @contextmanager
-def _noting() -> Iterator[_Lacking]:
+def _noting(lacking: _Lacking) -> Iterator[None]:
     """Note what is missing when weights are loaded into a module that is built inside."""
-    lacking, handles = _Lacking(), list[Any]()
+    handles = list[Any]()
 
     def watch(parent: nn.Module, name: str, child: nn.Module | None) -> None:
         handles.append(parent.register_load_state_dict_post_hook(lacking.note))
 
     handles.append(register_module_module_registration_hook(watch))
     try:
-        yield lacking
+        yield
     finally:
         for handle in handles:
             handle.remove()
@@ -248,20 +267,23 @@ def _without_prefix(held: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
     return {name: value.clone().contiguous() for name, value in named.items() if isinstance(value, Tensor)}
 
 
-def _wrong(error: Exception, lacking: _Lacking) -> str:
+def _wrong(error: Exception, lacking: _Lacking | None) -> str:
     """Return in one line why weights could not be loaded."""
     text = " ".join(str(error).split())
     if "weights_only" in text:
         return "it is no file of tensors, or one with Python objects beside, which are not loaded; save its state_dict"
-    if isinstance(error, AttributeError):
-        return "it holds no tensors by name"
-    if isinstance(error, KeyError):
-        return f"no tensor {text} in the network"
+    if lacking is None:
+        return "it holds no tensors by name" if isinstance(error, AttributeError) else text or type(error).__name__
     if sizes := _MISMATCH.findall(text):
-        name, found, wanted = sizes[0]
-        said = f"{counted(len(sizes), 'size')} differ, first {name} {found} in the file, {wanted} in the network"
-        return f"{said}; {len(lacking.missing)} missing ({_first(lacking.missing)})" if lacking.missing else said
-    return text or type(error).__name__
+        said = f"{counted(len(sizes), 'size')} differ, first {_sizes(*sizes[0])}"
+        return f"{len(lacking.missing)} missing ({_first(lacking.missing)}), {said}" if lacking.missing else said
+    if compared := lacking.compared():
+        return compared
+    return f"{type(error).__name__}: {text}"
+
+
+def _sizes(name: str, found: Any, wanted: Any) -> str:
+    return f"{name} {found} in the file, {wanted} in the network"
 
 
 def _first(names: list[str]) -> str:

@@ -101,6 +101,10 @@ def doubled(state: State) -> Any:
         (lacking, "26 of 78 tensors are missing (first cls_token, patch_embed.proj.bias, blocks.0.attn.qkv.weight)"),
         (doubled, "6 sizes differ, first blocks.0.mlp.fc1.bias [384] in the file, [192] in the network"),
         (lambda state: {"a": torch.zeros(2)}, "78 of 78 tensors are missing"),
+        (
+            lambda state: {**lacking(state), "pos_embed": torch.zeros(1, 8, 64), "norm.bias": torch.zeros(3)},
+            "tensors are missing (first cls_token, patch_embed.proj.bias, blocks.0.attn.qkv.weight), 2 sizes differ",
+        ),
         (lambda state: [1, 2], "it holds no tensors by name"),
         (lambda state: nn.Linear(2, 2), "it is no file of tensors, or one with Python objects beside"),
     ],
