@@ -118,7 +118,7 @@ def most_images(planned: Plan, row: PlannedRow) -> int:
     if cls.most_steps is Method.most_steps or protocol.budget == "total":
         return passes.steps(protocol.epochs)
     config = cls.Config(**row.method.hyperparameters)
-    method = build_method(cls, config, protocol, row.dataset.class_counts, protocol.seed)
+    method = build_method(cls, config, protocol.without_weights(), row.dataset.class_counts, protocol.seed)
     like_a_run: Any = passes  # it has what the hook may use
     return method.most_steps(like_a_run)
 
