@@ -22,6 +22,8 @@ Head = Callable[[int, int], nn.Module]
 class Experts(Method):
     """Base of ensembles; `build` calls `_add_experts`."""
 
+    needs = "stages"
+
     def _add_experts(self, count: int, own_stages: int, *, head: Head = NormedLinear, scale: float = 1.0) -> None:
         """Create further networks and all heads.
 

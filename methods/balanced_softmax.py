@@ -25,6 +25,8 @@ from ltbench.methods.base import Method
 class BalancedSoftmax(Method):
     """Overrides the loss only."""
 
+    needs = "features"
+
     def criterion(self) -> BalancedSoftmaxLoss:
         """Return the mean cross-entropy of logits plus log counts."""
         return BalancedSoftmaxLoss(self.task.class_counts)

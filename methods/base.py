@@ -11,7 +11,7 @@ import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -83,8 +83,8 @@ class Run(ABC):
     epochs : of one training; what a method does longer or shorter is a share of it. The protocol's, less where all its
         stages share them (`--budget total`)
     patience, batch_size, lr : of the protocol
-    shared_encoder : whether the backbone has been trained before the first stage, for all methods alike (`--init`): a
-        method then leaves out pre-training of its own
+    shared_encoder : whether the backbone has been trained before the first stage, for all methods alike (`--init`), or
+        is but for some parts of it frozen (`--tune`): a method then leaves out pre-training of its own
     """
 
     labels: np.ndarray
@@ -203,6 +203,13 @@ class Method(nn.Module):
     backbone : images [B, 3, H, W] to features [B, `feature_width`]. It is a timm model: a method that looks inside uses
         `forward_features`, `forward_head`, `forward_intermediates` and `feature_info`, and refuses a backbone that
         does not give it what it needs
+
+    Attributes
+    ----------
+    needs : what the method needs of the backbone: `features` of whole images as `features` returns them, each by
+        itself, so that they may be computed beforehand; `images`, which it mixes, crops or passes more than once;
+        `stages`, to look inside it or to have further ones, so that all of it must be trained. `features` is of the
+        class that says so, and not of those derived from it
     """
 
     @dataclass(frozen=True)
@@ -215,6 +222,7 @@ class Method(nn.Module):
         _check_hooks(cls)
 
     name: ClassVar[str]
+    needs: ClassVar[Literal["features", "images", "stages"]] = "images"
     backbone: Any
     head: Any
 
@@ -234,6 +242,11 @@ class Method(nn.Module):
         ------
         ValueError
         """
+
+    @classmethod
+    def needed_of_backbone(cls) -> Literal["features", "images", "stages"]:
+        """Return `needs`, but `features` only where this very class says so."""
+        return "images" if cls.needs == "features" and "needs" not in vars(cls) else cls.needs
 
     def build(self) -> None:
         """Create heads, buffers and losses. Default: a linear head."""

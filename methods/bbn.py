@@ -43,6 +43,8 @@ from ltbench.samplers import reweighted_stream
 class BilateralBranch(Method):
     """One stage with a second stream; hooks used: build, features, loss, stages."""
 
+    needs = "stages"
+
     @dataclass(frozen=True)
     class Config:
         """Of the second stream."""

@@ -40,6 +40,8 @@ _GRID = tuple(np.linspace(0, 3, 7).tolist())
 class CausalNorm(Method):
     """A head with a state, and a choice after training; hooks used: build, loss, stages."""
 
+    needs = "features"
+
     @dataclass(frozen=True)
     class Config:
         """Of the head."""

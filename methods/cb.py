@@ -40,6 +40,8 @@ from ltbench.methods.base import Method
 class ClassBalanced(Method):
     """Overrides the loss; for the two forms of sigmoids also the bias of the head."""
 
+    needs = "features"
+
     @dataclass(frozen=True)
     class Config:
         """Which form of the loss, and how strongly it balances."""

@@ -23,6 +23,8 @@ from ltbench.methods.stages import Stage, StageResult
 class CrossEntropy(Method):
     """The base class, with its one stage under the name by which other methods find it."""
 
+    needs = "features"
+
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield the shared plain training."""
         yield erm_stage(self, run, select=True)

@@ -36,6 +36,8 @@ from ltbench.methods.stages import Batch, EpochReport, Progress, Stage, StageRes
 class CentersOfClasses(Method):
     """Overrides the loss; centres are parameters, the class means that they start from are buffers."""
 
+    needs = "features"
+
     feature_sums: Tensor
     images_seen: Tensor
 

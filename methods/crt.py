@@ -30,6 +30,8 @@ from ltbench.samplers import class_aware_stream
 class ClassifierRetraining(Method):
     """Two stages; hooks used: stages."""
 
+    needs = "features"
+
     @dataclass(frozen=True)
     class Config:
         """Of the second stage."""

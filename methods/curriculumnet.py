@@ -58,6 +58,8 @@ _STAGES = ("dense", "middle", "all")
 class CurriculumNet(Method):
     """Plain training, then a curriculum of three stages; hooks used: build, loss, stages."""
 
+    needs = "features"
+
     image_weights: Tensor
 
     @dataclass(frozen=True)

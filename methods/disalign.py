@@ -39,6 +39,8 @@ from ltbench.methods.stages import Batch, Progress, Stage, StageResult, cosine_d
 class DistributionAlignment(Method):
     """Two stages; hooks used: build, classify, loss, stages."""
 
+    needs = "features"
+
     class_weights: Tensor
 
     @dataclass(frozen=True)

@@ -40,6 +40,8 @@ from ltbench.methods.stages import Batch, Progress
 class EarlyExiting(Method):
     """Heads inside the backbone; hooks used: build, predict, inspect, loss."""
 
+    needs = "stages"
+
     @dataclass(frozen=True)
     class Config:
         """When to leave, and how many exits there are."""

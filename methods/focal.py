@@ -29,6 +29,8 @@ from ltbench.methods.base import Method
 class Focal(Method):
     """Overrides the loss only."""
 
+    needs = "features"
+
     @dataclass(frozen=True)
     class Config:
         """Strength and gradient of the modulator."""

@@ -49,6 +49,8 @@ from ltbench.samplers import reweighted_stream
 class GaussianCloudedLogits(Method):
     """Two stages; hooks used: build, criterion, classify, stages."""
 
+    needs = "features"
+
     @dataclass(frozen=True)
     class Config:
         """Of both stages, and of the second alone."""

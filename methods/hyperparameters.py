@@ -18,6 +18,7 @@ PROTOCOL_FIELDS = frozenset(
         "budget",
         "epoch_length",
         "epochs",
+        "frozen_features",
         "image_size",
         "init",
         "lr",
@@ -26,12 +27,16 @@ PROTOCOL_FIELDS = frozenset(
         "patience",
         "precision",
         "preset",
-        "pretrained",
         "schedule",
         "seed",
         "selection_metric",
+        "tta",
+        "tune",
+        "tune_rank",
         "vary_split",
         "weight_decay",
+        "weights",
+        "weights_sha256",
     }
 )
 

@@ -38,6 +38,8 @@ _GRID = tuple(np.linspace(0, 2, 9).tolist())
 class PostHocLogitAdjustment(Method):
     """A choice after training; hooks used: build, classify, stages."""
 
+    needs = "features"
+
     tau: Tensor
     log_priors: Tensor
 

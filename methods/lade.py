@@ -28,6 +28,8 @@ from ltbench.methods.base import Method
 class LabelDistributionDisentangling(Method):
     """Overrides the loss only."""
 
+    needs = "features"
+
     @dataclass(frozen=True)
     class Config:
         """Of the regulariser."""

@@ -71,6 +71,8 @@ def deferred_epoch(start: float, epochs: int) -> int:
 class LabelDistributionAwareMargin(Method):
     """Overrides head and loss; deferred weights come through the progress of the stage."""
 
+    needs = "features"
+
     @dataclass(frozen=True)
     class Config:
         """Margins, scale, deferred re-weighting."""

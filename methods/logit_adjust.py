@@ -26,6 +26,8 @@ from ltbench.methods.base import Method
 class LogitAdjustment(Method):
     """Overrides the loss only."""
 
+    needs = "features"
+
     @dataclass(frozen=True)
     class Config:
         """How strongly class shares count."""

@@ -37,6 +37,8 @@ from ltbench.samplers import class_aware_stream
 class LearnableWeightScaling(Method):
     """Two stages; hooks used: build, classify, stages."""
 
+    needs = "features"
+
     @dataclass(frozen=True)
     class Config:
         """Of the second stage."""

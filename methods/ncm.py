@@ -39,6 +39,8 @@ from ltbench.methods.stages import Stage, StageResult
 class NearestClassMean(Method):
     """Class means after training; hooks used: build, classify, stages."""
 
+    needs = "features"
+
     centroids: Tensor
     centre: Tensor
 

@@ -172,6 +172,8 @@ class MetaEmbedding(nn.Module):
 class OpenLongTailRecognition(Method):
     """Two stages; hooks used: build, stages, features, classify, loss, param_groups."""
 
+    needs = "stages"
+
     @dataclass(frozen=True)
     class Config:
         """The released code's values."""

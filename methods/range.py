@@ -33,6 +33,8 @@ from ltbench.methods.stages import Batch, Progress
 class RangeOfFeatures(Method):
     """Overrides the loss only."""
 
+    needs = "features"
+
     @dataclass(frozen=True)
     class Config:
         """Weight and parts of the range loss."""

@@ -34,6 +34,8 @@ from ltbench.samplers import class_aware_stream, reweighted_stream
 class ReSampling(Method):
     """Overrides the sampler only."""
 
+    needs = "features"
+
     @dataclass(frozen=True)
     class Config:
         """Which of the field's re-sampling schemes."""

@@ -50,6 +50,8 @@ _WEIGHTS: Mapping[str, Callable[[Any], Tensor]] = {
 class ReWeighting(Method):
     """Overrides the loss only."""
 
+    needs = "features"
+
     class_weights: Tensor
 
     @dataclass(frozen=True)

@@ -64,6 +64,8 @@ class SharpnessAwareMinimisation(ObjectiveMethod):
     steady : within a step with scope = tail, the gradient of L_H at w, empty before it is known; else None
     """
 
+    needs = "features"
+
     rare: Tensor
 
     @dataclass(frozen=True)

@@ -29,6 +29,8 @@ from ltbench.methods.base import Method
 class SoftmaxEqualization(Method):
     """Overrides the loss only."""
 
+    needs = "features"
+
     @dataclass(frozen=True)
     class Config:
         """Which classes are rare, and how often they are left out."""

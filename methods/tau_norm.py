@@ -39,6 +39,8 @@ _SMALLEST_LENGTH = 1e-12  # 0 / 0 is no number
 class TauNormalization(Method):
     """A choice after training; hooks used: build, classify, stages."""
 
+    needs = "features"
+
     tau: Tensor
 
     @dataclass(frozen=True)

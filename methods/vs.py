@@ -27,6 +27,8 @@ from ltbench.methods.base import Method
 class VectorScaling(Method):
     """Overrides the loss only."""
 
+    needs = "features"
+
     @dataclass(frozen=True)
     class Config:
         """How strongly counts act as temperatures, and as shifts."""

@@ -44,6 +44,8 @@ _CLASSIFIER = "classifier"
 class WeightBalancing(Method):
     """Two stages; hooks used: build, classify, optimizer, on_epoch_end, stages."""
 
+    needs = "features"
+
     delta: Tensor
 
     @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import numpy as np
 
 from ltbench.benchmarks.analysis.metrics import metric_labels
 from ltbench.benchmarks.analysis.record_files.stored_logits import KEPT, is_cut
-from ltbench.benchmarks.analysis.records import Result
+from ltbench.benchmarks.analysis.record_files.values import current_fields
+from ltbench.benchmarks.analysis.records import Result, StartingWeights
 from ltbench.benchmarks.analysis.rows import Row
 from ltbench.benchmarks.analysis.standings import BASELINE, Panel, common_trials
 from ltbench.benchmarks.analysis.statistics.comparisons import (
@@ -30,12 +31,18 @@ _CUT = (
     "points where methods are weak."
 )
 
-_LATER = {"budget": "paper", "init": "scratch"}  # rules of the protocol that a title names where they differ
+_LATER = {
+    "weights": "none",
+    "tune": "full",
+    "budget": "paper",
+    "init": "scratch",
+    "tta": "none",
+}  # rules of the protocol that a title names where they differ
 
 
 def title_of(result: Result, *, ratio: bool = True) -> str:
     """Return the title of a table: data, split, protocol and, unless its columns are ratios, the ratio."""
-    protocol, split = result.protocol, f"split {result.data.split}"
+    protocol, split = current_fields(result.protocol), f"split {result.data.split}"
     drawn = (
         f"{split} ({result.split_digest[:8]})" if result.data.varied_from is None else f"{split}, each trial its own"
     )
@@ -45,9 +52,7 @@ def title_of(result: Result, *, ratio: bool = True) -> str:
         data = f"{result.data.title}, {natural}ratio {result.data.ratio:g}, {drawn}"
     network = f"{protocol['backbone']} {protocol['image_size']} px, {at_most(protocol['epochs'], 'epoch')}"
     network += "".join(
-        f", {name} {protocol[name]}"  # type: ignore[literal-required]
-        for name, usual in _LATER.items()
-        if protocol.get(name, usual) != usual
+        f", {name} {protocol[name]}" for name, usual in _LATER.items() if protocol.get(name, usual) != usual
     )
     notes = "".join(f"; {note}" for note in result.data.notes) if ratio else ""
     return f"{data}; protocol {result.protocol_digest[:8]}: {network}{notes}"
@@ -144,6 +149,7 @@ def caveats(rows: Sequence[Row], shown: Iterable[str]) -> list[str]:
         )
     if any(is_cut(int(row.test_counts[0].sum()), len(row.result.data.class_names)) for row in rows):
         lines.append(_CUT)
+    lines += dict.fromkeys(line for row in rows for line in _starting_weights(row.result.weights))
     lines += [line for row in rows for line in _warnings(row)]
     reasons = {name: reason for row in rows for own in row.measured for name, reason in own["undefined"].items()}
     labels = metric_labels(rows[0].result.data.special_classes)
@@ -153,6 +159,14 @@ def caveats(rows: Sequence[Row], shown: Iterable[str]) -> list[str]:
             undefined.setdefault(reasons[name], []).append(labels.get(name, name.replace("_", " ")))
     lines += [f"n/a, {reason}: {', '.join(names)}." for reason, names in undefined.items()]
     return lines
+
+
+def _starting_weights(weights: StartingWeights | None) -> list[str]:
+    """Return a line where the weights that training started from may have seen the test images."""
+    if weights is None or not weights.may_have_seen_test:
+        return []
+    trained = "what they were trained on is not known" if weights.training_data is None else weights.training_data
+    return [f"Weights {weights.source} ({trained}) may have seen the test images, and accuracies be too high."]
 
 
 def _warnings(row: Row) -> list[str]:

@@ -18,6 +18,7 @@ from scipy.special import ndtri, stdtrit
 
 from ltbench.benchmarks.analysis.metrics import METRICS
 from ltbench.benchmarks.analysis.notes import title_of
+from ltbench.benchmarks.analysis.record_files.values import current_fields
 from ltbench.benchmarks.analysis.records import Result
 from ltbench.benchmarks.analysis.rendering import Cell, Table
 from ltbench.benchmarks.analysis.rows import Row
@@ -148,7 +149,8 @@ def _same(line: pd.Series, row: Row, ratio: float) -> bool:
 def departures(line: pd.Series, result: Result, presets: Mapping[str, Any]) -> list[str]:
     """Return in what the making of our numbers is known to differ from that of a printed one, beside the data set."""
     preset, largest = SETUP[line["dataset"]]
-    paper, ours = plain(asdict(presets[preset])), dict(result.protocol)
+    paper = plain(asdict(presets[preset]))
+    ours = paper | current_fields(result.protocol)
     found = [] if result.data.split in ("paper", "published") else [f"split {result.data.split}, not by image"]
     found += [
         f"{name} {ours[name]}, not {paper[name]}" for name in paper if name not in _FREE and ours[name] != paper[name]

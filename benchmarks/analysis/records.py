@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -88,6 +88,7 @@ class Cost:
     peak_memory_mib : of the device on a GPU, else of the process; None where the system does not report it
     stages : in order
     cpu_seconds : CPU time of the process in `train_seconds`, all its threads; None in records of earlier versions
+    trained_parameters : those that are not frozen; None in records of earlier versions
     """
 
     train_seconds: Amount
@@ -97,6 +98,27 @@ class Cost:
     peak_memory_mib: Amount | None
     stages: tuple[StageCost, ...]
     cpu_seconds: Amount | None = None
+    trained_parameters: Count | None = None
+
+
+@dataclass(frozen=True)
+class StartingWeights:
+    """The weights that every network of a trial starts from, where they are not random.
+
+    Attributes
+    ----------
+    source : `timm:MODEL.TAG`, `file:NAME` or `hub:ID`
+    sha256 : of their file; None where timm had it from its own source
+    licence : as the weights' description has it; None where there is none
+    training_data : what they were trained on; None where it is not known
+    may_have_seen_test : whether test images may be among it; a name that nothing is known of is `unknown`
+    """
+
+    source: str
+    sha256: str | None
+    licence: str | None
+    training_data: str | None
+    may_have_seen_test: bool | Literal["unknown"]
 
 
 @dataclass(frozen=True)
@@ -118,6 +140,7 @@ class Result:
     files : SHA-256 of each of `FILES`
     inspected : what `Method.inspect` gave of each part, by class
     story : what the method reported of its decisions between stages
+    weights : what training started from; None: random weights, or a record of an earlier version
     """
 
     data: DataDescription
@@ -143,6 +166,7 @@ class Result:
     code_version_at_start: str | None = None
     inspected: Mapping[str, Any] = field(default_factory=dict)
     story: Mapping[str, Any] = field(default_factory=dict)
+    weights: StartingWeights | None = None
 
     @classmethod
     def from_json(cls, value: Any, source: Path) -> Result:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ltbench.benchmarks.analysis.record_files.description import DataDescription
+from ltbench.benchmarks.analysis.record_files.values import current_fields
 from ltbench.benchmarks.analysis.records import Record, Result
 from ltbench.benchmarks.analysis.rows import ACCURACY, ClassMean, Row, other_images
 from ltbench.benchmarks.analysis.statistics.comparisons import UNKNOWN, Comparison, compared, dunnett, tukey
@@ -308,7 +309,7 @@ def _differences(result: Result, other: Result) -> str:
     ]
     if result.deciding_threads != other.deciding_threads:
         differing.append(f"{result.deciding_threads} CPU threads a trial, not {other.deciding_threads}")
-    protocol, another = dict(result.protocol), dict(other.protocol)
+    protocol, another = current_fields(result.protocol), current_fields(other.protocol)
     differing += [
         f"{name} {value}, not {another.get(name)}" for name, value in protocol.items() if value != another.get(name)
     ]

@@ -16,7 +16,10 @@ from ltbench.registry import load_plugin, unknown
 
 _PROTOCOL_HELP = {
     "backbone": "a timm model",
-    "pretrained": "start from its published weights",
+    "weights": "it starts from: none, timm (its published ones), timm:TAG, file:PATH or hub:ID",
+    "tune": "of the backbone: full, head (nothing of it), bias, norm, lora or adaptformer",
+    "tune_rank": "of lora and adaptformer",
+    "frozen_features": "train heads on features of the frozen network, computed once (preset probe)",
     "patience": "of early stopping, epochs",
     "epoch_length": "on a subset: pass, or steps of the full set",
     "precision": "auto, bf16 or fp32",
@@ -26,6 +29,7 @@ _PROTOCOL_HELP = {
     "weight_decay": "of the optimizer",
     "budget": "paper, further stages are extra; or total, all stages of a method within the steps of ce",
     "init": "what every encoder starts from: scratch, ssl, ssl:simclr, ssl:byol, ssl:simsiam, ssl:barlow, ssl:kcl, ce",
+    "tta": "what logits are the mean of: none, the whole image alone; or five_crop",
     "vary_split": "each trial draws a split of its own, so that intervals hold for new splits too",
     "lr_warmup": "share of a stage's epochs in which the learning rate rises, below 1",
 }
@@ -175,6 +179,9 @@ def _add_protocol(shared: argparse._ArgumentGroup) -> None:
         else:
             value = {"int": int, "float": float, "str": str}[kind]
             _add(shared, option, type=value, metavar=_METAVARS[kind], **about)
+    for option, weights in (("--pretrained", "timm"), ("--no-pretrained", "none")):
+        about_weights = f"the same as --weights {weights}"
+        _add(shared, option, dest="protocol.weights", action="store_const", const=weights, help=about_weights)
     _add(shared, "--seed", type=int, metavar="N", help="default: 0")
 
 

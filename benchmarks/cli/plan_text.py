@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ltbench.benchmarks.training.planning.plan import Plan
 
 _SHOWN = {
-    *("preset", "seed", "backbone", "image_size", "precision"),
+    *("preset", "seed", "backbone", "weights_sha256", "image_size", "precision"),
     *("optimizer", "lr", "batch_size", "epochs", "patience", "vary_split", "augmentation"),
 }
 

@@ -118,7 +118,7 @@ def most_images(planned: Plan, row: PlannedRow) -> int:
     if cls.most_steps is Method.most_steps or protocol.budget == "total":
         return passes.steps(protocol.epochs)
     config = cls.Config(**row.method.hyperparameters)
-    method = build_method(cls, config, protocol, row.dataset.class_counts, protocol.seed)
+    method = build_method(cls, config, protocol.without_weights(), row.dataset.class_counts, protocol.seed)
     like_a_run: Any = passes  # it has what the hook may use
     return method.most_steps(like_a_run)
 
@@ -136,7 +136,7 @@ class _Passes:
     @property
     def shared_encoder(self) -> bool:
         """Whether pre-training is the protocol's."""
-        return self.planned.protocol.init != "scratch"
+        return self.planned.protocol.shared_encoder
 
     @property
     def class_counts(self) -> np.ndarray:

@@ -66,7 +66,8 @@ def _first_stage(spec: TrialSpec) -> Stage | None:
     config, names = cls.Config(**spec.hyperparameters), spec.data.class_names
     try:
         run = _Untrained(spec)
-        method = build_method(cls, config, protocol, counts, spec.seed, class_names=names)
+        bare = protocol.without_weights()  # on which no stage depends
+        method = build_method(cls, config, bare, counts, spec.seed, class_names=names)
         return initial_stage(protocol.init, protocol.preset, method, run) or next(method.stages(run), None)
     except Exception:  # a plug-in may raise anything; the trial itself then does so, too, and its outcome says why
         return None
@@ -83,7 +84,7 @@ class _Untrained(Run):
         self.val_class_counts = np.bincount(self._val_labels, minlength=classes)
         self.epochs, self.patience = protocol.epochs, protocol.patience
         self.batch_size, self.lr = protocol.batch_size, protocol.lr
-        self.shared_encoder = protocol.init != "scratch"
+        self.shared_encoder = protocol.shared_encoder
         self._seed = spec.seed
 
     def features(self, indices: np.ndarray | None = None) -> np.ndarray:

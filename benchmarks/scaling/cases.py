@@ -124,13 +124,11 @@ def mc_dropout(images: int, folder: Path) -> Body:
     import torch
 
     from ltbench.benchmarks.scaling.random_images import RandomImages
-    from ltbench.benchmarks.training.device import compute_dtype
     from ltbench.benchmarks.training.inference import Inference
     from ltbench.benchmarks.training.protocol import protocol_for
     from ltbench.benchmarks.training.trial import build_method
     from ltbench.datasets.images.part import ImagePart
     from ltbench.datasets.images.store import StoreBuilder
-    from ltbench.datasets.images.transforms import BatchTransform
     from ltbench.methods import configure, registry
     from ltbench.samplers import mutual_information
 
@@ -140,8 +138,7 @@ def mc_dropout(images: int, folder: Path) -> Body:
     store = StoreBuilder(source, 16, folder).build(np.arange(images), quiet=True)
     part = ImagePart(store, source.ids, source.labels, device)
     method = build_method(flex, configure("flex", flex.Config, "quick", {}), protocol, np.full(2000, 1), seed=0)
-    transform = BatchTransform(16, protocol.augmentation, compute_dtype("fp32"))
-    inference = Inference(method, transform, device, "fp32", protocol.batch_size)
+    inference = Inference(method, protocol, device)
     return lambda: inference.mc_scores(part, np.arange(images), 10, 0, mutual_information)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from ltbench.benchmarks.training.device import autocast
+from ltbench.benchmarks.training.protocol import Protocol
+from ltbench.benchmarks.training.stages.features import transform_of
 from ltbench.datasets.images.part import ImagePart
-from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.methods.base import Method
 from ltbench.methods.contract import Contract
 
@@ -25,16 +26,13 @@ class Inference:
     Parameters
     ----------
     method : on `device`
-    transform : its `evaluate` prepares the images
-    precision : of the network
-    batch_size : images a pass
+    protocol : with precision resolved: how images are prepared, of how many crops logits are the mean, images a pass
     """
 
-    def __init__(
-        self, method: Method, transform: BatchTransform, device: torch.device, precision: str, batch_size: int
-    ) -> None:
-        self.method, self.transform, self.device, self.precision = method, transform, device, precision
-        self.batch_size = batch_size
+    def __init__(self, method: Method, protocol: Protocol, device: torch.device) -> None:
+        self.method, self.device, self.precision = method, device, protocol.precision
+        self.transform = transform_of(protocol, protocol.augmentation)
+        self.batch_size, self._crops = protocol.batch_size, protocol.tta == "five_crop"
         self._contract = Contract.of(method)
 
     def logits(
@@ -62,15 +60,18 @@ class Inference:
         batches = max(1, _BLOCK // (self.batch_size * self.method.task.num_classes))
         for block in np.split(indices, range(batches * self.batch_size, len(indices), batches * self.batch_size)):
             with self._evaluating():
-                logits = _to_numpy([checked(images) for images in self._images(part, block)])
+                logits = _to_numpy([self._mean(checked, pixels) for pixels in self._pixels(part, block)])
             yield logits
 
     def inspected(self, part: ImagePart, indices: np.ndarray | None = None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return `Method.inspect`: logits float32 [n, K], and further arrays [n] by name."""
+        """Return `Method.inspect`: logits float32 [n, K], and further arrays [n] by name, of the first crop."""
+        logits, details = [], []
         with self._evaluating():
-            batches = [self._inspect(images) for images in self._images(part, indices)]
-        logits, details = zip(*batches, strict=True)
-        return _to_numpy(list(logits)), {
+            for pixels in self._pixels(part, indices):
+                found = [self._inspect(images) for images in self._views(pixels)]
+                logits.append(_mean_of([own for own, _ in found]))
+                details.append(found[0][1])
+        return _to_numpy(logits), {
             name: torch.cat([batch[name] for batch in details]).cpu().numpy() for name in details[0]
         }
 
@@ -121,11 +122,21 @@ class Inference:
     def _inspect(self, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         return self._contract.inspected(self.method.inspect(images), len(images))
 
+    def _mean(self, predict: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+        """Return the mean of what is predicted of the crops of images, or of the whole ones."""
+        return _mean_of([predict(images) for images in self._views(pixels)])
+
+    def _views(self, pixels: Tensor) -> Iterable[Tensor]:
+        return self.transform.five_crops(pixels) if self._crops else (self.transform.evaluate(pixels),)
+
     def _images(self, part: ImagePart, indices: np.ndarray | None) -> Iterator[Tensor]:
+        yield from map(self.transform.evaluate, self._pixels(part, indices))
+
+    def _pixels(self, part: ImagePart, indices: np.ndarray | None) -> Iterator[Tensor]:
         indices = np.arange(len(part)) if indices is None else np.asarray(indices, dtype=np.int64)
         for start in range(0, len(indices), self.batch_size):
             chunk = indices[start : start + self.batch_size]
-            yield self.transform.evaluate(part.gather(chunk))
+            yield part.gather(chunk)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -148,6 +159,10 @@ def _training(modules: list[nn.Module]) -> Iterator[None]:
     finally:
         for module in modules:
             module.training = False
+
+
+def _mean_of(logits: list[Tensor]) -> Tensor:
+    return logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0)
 
 
 def _to_numpy(batches: list[Tensor]) -> np.ndarray:

@@ -38,7 +38,7 @@ class TrialRun(Run):
         self.val_class_counts = np.bincount(val.labels, minlength=num_classes)
         self.epochs, self.patience = protocol.epochs, protocol.patience
         self.batch_size, self.lr = protocol.batch_size, protocol.lr
-        self.shared_encoder = protocol.init != "scratch"
+        self.shared_encoder = protocol.shared_encoder
         self._seed, self._train, self._val = seed, train, val
         self._inference, self._journal, self._counter = inference, journal, counter
         self._validations, self._in_memo = 0, False

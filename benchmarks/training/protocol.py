@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePath
 from typing import Any
 
-from ltbench.datasets.images.augmentation import Augmentation
+from ltbench.datasets.images.augmentation import INTERPOLATIONS, Augmentation
 from ltbench.errors import UserError
 from ltbench.files import json_digest
 from ltbench.registry import unknown
@@ -19,7 +21,14 @@ class Protocol:
     Attributes
     ----------
     preset : whose defaults the methods' own hyper-parameters take
-    backbone, pretrained : timm model, and whether it starts from its published weights
+    backbone : timm model
+    weights : what it starts from: `none`, random weights; `timm`, those that timm names for it, `timm:TAG`, others of
+        them; `file:PATH`, a file of weights or a folder of the hub's form; `hub:ID`, of the Hugging Face hub
+    weights_sha256 : of that file, where they are of a file or of the hub; filled in by the plan
+    tune : of `TUNINGS`, what of it is trained beside the head: `full`, all; `head`, nothing; `bias` and `norm`, those
+        parameters of its blocks; `lora` and `adaptformer`, layers of rank `tune_rank` that are added to its blocks
+    frozen_features : whether methods train their heads on features of the frozen network, computed once, of whole
+        images without augmentation; with `tune` `head` alone
     image_size : pixels, square
     optimizer : of `OPTIMIZERS`: Adam, AdamW, or SGD with momentum 0.9
     lr, weight_decay, batch_size : of every training stage that does not prepare something else
@@ -36,6 +45,8 @@ class Protocol:
     epoch_length : steps of an epoch on n of N images: `pass` ceil(n / batch_size), `steps` ceil(N / batch_size)
     precision : `bf16` (autocast) or `fp32`; `auto` is bf16 on a GPU that has it, else fp32
     selection_metric : of `SELECTION_METRICS`, the validation metric that selects the reported epoch
+    tta : of `TTAS`, of what reported logits are the mean: `none`, the whole image alone; `five_crop`, its centre and
+        corners, of the image resized to 24 / 224 more than `image_size`; also of validation images, in every epoch
     seed : of the split and, plus the trial's number, of the trials
     vary_split : each trial draws a split of its own, by its own seed, instead of all by that of trial 0
     """
@@ -49,7 +60,10 @@ class Protocol:
     patience: int
     epoch_length: str
     precision: str = "auto"
-    pretrained: bool = False
+    weights: str = "none"
+    weights_sha256: str = ""
+    tune: str = "full"
+    tune_rank: int = 8
     optimizer: str = "adam"
     weight_decay: float = 0.0
     schedule: str = "constant"
@@ -57,12 +71,14 @@ class Protocol:
     selection_metric: str = "mean_class_accuracy"
     budget: str = "paper"
     init: str = "scratch"
+    tta: str = "none"
+    frozen_features: bool = False
     seed: int = 0
     vary_split: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        minimum = {"image_size": 16, "batch_size": 2, "epochs": 1, "patience": 1}
+        minimum = {"image_size": 16, "batch_size": 2, "epochs": 1, "patience": 1, "tune_rank": 1}
         for name, low in minimum.items():
             if getattr(self, name) < low:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(self, name)}")
@@ -75,6 +91,15 @@ class Protocol:
             raise UserError(f"--weight-decay must be a number of at least 0, got {self.weight_decay}")
         if not 0 <= self.lr_warmup < 1:
             raise UserError(f"--lr-warmup must be a share of a stage, at least 0 and below 1, got {self.lr_warmup}")
+        if not re.fullmatch(_WEIGHTS, self.weights):
+            raise UserError(f"--weights must be none, timm, timm:TAG, file:PATH or hub:ID, got {self.weights!r}")
+        if self.augmentation.interpolation not in INTERPOLATIONS:
+            raise unknown("interpolation", self.augmentation.interpolation, INTERPOLATIONS)
+        if self.frozen_features:
+            usual = (self.tune, self.init, self.tta) == ("head", "scratch", "none")
+            if not usual:
+                raise UserError("--frozen-features needs --tune head, and is not for --init or --tta")
+            object.__setattr__(self, "augmentation", self.augmentation.without_changes())
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise unknown(name.replace("_", " "), getattr(self, name), allowed)
@@ -90,18 +115,70 @@ class Protocol:
         drawn: dict[str, Any] = {
             name: tuple(own) if isinstance(own, list) else own for name, own in values["augmentation"].items()
         }
+        held = {**values, "augmentation": Augmentation(**drawn)}
+        if "pretrained" in held:
+            held["weights"] = published_weights(held.pop("pretrained"))
         try:
-            return cls(**{**values, "augmentation": Augmentation(**drawn)})
+            return cls(**held)
         except TypeError as error:
             raise UserError(f"a protocol that this version does not know ({error})") from error
 
     def digest(self) -> str:
-        """Return the SHA-256 of all fields, hex; fields that came later are left out at their defaults."""
+        """Return the SHA-256 of all fields, hex; fields that came later are left out at their defaults.
+
+        Weights of a file are known by its SHA-256, not by where it lies.
+        """
         values = asdict(self)
+        kind, _, _ = values.pop("weights").partition(":")
+        if self.weights in ("none", "timm"):  # as before weights could be others
+            values["pretrained"] = self.weights == "timm"
+        else:
+            values["weights"] = self.weights if kind == "timm" else "file"
+        if self.augmentation.interpolation == Augmentation.interpolation:
+            del values["augmentation"]["interpolation"]
         return json_digest({name: value for name, value in values.items() if _LATER.get(name) != value})
 
+    @property
+    def has_local_weights(self) -> bool:
+        """Whether the weights are of a file, which the hub may have given."""
+        return self.weights.partition(":")[0] in ("file", "hub")
 
-_MAXIMUM = {"image_size": 4096, "batch_size": 2**20, "epochs": 10**6, "patience": 10**6, "lr": 1e3, "weight_decay": 1e3}
+    @property
+    def shared_encoder(self) -> bool:
+        """Whether methods find a backbone that is trained already, or that is frozen but for some parts."""
+        return self.init != "scratch" or self.tune != "full"
+
+    def without_weights(self) -> Protocol:
+        """Return the protocol of the same networks at random weights."""
+        return replace(self, weights="none", weights_sha256="")
+
+    def as_recorded(self) -> dict[str, Any]:
+        """Return all fields as records hold them: of a file of weights its name, not where it lies."""
+        kind, _, where = self.weights.partition(":")
+        return {**asdict(self), **({"weights": f"file:{PurePath(where).name}"} if kind == "file" else {})}
+
+
+def published_weights(pretrained: Any) -> str:
+    """Return the weights that `pretrained`, a field of earlier versions, stands for.
+
+    Raises
+    ------
+    UserError : no truth value
+    """
+    if not isinstance(pretrained, bool):
+        raise UserError(f"--pretrained must be true or false, got {pretrained!r}")
+    return "timm" if pretrained else "none"
+
+
+_MAXIMUM = {
+    "image_size": 4096,
+    "batch_size": 2**20,
+    "epochs": 10**6,
+    "patience": 10**6,
+    "lr": 1e3,
+    "weight_decay": 1e3,
+    "tune_rank": 1024,
+}
 PRECISIONS = ("auto", "bf16", "fp32")
 EPOCH_LENGTHS = ("pass", "steps")
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -109,7 +186,11 @@ SCHEDULES = ("constant", "cosine")
 SELECTION_METRICS = ("mean_class_accuracy", "macro_f1", "top1")
 BUDGETS = ("paper", "total")
 INITS = ("scratch", "ssl", "ssl:simclr", "ssl:byol", "ssl:simsiam", "ssl:barlow", "ssl:kcl", "ce")
+TTAS = ("none", "five_crop")
+TUNINGS = ("full", "head", "bias", "norm", "lora", "adaptformer")
 _CHOICES = {
+    "tune": TUNINGS,
+    "tta": TTAS,
     "precision": PRECISIONS,
     "epoch_length": EPOCH_LENGTHS,
     "optimizer": OPTIMIZERS,
@@ -118,7 +199,17 @@ _CHOICES = {
     "budget": BUDGETS,
     "init": INITS,
 }
-_LATER = {"budget": "paper", "init": "scratch", "vary_split": False}
+_WEIGHTS = r"none|timm|(timm|file|hub):\S.*"
+_LATER = {
+    "weights_sha256": "",
+    "tune": "full",
+    "tune_rank": 8,
+    "tta": "none",
+    "frozen_features": False,
+    "budget": "paper",
+    "init": "scratch",
+    "vary_split": False,
+}
 """Fields that records of earlier versions lack, with the values that those records were made with."""
 
 PRESETS = {
@@ -154,12 +245,32 @@ PRESETS = {
     ),
 }
 
+PRESETS["finetune"] = Protocol(
+    preset="finetune",
+    backbone="vit_small_patch14_reg4_dinov2",
+    weights="timm",
+    tune="adaptformer",
+    image_size=224,
+    batch_size=64,
+    optimizer="adamw",
+    lr=1e-3,
+    weight_decay=0.01,
+    schedule="cosine",
+    epochs=20,
+    patience=20,
+    epoch_length="steps",
+)
+PRESETS["probe"] = replace(
+    PRESETS["finetune"], preset="probe", tune="head", frozen_features=True, epochs=50, patience=50
+)
 PRESETS["paper_archive"] = replace(PRESETS["paper"], preset="paper_archive", backbone="resnet50")
 
 PRESET_SUMMARIES = {
     "paper": "ResNet-18 from scratch, 224 px, Adam 3e-4, batch 256, at most 100 epochs, patience 20 (MICCAI 2022)",
     "paper_archive": "as paper, with ResNet-50 (ISIC-Archive-LT)",
     "board64": "ResNet-18 from scratch, 64 px, Adam 3e-4, batch 64, at most 30 epochs, patience 10 (the board)",
+    "finetune": "a pre-trained ViT-S/14 (DINOv2) with adapters, 224 px, AdamW 1e-3, cosine, batch 64, 20 epochs",
+    "probe": "its features, computed once: heads alone, AdamW 1e-3, cosine, batch 64, 50 epochs; seconds a method",
     "quick": "a small ResNet, 40 px, Adam 1e-3, batch 32, at most 20 epochs, patience 8: minutes on two cores",
 }
 

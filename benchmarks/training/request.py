@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from ltbench.benchmarks.training.protocol import Protocol
+from ltbench.benchmarks.training.protocol import Protocol, published_weights
 from ltbench.benchmarks.training.wandb_mirror import MODES
 from ltbench.datasets.base import NATURAL
 from ltbench.errors import UserError
@@ -23,7 +23,7 @@ MAX_TRIALS = 1000
 PROTOCOL_CHANGES = {
     each.name: str(each.type)
     for each in fields(Protocol)
-    if str(each.type) in ("int", "float", "bool", "str") and each.name not in ("preset", "seed")
+    if str(each.type) in ("int", "float", "bool", "str") and each.name not in ("preset", "seed", "weights_sha256")
 }
 """The fields of the protocol that a request may change, with their types."""
 
@@ -275,6 +275,11 @@ def _in_folder(folder: Path, held: Mapping[str, Any]) -> dict[str, Any]:
     plugins = _several(held.get("plugins"))
     if plugins and all(isinstance(path, str) for path in plugins):
         placed["plugins"] = [str(folder / path) for path in plugins]
+    protocol = held.get("protocol")
+    weights = protocol.get("weights") if isinstance(protocol, Mapping) else None
+    if isinstance(weights, str) and weights.startswith("file:"):
+        path = folder / Path(weights.removeprefix("file:")).expanduser()
+        placed["protocol"] = {**held["protocol"], "weights": f"file:{path}"}
     return placed
 
 
@@ -325,8 +330,10 @@ def _seconds(option: str, value: Any) -> float:
 def _protocol_changes(changes: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return changes of the protocol in the types of its fields; YAML, for example, reads 3e-4 as text."""
     kinds = {"int": int, "float": float, "str": str}
-    typed: dict[str, Any] = {}
-    for name, value in (changes or {}).items():
+    given, typed = dict(changes or {}), dict[str, Any]()
+    if "pretrained" in given:  # of earlier versions
+        given.setdefault("weights", published_weights(given.pop("pretrained")))
+    for name, value in given.items():
         if name not in PROTOCOL_CHANGES:
             raise unknown("field of the protocol", name, PROTOCOL_CHANGES)
         kind, option = PROTOCOL_CHANGES[name], f"--{name.replace('_', '-')}"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ltbench.benchmarks.analysis.metrics import class_precision_and_f1, class_recall
-from ltbench.benchmarks.training.device import autocast, compute_dtype, place
+from ltbench.benchmarks.training.device import autocast, place
 from ltbench.benchmarks.training.display import Display
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Checkpoint, Journal, Selection, Weights, indices_digest
@@ -29,11 +29,11 @@ from ltbench.benchmarks.training.stages.cost import own_settings
 from ltbench.benchmarks.training.stages.hooks import StageHooks, describe_hooks, param_groups
 from ltbench.benchmarks.training.stages.optimizers import schedule_of, set_rates
 from ltbench.benchmarks.training.stages.snapshots import Snapshot
-from ltbench.benchmarks.training.stages.states import of_modules, state_digest, tensors_of
+from ltbench.benchmarks.training.stages.states import TrainedState, of_modules, state_digest, tensors_of
+from ltbench.benchmarks.training.stages.tuning import keep_frozen
 from ltbench.benchmarks.training.streams import numpy_stream, stream_seed
 from ltbench.benchmarks.training.validation import predictions_and_losses
 from ltbench.datasets.images.part import ImagePart
-from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.errors import UserError
 from ltbench.methods._pretraining import initial_stage
 from ltbench.methods.base import Method
@@ -77,8 +77,8 @@ class Trainer:
         self.checkpoint_seconds = checkpoint_seconds
         self.schedule = schedule_of(protocol)
         self.num_classes = method.task.num_classes
-        transform = BatchTransform(protocol.image_size, protocol.augmentation, compute_dtype(protocol.precision))
-        self.inference = Inference(method, transform, device, protocol.precision, protocol.batch_size)
+        self._state = TrainedState(method)
+        self.inference = Inference(method, protocol, device)
 
     def run(self) -> Selection:
         """Run all stages, from wherever the journal stands; return the selected epoch.
@@ -128,7 +128,7 @@ class Trainer:
 
     def load_selected(self, selection: Selection) -> None:
         """Put the weights of the selected epoch into the method."""
-        self.method.load_state_dict(self.journal.load(selection.weights, self.device))
+        self._state.load(self.journal.load(selection.weights, self.device))
 
     def _run_stage(
         self, position: int, stage: Stage, selection: Selection | None
@@ -137,7 +137,7 @@ class Trainer:
         if finished is not None:
             state = self.journal.weights_after(position, self.device)
             if state is not None:
-                self.method.load_state_dict(state)
+                self._state.load(state)
             return finished
         if stage.recipe is None:
             result, selection = self.fit(position, stage, selection)
@@ -146,7 +146,7 @@ class Trainer:
             result, cached = self._shared(position, stage, selection)
             selection = self._select_shared(position, stage, result, selection)
         own = own_settings(self.method, stage, self.protocol)
-        self.journal.commit(position, stage, result, selection, self.method.state_dict(), cached, *own)
+        self.journal.commit(position, stage, result, selection, self._state.get(), cached, *own)
         self.journal.rewrite_metrics()
         return result, selection
 
@@ -161,7 +161,7 @@ class Trainer:
             cached = entry.load(self.device)
             if cached is None:
                 result, _ = self.fit(position, replace(stage, select=False), selection)
-                produced = of_modules(tensors_of(self.method), stage.produces)
+                produced = of_modules(self._state.part_of(tensors_of(self.method)), stage.produces)
                 entry.save(produced, result)
             else:
                 produced, result = cached
@@ -178,7 +178,7 @@ class Trainer:
         return Selection(result.best, stage.name, epoch, self._weights(f"selected-{position:03d}-{epoch:05d}"))
 
     def _weights(self, name: str) -> Weights:
-        return Weights(name, Snapshot(self.method.state_dict(), self.device))
+        return Weights(name, Snapshot(self._state.get(), self.device))
 
     def _described(self, stage: Stage, state: Mapping[str, Tensor]) -> dict[str, Any]:
         return {
@@ -230,7 +230,7 @@ class Trainer:
                 checkpoints.keep(Checkpoint(tuple(reports), selection, kept, states))
                 self.display.epoch(report)
         if kept is not None:
-            self.method.load_state_dict(self.journal.load(kept, self.device))
+            self._state.load(self.journal.load(kept, self.device))
         return StageResult(stage.name, len(reports) < stage.epochs, tuple(reports)), selection
 
     def _offer(self, position: int, stage: Stage, selection: Selection | None) -> tuple[StageResult, Selection | None]:
@@ -370,21 +370,21 @@ class Trainer:
                 parameter.grad = None
 
     def _set_modes(self, stage: Stage) -> None:
-        self.method.train()
-        for module in (stage.modules,) if stage.modules is not None else ():
-            module.train()
+        for trained in (self.method, *([] if stage.modules is None else [stage.modules])):
+            trained.train()
+            keep_frozen(trained)
         for module in stage.frozen:
             module.eval()
 
     def _states(self, stage: Stage, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         return {
-            "method": self.method.state_dict(),
+            "method": self._state.get(),
             "modules": stage.modules.state_dict() if stage.modules is not None else None,
             "optimizer": optimizer.state_dict(),
         }
 
     def _restore(self, stage: Stage, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Any]) -> None:
-        self.method.load_state_dict(tensors["method"])
+        self._state.load(tensors["method"])
         if stage.modules is not None:
             stage.modules.load_state_dict(tensors["modules"])
         optimizer.load_state_dict(tensors["optimizer"])

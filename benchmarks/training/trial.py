@@ -9,7 +9,6 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +24,7 @@ from ltbench.benchmarks.analysis.record_files.stored_logits import restored, sto
 from ltbench.benchmarks.analysis.record_files.values import ProtocolValues
 from ltbench.benchmarks.analysis.records import Result, SelectedEpoch
 from ltbench.benchmarks.training import wandb_mirror
-from ltbench.benchmarks.training.device import compute_dtype, describe_device, place, prepare_process
+from ltbench.benchmarks.training.device import describe_device, place, prepare_process
 from ltbench.benchmarks.training.display import Display, TrialDisplay
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Journal, Selection
@@ -33,13 +32,14 @@ from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stage_cache import StageCache
 from ltbench.benchmarks.training.stages.backbones import Backbones
 from ltbench.benchmarks.training.stages.cost import cost_of
+from ltbench.benchmarks.training.stages.frozen_features import backbones_of, completed
 from ltbench.benchmarks.training.stages.optimizers import new_optimizer
+from ltbench.benchmarks.training.stages.provenance import described_weights
 from ltbench.benchmarks.training.streams import stream_seed
 from ltbench.benchmarks.training.trainer import Trainer
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.datasets.images.part import ImagePart
 from ltbench.datasets.images.store import ImageStore
-from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.datasets.splits.manifest import Manifest
 from ltbench.errors import UserError
 from ltbench.files import file_hash, plain, read_json, write_arrays, write_json, write_tensors
@@ -209,18 +209,21 @@ class Trial:
             torch.cuda.reset_peak_memory_stats(self.device)
         manifest = Manifest.verify(spec.split_file, spec.split_digest)
         store = ImageStore(spec.store)
-        train, val = (ImagePart(store, *manifest.part(name), self.device) for name in ("train", "val"))
-        backbones = Backbones(protocol, spec.seed)
-        method = self._method(np.bincount(train.labels, minlength=len(spec.data.class_names)), backbones)
+        images = {name: ImagePart(store, *manifest.part(name), self.device) for name in ("train", "val")}
+        backbones = backbones_of(protocol, spec.seed, self.device)
+        counts = np.bincount(images["train"].labels, minlength=len(spec.data.class_names))
+        method = self._method(counts, backbones)
         journal = Journal(self.folder, file_hash(self.folder / "config.json"), claim.require)
         journal.require_whole()
-        cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}/{store.digest(train.ids)}")
+        cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}/{store.digest(images['train'].ids)}")
+        train, val = (backbones.part(part, name, cache, journal) for name, part in images.items())
         shown = (journal, cache, display, backbones.counter)
         trainer = Trainer(method, train, val, protocol, self.device, spec.seed, *shown, spec.checkpoint_seconds)
         selection = trainer.run()
         trainer.load_selected(selection)
         # Test images are looked at from here on, by nobody but the record.
-        parts = {"val": val, "test": ImagePart(store, *manifest.part("test"), self.device)}
+        test = ImagePart(store, *manifest.part("test"), self.device)
+        parts = {"val": val, "test": backbones.part(test, "test", cache)}
         self._record(method, journal, selection, parts, threads, claim)
 
     def _method(self, class_counts: np.ndarray, backbones: Backbones) -> Method:
@@ -263,6 +266,7 @@ class Trial:
         """Score validation and, once, test; write predictions, weights and, last, the result."""
         spec, protocol = self.spec, self.spec.protocol
         arrays, scores, inspected = self._scores(method, parts)
+        method = completed(method)
         claim.require()
         files = {
             "predictions.npz": write_arrays(self.folder / "predictions.npz", arrays, durable=True),
@@ -278,7 +282,7 @@ class Trial:
             plugin=spec.plugin,
             trial=spec.trial,
             seed=spec.seed,
-            protocol=cast(ProtocolValues, asdict(protocol)),
+            protocol=cast(ProtocolValues, protocol.as_recorded()),
             protocol_digest=protocol.digest(),
             split_digest=spec.split_digest,
             code_version=code_version(),
@@ -294,6 +298,7 @@ class Trial:
             inspected=inspected,
             cost=cost_of(journal, method, self.device),
             story={name: memo["value"] for name, memo in journal.memos().items() if memo["story"]},
+            weights=described_weights(protocol),
         )
         claim.require()
         write_json(self.folder / "result.json", result.to_json(), durable=True)
@@ -303,9 +308,8 @@ class Trial:
         self, method: Method, parts: Mapping[str, ImagePart]
     ) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, Any]]:
         """Return predictions, metrics and what else the method says of images, of each part."""
-        protocol, data = self.spec.protocol, self.spec.data
-        transform = BatchTransform(protocol.image_size, protocol.augmentation, compute_dtype(protocol.precision))
-        inference = Inference(method, transform, self.device, protocol.precision, protocol.batch_size)
+        data = self.spec.data
+        inference = Inference(method, self.spec.protocol, self.device)
         arrays: dict[str, np.ndarray] = {}
         scores, inspected = {}, {}
         for name, part in parts.items():

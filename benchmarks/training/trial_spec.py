@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class TrialSpec:
             "plugin": self.plugin,
             "trial": self.trial,
             "seed": self.seed,
-            "protocol": asdict(self.protocol),
+            "protocol": self.protocol.as_recorded(),
             "protocol_digest": self.protocol.digest(),
             "split_digest": self.split_digest,
         }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+INTERPOLATIONS = ("bilinear", "bicubic")
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Augmentation:
     hue : half-width of the hue rotation, as a share of the full circle, in [0, 0.5]
     grayscale : probability of losing all colour
     mean, std : of the three channels, in [0, 1]; also applied to validation and test images
+    interpolation : of `INTERPOLATIONS`, how stored images are resized, those of validation and test too
     """
 
     crop_scale: tuple[float, float] = (0.5, 1.0)
@@ -31,6 +34,12 @@ class Augmentation:
     grayscale: float = 0.0
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    interpolation: str = "bilinear"
+
+    def without_changes(self) -> Augmentation:
+        """Return the one that leaves images whole and as they are, with the same normalisation and interpolation."""
+        whole = replace(self, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), horizontal_flip=0.0, vertical_flip=0.0)
+        return replace(whole, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grayscale=0.0)
 
 
 def stored_size(image_size: int) -> int:

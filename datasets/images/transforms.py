@@ -9,7 +9,9 @@ torchvision's `ColorJitter`, the four jitters have a fixed order and nothing is 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +23,7 @@ _LUMA = (0.299, 0.587, 0.114)
 _RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 _CENTRE = 128.0  # bytes are centred before products: bfloat16 then loses at most a quarter of a grey level
 _DRAWS = 11
+_MARGIN = 24 / 224  # of the crops of an ensemble at test time
 _CHUNK = 32  # images a product: its temporaries stay in cache, and the batch needs no second copy in memory
 
 
@@ -61,7 +64,7 @@ class BatchTransform:
         self.image_size = image_size
         self.augmentation = augmentation
         self.dtype = dtype
-        self._unchanged: dict[tuple[int, torch.device], Changes] = {}
+        self._fixed: dict[tuple[Any, ...], Changes] = {}
 
     def train(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Return augmented images: uint8 [B, 3, S, S] to `dtype` [B, 3, image_size, image_size], channels-last.
@@ -80,13 +83,27 @@ class BatchTransform:
 
     def evaluate(self, pixels: Tensor) -> Tensor:
         """Return the whole images, resized and normalised: shapes as `train`, nothing random."""
-        kind = pixels.shape[-1], pixels.device
-        if kind not in self._unchanged:
-            side = float(pixels.shape[-1])
-            window = torch.tensor([[0.0, side, 0.0, 0.0, side, 0.0]])
+        return self._cut(pixels, 0.0, 0.0, float(pixels.shape[-1]))
+
+    def five_crops(self, pixels: Tensor) -> Iterator[Tensor]:
+        """Yield the centre and the corners of images that are resized to 24 / 224 more than `image_size`, normalised.
+
+        Shapes as `train`, nothing random; the centre is the first.
+        """
+        margin = round(_MARGIN * self.image_size)
+        step = pixels.shape[-1] / (self.image_size + margin)
+        far, middle = margin * step, margin // 2 * step
+        for top, left in ((middle, middle), (0.0, 0.0), (0.0, far), (far, 0.0), (far, far)):
+            yield self._cut(pixels, top, left, self.image_size * step)
+
+    def _cut(self, pixels: Tensor, top: float, left: float, length: float) -> Tensor:
+        """Return squares of images, resized and normalised."""
+        kind = (top, left, length, pixels.device)
+        if kind not in self._fixed:
+            window = torch.tensor([[top, length, 0.0, left, length, 0.0]])
             colour = self._normalised(torch.eye(3).unsqueeze(0), torch.zeros(1))
-            self._unchanged[kind] = Changes(window, colour).on(pixels.device)
-        one, count = self._unchanged[kind], len(pixels)
+            self._fixed[kind] = Changes(window, colour).on(pixels.device)
+        one, count = self._fixed[kind], len(pixels)
         return self.apply(pixels, Changes(one.windows.expand(count, -1), one.colours.expand(count, -1, -1)))
 
     def _windows(self, draws: Tensor, side: int) -> Tensor:
@@ -148,8 +165,9 @@ class BatchTransform:
         for start in range(0, len(pixels), step):
             part = slice(start, start + step)
             top, height, inverted, left, width, mirrored = changes.windows[part].unbind(1)
-            rows = resampling_matrix(top, height, side, size, inverted > 0).to(self.dtype)
-            columns = resampling_matrix(left, width, side, size, mirrored > 0).to(self.dtype)
+            kernel = _KERNELS[self.augmentation.interpolation]
+            rows = resampling_matrix(top, height, side, size, inverted > 0, kernel).to(self.dtype)
+            columns = resampling_matrix(left, width, side, size, mirrored > 0, kernel).to(self.dtype)
             flat = _resample(pixels[part], rows, columns).flatten(2)
             matrix, of_mean, constant = changes.colours[part].split((3, 3, 1), dim=2)
             offset = torch.baddbmm(constant, of_mean, flat.mean(2, keepdim=True, dtype=torch.float32))
@@ -157,15 +175,38 @@ class BatchTransform:
         return images
 
 
-def resampling_matrix(start: Tensor, length: Tensor, source: int, target: int, flip: Tensor | None = None) -> Tensor:
+def _triangle(distance: Tensor) -> Tensor:
+    """Return the weights of linear interpolation at distances, at least 0; they may be changed in place."""
+    return distance.neg_().add_(1.0).clamp_(min=0.0)
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Return the weights of cubic convolution with a = -0.5, as Pillow has it, at distances of at least 0."""
+    near = (1.5 * distance - 2.5) * distance.square() + 1.0
+    far = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0
+    return torch.where(distance < 1, near, torch.where(distance < 2, far, torch.zeros_like(distance)))
+
+
+_KERNELS: dict[str, Callable[[Tensor], Tensor]] = {"bilinear": _triangle, "bicubic": _cubic}
+
+
+def resampling_matrix(
+    start: Tensor,
+    length: Tensor,
+    source: int,
+    target: int,
+    flip: Tensor | None = None,
+    kernel: Callable[[Tensor], Tensor] = _triangle,
+) -> Tensor:
     """Return matrices that cut an interval out of `source` pixels and resize it to `target` pixels.
 
-    Triangle filter, widened when it shrinks (antialiasing), rows that sum to 1.
+    The kernel is widened when it shrinks (antialiasing); rows sum to 1.
 
     Parameters
     ----------
     start, length : float [B], of the interval, in source pixels
     flip : bool [B], whether the interval is read backwards; None: never
+    kernel : distances from a pixel's centre to weights
 
     Returns
     -------
@@ -178,7 +219,7 @@ def resampling_matrix(start: Tensor, length: Tensor, source: int, target: int, f
         order = torch.where(flip.view(-1, 1, 1), target - 1 - order, order)
     centre = start.view(-1, 1, 1) + (order + 0.5) * step - 0.5
     position = torch.arange(source, device=device, dtype=torch.float32).view(1, 1, -1)
-    weight = position.sub(centre).abs_().div_(-step.clamp(min=1.0)).add_(1.0).clamp_(min=0.0)
+    weight = kernel(position.sub(centre).abs_().div_(step.clamp(min=1.0)))
     return weight.div_(weight.sum(2, keepdim=True))
 
 

@@ -59,12 +59,19 @@ _RESULT = {
     },
     **{"pixels": "", "plugin": None, "split_digest": "5" * 64, "device": "a device", "threads": 1},
     **{"device_type": "cpu", "files": {}},
-    **{"code_version": "0", "versions": {}, "code_version_at_start": "0", "inspected": {}, "story": {}},
+    **{
+        "code_version": "0",
+        "versions": {},
+        "code_version_at_start": "0",
+        "inspected": {},
+        "story": {},
+        "weights": None,
+    },
     "selection": {"metric": "val_mean_class_accuracy", "score": 0.5, "stage": "train", "epoch": 1},
 }
 _COST = {
     **{"train_seconds": 10.0, "images_seen": 5000, "forward_images": 6000, "parameters": 77},
-    **{"peak_memory_mib": None, "stages": [], "cpu_seconds": None},
+    **{"peak_memory_mib": None, "stages": [], "cpu_seconds": None, "trained_parameters": None},
 }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import NotRequired, TypedDict
@@ -20,6 +21,16 @@ class ProtocolValues(TypedDict):
     backbone: str
     image_size: Annotated[int, Field(ge=1)]
     epochs: Annotated[int, Field(ge=1)]
+
+
+def current_fields(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded protocol under the names of this version, as far as it has them."""
+    values = dict(recorded)
+    if "pretrained" in values:
+        values["weights"] = "timm" if values.pop("pretrained") else "none"
+    if isinstance(values.get("augmentation"), Mapping):
+        values["augmentation"] = {"interpolation": "bilinear", **values["augmentation"]}
+    return values
 
 
 @with_config(ConfigDict(extra="allow"))

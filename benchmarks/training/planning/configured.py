@@ -52,9 +52,11 @@ def configure_methods(
 
     Raises
     ------
-    UserError : an override that no method knows, of the wrong type or out of range, or a method that refuses a dataset
+    UserError : an override that no method knows, of the wrong type or out of range, a method that refuses a dataset, or
+        one that needs more of the backbone than the protocol gives
     """
     classes = {name: registry.get(name) for name in names}
+    _require_tunable(classes, protocol)
     declared = {name: set(cls.Config.__dataclass_fields__) for name, cls in classes.items()}
     scoped = {key for key in overrides if key.partition(".")[0] in classes and "." in key}
     nobodys = {key for key in overrides if key not in scoped and not any(key in own for own in declared.values())}
@@ -76,17 +78,35 @@ def configure_methods(
                 raise UserError(f"{name} at ratio {dataset.ratio:g}: its check raised {what}") from error
         values, defaults = asdict(config), asdict(default)
         changed = {key: value for key, value in values.items() if value != defaults[key]}
-        if protocol.init != "scratch":
-            _require_effect(name, cls.Config, changed, protocol.init)
+        if protocol.shared_encoder:
+            _require_effect(name, cls.Config, changed, protocol)
         configured.append(ConfiguredMethod(name, values, changed))
     return configured
 
 
-def _require_effect(name: str, config: Any, changed: Mapping[str, Any], init: str) -> None:
+def _require_tunable(classes: Mapping[str, Any], protocol: Protocol) -> None:
+    """Refuse methods that need more of the backbone than the protocol gives."""
+    unfit = [name for name, cls in classes.items() if cls.needed_of_backbone() == "stages"]
+    if unfit and protocol.tune != "full":
+        raise UserError(
+            f"--tune {protocol.tune} freezes the backbone, of which stages or several are needed by "
+            f"{', '.join(unfit)}; leave that out, or use --tune full"
+        )
+
+    unfit = [name for name, cls in classes.items() if cls.needed_of_backbone() != "features"]
+    if unfit and protocol.frozen_features:
+        raise UserError(
+            "--frozen-features computes the features of whole images once, and images are needed by "
+            f"{', '.join(unfit)}; leave that out, or use --no-frozen-features"
+        )
+
+
+def _require_effect(name: str, config: Any, changed: Mapping[str, Any], protocol: Protocol) -> None:
     """Refuse settings of a method's own pre-training where all methods start from a shared encoder."""
     idle = sorted(key for key in changed if config.__dataclass_fields__[key].metadata.get("pretraining"))
     if idle:
+        rule = f"--init {protocol.init}" if protocol.init != "scratch" else f"--tune {protocol.tune}"
         raise UserError(
-            f"{', '.join(idle)} of {name} would have no effect with --init {init}, whose encoder is the same for every "
+            f"{', '.join(idle)} of {name} would have no effect with {rule}, whose encoder is the same for every "
             "method; leave one of them out"
         )

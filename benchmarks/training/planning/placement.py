@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -94,7 +94,7 @@ def training_memory(protocol: Protocol) -> int:
             kept += result.numel() * (2 if protocol.precision == "bf16" else 4)
 
     with torch.device("meta"):
-        network = Backbones(replace(protocol, pretrained=False), protocol.seed).new()
+        network = Backbones(protocol.without_weights(), protocol.seed).new()
         for module in network.modules():
             if not list(module.children()):
                 module.register_forward_hook(count)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import timm
@@ -12,9 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from ltbench.benchmarks.training.protocol import Protocol
+from ltbench.benchmarks.training.stages.tuning import adapt
+from ltbench.benchmarks.training.stages.weights import LocalWeights, published_name
 from ltbench.benchmarks.training.streams import stream_seed
+from ltbench.datasets.images.augmentation import INTERPOLATIONS
+from ltbench.datasets.images.part import ImagePart
 from ltbench.errors import UserError
 from ltbench.registry import unknown
+
+if TYPE_CHECKING:
+    from ltbench.benchmarks.training.journal import Journal
+    from ltbench.benchmarks.training.stage_cache import StageCache
 
 
 class ForwardCounter:
@@ -95,33 +104,49 @@ class Backbones:
 
         Raises
         ------
-        UserError : published weights that cannot be had
+        UserError : starting weights that cannot be had, or that are not those of the plan
         """
         names = ("backbone",) if self._made == 0 else ("backbone", self._made)
         self._made += 1
         with torch.random.fork_rng([]):
             torch.manual_seed(stream_seed(self._seed, "init", *names))
             network = _create(self._protocol)
+            adapt(network, self._protocol)
         self.counter.watch(network)
         return network
 
+    def part(self, images: ImagePart, name: str, cache: StageCache, journal: Journal | None = None) -> ImagePart:
+        """Return what networks are given of a part of the split: its images.
+
+        Parameters
+        ----------
+        name : of the part
+        cache : of what is computed once for several trials
+        journal : that is charged with what has to be computed; None: nobody is, as for scoring test images
+        """
+        return images
+
 
 def check_backbone(protocol: Protocol) -> Protocol:
-    """Return the protocol with the normalisation of its starting weights; refuse a network that cannot be used.
+    """Return the protocol with what its starting weights decide; refuse a network that cannot be used.
+
+    They decide normalisation and interpolation; a file of weights is named by its full path, and known by its SHA-256.
 
     Raises
     ------
-    UserError : a network that timm does not know (with the nearest known ones), or one that does not take the image
-        size
+    UserError : a network that timm does not know (with the nearest known ones), one that does not take the image size
+        or cannot be tuned so, or weights that are not of it
     """
     name, size = protocol.backbone, protocol.image_size
     if not timm.is_model(name.partition(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
         raise unknown("backbone", name, near or ["resnet18", "resnet50", "and the others that timm lists"])
+    protocol = _located(protocol)
     with torch.random.fork_rng([]), torch.no_grad():
         try:
-            network = _create(replace(protocol, pretrained=False)).eval()
+            network = _create(protocol, loaded=False).eval()
             _require_whole_patches(protocol, network)
+            adapt(network, protocol)
             network(torch.zeros(1, 3, size, size))
         except UserError:
             raise
@@ -129,11 +154,27 @@ def check_backbone(protocol: Protocol) -> Protocol:
             reason = " ".join(str(error).split()) or type(error).__name__
             advice = "choose another --image-size or --backbone"
             raise UserError(f"backbone {name} takes no images of {size} pixels ({reason}); {advice}") from error
-    published = timm.get_pretrained_cfg(name)
-    if not protocol.pretrained or published is None:
+        if protocol.has_local_weights:
+            _create(protocol)
+    return protocol if protocol.weights == "none" else _as_pretrained(protocol, network)
+
+
+def _located(protocol: Protocol) -> Protocol:
+    """Return the protocol with the full path and the SHA-256 of a file of weights."""
+    if not protocol.has_local_weights:
         return protocol
-    mean, std = ((float(r), float(g), float(b)) for r, g, b in (published.mean, published.std))
-    return replace(protocol, augmentation=replace(protocol.augmentation, mean=mean, std=std))
+    local, (kind, _, where) = LocalWeights.of(protocol), protocol.weights.partition(":")
+    full = f"file:{Path(where).expanduser().absolute()}" if kind == "file" else protocol.weights
+    return replace(protocol, weights=full, weights_sha256=local.sha256())
+
+
+def _as_pretrained(protocol: Protocol, network: Any) -> Protocol:
+    """Return the protocol with normalisation and interpolation of a network's weights."""
+    published = network.pretrained_cfg
+    mean, std = ((float(r), float(g), float(b)) for r, g, b in (published["mean"], published["std"]))
+    kind = published["interpolation"]
+    usual = {"interpolation": kind} if kind in INTERPOLATIONS else {}
+    return replace(protocol, augmentation=replace(protocol.augmentation, mean=mean, std=std, **usual))
 
 
 def _require_whole_patches(protocol: Protocol, network: nn.Module) -> None:
@@ -150,16 +191,36 @@ def _require_whole_patches(protocol: Protocol, network: nn.Module) -> None:
             )
 
 
-def _create(protocol: Protocol) -> nn.Module:
+def _create(protocol: Protocol, *, loaded: bool = True) -> nn.Module:
+    """Return the network of a protocol; `loaded`: with its starting weights."""
     published = timm.get_pretrained_cfg(protocol.backbone)
     sized = published is not None and published.fixed_input_size
     fixed: dict[str, Any] = {"img_size": protocol.image_size} if sized else {}
     try:
-        return timm.create_model(protocol.backbone, pretrained=protocol.pretrained, num_classes=0, **fixed)
+        return _of_weights(protocol, loaded, fixed)
     except TypeError as error:
         if "img_size" not in str(error):
             raise
-        return timm.create_model(protocol.backbone, pretrained=protocol.pretrained, num_classes=0)
+        return _of_weights(protocol, loaded, {})
+
+
+def _of_weights(protocol: Protocol, loaded: bool, settings: dict[str, Any]) -> nn.Module:
+    if protocol.has_local_weights:
+        local = LocalWeights.of(protocol)
+        if loaded and local.sha256() != protocol.weights_sha256:
+            raise UserError(
+                f"weights {local.file} have changed since the trial was planned: their SHA-256 is not "
+                f"{protocol.weights_sha256[:12]}; bring the file back, or run the command again"
+            )
+        return local.network(protocol.backbone, loaded=loaded, **settings)
+    if protocol.weights == "none":
+        return timm.create_model(protocol.backbone, num_classes=0, **settings)
+    name = published_name(protocol)
+    try:
+        return timm.create_model(name, pretrained=loaded, num_classes=0, **settings)
     except (RuntimeError, OSError, ValueError) as error:
+        if not loaded:
+            raise
         reason = str(error).partition("\n")[0]
-        raise UserError(f"backbone {protocol.backbone} (pretrained={protocol.pretrained}): {reason}") from error
+        advice = "load them once where there is a network, or give --weights file:PATH"
+        raise UserError(f"backbone {protocol.backbone} (weights {protocol.weights}): {reason}; {advice}") from error

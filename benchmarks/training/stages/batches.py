@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ltbench.benchmarks.training.device import compute_dtype
 from ltbench.benchmarks.training.protocol import Protocol
+from ltbench.benchmarks.training.stages.features import transform_of
 from ltbench.benchmarks.training.stages.hooks import StageHooks
 from ltbench.benchmarks.training.streams import numpy_stream, torch_stream
 from ltbench.datasets.images.part import ImagePart
@@ -85,7 +85,7 @@ def epoch_batches(
     pool = Pool(labels, np.bincount(labels, minlength=int(part.labels.max()) + 1), length)
     size = protocol.batch_size if stage.batch_size is None else stage.batch_size
     augmentation = replace(protocol.augmentation, **stage.augmentation)
-    augment = BatchTransform(protocol.image_size, augmentation, compute_dtype(protocol.precision))
+    augment = transform_of(protocol, augmentation)
 
     def stream(sampler: SamplerHook, purpose: str) -> _Stream:
         drawn = np.asarray(sampler(pool, progress, numpy_stream(*names, f"{purpose}sampler")))[:length]

@@ -38,6 +38,7 @@ def cost_of(journal: Journal, method: Method, device: torch.device) -> Cost:
         peak_memory_mib=torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else peak_memory(),
         stages=stages,
         cpu_seconds=None if None in cpu_seconds else sum(cpu_seconds),
+        trained_parameters=sum(each.numel() for each in method.parameters() if each.requires_grad),
     )
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltbench.benchmarks.training.device import compute_dtype
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Journal
 from ltbench.benchmarks.training.method_run import TrialRun
@@ -24,7 +23,6 @@ from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stages.backbones import ForwardCounter
 from ltbench.benchmarks.training.stages.hooks import StageHooks
 from ltbench.benchmarks.training.stages.optimizers import schedule_of
-from ltbench.datasets.images.transforms import BatchTransform
 from ltbench.methods.base import Method
 from ltbench.methods.contract import Contract, ContractError
 from ltbench.methods.stages import Batch, EpochReport, Pool, Progress, SamplerHook, Stage, StageResult
@@ -149,8 +147,7 @@ class _Side:
         self.order, size = order, method.task.image_size
         labels = np.repeat(order, counts)[np.random.default_rng(0).permutation(int(counts.sum()))]
         train, val = _Part(labels, size), _Part(np.resize(order, _VALIDATION), size)
-        transform = BatchTransform(size, protocol.augmentation, compute_dtype("fp32"))
-        inference = Inference(method, transform, torch.device("cpu"), "fp32", protocol.batch_size)
+        inference = Inference(method, protocol, torch.device("cpu"))
         parts: tuple[Any, ...] = (train, val, len(order), inference, Journal(folder), ForwardCounter())
         self.labels, self._result = labels, None
         self._plan = Contract.of(method).plan(method.stages(TrialRun(protocol, protocol.seed, *parts)))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ltbench.benchmarks.training.stages.tuning import frozen_tensors
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
@@ -18,6 +22,37 @@ def of_modules(state: Mapping[str, Tensor], modules: Sequence[str]) -> dict[str,
     """Return copies of the tensors that belong to some submodules of a method."""
     prefixes = tuple(f"{name}." for name in modules)
     return {name: value.clone() for name, value in state.items() if name.startswith(prefixes)}
+
+
+class TrainedState:
+    """The state of a method without what is frozen of its backbone, which it was built with.
+
+    Parameters
+    ----------
+    method : whose backbone may be adapted
+    """
+
+    def __init__(self, method: nn.Module) -> None:
+        self._method = method
+        frozen = frozen_tensors(method.get_submodule("backbone"))
+        self._frozen = {f"backbone.{name}" for name in frozen} & method.state_dict().keys()
+
+    def get(self) -> dict[str, Any]:
+        """Return it, with what `load_state_dict` reads beside the tensors."""
+        return self.part_of(self._method.state_dict())
+
+    def part_of(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a whole state without what is frozen."""
+        trained: Any = copy.copy(state)
+        for name in self._frozen:
+            del trained[name]
+        return trained
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Put such a state into the method."""
+        own, whole = self._method.state_dict(), copy.copy(state)
+        whole.update({name: own[name] for name in self._frozen})  # type: ignore[attr-defined]
+        self._method.load_state_dict(whole)
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:

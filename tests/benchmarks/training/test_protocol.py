@@ -22,7 +22,12 @@ OTHER: dict[str, Any] = {
     "patience": 21,
     "epoch_length": "steps",
     "precision": "fp32",
-    "pretrained": True,
+    "weights": "file:weights.pth",
+    "weights_sha256": "0" * 64,
+    "tta": "five_crop",
+    "frozen_features": True,
+    "tune": "lora",
+    "tune_rank": 4,
     "optimizer": "sgd",
     "weight_decay": 1e-9,
     "schedule": "cosine",
@@ -39,10 +44,10 @@ OTHER: dict[str, Any] = {
 def test_presets_follow_the_paper() -> None:
     paper = PRESETS["paper"]
     assert (paper.backbone, paper.image_size, paper.batch_size, paper.lr) == ("resnet18", 224, 256, 3e-4)
-    assert (paper.optimizer, paper.epochs, paper.patience, paper.pretrained) == ("adam", 100, 20, False)
+    assert (paper.optimizer, paper.epochs, paper.patience, paper.weights) == ("adam", 100, 20, "none")
     board = PRESETS["board64"]
     assert (board.backbone, board.image_size, board.batch_size, board.lr) == ("resnet18", 64, 64, 3e-4)
-    assert (board.epochs, board.patience, board.epoch_length, board.pretrained) == (30, 10, "steps", False)
+    assert (board.epochs, board.patience, board.epoch_length, board.weights) == (30, 10, "steps", "none")
     assert PRESETS.keys() == PRESET_SUMMARIES.keys() and all(PRESETS[name].preset == name for name in PRESETS)
     changed = protocol_for("paper", epochs=3, lr=None, seed=0)
     assert changed == replace(PRESETS["paper"], epochs=3)
@@ -64,16 +69,38 @@ def test_a_run_prints_the_fields_that_differ_from_the_preset() -> None:
     assert protocol_text(changed) == f"{usual}, weight decay 0.1, augmentation hue 0.0"
 
 
+def test_digests_of_earlier_versions_stay() -> None:
+    paper = PRESETS["paper"]
+    earlier = paper.as_recorded()
+    del earlier["weights"], earlier["weights_sha256"], earlier["augmentation"]["interpolation"]
+    for pretrained, weights in ((False, "none"), (True, "timm")):
+        read = Protocol.from_json({**earlier, "pretrained": pretrained})
+        assert read == replace(paper, weights=weights)
+    assert replace(paper, weights="timm").digest().startswith("d421b0a53da2")
+
+
+def test_a_file_of_weights_is_known_by_its_content() -> None:
+    here, there = (replace(PRESETS["paper"], weights=f"file:/{folder}/x.pth", weights_sha256="1") for folder in "ab")
+    hub = replace(here, weights="hub:some/model")
+    assert here.digest() == there.digest() == hub.digest() != replace(here, weights_sha256="2").digest()
+    assert here.as_recorded()["weights"] == "file:x.pth" and hub.as_recorded()["weights"] == "hub:some/model"
+    assert Protocol.from_json(here.as_recorded()).digest() == here.digest()
+    assert here.without_weights() == PRESETS["paper"]
+
+
 @pytest.mark.parametrize("name", OTHER)
 def test_digest_changes_with_each_field(name: str) -> None:
     paper = PRESETS["paper"]
+    if name == "frozen_features":
+        paper = replace(paper, tune="head", augmentation=paper.augmentation.without_changes())
     assert replace(paper, **{name: OTHER[name]}).digest() != paper.digest()
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Augmentation)])
 def test_digest_changes_with_each_field_of_the_augmentation(field: str) -> None:
     value = getattr(Augmentation(), field)
-    changed = (*value[:-1], value[-1] + 0.01) if isinstance(value, tuple) else value + 0.01
+    changed = (*value[:-1], value[-1] + 0.01) if isinstance(value, tuple) else "bicubic"
+    changed = value + 0.01 if isinstance(value, float) else changed
     paper = PRESETS["paper"]
     other = replace(paper, augmentation=replace(paper.augmentation, **{field: changed}))
     assert other.digest() != paper.digest()
@@ -84,8 +111,12 @@ def test_digest_changes_with_each_field_of_the_augmentation(field: str) -> None:
     [
         ("lr", -1.0, "--lr must be a number above 0"),
         ("lr", float("inf"), "--lr must be at most 1000.0"),
+        ("tune_rank", 0, "--tune-rank must be at least 1"),
+        ("tune", "adapter", "unknown tune 'adapter'; did you mean 'adaptformer'"),
         ("lr_warmup", 1.0, "--lr-warmup must be a share of a stage"),
         ("weight_decay", -1.0, "--weight-decay must be a number of at least 0"),
+        ("weights", "imagenet", "--weights must be none, timm, timm:TAG, file:PATH or hub:ID, got 'imagenet'"),
+        ("weights", "file:", "--weights must be none"),
         ("optimizer", "adan", "unknown optimizer 'adan'; did you mean 'adam'"),
     ],
 )

@@ -22,6 +22,8 @@ def test_text_single_values_and_sequences_mean_the_same() -> None:
     typed = Request(["ce"], [20], n_max=30, plugins=[Path("a.py")], out=Path("x"), protocol={"lr": 3e-4})
     written = {"methods": "ce", "ratios": "20", "n_max": "30", "plugins": "a.py", "out": "x"}
     assert Request(**written, protocol={"lr": "3e-4"}) == typed
+    earlier = (Request(protocol={"pretrained": kept}).protocol for kept in (True, False))
+    assert [each["weights"] for each in earlier] == ["timm", "none"]
     assert Request(gpus="1,0") == Request(gpus=[1, 0]) and Request(gpus=2).gpus == (2,)
     assert Request(trials=[3, 1, 3]).trial_numbers == (1, 3) and Request(trials=2).trial_numbers == (0, 1)
 
@@ -71,12 +73,14 @@ def test_a_file_holds_a_whole_request(name: str, tmp_path: Path) -> None:
 
 def test_relative_paths_of_a_file_begin_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_request(tmp_path / "a.yaml", Request(plugins=["new.py"], data_root="data"))
-    (tmp_path / "b.yaml").write_text("plugins: new.py\ndata_root: data\nout: here\n")
+    weights = {"weights": "file:w.pth"}
+    write_request(tmp_path / "a.yaml", Request(plugins=["new.py"], data_root="data", protocol=weights))
+    (tmp_path / "b.yaml").write_text("plugins: new.py\ndata_root: data\nout: here\nprotocol: {weights: file:w.pth}\n")
     monkeypatch.chdir("/")
     for name, out in (("a.yaml", "results"), ("b.yaml", "here")):
         read = Request(**read_request(tmp_path / name))
         assert (*read.plugins, read.data_root, read.out) == (tmp_path / "new.py", tmp_path / "data", Path(out))
+        assert read.protocol == {"weights": f"file:{tmp_path / 'w.pth'}"}
 
 
 @pytest.mark.parametrize(

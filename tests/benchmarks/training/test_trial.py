@@ -111,6 +111,21 @@ def test_selection_is_the_best_epoch_and_trials_differ(make_spec: Any, numbers_o
     assert numbers_of(second)["predictions"] != before["predictions"]
 
 
+@pytest.mark.parametrize("name", ["ce", "elf"])
+def test_five_crops_are_averaged_wherever_logits_are_reported(
+    name: str, make_spec: Any, tiny_protocol: Protocol, numbers_of: Any
+) -> None:
+    plain, crops = (
+        make_spec(name, protocol=replace(tiny_protocol, epochs=2, tta=tta)) for tta in ("none", "five_crop")
+    )
+    one, five = (Record.read(each.folder).result for each in (plain, crops) if run_trial(each))
+    numbers = numbers_of(crops)
+    assert numbers["selection"]["score"] == pytest.approx(numbers["val"]["mean_class_accuracy"])
+    assert [row["terms"] for row in numbers["epochs"]] == [row["terms"] for row in numbers_of(plain)["epochs"]]
+    seen = [stage.forward_images - stage.images for stage in (one.cost.stages[0], five.cost.stages[0])]
+    assert seen[1] == 5 * seen[0]
+
+
 def test_a_loss_that_is_not_finite_names_method_stage_and_epoch(make_spec: Any, registered: Any) -> None:
     class Broken(Method):
         def loss(self, batch: Batch, progress: Progress) -> Mapping[str, torch.Tensor]:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
-from ltbench.datasets.images.augmentation import Augmentation, stored_size
+from ltbench.datasets.images.augmentation import INTERPOLATIONS, Augmentation, stored_size
 from ltbench.datasets.images.transforms import BatchTransform, resampling_matrix
 
 OFF = dict.fromkeys(("horizontal_flip", "vertical_flip", "brightness", "contrast", "saturation", "hue"), 0.0)
@@ -47,9 +48,10 @@ def test_resampling_rows_sum_to_one(source: int, target: int) -> None:
 
 
 @pytest.mark.parametrize(("source", "target"), [(55, 48), (32, 32), (19, 16), (64, 20), (12, 30)])
-def test_evaluation_is_an_antialiased_resize_and_a_normalisation(source: int, target: int) -> None:
-    pixels, chosen = images(4, source), Augmentation()
-    resized = reference.resize_image(pixels.float(), [target, target], antialias=True)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_evaluation_is_an_antialiased_resize_and_a_normalisation(source: int, target: int, interpolation: str) -> None:
+    pixels, chosen = images(4, source), Augmentation(interpolation=interpolation)
+    resized = reference.resize_image(pixels.float(), [target, target], InterpolationMode(interpolation), antialias=True)
     expected = reference.normalize_image(resized / 255, list(chosen.mean), list(chosen.std))
     torch.testing.assert_close(BatchTransform(target, chosen).evaluate(pixels), expected, rtol=0, atol=1e-4)
 
@@ -61,6 +63,19 @@ def test_output_is_channels_last(mode: str, dtype: torch.dtype) -> None:
     result = transform.evaluate(pixels) if mode == "evaluate" else transform.train(pixels, generator())
     assert result.shape == (5, 3, 16, 16) and result.dtype == dtype
     assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("size", [16, 224])
+def test_five_crops_are_those_of_the_resized_image(size: int) -> None:
+    pixels, chosen = images(3, 40, seed=2), Augmentation()
+    margin = round(24 * size / 224)
+    whole = BatchTransform(size + margin, chosen).evaluate(pixels)
+    expected = reference.five_crop(whole, [size, size])  # the corners, then the centre
+    first, *corners = BatchTransform(size, chosen).five_crops(pixels)
+    for found, wanted in zip(corners, expected, strict=False):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+    middle = slice(margin // 2, margin // 2 + size)
+    torch.testing.assert_close(first, whole[:, :, middle, middle], rtol=0, atol=1e-4)
 
 
 def test_evaluation_draws_nothing_and_keeps_the_pixels() -> None:

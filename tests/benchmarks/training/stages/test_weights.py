@@ -1,0 +1,205 @@
+"""Starting weights: every layout loads through timm to the same network, and a wrong file is one line."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ltbench.benchmarks.analysis.records import Record, StartingWeights
+from ltbench.benchmarks.analysis.standings import settings_of
+from ltbench.benchmarks.analysis.tables import tables_of
+from ltbench.benchmarks.training.protocol import Protocol, protocol_for
+from ltbench.benchmarks.training.stages.backbones import Backbones, check_backbone
+from ltbench.benchmarks.training.stages.provenance import described_weights
+from ltbench.benchmarks.training.trial import run_trial
+from ltbench.errors import UserError
+
+SIZES = {"test_vit": 48, "test_resnet": 32, "test_convnext": 64}
+State = dict[str, Tensor]
+
+
+def trained(name: str) -> Any:
+    """Return a network of five classes whose tensors are all other than initial ones."""
+    torch.manual_seed(1)
+    network = timm.create_model(name, num_classes=5)
+    for value in network.state_dict().values():
+        if value.is_floating_point():
+            value.uniform_(0.1, 0.2)
+    return network.eval()
+
+
+def under(name: str, weights: str | Path, **others: Any) -> Protocol:
+    given = weights if isinstance(weights, str) else f"file:{weights}"
+    return protocol_for("quick", backbone=name, image_size=SIZES[name], weights=given, **others)
+
+
+def hub_folder(network: Any, folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    timm.models.save_for_hf(network, folder, model_config={"pretrained_cfg": {**network.pretrained_cfg}})
+    return folder
+
+
+def nested(name: str, prefix: str = "", **beside: Any) -> Callable[[State], Any]:
+    def pack(state: State) -> Any:
+        held = {f"{prefix}{key}": value for key, value in state.items()} | beside
+        return {name: held, "epoch": 3} if name else held
+
+    return pack
+
+
+LAYOUTS: dict[str, Callable[[State], Any]] = {
+    "plain.pth": nested(""),
+    "lightning.pth": nested("state_dict", "module."),
+    "mae.pth": nested("model", **{"decoder.weight": torch.zeros(3)}),
+    "foreign.pth": nested("", "backbone.", **{"head.classes": torch.zeros(2)}),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_layout_gives_the_same_network(name: str, tmp_path: Path) -> None:
+    network = trained(name)
+    state = network.state_dict()
+    for file, pack in LAYOUTS.items():
+        torch.save(pack(state), tmp_path / file)
+    save_file(state, tmp_path / "safe.safetensors")
+    hub_folder(network, tmp_path / "folder")
+    if name == "test_vit":  # position embeddings of 160 pixels are resized
+        network.set_input_size(SIZES[name])
+        network.pos_embed.data = timm.layers.resample_abs_pos_embed(state["pos_embed"], [3, 3])
+    network.reset_classifier(0)
+    images, digests = torch.randn(2, 3, SIZES[name], SIZES[name]), set()
+    for file in (*LAYOUTS, "safe.safetensors", "folder"):
+        protocol = check_backbone(under(name, tmp_path / file))
+        with torch.no_grad():
+            loaded = Backbones(protocol, seed=3).new().eval()(images)
+            torch.testing.assert_close(loaded, network(images), msg=file)
+        digests.add(protocol.digest())
+        assert protocol.augmentation.mean == (0.5, 0.5, 0.5)
+    assert len(digests) == len(LAYOUTS) + 2
+
+
+def lacking(state: State) -> Any:
+    return {key: value for number, (key, value) in enumerate(state.items()) if number % 3}
+
+
+def doubled(state: State) -> Any:
+    return {key: torch.cat([value, value]) if key.endswith("fc1.bias") else value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lacking, "26 of 78 tensors are missing (first cls_token, patch_embed.proj.bias, blocks.0.attn.qkv.weight)"),
+        (doubled, "6 sizes differ, first blocks.0.mlp.fc1.bias [384] in the file, [192] in the network"),
+        (lambda state: {"a": torch.zeros(2)}, "78 of 78 tensors are missing"),
+        (
+            lambda state: {**lacking(state), "pos_embed": torch.zeros(1, 8, 64), "norm.bias": torch.zeros(3)},
+            "tensors are missing (first cls_token, patch_embed.proj.bias, blocks.0.attn.qkv.weight), 2 sizes differ",
+        ),
+        (lambda state: [1, 2], "it holds no tensors by name"),
+        (lambda state: nn.Linear(2, 2), "it is no file of tensors, or one with Python objects beside"),
+    ],
+)
+def test_a_wrong_file_is_one_line(make: Callable[[State], Any], message: str, tmp_path: Path) -> None:
+    torch.save(make(trained("test_vit").state_dict()), tmp_path / "wrong.pth")
+    with pytest.raises(UserError, match=re.escape(message)) as raised:
+        check_backbone(under("test_vit", tmp_path / "wrong.pth"))
+    assert "\n" not in str(raised.value) and "give the weights of this --backbone" in str(raised.value)
+
+
+def test_what_is_no_file_or_no_folder_of_weights(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    folder = hub_folder(trained("test_vit"), tmp_path / "vit")
+    for name, weights, message in (
+        ("test_vit", tmp_path / "nowhere.pth", "there is no such file or folder"),
+        ("test_vit", tmp_path / "empty", "needs config.json and one of model.safetensors"),
+        ("test_resnet", folder, "are of test_vit, not of --backbone test_resnet"),
+        ("test_vit", "timm:foo", "unknown weights of test_vit 'timm:foo'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_backbone(under(name, weights))
+
+
+def test_a_trial_refuses_a_file_that_has_changed(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(trained("test_resnet").state_dict(), file)
+    protocol = check_backbone(under("test_resnet", file))
+    Backbones(protocol, seed=0).new()
+    torch.save(lacking(trained("test_resnet").state_dict()), file)
+    with pytest.raises(UserError, match="have changed since the trial was planned"):
+        Backbones(protocol, seed=0).new()
+
+
+def test_the_hub_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    model = tmp_path / "models--some--vit_panderm"
+    hub_folder(trained("test_vit"), model / "snapshots" / "0123")
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("0123")
+    protocol = check_backbone(under("test_vit", "hub:some/vit_panderm"))
+    assert len(protocol.weights_sha256) == 64 and protocol.augmentation.interpolation == "bicubic"
+    described = described_weights(protocol)
+    assert described is not None and described.may_have_seen_test is True
+    with pytest.raises(UserError, match="--weights hub:some/other cannot be had"):
+        check_backbone(under("test_vit", "hub:some/other"))
+
+
+def test_a_record_names_the_weights_and_tables_say_what_they_may_have_seen(make_spec: Any, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(trained("test_resnet").state_dict(), file)
+    protocol = replace(check_backbone(under("test_resnet", file, precision="fp32", epochs=1)), image_size=16)
+    spec = make_spec(protocol=protocol)
+    run_trial(spec)
+    record = Record.read(spec.folder)
+    assert record.result.weights == StartingWeights("file:weights.pth", protocol.weights_sha256, None, None, "unknown")
+    assert record.result.protocol_digest == protocol.digest()
+    assert str(tmp_path) not in (spec.folder / "result.json").read_text()
+    (table,) = tables_of("overview", settings_of([record]))
+    assert ", weights file:weights.pth" in table.title
+    assert any(
+        "file:weights.pth (what they were trained on is not known) may have seen" in note for note in table.notes
+    )
+    config = json.loads((spec.folder / "config.json").read_text())
+    assert config["request"]["protocol"]["weights"] == f"file:{file}" and "weights_sha256" in config["protocol"]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights", "source", "data", "seen"),
+    [
+        ("resnet18", "timm:a1_in1k", "timm:resnet18.a1_in1k", "ImageNet", False),
+        (
+            "vit_small_patch14_reg4_dinov2",
+            "timm",
+            "timm:vit_small_patch14_reg4_dinov2.lvd142m",
+            "images of the web",
+            True,
+        ),
+        ("vit_small_patch16_224.dino", "timm", "timm:vit_small_patch16_224.dino", "ImageNet", False),
+        ("resnet18", "file:in1k.pth", "file:in1k.pth", None, "unknown"),
+        ("resnet18", "file:panderm.pth", "file:panderm.pth", "medical images, public sets among them", True),
+    ],
+)
+def test_what_weights_were_trained_on(
+    backbone: str,
+    weights: str,
+    source: str,
+    data: str | None,
+    seen: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(weights.removeprefix("file:")).touch()
+    described = described_weights(protocol_for("quick", backbone=backbone, weights=weights, weights_sha256="1"))
+    assert described is not None
+    assert (described.source, described.training_data, described.may_have_seen_test) == (source, data, seen)
