@@ -34,6 +34,8 @@ _CUT = (
 _LATER = {
     "weights": "none",
     "tune": "full",
+    "tune_rank": 8,
+    "frozen_features": False,
     "budget": "paper",
     "init": "scratch",
     "tta": "none",
@@ -52,7 +54,9 @@ def title_of(result: Result, *, ratio: bool = True) -> str:
         data = f"{result.data.title}, {natural}ratio {result.data.ratio:g}, {drawn}"
     network = f"{protocol['backbone']} {protocol['image_size']} px, {at_most(protocol['epochs'], 'epoch')}"
     network += "".join(
-        f", {name} {protocol[name]}" for name, usual in _LATER.items() if protocol.get(name, usual) != usual
+        f", {name.replace('_', ' ')} {protocol[name]}"
+        for name, usual in _LATER.items()
+        if protocol.get(name, usual) != usual
     )
     notes = "".join(f"; {note}" for note in result.data.notes) if ratio else ""
     return f"{data}; protocol {result.protocol_digest[:8]}: {network}{notes}"

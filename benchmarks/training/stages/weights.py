@@ -254,12 +254,20 @@ def _quiet() -> Iterator[None]:
 
 
 def _prefix(wanted: Set[str], held: Set[str]) -> str:
-    """Return the text that stands in a file before the names of most of a network's tensors; empty if there is none."""
+    """Return the text that stands in a file before the names of most of a network's tensors; empty if there is none.
+
+    Raises
+    ------
+    ValueError : several such texts, each of a network
+    """
     if wanted & held:
         return ""
     ends = sorted(wanted)[0]
-    found = {name.removesuffix(ends) for name in held if name.endswith(f".{ends}")}
-    return next((text for text in sorted(found) if 2 * sum(text + name in held for name in wanted) > len(wanted)), "")
+    before = {name.removesuffix(ends) for name in held if name.endswith(f".{ends}")}
+    found = sorted(text for text in before if 2 * sum(text + name in held for name in wanted) > len(wanted))
+    if len(found) > 1:
+        raise ValueError(f"it holds several networks ({', '.join(found)}); save one of them by itself")
+    return found[0] if found else ""
 
 
 def _without_prefix(held: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:

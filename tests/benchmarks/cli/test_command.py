@@ -14,6 +14,8 @@ import pytest
 
 import ltbench
 from ltbench import methods
+from ltbench.benchmarks import run
+from ltbench.benchmarks.cli.arguments import request_from
 from ltbench.benchmarks.cli.command import COMMANDS, guarded, main
 
 PROGRAM = """
@@ -84,6 +86,12 @@ def test_a_signal_ends_a_program_whatever_a_library_makes_of_it(
         return 0
 
     assert guarded(body) == code and len(capsys.readouterr().err.split()) == 1
+
+
+def test_earlier_spellings_of_starting_weights_are_understood() -> None:
+    spelled = {"--pretrained": "timm", "--no-pretrained": "none", "--weights=timm:a1_in1k": "timm:a1_in1k"}
+    for option, weights in spelled.items():
+        assert request_from(run.parser().parse_args([option])).protocol == {"weights": weights}
 
 
 def test_a_stream_that_was_closed_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:

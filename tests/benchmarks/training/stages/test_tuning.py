@@ -193,6 +193,8 @@ def test_trials_resume_to_the_bit_and_keep_no_frozen_part(
     assert killing.epochs >= 2 and numbers_of(killed) == numbers_of(whole)
     one, other = (read_tensors(spec.folder / "model.pt") for spec in (whole, killed))
     assert one.keys() == other.keys() >= frozen and all(torch.equal(one[key], other[key]) for key in one)
+    shared = [read_tensors(path) for path in whole.cache.glob("*.pt")]
+    assert bool(shared) == (method in ("ce", "crt")) and not any(entry.keys() & frozen for entry in shared)
     kept = Backbones(protocol, protocol.seed).new().state_dict()
     assert all(torch.equal(one[key], kept[key.removeprefix("backbone.")]) for key in frozen)
     cost = json.loads((whole.folder / "result.json").read_text())["cost"]

@@ -105,6 +105,10 @@ def doubled(state: State) -> Any:
             lambda state: {**lacking(state), "pos_embed": torch.zeros(1, 8, 64), "norm.bias": torch.zeros(3)},
             "tensors are missing (first cls_token, patch_embed.proj.bias, blocks.0.attn.qkv.weight), 2 sizes differ",
         ),
+        (
+            lambda state: {f"{name}.{key}": value for name in ("student", "teacher") for key, value in state.items()},
+            "it holds several networks (student., teacher.); save one of them by itself",
+        ),
         (lambda state: [1, 2], "it holds no tensors by name"),
         (lambda state: nn.Linear(2, 2), "it is no file of tensors, or one with Python objects beside"),
     ],
