@@ -140,7 +140,7 @@ def _in_line(value: Any) -> Any:
     return in_one_line(value) if isinstance(value, str) else value
 
 
-def _in_cell(value: Any) -> Any:
+def in_cell(value: Any) -> Any:
     """Return a text so that no spreadsheet takes it for a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
@@ -149,8 +149,8 @@ def _csv(tables: Sequence[Table]) -> str:
     import pandas as pd
 
     frames = [table.frame.assign(title=table.title) for table in tables]
-    numbers = pd.concat(frames).map(_in_line).map(_in_cell)
-    numbers.columns = [_in_cell(_in_line(name)) for name in numbers.columns]
+    numbers = pd.concat(frames).map(_in_line).map(in_cell)
+    numbers.columns = [in_cell(_in_line(name)) for name in numbers.columns]
     return numbers.to_csv(index=False, lineterminator="\n").rstrip("\n")
 
 

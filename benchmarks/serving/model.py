@@ -57,7 +57,8 @@ class TrialModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [B, K] of prepared images, float [B, 3, H, W]."""
-        with autocast(self.device, self.precision):
+        fp32_is_fp32 = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+        with autocast(self.device, self.precision), fp32_is_fp32:
             return self.method.predict(images)
 
     def decode(self, image: ImageInput) -> np.ndarray:
