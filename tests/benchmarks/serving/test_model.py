@@ -14,6 +14,7 @@ import ltbench
 from ltbench import methods
 from ltbench.benchmarks.analysis.record_files.sealed import write_sealed
 from ltbench.benchmarks.serving.model import TrialModel
+from ltbench.benchmarks.serving.portable import Portable
 from ltbench.datasets.images.decoding import read_image
 from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
@@ -35,6 +36,9 @@ def test_every_method_scores_test_images_as_its_record_says(name: str, trained: 
     model = ltbench.load_model(trained(name))
     _, _, recorded = model.record.test_predictions()
     assert (logits_of(model, tiny_dataset) == recorded).all()
+    images, portable = tiny_dataset.part("test").gather(np.arange(7)), Portable(model).eval()
+    with torch.no_grad():
+        np.testing.assert_allclose(portable(images.float() / 255)[0].numpy(), recorded[:7], atol=1e-4)
     assert model.class_names == tiny_dataset.source.class_names and not model.training
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
