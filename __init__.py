@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ltbench.benchmarks.analysis.results import Results
     from ltbench.benchmarks.executors.execution import run
+    from ltbench.benchmarks.serving.model import load_model
     from ltbench.benchmarks.training.request import Request
     from ltbench.errors import UserError
 
 __version__ = "0.2.0.dev0"
 
-__all__ = ["Request", "Results", "UserError", "load_results", "run"]
+__all__ = ["Request", "Results", "UserError", "load_model", "load_results", "run"]
 
 _HOMES = {
     "Request": "benchmarks.training.request",
     "Results": "benchmarks.analysis.results",
     "UserError": "errors",
+    "load_model": "benchmarks.serving.model",
     "run": "benchmarks.executors.execution",
 }
 

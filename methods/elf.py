@@ -73,7 +73,7 @@ class EarlyExiting(Method):
         logits = self.exit_logits(images)
         taken = inference_exits(logits, self.config.threshold)
         told = {"exit": taken, "last_exit_class": logits[-1].argmax(dim=1)}
-        return logits[taken, torch.arange(len(taken), device=taken.device)], told
+        return logits.gather(0, taken.view(1, -1, 1).expand_as(logits[:1]))[0], told
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the logits of the exit that each image takes: [B, 3, H, W] to [B, K], at least float32."""

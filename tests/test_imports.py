@@ -28,7 +28,7 @@ DOORS = {"ltbench", "ltbench.__main__", "ltbench.methods.checks"}
 ABOVE = {"ltbench.methods.checks"}
 """What an author runs on a method: it trains it, and nothing imports it."""
 
-ROOMS = ("commands", "cli", "publishing", "executors", "training", "pages", "plots", "analysis")
+ROOMS = ("commands", "cli", "serving", "publishing", "executors", "training", "pages", "plots", "analysis")
 """Of `benchmarks`, each of which may import those behind it."""
 
 

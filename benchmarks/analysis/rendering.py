@@ -140,7 +140,7 @@ def _in_line(value: Any) -> Any:
     return in_one_line(value) if isinstance(value, str) else value
 
 
-def _in_cell(value: Any) -> Any:
+def in_cell(value: Any) -> Any:
     """Return a text so that no spreadsheet takes it for a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
@@ -149,15 +149,15 @@ def _csv(tables: Sequence[Table]) -> str:
     import pandas as pd
 
     frames = [table.frame.assign(title=table.title) for table in tables]
-    numbers = pd.concat(frames).map(_in_line).map(_in_cell)
-    numbers.columns = [_in_cell(_in_line(name)) for name in numbers.columns]
+    numbers = pd.concat(frames).map(_in_line).map(in_cell)
+    numbers.columns = [in_cell(_in_line(name)) for name in numbers.columns]
     return numbers.to_csv(index=False, lineterminator="\n").rstrip("\n")
 
 
 def _github(table: Table, width: int | None) -> str:
-    title, *notes = (_markdown_escaped(text) for text in (f"### {table.title}", *table.notes))
+    title, *notes = (markdown_escaped(text) for text in (f"### {table.title}", *table.notes))
     if width is None:
-        body = _tabulated(table, "github", _markdown_escaped, "**{}**")
+        body = _tabulated(table, "github", markdown_escaped, "**{}**")
     else:
         title, *notes = (textwrap.fill(text, width, break_on_hyphens=False) for text in (title, *notes))
         body = "\n".join(_close_lines(table))
@@ -166,8 +166,8 @@ def _github(table: Table, width: int | None) -> str:
 
 def _close_lines(table: Table) -> list[str]:
     """Return the lines of a Markdown table whose columns are no wider than they must be; tabulate's are."""
-    rows, texts = _written(table, _markdown_escaped, "**{}**"), text_columns(table.cells)
-    columns = zip(map(_markdown_escaped, table.headers), *rows, strict=True)
+    rows, texts = _written(table, markdown_escaped, "**{}**"), text_columns(table.cells)
+    columns = zip(map(markdown_escaped, table.headers), *rows, strict=True)
     padded = []
     for number, column in enumerate(columns):
         width = max(3, *map(_width, column))
@@ -186,7 +186,8 @@ def _width(text: str) -> int:
     return len(text) + wide - sum(bool(unicodedata.combining(sign)) for sign in text)
 
 
-def _markdown_escaped(text: str) -> str:
+def markdown_escaped(text: str) -> str:
+    """Return text with a backslash before what Markdown would take for its own."""
     return _MARKDOWN.sub(r"\\\g<0>", text)
 
 

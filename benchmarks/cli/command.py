@@ -35,6 +35,8 @@ COMMANDS = {
     "report": "one HTML page with all tables and pictures of a results folder",
     "figures": "pictures of finished trials as PNG and SVG",
     "reproduce": "run what a table of the paper needs, then print that table",
+    "predict": "probabilities of new images by a trained network",
+    "export": "a trained network as ONNX, TorchScript, safetensors or a folder for timm",
     "publish": "boards: published results to verify, extend and train again",
     "sweep": "a grid or a search of hyper-parameters, as a W&B sweep or here",
     "data": "datasets: list, info, download, verify, audit",

@@ -55,8 +55,24 @@ def read_image(path: str, size: int) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an image can be read or it cannot; in a progress bar nobody reads warnings
         with loaded(path, (2 * size, 2 * size)) as image:
-            small = upright(image, to_rgb(image).resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0))
+            return resized(image, size)
+
+
+def resized(image: Image.Image, size: int) -> np.ndarray:
+    """Return a decoded image resized to `size` x `size`: uint8 [3, size, size], RGB, planar.
+
+    Raises
+    ------
+    ValueError : channels of more than 16 bits
+    """
+    small = upright(image, to_rgb(image).resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0))
     return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
+
+
+def damage_line(error: BaseException) -> str:
+    """Return why an image cannot be read, in one short line."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(reason.split())[:200]
 
 
 def loaded(path: str, least: tuple[int, int] | None = None) -> Image.Image:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ltbench.datasets.base import Source
-from ltbench.datasets.images.decoding import DAMAGE, SUFFIXES, read_image
+from ltbench.datasets.images.decoding import DAMAGE, SUFFIXES, damage_line, read_image
 from ltbench.errors import UserError
 from ltbench.files import fingerprint
 
@@ -103,11 +103,8 @@ class FileSource(Source):
             raise self._unreadable(position, error) from error
 
     def _unreadable(self, position: int, error: BaseException) -> UserError:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return UserError(
-            f"cannot read the image {self._path(position)}{self.origin(position)}: "
-            f"{' '.join(reason.split())[:200]}; {self.remedy}"
-        )
+        image = f"{self._path(position)}{self.origin(position)}"
+        return UserError(f"cannot read the image {image}: {damage_line(error)}; {self.remedy}")
 
 
 def locate(root: Path, ids: np.ndarray, preferred: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:

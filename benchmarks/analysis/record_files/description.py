@@ -45,6 +45,7 @@ class DataDescription:
     group_name : what images that are not independent share, a lesion or what the user's table groups by
     pixels : digest of the decoded images; empty where they are not decoded yet
     varied_from : SHA-256 of the manifest of trial 0's split, where each trial draws its own; None: all share one split
+    stored_size : side of the images as they were decoded, pixels; None in records of earlier versions
     """
 
     dataset: str
@@ -64,11 +65,12 @@ class DataDescription:
     group_name: str = "lesion"
     pixels: str = ""
     varied_from: str | None = None
+    stored_size: Count | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the description as JSON keeps it; of a split that all trials share, `varied_from` is left out."""
-        kept = as_json(self)
-        return kept if self.varied_from else {name: own for name, own in kept.items() if name != "varied_from"}
+        """Return the description as JSON keeps it; `varied_from` and `stored_size` are left out where they are None."""
+        absent = [name for name in ("varied_from", "stored_size") if getattr(self, name) is None]
+        return {name: own for name, own in as_json(self).items() if name not in absent}
 
 
 def as_json(value: Any) -> Any:

@@ -10,6 +10,7 @@ from ltbench.benchmarks.analysis.metrics import frequency_groups
 from ltbench.benchmarks.analysis.record_files.description import DataDescription, SharedImages
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.request import Ratio, Request
+from ltbench.datasets.images.augmentation import stored_size
 from ltbench.datasets.loading import SplitDataset, largest_common_n_max, load, require_common_test
 from ltbench.errors import UserError
 
@@ -102,4 +103,5 @@ def described(dataset: SplitDataset, pixels: str = "", *, varied_from: SplitData
         group_name=source.group_name,
         pixels=pixels,
         varied_from=None if varied_from is None else varied_from.manifest.digest,
+        stored_size=stored_size(dataset.image_size),
     )
