@@ -158,13 +158,23 @@ def _training(model: TrialModel) -> Mapping[str, str]:
         "Method": f"{result.method}{f' ({values})' if values else ''}",
         "Protocol": f"{protocol.preset}, {protocol.image_size} pixels, at most {protocol.epochs} epochs of batches of "
         f"{protocol.batch_size}, {protocol.optimizer} {protocol.lr:g}; SHA-256 {result.protocol_digest[:16]}",
-        "Starting weights": "published ones of the backbone" if protocol.pretrained else "random",
+        "Starting weights": _starting_weights(model),
         "Selected": f"epoch {result.selection.epoch} of stage {result.selection.stage}, {result.selection.metric} "
         f"{result.selection.score:.4f} on validation; trial {result.trial}",
         "Cost": f"{cost.train_seconds:.0f} s on {result.device}, {cost.images_seen} images seen, "
         f"{cost.parameters} parameters",
         "Code": f"ltbench {result.code_version}",
     }
+
+
+def _starting_weights(model: TrialModel) -> str:
+    weights = model.record.result.weights
+    if weights is None:
+        return "random" if model.protocol.weights == "none" else "published ones of the backbone"
+    licence, data = weights.licence or "unknown", weights.training_data or "unknown"
+    seen: Mapping[object, str] = {True: "may include", False: "do not include", "unknown": "may include (not known)"}
+    said = seen[weights.may_have_seen_test]
+    return f"{weights.source}, licence {licence}, trained on {data}, which {said} the test images here"
 
 
 def _results(model: TrialModel) -> str:

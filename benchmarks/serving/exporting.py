@@ -72,7 +72,7 @@ def compare(model: TrialModel, scorer: Scorer) -> Compared:
     largest, scale = 0.0, 1.0
     for start in range(0, len(pixels), _BATCH):
         batch = torch.from_numpy(pixels[start : start + _BATCH])
-        trained, exported = model(model.prepare(batch)), scorer(batch.float() / 255)
+        trained, exported = model.scores(batch), scorer(batch.float() / 255)
         difference, scale = float((trained - exported).abs().max()), max(scale, float(trained.abs().max()))
         if not difference <= _TOLERANCE * scale:  # NaN is no number that is smaller
             raise UserError(f"the exported network scores {what} otherwise than the trained one, by {difference:g}")

@@ -73,7 +73,7 @@ def to_safetensors(model: TrialModel, folder: Path, opset: int | None) -> Scorer
         tensor.zero_()  # so that whatever the file lacks is noticed
     again.load_state_dict(safetensors.load_file(folder / "model.safetensors"), strict=False)
     portable = Portable(model)
-    return lambda images: again.eval().predict(portable.prepare(images))
+    return lambda images: portable.scores(again.eval().predict, images)
 
 
 def to_timm_folder(model: TrialModel, folder: Path, opset: int | None) -> Scorer:
@@ -84,7 +84,7 @@ def to_timm_folder(model: TrialModel, folder: Path, opset: int | None) -> Scorer
     write_json(folder / "config.json", _timm_config(model, network))
     loaded = _classifying(model)
     loaded.load_state_dict(safetensors.load_file(folder / "model.safetensors"))
-    return lambda images: loaded(portable.prepare(images))
+    return lambda images: portable.scores(loaded, images)
 
 
 FORMATS: Mapping[str, Callable[[TrialModel, Path, int | None], Scorer]] = {

@@ -76,6 +76,16 @@ class TrialModel(nn.Module):
             what = "the image" if isinstance(image, Image.Image) else f"the image {image}"
             raise UserError(f"cannot read {what}: {damage_line(error)}") from error
 
+    def scores(self, pixels: Tensor) -> Tensor:
+        """Return logits [B, K] of decoded images, uint8 [B, 3, S, S], as the trial scored test images.
+
+        Of a trial with `--tta five_crop` they are the mean of five crops.
+        """
+        pixels = pixels.to(self.device)
+        if self.protocol.tta == "none":
+            return self(self.prepare(pixels))
+        return torch.stack([self(images) for images in self._transform.five_crops(pixels)]).mean(dim=0)
+
     def prepare(self, pixels: Tensor) -> Tensor:
         """Return the network's input of decoded images: uint8 [B, 3, S, S] to float [B, 3, H, W] on the device."""
         return self._transform.evaluate(pixels.to(self.device))
@@ -95,15 +105,17 @@ class TrialModel(nn.Module):
 
         Parameters
         ----------
-        images : prepared, float [B, 3, H, W]; or paths or images of PIL
+        images : prepared, float [B, 3, H, W], of one crop each; or paths or images of PIL, of the trial's crops
 
         Raises
         ------
         UserError : an image cannot be read, or the trial's predictions of validation images are missing
         """
-        if not isinstance(images, Tensor):
-            images = torch.stack([self.preprocess(image) for image in images])
-        return (self(images.to(self.device)).double() / self.temperature).softmax(dim=1)
+        if isinstance(images, Tensor):
+            logits = self(images.to(self.device))
+        else:
+            logits = self.scores(torch.from_numpy(np.stack([self.decode(image) for image in images])))
+        return (logits.double() / self.temperature).softmax(dim=1)
 
     @cached_property
     def validation(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 
 import ltbench
 from ltbench.benchmarks.serving.model import TrialModel
-from ltbench.datasets.images.transforms import resampling_matrix
+from ltbench.datasets.images.transforms import KERNELS, crop_windows, margin_of, resampling_matrix
+
+_FIVE_CROPS = "resized to {0} x {0} instead; mean logits of five crops of {1}: the centre and the corners"
 
 
 class Portable(nn.Module):
@@ -21,26 +24,36 @@ class Portable(nn.Module):
     """
 
     rows: Tensor
+    columns: Tensor
     mean: Tensor
     std: Tensor
 
     def __init__(self, model: TrialModel) -> None:
         super().__init__()
         self.method, self.temperature = model.method, model.temperature
-        side = torch.tensor([float(model.stored_size)])
-        matrices = resampling_matrix(torch.zeros(1), side, model.stored_size, model.image_size)
-        self.register_buffer("rows", matrices[0])
+        stored, side, augmentation = model.stored_size, model.image_size, model.protocol.augmentation
+        whole = [(0.0, 0.0, float(stored))]
+        windows = whole if model.protocol.tta == "none" else crop_windows(stored, side)
+        top, left, length = torch.tensor(windows).T
+        kernel = KERNELS[augmentation.interpolation]
+        for name, start in (("rows", top), ("columns", left)):
+            self.register_buffer(name, resampling_matrix(start, length, stored, side, kernel=kernel))
         for name in ("mean", "std"):
-            values = getattr(model.protocol.augmentation, name)
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
+            self.register_buffer(name, torch.tensor(getattr(augmentation, name)).view(1, 3, 1, 1))
 
-    def prepare(self, images: Tensor) -> Tensor:
-        """Return images resized and normalised: float [B, 3, S, S] in 0..1 to [B, 3, H, H]."""
-        return (self.rows @ images @ self.rows.T - self.mean) / self.std
+    def views(self, images: Tensor) -> Iterator[Tensor]:
+        """Yield the crops of images, resized and normalised: float [B, 3, S, S] in 0..1 to [B, 3, H, H]."""
+        for rows, columns in zip(self.rows, self.columns, strict=True):
+            yield (rows @ images @ columns.T - self.mean) / self.std
+
+    def scores(self, predict: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Return logits [B, K] of images in 0..1, the mean of their crops', by a network of prepared images."""
+        logits = [predict(view).float() for view in self.views(images)]
+        return logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits and probabilities, float32 [B, K], of images [B, 3, S, S]."""
-        logits = self.method.predict(self.prepare(images)).float()
+        logits = self.scores(self.method.predict, images)
         return logits, (logits / self.temperature).softmax(dim=1)
 
 
@@ -68,7 +81,10 @@ def description(model: TrialModel, *, inside: bool) -> dict[str, Any]:
         "decoding": decoding,
         "stored_size": stored,
         "image_size": side,
-        "resize": f"{stored} to {side}: triangle filter, antialiased (Pillow's BILINEAR)",
+        "resize": f"{stored} to {side}: {augmentation.interpolation}, antialiased, as Pillow's",
+        "crops": "the whole image"
+        if model.protocol.tta == "none"
+        else _FIVE_CROPS.format(side + margin_of(side), side),
         "mean": list(augmentation.mean),
         "std": list(augmentation.std),
         "outputs": {"logits": ["batch", len(model.class_names)], "probabilities": "softmax(logits / temperature)"},

@@ -70,7 +70,7 @@ class Predictor:
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Return probabilities, float64 [B, K], of decoded images, uint8 [B, 3, S, S]."""
         images = torch.from_numpy(pixels)
-        return self._mean([model(model.prepare(images)).float().cpu().numpy() for model in self.models])
+        return self._mean([model.scores(images).float().cpu().numpy() for model in self.models])
 
     @cached_property
     def shares_validation(self) -> bool:

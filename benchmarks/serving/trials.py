@@ -55,7 +55,7 @@ def trained_method(record: Record, device: torch.device) -> tuple[Method, Protoc
             np.asarray(result.data.class_counts),
             result.seed,
             class_names=result.data.class_names,
-            backbones=_UncountedBackbones(replace(protocol, pretrained=False), result.seed),
+            backbones=_UncountedBackbones(replace(protocol.without_weights(), frozen_features=False), result.seed),
         )
         method.load_state_dict(record.model())
     except (RuntimeError, TypeError) as error:

@@ -90,11 +90,8 @@ class BatchTransform:
 
         Shapes as `train`, nothing random; the centre is the first.
         """
-        margin = round(_MARGIN * self.image_size)
-        step = pixels.shape[-1] / (self.image_size + margin)
-        far, middle = margin * step, margin // 2 * step
-        for top, left in ((middle, middle), (0.0, 0.0), (0.0, far), (far, 0.0), (far, far)):
-            yield self._cut(pixels, top, left, self.image_size * step)
+        for window in crop_windows(pixels.shape[-1], self.image_size):
+            yield self._cut(pixels, *window)
 
     def _cut(self, pixels: Tensor, top: float, left: float, length: float) -> Tensor:
         """Return squares of images, resized and normalised."""
@@ -165,7 +162,7 @@ class BatchTransform:
         for start in range(0, len(pixels), step):
             part = slice(start, start + step)
             top, height, inverted, left, width, mirrored = changes.windows[part].unbind(1)
-            kernel = _KERNELS[self.augmentation.interpolation]
+            kernel = KERNELS[self.augmentation.interpolation]
             rows = resampling_matrix(top, height, side, size, inverted > 0, kernel).to(self.dtype)
             columns = resampling_matrix(left, width, side, size, mirrored > 0, kernel).to(self.dtype)
             flat = _resample(pixels[part], rows, columns).flatten(2)
@@ -187,7 +184,22 @@ def _cubic(distance: Tensor) -> Tensor:
     return torch.where(distance < 1, near, torch.where(distance < 2, far, torch.zeros_like(distance)))
 
 
-_KERNELS: dict[str, Callable[[Tensor], Tensor]] = {"bilinear": _triangle, "bicubic": _cubic}
+KERNELS: dict[str, Callable[[Tensor], Tensor]] = {"bilinear": _triangle, "bicubic": _cubic}
+"""Weights of pixels by their distances from a centre, by the name of the interpolation."""
+
+
+def margin_of(image_size: int) -> int:
+    """Return by how many pixels images are larger that five crops are cut out of."""
+    return round(_MARGIN * image_size)
+
+
+def crop_windows(side: int, image_size: int) -> list[tuple[float, float, float]]:
+    """Return top, left and length, in pixels of images of a side, of five crops: the centre, then the corners."""
+    margin = margin_of(image_size)
+    step = side / (image_size + margin)
+    far, middle, length = margin * step, margin // 2 * step, image_size * step
+    corners = ((middle, middle), (0.0, 0.0), (0.0, far), (far, 0.0), (far, far))
+    return [(top, left, length) for top, left in corners]
 
 
 def resampling_matrix(
