@@ -76,12 +76,12 @@ def _main(options: argparse.Namespace) -> int:
     for plugin in options.plugin:
         load_plugin(plugin)
     models = load_models(options.trial, options.device, ensemble=options.ensemble)
-    images = listed(options.images, models[0].class_names)
+    images, wanted = listed(options.images, models[0].class_names), _wanted(options, models[0].class_names)
     predictor = Predictor(models, _prior(options, models[0]))
     said = sys.stderr if options.out is None else sys.stdout
     for line in _about(predictor):
         print(line, file=said)
-    decisions = _decisions(options, predictor, said)
+    decisions = _decisions(wanted, options.coverage, predictor, said)
     tally, montage = _predict(options, predictor, images, decisions)
     for line in tally.lines():
         print(line, file=said)
@@ -156,22 +156,22 @@ def _about(predictor: Predictor) -> Iterator[str]:
     yield "for research only, not a medical device"
 
 
-def _decisions(options: argparse.Namespace, predictor: Predictor, said: TextIO) -> Decisions:
+def _decisions(asked: Sequence[Wanted], coverage: float, predictor: Predictor, said: TextIO) -> Decisions:
     """Return what validation images decide, and print what it reaches there and on test images."""
     from ltbench.benchmarks.serving.decisions import reached, threshold
     from ltbench.benchmarks.serving.predictions import Decisions
 
     thresholds = []
-    for wanted in _wanted(options, predictor.class_names):
+    for wanted in asked:
         label = predictor.class_names.index(wanted.class_name)
         value = threshold(wanted, label, *predictor.validation)
         thresholds.append((wanted, value))
         print(f"{wanted.title}: called at a probability of {value:.4g} or more", file=said)
         print(f"  validation, where it was chosen: {reached(value, label, *predictor.validation).text()}", file=said)
         print(f"  test: {reached(value, label, *predictor.test).text()}", file=said)
-    limits = predictor.limits(options.coverage)
+    limits = predictor.limits(coverage)
     if limits is None:
-        few = f"too few validation images for a coverage of {options.coverage:g}"
+        few = f"too few validation images for a coverage of {coverage:g}"
         reason = few if predictor.shares_validation else "each trial has a split of its own"
         print(f"sets n/a: {reason}", file=said)
     return Decisions(thresholds, limits)
