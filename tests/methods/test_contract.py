@@ -14,9 +14,13 @@ import torch
 from timm.models import generate_default_cfgs, register_model
 from timm.models.swin_transformer import SwinTransformer
 
+import ltbench
 from ltbench import methods
 from ltbench.benchmarks.analysis.record_files.predictions import read_predictions
 from ltbench.benchmarks.analysis.records import Record
+from ltbench.benchmarks.plots.images import find_store
+from ltbench.benchmarks.serving.model import TrialModel
+from ltbench.benchmarks.serving.portable import Portable
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.errors import UserError
 from ltbench.methods import Batch, Method, Progress, Run, Stage, StageResult
@@ -47,6 +51,20 @@ def test_every_method_holds_to_the_contract(name: str, folder: Path) -> None:
         arrays = read_predictions(trial / "predictions.npz")
         logits = b"".join(arrays[f"{part}_logits"].tobytes() for part in ("val", "test"))
         assert hashlib.sha256(logits).hexdigest() == DIGESTS[name]
+    scores_as_recorded(ltbench.load_model(trial), folder)
+
+
+def scores_as_recorded(model: TrialModel, results: Path) -> None:
+    """Check that a loaded network scores the test images as its trial did, and so does what is exported of it."""
+    ids, _, recorded = model.record.test_predictions()
+    store: Any = find_store(model.record, model.record.manifest(), results)
+    pixels = torch.from_numpy(store.pixels[store.rows(ids)])
+    with torch.no_grad():
+        scored = torch.cat([model.scores(batch) for batch in pixels.split(model.protocol.batch_size)])
+        exported = Portable(model).eval()(pixels[:7].float() / 255)[0]
+    assert (scored.numpy() == recorded).all() and not model.training
+    np.testing.assert_allclose(exported.numpy(), recorded[:7], atol=1e-4)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def _numbered(self: Any, batch: Batch, progress: Progress) -> dict[str, Any]:
