@@ -48,6 +48,7 @@ class Comparison:
         few trials to test
     standard_error, freedom : of the difference, and its degrees of freedom; NaN where unknown
     reference : whether the row is the reference
+    trial_variance, luck_variance : of the difference, as `Estimate` has them
     """
 
     delta: float
@@ -57,6 +58,8 @@ class Comparison:
     standard_error: float = _NOTHING
     freedom: float = _NOTHING
     reference: bool = False
+    trial_variance: float = 0.0
+    luck_variance: float = 0.0
 
     @property
     def open(self) -> bool:
@@ -110,7 +113,11 @@ def compared(
     enough = trials != 2 or (rows - 1) * (trials - 1) >= _FEWEST
     p_values = _p_values(estimates, rows, adjusted)
     found = [
-        Comparison(each.value, each.low, each.high, p, each.standard_error, each.degrees_of_freedom)
+        Comparison(
+            *(each.value, each.low, each.high, p, each.standard_error, each.degrees_of_freedom),
+            trial_variance=each.trial_variance,
+            luck_variance=each.luck_variance,
+        )
         if enough
         else replace(UNKNOWN, delta=each.value)
         for each, p in zip(estimates, p_values.tolist(), strict=True)
@@ -163,6 +170,17 @@ def detectable(comparisons: Sequence[Comparison], adjusted: Adjustment) -> float
     error = float(np.median([each.standard_error for each in made]))
     freedom = float(np.median([each.freedom for each in made]))
     rows = 1 + sum(not each.reference for each in comparisons)
+    return detectable_by(error, freedom, rows, adjusted)
+
+
+def detectable_by(error: float, freedom: float, rows: int, adjusted: Adjustment) -> float:
+    """Return the true difference that a comparison among `rows` rows finds with the probability `POWER`.
+
+    Parameters
+    ----------
+    error, freedom : standard error of the difference, above 0, and its degrees of freedom
+    adjusted : `dunnett` or `tukey`
+    """
 
     def excess(statistic: float) -> float:
         return float(adjusted(np.array([statistic]), rows, np.array([freedom]))[0]) - LEVEL

@@ -30,6 +30,7 @@ class Estimate:
     value : the mean
     low, high : ends of the interval; NaN where one image alone leaves it unknown
     standard_error, degrees_of_freedom : of the t distribution behind it
+    trial_variance, luck_variance : V_T and V_E, as `interval` has them, 0 for one trial
     """
 
     value: float
@@ -37,6 +38,8 @@ class Estimate:
     high: float
     standard_error: float
     degrees_of_freedom: float
+    trial_variance: float = 0.0
+    luck_variance: float = 0.0
 
 
 def image_weights(
@@ -313,17 +316,17 @@ def _estimate(
 ) -> Estimate:
     """Return the mean and its interval, not yet cut to the range that the scores can have."""
     value, scale = float(scores.sum(axis=1).mean()), float(np.abs(scores).sum(axis=1).max())
-    variance, freedom = _variance(scores, strata, (_ROUNDING * scale) ** 2, by_trial)
+    variance, freedom, of_trials, of_luck = _variance(scores, strata, (_ROUNDING * scale) ** 2, by_trial)
     value = 0.0 if abs(value) <= _ROUNDING * scale else value
     error = float(np.sqrt(variance))
     half = error * float(stdtrit(freedom, (1 + confidence) / 2)) if error else 0.0
-    return Estimate(value, value - half, value + half, error, freedom)
+    return Estimate(value, value - half, value + half, error, freedom, of_trials, of_luck)
 
 
 def _variance(
     scores: np.ndarray, strata: _Strata, rounding: float, known: tuple[float, float] | None
-) -> tuple[float, float]:
-    """Return V and ν of `interval`; (0, infinity) where all scores are 0, NaN twice for one image.
+) -> tuple[float, float, float, float]:
+    """Return V, ν, V_T and V_E of `interval`; V and ν are 0 and infinity where all scores are 0, NaN for one image.
 
     Parameters
     ----------
@@ -333,9 +336,9 @@ def _variance(
     """
     trials = len(scores)
     if not scores.any():
-        return 0.0, float("inf")
+        return 0.0, float("inf"), 0.0, 0.0
     if strata.sizes.sum() == 1:
-        return float("nan"), float("nan")
+        return float("nan"), float("nan"), 0.0, 0.0
     images, residuals, freedom = strata.variances(scores)
     by_trial, trial_freedom = known if known is not None else (_between_trials(scores), float(trials - 1))
     by_trial = by_trial if by_trial > rounding else 0.0
@@ -345,12 +348,12 @@ def _variance(
     if variance <= rounding:
         variance = luck
     if variance <= rounding:
-        return strata.two_more()
+        return (*strata.two_more(), 0.0, 0.0)
     share = (1 - by_trial / variance) ** (1 + 1 / trial_freedom) if by_trial else 1.0
     inverse = (1 - share) / trial_freedom if by_trial else 0.0
     if by_image > rounding:
         inverse += share * float((images**2 / freedom).sum()) / by_image**2
-    return variance, 1 / inverse if inverse else float("inf")
+    return variance, 1 / inverse if inverse else float("inf"), by_trial, luck
 
 
 def _between_trials(scores: np.ndarray) -> float:
