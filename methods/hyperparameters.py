@@ -18,6 +18,7 @@ PROTOCOL_FIELDS = frozenset(
         "budget",
         "epoch_length",
         "epochs",
+        "folds",
         "image_size",
         "init",
         "lr",

@@ -38,7 +38,16 @@ from ltbench.benchmarks.analysis.cells import (
     statistics,
 )
 from ltbench.benchmarks.analysis.metrics import METRICS, higher_is_better, metric_labels, wilson_interval
-from ltbench.benchmarks.analysis.notes import INTERVALS, SPREAD, baseline_notes, caveats, signs, tested, title_of
+from ltbench.benchmarks.analysis.notes import (
+    SPREAD,
+    baseline_notes,
+    caveats,
+    intervals,
+    signs,
+    spread,
+    tested,
+    title_of,
+)
 from ltbench.benchmarks.analysis.ranks import ranks
 from ltbench.benchmarks.analysis.records import Record
 from ltbench.benchmarks.analysis.reliability.tables import conformal, reliability
@@ -111,7 +120,7 @@ def overview(panel: Panel) -> Table:
         ]
         for own in lines_of(frame)
     ]
-    about = [signs(*compared), tested(rows, *compared), _BALANCED * balanced]
+    about = [signs(rows[0], *compared), tested(rows, *compared), _BALANCED * balanced]
     notes = [" ".join(filter(None, about)), *baseline_notes(panel), *departures(panel)]
     notes += [*several_networks(panel), *caveats(rows, shown_metrics)]
     return Table(title_of(setting.result), frame, headers, cells, notes)
@@ -139,7 +148,7 @@ def ratios(family: Family) -> Table:
     rows = [row for panel in family.panels.values() for row in panel.rows]
     largest = max(family.panels)
     every = [list(itertools.chain(*own)) for own in zip(*compared.values(), strict=True)]
-    about = f"{_ACCURACY.capitalize()}, n = {counted(len(rows[0].trials), 'trial')}. {signs(*every)}"
+    about = f"{_ACCURACY.capitalize()}, n = {counted(len(rows[0].trials), 'trial')}. {signs(rows[0], *every)}"
     if found := tested(family.panels[largest].rows, *compared[largest]):
         about += f" At ratio {largest:g}: {found}"
     of_ratios = [
@@ -182,7 +191,7 @@ def groups(panel: Panel) -> Table:
     ]
     names = setting.data.class_names
     listed = [f"{name}: {', '.join(names[own] for own in members)}" for name, members in setting.data.groups.items()]
-    about = [signs(*compared), tested(rows, *compared), f"{'; '.join(listed)}."]
+    about = [signs(rows[0], *compared), tested(rows, *compared), f"{'; '.join(listed)}."]
     about.append("The mean of group means is the paper's All; Δ and tests are of it.")
     headers = ["method", *(METRICS[name] for name in GROUPS), f"Δ {BASELINE}", "95 % of Δ", "n"]
     notes = [" ".join(filter(None, about)), *baseline_notes(panel), *caveats(rows, GROUPS)]
@@ -205,8 +214,8 @@ def per_class(panel: Panel) -> Table:
     tested = rows[0].test_counts[0]
     sizes = ", ".join(f"{name} {count}" for name, count in zip(names, tested, strict=True))
     headers = ["method", *(f"{name} ({count})" for name, count in zip(names, counts, strict=True)), "n"]
-    interval = INTERVALS if len(rows[0].trials) > 1 else "intervals: Wilson's 95 % over test images"
-    about = f"Percent, {SPREAD}; {interval}. Behind a class: its training images. Test images: {sizes}."
+    interval = intervals(rows[0]) if len(rows[0].trials) > 1 else "intervals: Wilson's 95 % over test images"
+    about = f"Percent, {spread(rows[0])}; {interval}. Behind a class: its training images. Test images: {sizes}."
     notes = [about, *caveats(rows, ("per_class_accuracy",))]
     return Table(title_of(panel.setting.result), pd.concat(by_row, ignore_index=True), headers, cells, notes)
 
@@ -278,7 +287,8 @@ def metrics(panel: Panel) -> Table:
         {"method": row.name, "n": len(row.trials), **statistics({name: row.values(name) for name in labels})}
         for row in panel.rows
     )
-    about = f"Percent (cross-entropy: nats), {SPREAD}, so over trials alone, the test images as given; bold: best."
+    over = "" if panel.rows[0].folds else ", so over trials alone, the test images as given"
+    about = f"Percent (cross-entropy: nats), {spread(panel.rows[0])}{over}; bold: best."
     headers = ["method", *labels.values(), "n"]
     cells = _metric_cells(frame, tuple(labels))
     notes = [about, *caveats(panel.rows, labels)]

@@ -38,6 +38,7 @@ class Protocol:
     selection_metric : of `SELECTION_METRICS`, the validation metric that selects the reported epoch
     seed : of the split and, plus the trial's number, of the trials
     vary_split : each trial draws a split of its own, by its own seed, instead of all by that of trial 0
+    folds : trial k tests on fold k of so many, which hold every image once; 0: all trials test on the same images
     """
 
     preset: str
@@ -59,6 +60,7 @@ class Protocol:
     init: str = "scratch"
     seed: int = 0
     vary_split: bool = False
+    folds: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
@@ -69,6 +71,8 @@ class Protocol:
         for name, high in _MAXIMUM.items():
             if getattr(self, name) > high:
                 raise UserError(f"--{name.replace('_', '-')} must be at most {high}, got {getattr(self, name)}")
+        if self.folds < 0 or self.folds == 1:
+            raise UserError(f"--folds must be at least 2, got {self.folds}")
         if not 0 < self.lr < float("inf"):
             raise UserError(f"--lr must be a number above 0, got {self.lr}")
         if not 0 <= self.weight_decay < float("inf"):
@@ -78,6 +82,11 @@ class Protocol:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise unknown(name.replace("_", " "), getattr(self, name), allowed)
+
+    @property
+    def own_splits(self) -> bool:
+        """Whether each trial has a split of its own."""
+        return self.vary_split or self.folds > 0
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Protocol:
@@ -101,7 +110,10 @@ class Protocol:
         return json_digest({name: value for name, value in values.items() if _LATER.get(name) != value})
 
 
-_MAXIMUM = {"image_size": 4096, "batch_size": 2**20, "epochs": 10**6, "patience": 10**6, "lr": 1e3, "weight_decay": 1e3}
+_MAXIMUM = {
+    **{"image_size": 4096, "batch_size": 2**20, "epochs": 10**6, "patience": 10**6},
+    **{"lr": 1e3, "weight_decay": 1e3, "folds": 1000},
+}
 PRECISIONS = ("auto", "bf16", "fp32")
 EPOCH_LENGTHS = ("pass", "steps")
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -118,7 +130,7 @@ _CHOICES = {
     "budget": BUDGETS,
     "init": INITS,
 }
-_LATER = {"budget": "paper", "init": "scratch", "vary_split": False}
+_LATER = {"budget": "paper", "init": "scratch", "vary_split": False, "folds": 0}
 """Fields that records of earlier versions lack, with the values that those records were made with."""
 
 PRESETS = {

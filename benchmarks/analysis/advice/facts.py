@@ -146,6 +146,7 @@ class Advice:
     baseline : name of the row that gains refer to
     has_baseline : whether a trial of it is there
     trials, test_images : of each method
+    folds : how many there are, of which the trials are some, pooled; 0 where trials are not folds
     methods : best first
     classes : whose recall is not known well enough, least known first
     left_out : methods of other trials
@@ -156,6 +157,7 @@ class Advice:
     has_baseline: bool
     trials: int
     test_images: int
+    folds: int
     methods: tuple[MethodAdvice, ...]
     two_best: TwoBest
     classes: tuple[ClassAdvice, ...]
@@ -199,8 +201,9 @@ def _advice(panel: Panel, baseline: str, left_out: Sequence[str]) -> Advice:
         has_baseline=reference is not None,
         trials=len(panel.trials),
         test_images=images,
+        folds=rows[0].folds,
         methods=methods,
-        two_best=_two_best(methods, len(panel.trials), images),
+        two_best=_two_best(methods, len(rows[0].summaries), images),
         classes=_unknown_classes(rows[0]),
         worst=_worst_class(rows[0]),
         recommended=_recommended(methods, baseline, has_baseline=reference is not None),
@@ -244,15 +247,15 @@ def _unknown_classes(row: Row) -> tuple[ClassAdvice, ...]:
     recalls, found = row.recalls().mean(axis=0), []
     for label, name in enumerate(row.result.data.class_names):
         tested, recall = int(row.test_counts[0, label]), float(recalls[label])
-        of_lesion = _images_of_lesion(row, label)
-        alone = _half(*wilson_interval(recall * tested / of_lesion, tested / of_lesion)) if tested else math.nan
+        of_one = row.inflation * _images_of_lesion(row, label)
+        alone = _half(*wilson_interval(recall * tested / of_one, tested / of_one)) if tested else math.nan
         estimate = row.class_estimate(label)
         half_width = alone if math.isnan(estimate.low) else _half(estimate.low, estimate.high)
         if half_width <= HALF_WIDTH:
             continue
-        needed = images_for_recall(recall if tested else 0.5, tested / of_lesion, HALF_WIDTH)
+        needed = images_for_recall(recall if tested else 0.5, tested / of_one, HALF_WIDTH)
         varies = half_width > alone + _ROUNDING
-        found.append(ClassAdvice(name, tested, recall, half_width, math.ceil(needed * of_lesion), varies))
+        found.append(ClassAdvice(name, tested, recall, half_width, math.ceil(needed * of_one), varies))
     return tuple(sorted(found, key=lambda own: -np.nan_to_num(own.half_width, nan=np.inf)))
 
 
@@ -287,7 +290,7 @@ def _recommended(methods: Sequence[MethodAdvice], baseline: str, *, has_baseline
         chosen = _cheapest(gaining)
     else:
         chosen = _cheapest(candidates)
-    rivals = [method for method in candidates if method is not chosen]
+    rivals = [own for own in candidates if own is not chosen and not (own.baseline.reference and chosen.gains)]
     if not rivals:
         return Recommended(chosen.name, False, "Every other method is told apart from it, and worse")
     if best is chosen:

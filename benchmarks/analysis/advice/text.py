@@ -23,7 +23,8 @@ def lines_of(advice: Advice) -> list[str]:
 def _best(advice: Advice) -> str:
     first = advice.methods[0]
     about = f"95 % interval {_percent(first.low)} to {_percent(first.high)}"
-    sizes = f"{counted(advice.trials, 'trial')}, {counted(advice.test_images, 'test image')}"
+    folds = f"{advice.trials} of {advice.folds} folds, pooled" if advice.folds else counted(advice.trials, "trial")
+    sizes = f"{folds}, {counted(advice.test_images, 'test image')}"
     found = f"{_percent(first.accuracy)} % mean per-class accuracy ({about}; {sizes})"
     return f"Highest of {len(advice.methods)} methods: {first.name}, {found}."
 
@@ -100,7 +101,8 @@ def _two_best(advice: Advice) -> str:
     means = ", or ".join(way for way in ways if way)
     if not two.difference:
         return f"{found}; {now}."
-    single = "; one trial each compares these networks, not the methods" if advice.trials == 1 else ""
+    is_single = advice.trials == 1 and not advice.folds
+    single = "; one trial each compares these networks, not the methods" if is_single else ""
     return f"{found}; were this the true difference, {means} would show it in {_power()}{single}; {now}."
 
 

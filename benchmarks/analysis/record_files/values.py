@@ -20,6 +20,7 @@ class ProtocolValues(TypedDict):
     backbone: str
     image_size: Annotated[int, Field(ge=1)]
     epochs: Annotated[int, Field(ge=1)]
+    folds: NotRequired[Count]
 
 
 @with_config(ConfigDict(extra="allow"))
