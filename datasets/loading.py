@@ -16,6 +16,7 @@ from ltbench.datasets.base import NATURAL, Source
 from ltbench.datasets.images.augmentation import stored_size
 from ltbench.datasets.images.store import ImageStore, StoreBuilder
 from ltbench.datasets.splits.draw import make_split, restrict
+from ltbench.datasets.splits.folds import Fold
 from ltbench.datasets.splits.longtail import PARTS, lesion_codes
 from ltbench.datasets.splits.manifest import Manifest, Overlap, overlap
 from ltbench.datasets.splits.present_classes import renumbered, without_absent_classes
@@ -171,6 +172,7 @@ def load(
     allow_missing: bool = False,
     cache: Path = Path("results/cache/images"),
     per_lesion: str = "all",
+    fold: Fold | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> SplitDataset:
     """Return a dataset under a long-tailed split; no image is opened yet.
@@ -185,6 +187,7 @@ def load(
     val_per_class, test_per_class : None: the dataset's
     allow_missing : use the images that are there
     per_lesion : `all` images of a lesion may be in validation and test, or `one`
+    fold : whose images are tested, of a partition of all images, by lesion where lesions are known
     options : further arguments of the dataset, e.g. `{"difficulty": "rare-hard"}` of `synthetic`
 
     Raises
@@ -194,9 +197,11 @@ def load(
     name, root = resolve(name, root)
     source = create_source(name, root, options or {}, split_dir=split_dir, image_size=image_size)
     request = split_request(source, split, split_dir, ratio, n_max, val_per_class, test_per_class)
+    if fold is not None:
+        request |= {"split": _split_of_folds(source, split, request["split"]), "test_per_class": None}
     there = without_absent_classes(source) if allow_missing else source
     whole = there if split_dir is None else source
-    declared = make_split(whole, **request, seed=seed, allow_missing=allow_missing, per_lesion=per_lesion)
+    declared = make_split(whole, **request, seed=seed, allow_missing=allow_missing, per_lesion=per_lesion, fold=fold)
     manifest = (
         declared if split_dir is None else restrict(renumbered(declared, there.class_names), there.ids[there.present])
     )
@@ -326,6 +331,25 @@ def split_request(
         "val_per_class": source.default_val_per_class if val_per_class is None else val_per_class,
         "test_per_class": source.default_test_per_class if test_per_class is None else test_per_class,
     }
+
+
+def _split_of_folds(source: Source, asked: str | None, split: str) -> str:
+    """Return how folds are drawn: by lesion where lesions are known.
+
+    Parameters
+    ----------
+    asked, split : what was asked for, and what that means
+
+    Raises
+    ------
+    UserError : by image was asked for all the same
+    """
+    if not source.has_lesion_ids or split != "paper":
+        return split
+    if asked is not None:
+        group = source.group_name
+        raise UserError(f"--folds keeps the images of a {group} together; use --split lesion, not --split paper")
+    return "lesion"
 
 
 def _measured_ratio(manifest: Manifest) -> float:

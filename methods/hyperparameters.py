@@ -18,6 +18,7 @@ PROTOCOL_FIELDS = frozenset(
         "budget",
         "epoch_length",
         "epochs",
+        "folds",
         "frozen_features",
         "image_size",
         "init",

@@ -77,6 +77,10 @@ def _ablation(panel: Panel) -> Table:
         cells.append([*map(Cell, place), *(Cell("n/a") if own is None else accuracy_cell(own) for own in found)])
     headers = [*ABLATION.values(), *(f"{ABLATION_COLUMN}: {column.replace('_', ' ')}" for column in columns)]
     best, trials = compared[0], counted(len(panel.trials), "trial")
-    about = [f"{METRICS[ACCURACY].capitalize()}, n = {trials}.", signs(best, ()), tested(panel.rows, best, ())]
+    about = [
+        f"{METRICS[ACCURACY].capitalize()}, n = {trials}.",
+        signs(panel.rows[0], best, ()),
+        tested(panel.rows, best, ()),
+    ]
     notes = [" ".join(filter(None, about)), *caveats(panel.rows, ())]
     return Table(title_of(panel.setting.result), frame, headers, cells, notes)

@@ -31,6 +31,11 @@ _CUT = (
     "points where methods are weak."
 )
 
+_POOLED = (
+    "intervals and tests allow for the training images that the networks of the folds share, by a correction that is "
+    "mostly wide"
+)
+
 _LATER = {
     "weights": "none",
     "tune": "full",
@@ -48,6 +53,8 @@ def title_of(result: Result, *, ratio: bool = True) -> str:
     drawn = (
         f"{split} ({result.split_digest[:8]})" if result.data.varied_from is None else f"{split}, each trial its own"
     )
+    if result.folds:
+        drawn = split = f"{split}, {result.folds} folds, pooled"
     data = f"{result.data.title}, {split}"
     if ratio:
         natural = "natural " if result.data.natural else ""
@@ -62,14 +69,25 @@ def title_of(result: Result, *, ratio: bool = True) -> str:
     return f"{data}; protocol {result.protocol_digest[:8]}: {network}{notes}"
 
 
-def signs(best: Iterable[Comparison], baseline: Iterable[Comparison]) -> str:
+def spread(row: Row) -> str:
+    """Return what the numbers of rows like one are."""
+    return "of the predictions of all folds together" if row.folds else SPREAD
+
+
+def intervals(row: Row) -> str:
+    """Return what intervals of rows like one hold for."""
+    return "intervals: 95 %, each by itself" if row.folds else INTERVALS
+
+
+def signs(row: Row, best: Iterable[Comparison], baseline: Iterable[Comparison]) -> str:
     """Return what numbers and signs of accuracies mean, of ? only where it stands.
 
     Parameters
     ----------
+    row : of the table
     best, baseline : all comparisons of a table with the best of the rows, and with the baseline
     """
-    numbers = f"Percent, {SPREAD}; {INTERVALS}. Bold: best."
+    numbers = f"Percent, {spread(row)}; {intervals(row)}. Bold: best."
     of_best, of_baseline = (any(each.open for each in own) for own in (best, baseline))
     if not (of_best or of_baseline):
         return numbers
@@ -111,7 +129,9 @@ def tested(rows: Sequence[Row], best: Sequence[Comparison], baseline: Sequence[C
     ]
     if untested and len(rows[0].trials) > 1:
         lines.append(f"No {' and no '.join(untested)} for two trials of fewer than four rows.")
-    if rows[0].result.data.varied_from is not None:
+    if rows[0].folds:
+        lines.append(_of_folds(rows[0]))
+    elif rows[0].result.data.varied_from is not None:
         images = int(rows[0].test_counts[0].sum())
         each = counted(images, "test image")
         lines.append(
@@ -124,6 +144,13 @@ def tested(rows: Sequence[Row], best: Sequence[Comparison], baseline: Sequence[C
         sizes = f"{counted(len(rows[0].labels), 'test image')}, {counted(lesions, group)}"
         lines.append(f"Images of one {group} are not independent: {sizes}.")
     return " ".join(lines)
+
+
+def _of_folds(row: Row) -> str:
+    """Return how many folds are pooled, and what their intervals are."""
+    there, images = len(row.trials), counted(len(row.labels), "image")
+    which = f"{row.folds} folds" if there == row.folds else f"{there} of {row.folds} folds, the others are missing"
+    return f"{which}, pooled: {images}, each tested once, by a network that was not trained on it; {_POOLED}."
 
 
 def baseline_notes(panel: Panel) -> list[str]:
@@ -139,7 +166,7 @@ def baseline_notes(panel: Panel) -> list[str]:
     if baseline.trials == panel.trials:
         return []
     lines = [f"Δ is over the trials that {BASELINE} has too: {', '.join(map(str, common))}."]
-    if len(common) == 1 < len(panel.trials):
+    if len(common) == 1 < len(panel.trials) and not baseline.folds:
         lines.append("One trial: interval and test of Δ are over test images alone and compare these networks.")
     return lines
 
@@ -147,7 +174,7 @@ def baseline_notes(panel: Panel) -> list[str]:
 def caveats(rows: Sequence[Row], shown: Iterable[str]) -> list[str]:
     """Return lines on what the numbers do not say: intervals of one trial, warnings, why a metric is undefined."""
     lines = []
-    if len(rows[0].trials) == 1:
+    if len(rows[0].trials) == 1 and not rows[0].folds:
         lines.append(
             "One trial: intervals and tests are over test images alone and compare these networks, not the methods."
         )

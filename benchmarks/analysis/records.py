@@ -212,6 +212,11 @@ class Result:
         return sealed({"schema": SCHEMA, **self.data.to_json(), **rest})
 
     @property
+    def folds(self) -> int:
+        """How many folds there are, of which this trial tests one; 0 where it is not of a cross-validation."""
+        return self.protocol.get("folds", 0)
+
+    @property
     def deciding_threads(self) -> int:
         """CPU threads where numbers depend on them; 1 on a GPU, where they do not."""
         return self.threads if self.device_type == "cpu" else 1

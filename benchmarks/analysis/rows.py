@@ -1,6 +1,7 @@
 """A row of a table: one method with one choice of hyper-parameters in one setting, over all its trials.
 
-Every number is computed from the trials' saved predictions.
+Every number is computed from the trials' saved predictions. Those of the folds of a cross-validation are pooled: they
+count as one trial, in which each image is tested once.
 """
 
 from __future__ import annotations
@@ -14,8 +15,14 @@ import numpy as np
 
 from ltbench.benchmarks.analysis.probabilities import class_members
 from ltbench.benchmarks.analysis.records import Record, Result
-from ltbench.benchmarks.analysis.statistics.intervals import Estimate, class_interval, image_weights, interval
-from ltbench.benchmarks.analysis.summaries import Summary, summary_of
+from ltbench.benchmarks.analysis.statistics.intervals import (
+    Estimate,
+    class_interval,
+    fold_inflation,
+    image_weights,
+    interval,
+)
+from ltbench.benchmarks.analysis.summaries import Summary, pooled_summary, summary_of
 from ltbench.errors import UserError
 
 ACCURACY, GROUP_MEAN = "mean_class_accuracy", "mean_of_group_means"
@@ -99,18 +106,30 @@ class Row:
         return found if len(np.unique(found)) < len(found) else None
 
     @property
+    def folds(self) -> int:
+        """How many folds there are, of which `trials` are here, pooled; 0 where trials are not folds."""
+        return self.result.folds
+
+    @property
+    def inflation(self) -> float:
+        """Factor of the variance that images show: 1, unless they are those of folds."""
+        return fold_inflation(self.folds) if self.folds else 1.0
+
+    @property
     def _varied(self) -> bool:
-        return self.result.data.varied_from is not None
+        return self.result.data.varied_from is not None and not self.folds
 
     @cached_property
     def summaries(self) -> tuple[Summary, ...]:
-        """Decisions and metrics of each trial.
+        """Decisions and metrics of each trial, of folds those of all together.
 
         Raises
         ------
         UserError : predictions are missing, corrupt or altered, or contradict the result; or trials of one split have
-            other test images
+            other test images; or folds share one
         """
+        if self.folds:
+            return (pooled_summary(self.records),)
         found = tuple(summary_of(record) for record in self.records)
         for record, own in zip(self.records, found, strict=True):
             same = np.array_equal(own.ids, found[0].ids) and np.array_equal(own.labels, found[0].labels)
@@ -123,9 +142,9 @@ class Row:
         """Ids [n] and labels [n] of all test images, and the place of each in a trial's predictions, -1 for none."""
         ids, labels = self.summaries[0].ids, self.summaries[0].labels
         if not self._varied:
-            return ids, labels, np.tile(np.arange(len(ids)), (len(self.records), 1))
+            return ids, labels, np.tile(np.arange(len(ids)), (len(self.summaries), 1))
         every, first = np.unique(np.concatenate([own.ids for own in self.summaries]), return_index=True)
-        places = np.full((len(self.records), len(every)), -1)
+        places = np.full((len(self.summaries), len(every)), -1)
         for own, trial in zip(places, self.summaries, strict=True):
             own[np.searchsorted(every, trial.ids)] = np.arange(len(trial.ids))
         return every, np.concatenate([own.labels for own in self.summaries])[first], places
@@ -152,7 +171,14 @@ class Row:
             return _UNKNOWN
         clusters = None if self.lesions is None else self.lesions[mean.used]
         tested = self.tested[:, mean.used]
-        return interval(mean.scores(self), mean.labels, class_weights=mean.weights, clusters=clusters, tested=tested)
+        return interval(
+            mean.scores(self),
+            mean.labels,
+            class_weights=mean.weights,
+            clusters=clusters,
+            tested=tested,
+            inflation=self.inflation,
+        )
 
     def class_estimate(self, label: int) -> Estimate:
         """Return the accuracy of a class with its 95 % interval, NaN where a trial has no image of it."""
@@ -160,7 +186,9 @@ class Row:
         if not len(own):
             return _UNKNOWN
         tested, lesions = self.tested[:, own], None if self.lesions is None else self.lesions[own]
-        return class_interval(self.right[:, own], lesions, tested) if tested.any(axis=1).all() else _UNKNOWN
+        if not tested.any(axis=1).all():
+            return _UNKNOWN
+        return class_interval(self.right[:, own], lesions, tested, inflation=self.inflation)
 
     @cached_property
     def _members(self) -> list[np.ndarray]:

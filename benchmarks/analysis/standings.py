@@ -156,7 +156,7 @@ def compare(
     scores = np.stack([mean.scores(row) for row in everyone])
     clusters = None if reference.lesions is None else reference.lesions[mean.used]
     tested, adjusted = reference.tested[:, mean.used], tukey if best else dunnett
-    found = compared(scores, place, mean.labels, adjusted, mean.weights, clusters, tested)
+    found = compared(scores, place, mean.labels, adjusted, mean.weights, clusters, tested, reference.inflation)
     return found[: len(rows)]
 
 

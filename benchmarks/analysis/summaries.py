@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,43 @@ def summary_of(record: Record) -> Summary:
         predicted=arrays["predicted"],
         confidence=arrays["confidence"],
         lesions=arrays.get("lesions"),
+        measured=measured,
+    )
+
+
+def pooled_summary(records: Sequence[Record]) -> Summary:
+    """Return the summary of the test images of several trials together, each image by the trial that was tested on it.
+
+    Metrics of a ranking (AUROC, AUPRC, sensitivity at a specificity) rank the probabilities of all trials together.
+
+    Raises
+    ------
+    UserError : as for `summary_of`, or an image was tested by two trials
+    """
+    found = [summary_of(record) for record in records]
+    ids = np.concatenate([own.ids for own in found])
+    order = np.argsort(ids, kind="stable")
+    twice = np.flatnonzero(ids[order][1:] == ids[order][:-1])
+    if len(twice):
+        first = ids[order][twice[0]]
+        raise UserError(f"{records[0].folder.parent}: image {first} is in two folds; run the trials again with --fresh")
+
+    def computed() -> Derived:
+        saved = [record.predictions() for record in records]
+        labels, logits = (np.concatenate([own[f"test_{name}"] for own in saved]) for name in ("labels", "logits"))
+        data = records[0].result.data
+        described = (data.groups, data.class_names, data.special_classes)
+        return {"test": metrics.evaluate(labels, logits, *described, _further(records[0], "test"))}, {}
+
+    key = derived.key_of("pooled summary", CODE, [_key(record) for record in records])
+    measured, _ = records[0].derive(key, computed)
+    lesions = [own.lesions for own in found if own.lesions is not None]
+    return Summary(
+        ids=ids[order],
+        labels=np.concatenate([own.labels for own in found])[order],
+        predicted=np.concatenate([own.predicted for own in found])[order],
+        confidence=np.concatenate([own.confidence for own in found])[order],
+        lesions=np.concatenate(lesions)[order] if len(lesions) == len(found) else None,
         measured=measured,
     )
 

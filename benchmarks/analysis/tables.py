@@ -15,6 +15,14 @@ import numpy as np
 import pandas as pd
 
 from ltbench.benchmarks.analysis.ablation import ablation
+from ltbench.benchmarks.analysis.advice.costs import (
+    departures,
+    optimizer_steps,
+    own_rates,
+    own_stops,
+    several_networks,
+    steps_of,
+)
 from ltbench.benchmarks.analysis.cells import (
     accuracy_cell,
     accuracy_numbers,
@@ -30,9 +38,18 @@ from ltbench.benchmarks.analysis.cells import (
     statistics,
 )
 from ltbench.benchmarks.analysis.metrics import METRICS, higher_is_better, metric_labels, wilson_interval
-from ltbench.benchmarks.analysis.notes import INTERVALS, SPREAD, baseline_notes, caveats, signs, tested, title_of
+from ltbench.benchmarks.analysis.notes import (
+    SPREAD,
+    baseline_notes,
+    caveats,
+    intervals,
+    signs,
+    spread,
+    tested,
+    title_of,
+)
 from ltbench.benchmarks.analysis.ranks import ranks
-from ltbench.benchmarks.analysis.records import Record, StageCost
+from ltbench.benchmarks.analysis.records import Record
 from ltbench.benchmarks.analysis.reliability.tables import conformal, reliability
 from ltbench.benchmarks.analysis.rendering import OPEN, Cell, Table, annotated
 from ltbench.benchmarks.analysis.rows import ACCURACY, GROUP_MEAN, Row
@@ -41,7 +58,6 @@ from ltbench.benchmarks.analysis.standings import (
     Family,
     Panel,
     Setting,
-    common_trials,
     compare,
     comparisons,
     doubts_of,
@@ -49,7 +65,6 @@ from ltbench.benchmarks.analysis.standings import (
     settings_of,
 )
 from ltbench.errors import counted
-from ltbench.methods import registry as registered_methods
 
 GROUPS = ("head", "medium", "tail", GROUP_MEAN)
 STEPS = "optimizer_steps"
@@ -61,7 +76,6 @@ COSTS = {
     "parameters": "parameters",
     "peak_memory_mib": "peak memory MiB",
 }
-_EQUAL_STEPS = 0.01  # shares of steps that differ by less are not worth a note
 _ACCURACY = METRICS[ACCURACY]
 _BALANCED = "Balanced test set: micro top-1 equals mean per-class accuracy."
 
@@ -106,7 +120,7 @@ def overview(panel: Panel) -> Table:
         ]
         for own in lines_of(frame)
     ]
-    about = [signs(*compared), tested(rows, *compared), _BALANCED * balanced]
+    about = [signs(rows[0], *compared), tested(rows, *compared), _BALANCED * balanced]
     notes = [" ".join(filter(None, about)), *baseline_notes(panel), *departures(panel)]
     notes += [*several_networks(panel), *caveats(rows, shown_metrics)]
     return Table(title_of(setting.result), frame, headers, cells, notes)
@@ -134,7 +148,7 @@ def ratios(family: Family) -> Table:
     rows = [row for panel in family.panels.values() for row in panel.rows]
     largest = max(family.panels)
     every = [list(itertools.chain(*own)) for own in zip(*compared.values(), strict=True)]
-    about = f"{_ACCURACY.capitalize()}, n = {counted(len(rows[0].trials), 'trial')}. {signs(*every)}"
+    about = f"{_ACCURACY.capitalize()}, n = {counted(len(rows[0].trials), 'trial')}. {signs(rows[0], *every)}"
     if found := tested(family.panels[largest].rows, *compared[largest]):
         about += f" At ratio {largest:g}: {found}"
     of_ratios = [
@@ -177,7 +191,7 @@ def groups(panel: Panel) -> Table:
     ]
     names = setting.data.class_names
     listed = [f"{name}: {', '.join(names[own] for own in members)}" for name, members in setting.data.groups.items()]
-    about = [signs(*compared), tested(rows, *compared), f"{'; '.join(listed)}."]
+    about = [signs(rows[0], *compared), tested(rows, *compared), f"{'; '.join(listed)}."]
     about.append("The mean of group means is the paper's All; Δ and tests are of it.")
     headers = ["method", *(METRICS[name] for name in GROUPS), f"Δ {BASELINE}", "95 % of Δ", "n"]
     notes = [" ".join(filter(None, about)), *baseline_notes(panel), *caveats(rows, GROUPS)]
@@ -200,8 +214,8 @@ def per_class(panel: Panel) -> Table:
     tested = rows[0].test_counts[0]
     sizes = ", ".join(f"{name} {count}" for name, count in zip(names, tested, strict=True))
     headers = ["method", *(f"{name} ({count})" for name, count in zip(names, counts, strict=True)), "n"]
-    interval = INTERVALS if len(rows[0].trials) > 1 else "intervals: Wilson's 95 % over test images"
-    about = f"Percent, {SPREAD}; {interval}. Behind a class: its training images. Test images: {sizes}."
+    interval = intervals(rows[0]) if len(rows[0].trials) > 1 else "intervals: Wilson's 95 % over test images"
+    about = f"Percent, {spread(rows[0])}; {interval}. Behind a class: its training images. Test images: {sizes}."
     notes = [about, *caveats(rows, ("per_class_accuracy",))]
     return Table(title_of(panel.setting.result), pd.concat(by_row, ignore_index=True), headers, cells, notes)
 
@@ -231,8 +245,12 @@ def cost(panel: Panel) -> Table:
     frame = pd.DataFrame(
         {
             **{"method": row.name, "n": len(row.trials)},
-            **{"steps_of_baseline": steps_of(row, baseline), "learning_rates": _rates(row), "stopping": _stops(row)},
-            **statistics({STEPS: _steps(row)} | {name: row.costs(name) for name in others}),
+            **{
+                "steps_of_baseline": steps_of(row, baseline),
+                "learning_rates": own_rates(row),
+                "stopping": own_stops(row),
+            },
+            **statistics({STEPS: optimizer_steps(row)} | {name: row.costs(name) for name in others}),
         }
         for row in panel.rows
     )
@@ -258,71 +276,6 @@ def cost(panel: Panel) -> Table:
     return Table(title_of(panel.setting.result), frame, headers, cells, [about])
 
 
-def departures(panel: Panel) -> list[str]:
-    """Return a line on the rows that take other numbers of steps than the baseline, or do not train as it does."""
-    shares = {row.name: steps_of(row, panel.setting.baseline) for row in panel.rows}
-    lists = {
-        f"optimizer steps as a multiple of {BASELINE}'s": [
-            f"{name} {share:.2f}" for name, share in shares.items() if abs(share - 1) > _EQUAL_STEPS
-        ],
-        "own learning rates": [row.name for row in panel.rows if _rates(row)],
-        "own stopping rules": [row.name for row in panel.rows if _stops(row)],
-    }
-    said = "; ".join(f"{what}: {', '.join(rows)}" for what, rows in lists.items() if rows)
-    return [f"{said[0].upper()}{said[1:]} (see the table of costs)."] if said else []
-
-
-def several_networks(panel: Panel) -> list[str]:
-    """Return a line on the rows whose methods are ensembles, as their docstrings say, with the parameters they have."""
-    known, baseline = set(registered_methods.available()), panel.setting.baseline
-    marked = []
-    for row in panel.rows:
-        method = row.result.method
-        networks = registered_methods.details(method).get("Networks") if method in known else None
-        if networks is None:
-            continue
-        held = float(np.nanmean(row.costs("parameters")))
-        usual = float("nan") if baseline is None else float(np.nanmean(baseline.costs("parameters")))
-        size = "" if np.isnan(usual) else f"; {held / usual:.2f} times the parameters of {BASELINE}"
-        marked.append(f"{row.name} ({networks}{size})")
-    return [f"Several networks: {'; '.join(marked)}."] if marked else []
-
-
-def steps_of(row: Row, baseline: Row | None) -> float:
-    """Return the optimizer steps of a row as a multiple of the baseline's, over the trials of both; NaN without any."""
-    common = common_trials(row, baseline) if baseline else []
-    if baseline is None or not common:
-        return float("nan")
-    own, others = (sum(_steps(each)[each.trials.index(trial)] for trial in common) for each in (row, baseline))
-    return float(own / others) if others else float("nan")
-
-
-def _steps(row: Row) -> np.ndarray:
-    """Return the optimizer steps of each trial, all stages together, float64 [T]."""
-    totals = [sum(stage.steps for stage in record.result.cost.stages) for record in row.records]
-    return np.array(totals, dtype=np.float64)
-
-
-def _rates(row: Row) -> str:
-    return _by_stage(row, lambda stage: ", ".join(f"x{rate:g}" for rate in stage.rates if rate != 1))
-
-
-def _stops(row: Row) -> str:
-    return _by_stage(row, lambda stage: stage.stopping)
-
-
-def _by_stage(row: Row, described: Callable[[StageCost], str]) -> str:
-    """Return what is said of stages, each text once with the first stage of which it holds and how many others."""
-    names: dict[str, list[str]] = {}
-    for stage in (stage for record in row.records for stage in record.result.cost.stages):
-        known = names.setdefault(described(stage), [])
-        known += [stage.name] if stage.name not in known else []
-    names.pop("", None)
-    return "; ".join(
-        f"{own[0]}{f' and {len(own) - 1} more' if len(own) > 1 else ''}: {text}" for text, own in names.items()
-    )
-
-
 def _multiple(value: float) -> str:
     return "n/a" if np.isnan(value) else f"{value:.2f}"
 
@@ -334,7 +287,8 @@ def metrics(panel: Panel) -> Table:
         {"method": row.name, "n": len(row.trials), **statistics({name: row.values(name) for name in labels})}
         for row in panel.rows
     )
-    about = f"Percent (cross-entropy: nats), {SPREAD}, so over trials alone, the test images as given; bold: best."
+    over = "" if panel.rows[0].folds else ", so over trials alone, the test images as given"
+    about = f"Percent (cross-entropy: nats), {spread(panel.rows[0])}{over}; bold: best."
     headers = ["method", *labels.values(), "n"]
     cells = _metric_cells(frame, tuple(labels))
     notes = [about, *caveats(panel.rows, labels)]

@@ -31,6 +31,7 @@ _PROTOCOL_HELP = {
     "init": "what every encoder starts from: scratch, ssl, ssl:simclr, ssl:byol, ssl:simsiam, ssl:barlow, ssl:kcl, ce",
     "tta": "what logits are the mean of: none, the whole image alone; or five_crop",
     "vary_split": "each trial draws a split of its own, so that intervals hold for new splits too",
+    "folds": "cross-validation: trial k tests on fold k of N, predictions are pooled; not with --test-per-class",
     "lr_warmup": "share of a stage's epochs in which the learning rate rises, below 1",
 }
 _METAVARS = {"int": "N", "float": "X", "str": "NAME"}
@@ -144,7 +145,7 @@ def _add_what(what: argparse._ArgumentGroup) -> None:
     about_ratios = "imbalance ratios, or natural; default: the dataset's, mostly 100"
     _add(what, "--ratio", dest="ratios", nargs="+", metavar="R", help=about_ratios)
     which = what.add_mutually_exclusive_group()
-    _add(which, "--trials", type=int, metavar="N", help="trials of each method; default: 5")
+    _add(which, "--trials", type=int, metavar="N", help="trials of each method; default: 5, or --folds")
     about_trial = "only these, from 0; instead of --trials"
     _add(which, "--trial", dest="trials", nargs="+", type=int, metavar="K", help=about_trial)
     _add(what, "--set", nargs="+", action="extend", metavar="NAME=VALUE", help="hyper-parameters")

@@ -32,6 +32,7 @@ _STOPPED: dict[int, tuple[str, int]] = {
 COMMANDS = {
     "run": "train methods on a long-tailed dataset, then print the leaderboard",
     "leaderboard": "tables of finished trials",
+    "advise": "which method to take, and what finished trials leave open",
     "report": "one HTML page with all tables and pictures of a results folder",
     "figures": "pictures of finished trials as PNG and SVG",
     "reproduce": "run what a table of the paper needs, then print that table",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _SHOWN = {
     *("preset", "seed", "backbone", "weights_sha256", "image_size", "precision"),
-    *("optimizer", "lr", "batch_size", "epochs", "patience", "vary_split", "augmentation"),
+    *("optimizer", "lr", "batch_size", "epochs", "patience", "vary_split", "folds", "augmentation"),
 }
 
 
@@ -30,6 +30,8 @@ def plan_text(planned: Plan) -> str:
         lines += [f"  {line}" for line in dataset.lines()]
     if planned.protocol.vary_split:
         lines.append("  each trial draws a split of its own, by its own seed; this is that of trial 0")
+    if planned.protocol.folds:
+        lines.append(f"  trial k tests on fold k of {planned.protocol.folds}; this is the split of fold 0")
     protocol, folders = planned.protocol, planned.trial_folders()
     if planned.request.preset is None:
         others = " or ".join(name for name in PRESETS if name != protocol.preset)

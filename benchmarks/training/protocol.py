@@ -49,6 +49,7 @@ class Protocol:
         corners, of the image resized to 24 / 224 more than `image_size`; also of validation images, in every epoch
     seed : of the split and, plus the trial's number, of the trials
     vary_split : each trial draws a split of its own, by its own seed, instead of all by that of trial 0
+    folds : trial k tests on fold k of so many, which hold every image once; 0: all trials test on the same images
     """
 
     preset: str
@@ -75,6 +76,7 @@ class Protocol:
     frozen_features: bool = False
     seed: int = 0
     vary_split: bool = False
+    folds: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
@@ -85,6 +87,8 @@ class Protocol:
         for name, high in _MAXIMUM.items():
             if getattr(self, name) > high:
                 raise UserError(f"--{name.replace('_', '-')} must be at most {high}, got {getattr(self, name)}")
+        if self.folds < 0 or self.folds == 1:
+            raise UserError(f"--folds must be at least 2, got {self.folds}")
         if not 0 < self.lr < float("inf"):
             raise UserError(f"--lr must be a number above 0, got {self.lr}")
         if not 0 <= self.weight_decay < float("inf"):
@@ -103,6 +107,11 @@ class Protocol:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise unknown(name.replace("_", " "), getattr(self, name), allowed)
+
+    @property
+    def own_splits(self) -> bool:
+        """Whether each trial has a split of its own."""
+        return self.vary_split or self.folds > 0
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Protocol:
@@ -178,6 +187,7 @@ _MAXIMUM = {
     "lr": 1e3,
     "weight_decay": 1e3,
     "tune_rank": 1024,
+    "folds": 1000,
 }
 PRECISIONS = ("auto", "bf16", "fp32")
 EPOCH_LENGTHS = ("pass", "steps")
@@ -209,6 +219,7 @@ _LATER = {
     "budget": "paper",
     "init": "scratch",
     "vary_split": False,
+    "folds": 0,
 }
 """Fields that records of earlier versions lack, with the values that those records were made with."""
 

@@ -41,7 +41,7 @@ class Request:
     ----------
     methods : registered names, or `all`
     ratios : imbalance ratios, or `natural`, the data as they are; none: the dataset's own
-    trials : how many of each method, or their numbers, from 0
+    trials : how many of each method, or their numbers, from 0; None: as many as the protocol has folds, else 5
     hyperparameters : values by `name`, for every method that has it, or by `method.name`
     plugins : files with further methods and datasets
     dataset, data_root, dataset_options : registered name or `auto`, its folder, values of its own options
@@ -70,7 +70,7 @@ class Request:
 
     methods: Sequence[str] = ("flex",)
     ratios: Sequence[Ratio] = ()
-    trials: int | Sequence[int] = 5
+    trials: int | Sequence[int] | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     plugins: Sequence[Path] = ()
     dataset: str = "auto"
@@ -103,7 +103,6 @@ class Request:
         normal: dict[str, Any] = {
             "methods": tuple(dict.fromkeys(_several(self.methods))),
             "ratios": ratio_values(self.ratios),
-            "trials": _trials(self.trials),
             "plugins": tuple(map(Path, _several(self.plugins))),
             "n_max": n_max_value(self.n_max),
             "gpus": _gpus(self.gpus),
@@ -111,6 +110,9 @@ class Request:
             "checkpoint_seconds": _seconds("--checkpoint-seconds", self.checkpoint_seconds),
             "out": Path(self.out),
         }
+        folds = normal["protocol"].get("folds", 0)  # `Protocol` refuses a number out of range
+        folds = folds if 1 < folds <= MAX_TRIALS else 0
+        normal["trials"] = _trials((folds or 5) if self.trials is None else self.trials)
         normal |= {name: dict(getattr(self, name) or {}) for name in ("hyperparameters", "dataset_options")}
         for name in ("data_root", "split_dir"):
             value = getattr(self, name)
@@ -126,6 +128,8 @@ class Request:
             raise unknown("--wandb mode", self.wandb, MODES)
         if self.wandb_artifacts and self.wandb == "disabled":
             raise UserError("--wandb-artifacts needs --wandb online or offline")
+        if folds:
+            _check_folds(self, folds)
 
     @property
     def elsewhere(self) -> bool:
@@ -135,11 +139,28 @@ class Request:
     @property
     def trial_numbers(self) -> tuple[int, ...]:
         """Numbers of the trials."""
-        return tuple(range(self.trials)) if isinstance(self.trials, int) else tuple(self.trials)
+        return tuple(range(self.trials)) if isinstance(self.trials, int) else tuple(self.trials or ())
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as JSON and YAML keep them: `Request(**request.as_dict())` is the same request."""
         return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+
+
+def _check_folds(request: Request, folds: int) -> None:
+    """Refuse what folds leave no choice of.
+
+    Raises
+    ------
+    UserError : another number of trials, test images a class, or splits that vary
+    """
+    if isinstance(request.trials, int) and request.trials != folds:
+        raise UserError(f"--folds {folds} has a trial for each fold, not --trials {request.trials}; leave --trials out")
+    if max(request.trial_numbers) >= folds:
+        raise UserError(f"--folds {folds} has the trials 0 to {folds - 1}, got --trial {max(request.trial_numbers)}")
+    if request.test_per_class is not None:
+        raise UserError("--folds tests every image once; leave --test-per-class out")
+    if request.protocol.get("vary_split"):
+        raise UserError("--folds draws the splits of its trials; leave --vary-split out")
 
 
 def _check_kinds(request: Request) -> None:

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from ltbench.datasets.base import Source
+from ltbench.datasets.splits.folds import Fold, fold_numbers
 from ltbench.datasets.splits.longtail import (
     PARTS,
     held_out_counts,
@@ -43,6 +44,7 @@ def make_split(
     seed: int,
     allow_missing: bool,
     per_lesion: str = "all",
+    fold: Fold | None = None,
 ) -> Manifest:
     """Return the split of a source: the authors' own where `split_dir` is given, else one drawn with `seed`.
 
@@ -56,6 +58,7 @@ def make_split(
     val_per_class, test_per_class : as for `held_out_counts`; not of the authors' files and of official parts. Of whole
         lesions, a share is the least that a part has, a number exactly what it has
     per_lesion : of `PER_LESION`: `all` images of a lesion may be in val or test, or `one`; of splits drawn here
+    fold : whose images are the test part, instead of `test_per_class`; of splits drawn here
 
     Raises
     ------
@@ -63,7 +66,7 @@ def make_split(
         below 0; images missing without `allow_missing`; counts that the data cannot give; split files missing, damaged,
         with one image in two parts, or not of this dataset
     """
-    _require_sense(split, split_dir, per_lesion)
+    _require_sense(split, split_dir, per_lesion, fold)
     if split_dir is not None:
         manifest = _sound(published_manifest(source, split_dir, ratio), split_dir, source.class_names)
         if not allow_missing:
@@ -76,13 +79,16 @@ def make_split(
         raise UserError(f"seed must be 0 or more, not {seed}")
     if not allow_missing:
         _require_images(source, np.ones(len(source.ids), dtype=bool))
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_STREAM,))))
+    rng = _generator(seed)
     pool = np.flatnonzero(source.present)
     try:
         if split == "official":
             return Manifest.from_source(source, _official_parts(source, pool, ratio, n_max, rng))
-        sizes = (val_per_class, test_per_class)
-        drawn = _drawn_parts(source, pool, split, ratio, n_max, sizes, rng, per_lesion)
+        if fold is not None:
+            drawn = _fold_parts(source, pool, split, ratio, n_max, val_per_class, seed, fold)
+        else:
+            sizes = (val_per_class, test_per_class)
+            drawn = _drawn_parts(source, pool, split, ratio, n_max, sizes, rng, per_lesion)
     except UserError as error:
         raise UserError("; ".join([str(error), *source.label_notes])) from error
     return Manifest.from_source(source, {part: pool[positions] for part, positions in drawn.items()})
@@ -108,12 +114,64 @@ def _drawn_parts(
     return draw(source, pool, ratio, n_max, held_out, rng)
 
 
-def _require_sense(split: str, split_dir: Path | None, per_lesion: str) -> None:
+def _fold_parts(
+    source: Source,
+    pool: np.ndarray,
+    split: str,
+    ratio: float | Literal["natural"],
+    n_max: int | Literal["auto"] | None,
+    val_per_class: int | None,
+    seed: int,
+    fold: Fold,
+) -> dict[str, np.ndarray]:
+    """Return the places in `pool`, int64, of each part where test is a fold, and val and train are of the others."""
+    labels, lesions, names = source.labels[pool], source.lesions[pool], source.class_names
+    groups = lesions if split == "lesion" else source.ids[pool]
+    tested = fold_numbers(labels, groups, fold.count, _generator(seed), names) == fold.number
+    rest = np.flatnonzero(~tested)
+    every, left = (np.bincount(own, minlength=len(names)) for own in (labels, labels[rest]))
+    _require_rest(left, names)
+    val, rng = np.maximum(left // 10, 1), _generator(seed, 1 + fold.number)
+    if val_per_class is not None:
+        val = np.full_like(left, val_per_class)
+    none = np.zeros_like(val)
+    if split == "lesion":
+        capacity = lesion_capacity(labels[rest], lesions[rest], len(names), val, none, names)
+        counts = _training_counts(every, capacity, capacity, ratio, n_max, (val, none), names)
+        whole = ["val"] * (val_per_class is None)
+        drawn = split_by_lesion(labels[rest], lesions[rest], counts, val, none, rng, names, whole=whole)
+    else:
+        counts = _training_counts(every, left - val, left - val, ratio, n_max, (val, none), names)
+        drawn = split_by_image(labels[rest], counts, val, none, rng, names)
+    return {"train": rest[drawn["train"]], "val": rest[drawn["val"]], "test": np.flatnonzero(tested)}
+
+
+def _generator(seed: int, *part: int) -> np.random.Generator:
+    """Return the random numbers of a split, or of a part of it."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_STREAM, *part))))
+
+
+def _require_rest(available: np.ndarray, names: Sequence[str]) -> None:
+    """Check that the other folds have enough images of each class, int [K], for val and train."""
+    few = np.flatnonzero(available < 2)
+    if len(few):
+        raise UserError(
+            f"class {names[few[0]]!r} has {available[few[0]]} image(s) outside a fold, and val and train need 2; "
+            "use more folds, or add images"
+        )
+
+
+def _require_sense(split: str, split_dir: Path | None, per_lesion: str, fold: Fold | None) -> None:
     """Refuse names that nobody knows, and choices that exclude each other."""
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     if per_lesion not in PER_LESION:
         raise unknown("--per-lesion", per_lesion, PER_LESION)
+    if fold is not None and (split_dir is not None or split == "official" or per_lesion == "one"):
+        raise UserError(
+            "--folds is for splits of all images that are drawn here: with --split paper or --split lesion, without "
+            "--split-dir and --per-lesion one"
+        )
     if per_lesion == "one" and (split_dir is not None or split == "official"):
         raise UserError("--per-lesion one is for splits that are drawn here: --split paper or --split lesion")
     if split_dir is not None and split != "paper":

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import ltbench
 from ltbench.benchmarks import run
@@ -94,3 +96,36 @@ def test_where_splits_vary_a_trial_is_that_of_its_seed_and_rows_stay_paired(tmp_
     assert len(resumed.related()[0].records) == 4
     with pytest.raises(ltbench.UserError, match="--vary-split is for splits that are drawn here"):
         plan(ltbench.Request(["ce"], split="official", dataset="synthetic", protocol={"vary_split": True}))
+
+
+def test_folds_of_own_images_keep_groups_together_and_are_pooled(tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(0), ["image,label,group"]
+    for number in range(42):
+        name = ("common", "common", "other", "other", "common", "rare", "common")[number // 2 % 7]
+        Image.fromarray(rng.integers(256, size=(20, 20, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{name},patient{number // 2}")
+    (tmp_path / "images.csv").write_text("\n".join(rows), encoding="utf-8")
+    short = {"epochs": 1, "image_size": 16, "batch_size": 8, "folds": 3}
+    shared: dict[str, Any] = {"dataset": "csv", "data_root": tmp_path, "preset": "quick", "protocol": short}
+    shared |= {"jobs": 1, "device": "cpu", "out": tmp_path / "results"}
+    ltbench.run(ltbench.Request(["ce"], trials=[1], **shared))
+    execution = Execution(plan(ltbench.Request(["ce"], **shared)))
+    assert sorted(outcome.status for outcome in execution.outcomes()) == ["done", "done", "skipped"]
+    results = ltbench.load_results(tmp_path / "results")
+    assert [record.result.folds for record in results.records] == [3] * 3
+    again = ltbench.run(ltbench.Request(["ce"], **shared | {"out": tmp_path / "again"}))
+    assert again.predictions("test").equals(results.predictions("test"))
+    ((row,),) = (setting.rows for setting in settings_of(results.records))
+    assert len(row.test_ids) == 42 and row.lesions is not None and len(np.unique(row.lesions)) == 21
+    assert row.accuracy.value == pytest.approx(row.values("mean_class_accuracy")[0])
+    for options, said in (
+        ({"trials": 5}, "a trial for each fold"),
+        ({"trials": [3]}, "has the trials 0 to 2"),
+        ({"test_per_class": 2}, "leave --test-per-class out"),
+        ({"protocol": {**short, "vary_split": True}}, "leave --vary-split out"),
+        ({"split": "paper"}, "keeps the images of a group together"),
+        ({"split": "official"}, "--folds is for splits that are drawn here"),
+        ({"protocol": {**short, "folds": 4}}, "class 'rare' has 3 groups, fewer than 4 folds; at most --folds 3"),
+    ):
+        with pytest.raises(ltbench.UserError, match=said):
+            plan(ltbench.Request(["ce"], **{**shared, **options}))

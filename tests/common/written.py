@@ -100,6 +100,7 @@ def write_record(
     class_names: Sequence[str] | None = None,
     cost: Mapping[str, Any] | None = None,
     logits: np.ndarray | None = None,
+    first_id: int = 0,
     **setting: Any,
 ) -> Record:
     """Write the record of one trial, whose test predictions are right with a probability.
@@ -108,6 +109,7 @@ def write_record(
     ----------
     hyperparameters, changed : all, and those that differ from the defaults
     logits : of the test images, instead of those of `accuracy`
+    first_id : number of the first image
     setting : any key of `result.json`
     """
     groups = frequency_groups(class_counts)
@@ -126,7 +128,7 @@ def write_record(
     tag = json_digest([changed, hyperparameters, protocol.digest(), *map(str, setting.items())])[:8]
     setting_folder = f"{result['dataset']}-{result['split']}-r{result['ratio']:g}"
     folder = results / setting_folder / f"{method}-{tag}" / f"trial{trial}"
-    arrays = {"ids": np.array([f"i{row}" for row in range(len(labels))]), "labels": labels, "logits": logits}
+    arrays = {"ids": np.array([f"i{first_id + row}" for row in range(len(labels))]), "labels": labels, "logits": logits}
     saved = {f"{part}_{name}": array for part in ("val", "test") for name, array in arrays.items()}
     digest = write_arrays(folder / "predictions.npz", saved)
     write_sealed(folder / "result.json", {**result, "files": {"predictions.npz": digest}})

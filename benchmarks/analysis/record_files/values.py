@@ -21,6 +21,7 @@ class ProtocolValues(TypedDict):
     backbone: str
     image_size: Annotated[int, Field(ge=1)]
     epochs: Annotated[int, Field(ge=1)]
+    folds: NotRequired[Count]
 
 
 def current_fields(recorded: Mapping[str, Any]) -> dict[str, Any]:

@@ -157,13 +157,16 @@ def _set_cells(numbers: Mapping[str, Any], shown: Mapping[str, str]) -> list[Cel
 
 
 def _about_sets(panel: Panel) -> str:
-    """Return what sets are, and what the worst class would be if the promise held in every class."""
-    worst = expected_worst(panel.rows[0].test_counts[0].tolist())
-    return (
+    """Return what sets are, and what the worst class of a trial would be if the promise held in every class."""
+    about = (
         f"Set: the classes that are not ruled out; by a threshold from validation, {_PROMISED} of sets should hold the "
-        "true class (coverage), a little less as the reported epoch was chosen on the same images. Were each image "
-        f"covered with {_PROMISED} probability, the worst class would show {100 * worst:.1f} % on average."
+        "true class (coverage), a little less as the reported epoch was chosen on the same images."
     )
+    if panel.rows[0].folds:
+        return about
+    worst = expected_worst(panel.rows[0].test_counts[0].tolist())
+    shown = f"the worst class would show {100 * worst:.1f} % on average"
+    return f"{about} Were each image covered with {_PROMISED} probability, {shown}."
 
 
 def _unbalanced(panel: Panel, measured: Sequence[Sequence[Reliability]]) -> list[str]:

@@ -48,6 +48,7 @@ class Comparison:
         few trials to test
     standard_error, freedom : of the difference, and its degrees of freedom; NaN where unknown
     reference : whether the row is the reference
+    trial_variance, luck_variance : of the difference, as `Estimate` has them
     """
 
     delta: float
@@ -57,6 +58,8 @@ class Comparison:
     standard_error: float = _NOTHING
     freedom: float = _NOTHING
     reference: bool = False
+    trial_variance: float = 0.0
+    luck_variance: float = 0.0
 
     @property
     def open(self) -> bool:
@@ -81,6 +84,7 @@ def compared(
     class_weights: np.ndarray | None = None,
     clusters: np.ndarray | None = None,
     tested: np.ndarray | None = None,
+    inflation: float = 1.0,
 ) -> list[Comparison]:
     """Return the differences of rows to one of them, with p-values that allow for all of them.
 
@@ -88,7 +92,7 @@ def compared(
     ----------
     scores : float [M, T, n], as for `paired_differences`
     reference : index of the row in 0 ... M - 1
-    labels, class_weights, clusters, tested : as for `paired_differences`
+    labels, class_weights, clusters, tested, inflation : as for `paired_differences`
     adjusted : `dunnett` where the reference was named before the results were seen, `tukey` where it is the best row
     """
     rows, trials, _ = scores.shape
@@ -106,17 +110,25 @@ def compared(
         clusters=clusters,
         by_trial=by_trial,
         tested=tested,
+        inflation=inflation,
     )
     enough = trials != 2 or (rows - 1) * (trials - 1) >= _FEWEST
     p_values = _p_values(estimates, rows, adjusted)
     found = [
-        Comparison(each.value, each.low, each.high, p, each.standard_error, each.degrees_of_freedom)
-        if enough
-        else replace(UNKNOWN, delta=each.value)
+        _comparison(each, p) if enough else replace(UNKNOWN, delta=each.value)
         for each, p in zip(estimates, p_values.tolist(), strict=True)
     ]
     found[reference] = REFERENCE
     return found
+
+
+def _comparison(estimate: Estimate, p_value: float) -> Comparison:
+    return Comparison(
+        *(estimate.value, estimate.low, estimate.high, p_value),
+        *(estimate.standard_error, estimate.degrees_of_freedom),
+        trial_variance=estimate.trial_variance,
+        luck_variance=estimate.luck_variance,
+    )
 
 
 def dunnett(statistic: np.ndarray, rows: int, freedom: np.ndarray) -> np.ndarray:
@@ -163,6 +175,17 @@ def detectable(comparisons: Sequence[Comparison], adjusted: Adjustment) -> float
     error = float(np.median([each.standard_error for each in made]))
     freedom = float(np.median([each.freedom for each in made]))
     rows = 1 + sum(not each.reference for each in comparisons)
+    return detectable_by(error, freedom, rows, adjusted)
+
+
+def detectable_by(error: float, freedom: float, rows: int, adjusted: Adjustment) -> float:
+    """Return the true difference that a comparison among `rows` rows finds with the probability `POWER`.
+
+    Parameters
+    ----------
+    error, freedom : standard error of the difference, above 0, and its degrees of freedom
+    adjusted : `dunnett` or `tukey`
+    """
 
     def excess(statistic: float) -> float:
         return float(adjusted(np.array([statistic]), rows, np.array([freedom]))[0]) - LEVEL

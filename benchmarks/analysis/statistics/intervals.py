@@ -30,6 +30,7 @@ class Estimate:
     value : the mean
     low, high : ends of the interval; NaN where one image alone leaves it unknown
     standard_error, degrees_of_freedom : of the t distribution behind it
+    trial_variance, luck_variance : V_T and V_E, as `interval` has them, 0 for one trial
     """
 
     value: float
@@ -37,6 +38,24 @@ class Estimate:
     high: float
     standard_error: float
     degrees_of_freedom: float
+    trial_variance: float = 0.0
+    luck_variance: float = 0.0
+
+
+def fold_inflation(folds: int) -> float:
+    """Return by how much the variance of K pooled folds exceeds that of their images: (2 K - 1) / (K - 1).
+
+    The images of a fold are tested by a network that shares training images with those of the other folds, and they are
+    training images of these. Nadeau and Bengio, Inference for the generalization error, Machine Learning 52 (2003),
+    take ρ = 1 / K, the share of the images that is tested, for the correlation of folds: the variance of the mean of K
+    folds of variance σ² is then (1 + (K - 1) ρ) σ² / K, where their images show (1 - ρ) σ² / K. No estimate of it is
+    unbiased for all data and methods (Bengio and Grandvalet, JMLR 5, 2004).
+
+    Parameters
+    ----------
+    folds : K, at least 2
+    """
+    return (2 * folds - 1) / (folds - 1)
 
 
 def image_weights(
@@ -72,6 +91,7 @@ def interval(
     class_weights: np.ndarray | None = None,
     clusters: np.ndarray | None = None,
     tested: np.ndarray | None = None,
+    inflation: float = 1.0,
 ) -> Estimate:
     """Return the mean over trials of the scores' sum over images, with its interval over new trials and new images.
 
@@ -116,6 +136,7 @@ def interval(
     class_weights : float [number of classes], w_c by class id; None: equal ones
     clusters : [n], equal for images that belong together, as those of a lesion do; None: each image by itself
     tested : bool [T, n], the images of each trial, whose scores of others are 0; None: all have the same
+    inflation : factor of V, for `fold_inflation`
 
     Raises
     ------
@@ -124,17 +145,16 @@ def interval(
     scores, labels = _checked(scores, labels, confidence)
     weights = image_weights(labels, class_weights, tested)
     strata = _Strata(labels, weights, clusters, tested)
-    return _within(_estimate(scores, strata, confidence), scores, weights, strata, confidence)
+    estimate = _estimate(scores, strata, confidence, inflation=inflation)
+    return _within(estimate, scores, weights, strata.effective_images / inflation, confidence)
 
 
-def _within(
-    estimate: Estimate, scores: np.ndarray, weights: np.ndarray, strata: _Strata, confidence: float
-) -> Estimate:
+def _within(estimate: Estimate, scores: np.ndarray, weights: np.ndarray, images: float, confidence: float) -> Estimate:
     """Return an estimate with ends that scores of right answers can have; of other scores, as it is."""
     if (scores < 0).any() or (scores > weights * (1 + _ROUNDING)).any():
         return estimate
     if not scores.any() or np.allclose(scores, weights, rtol=_ROUNDING, atol=0):
-        return _of_equal_images(estimate, strata.effective_images, confidence)
+        return _of_equal_images(estimate, images, confidence)
     low, high = (float(np.clip(end, 0, 1)) for end in (estimate.low, estimate.high))
     return replace(estimate, low=low, high=high)
 
@@ -144,6 +164,7 @@ def class_interval(
     clusters: np.ndarray | None = None,
     tested: np.ndarray | None = None,
     confidence: float = 0.95,
+    inflation: float = 1.0,
 ) -> Estimate:
     """Return the accuracy of one class with its interval: over trials and images, of one trial Wilson's.
 
@@ -153,14 +174,14 @@ def class_interval(
     Parameters
     ----------
     right : bool [T, n], of the images of the class
-    clusters, tested, confidence : as for `interval`
+    clusters, tested, confidence, inflation : as for `interval`
     """
     trials, images = right.shape
     size = images if clusters is None else len(np.unique(clusters))
     labels = np.zeros(images, dtype=np.int64)
     scores = right * image_weights(labels, tested=tested)
-    found = interval(scores, labels, confidence, clusters=clusters, tested=tested)
-    low, high = wilson_interval(found.value * size, size, confidence)
+    found = interval(scores, labels, confidence, clusters=clusters, tested=tested, inflation=inflation)
+    low, high = wilson_interval(found.value * size / inflation, size / inflation, confidence)
     if trials == 1:
         return replace(found, low=low, high=high)
     if trials == 2 and size < _FEW_IMAGES:
@@ -177,6 +198,7 @@ def paired_differences(
     clusters: np.ndarray | None = None,
     by_trial: Sequence[tuple[float, float]] | None = None,
     tested: np.ndarray | None = None,
+    inflation: float = 1.0,
 ) -> list[Estimate]:
     """Return the difference in mean per-class accuracy of each row to one of them, with its interval within -1 and 1.
 
@@ -195,7 +217,7 @@ def paired_differences(
     labels : int64 [n]
     class_weights, clusters : as for `interval`
     by_trial : of each row V_T and its degrees of freedom, where more is known of them (`TrialVariance.of_difference`)
-    tested : as for `interval`
+    tested, inflation : as for `interval`
 
     Raises
     ------
@@ -206,7 +228,8 @@ def paired_differences(
     found = []
     for row, own in enumerate(scores):
         difference, _ = _checked(own - scores[reference], labels, confidence)
-        estimate = _estimate(difference, strata, confidence, by_trial[row] if by_trial is not None else None)
+        known = by_trial[row] if by_trial is not None else None
+        estimate = _estimate(difference, strata, confidence, known, inflation)
         low, high = max(estimate.low, -1.0), min(estimate.high, 1.0)  # NaN stays, as the first argument
         found.append(replace(estimate, low=low, high=high))
     return found
@@ -309,21 +332,25 @@ class _Strata:
 
 
 def _estimate(
-    scores: np.ndarray, strata: _Strata, confidence: float, by_trial: tuple[float, float] | None = None
+    scores: np.ndarray,
+    strata: _Strata,
+    confidence: float,
+    by_trial: tuple[float, float] | None = None,
+    inflation: float = 1.0,
 ) -> Estimate:
     """Return the mean and its interval, not yet cut to the range that the scores can have."""
     value, scale = float(scores.sum(axis=1).mean()), float(np.abs(scores).sum(axis=1).max())
-    variance, freedom = _variance(scores, strata, (_ROUNDING * scale) ** 2, by_trial)
+    variance, freedom, of_trials, of_luck = _variance(scores, strata, (_ROUNDING * scale) ** 2, by_trial)
     value = 0.0 if abs(value) <= _ROUNDING * scale else value
-    error = float(np.sqrt(variance))
+    error = float(np.sqrt(inflation * variance))
     half = error * float(stdtrit(freedom, (1 + confidence) / 2)) if error else 0.0
-    return Estimate(value, value - half, value + half, error, freedom)
+    return Estimate(value, value - half, value + half, error, freedom, of_trials, of_luck)
 
 
 def _variance(
     scores: np.ndarray, strata: _Strata, rounding: float, known: tuple[float, float] | None
-) -> tuple[float, float]:
-    """Return V and ν of `interval`; (0, infinity) where all scores are 0, NaN twice for one image.
+) -> tuple[float, float, float, float]:
+    """Return V, ν, V_T and V_E of `interval`; V and ν are 0 and infinity where all scores are 0, NaN for one image.
 
     Parameters
     ----------
@@ -333,9 +360,9 @@ def _variance(
     """
     trials = len(scores)
     if not scores.any():
-        return 0.0, float("inf")
+        return 0.0, float("inf"), 0.0, 0.0
     if strata.sizes.sum() == 1:
-        return float("nan"), float("nan")
+        return float("nan"), float("nan"), 0.0, 0.0
     images, residuals, freedom = strata.variances(scores)
     by_trial, trial_freedom = known if known is not None else (_between_trials(scores), float(trials - 1))
     by_trial = by_trial if by_trial > rounding else 0.0
@@ -345,12 +372,12 @@ def _variance(
     if variance <= rounding:
         variance = luck
     if variance <= rounding:
-        return strata.two_more()
+        return (*strata.two_more(), 0.0, 0.0)
     share = (1 - by_trial / variance) ** (1 + 1 / trial_freedom) if by_trial else 1.0
     inverse = (1 - share) / trial_freedom if by_trial else 0.0
     if by_image > rounding:
         inverse += share * float((images**2 / freedom).sum()) / by_image**2
-    return variance, 1 / inverse if inverse else float("inf")
+    return variance, 1 / inverse if inverse else float("inf"), by_trial, luck
 
 
 def _between_trials(scores: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.request import Ratio, Request
 from ltbench.datasets.images.augmentation import stored_size
 from ltbench.datasets.loading import SplitDataset, largest_common_n_max, load, require_common_test
+from ltbench.datasets.splits.folds import Fold
 from ltbench.errors import UserError
 
 
@@ -30,17 +31,19 @@ def planned_datasets(
     UserError : anything about names, files or counts, or splits that cannot vary
     """
     published = request.split_dir is not None or request.split == "official"
-    first = [] if published and protocol.vary_split else _drawn(request, name, root, protocol, 0)
-    if not protocol.vary_split:
+    first = [] if published and protocol.own_splits else _drawn(request, name, root, protocol, 0)
+    if not protocol.own_splits:
         return first, {}
     if published or first[0].split == "official":  # the dataset's own default
-        raise UserError("--vary-split is for splits that are drawn here: --split paper or --split lesion")
+        option = "--folds" if protocol.folds else "--vary-split"
+        raise UserError(f"{option} is for splits that are drawn here: --split paper or --split lesion")
     others = [trial for trial in request.trial_numbers if trial]
     return first, {0: first} | {trial: _drawn(request, name, root, protocol, trial) for trial in others}
 
 
 def _drawn(request: Request, name: str, root: Path | None, protocol: Protocol, trial: int) -> Sequence[SplitDataset]:
-    """Return the dataset at each ratio under the split that the seed of a trial draws."""
+    """Return the dataset at each ratio under the split that the seed of a trial draws, or whose test is its fold."""
+    fold = Fold(trial, protocol.folds) if protocol.folds else None
 
     def split(ratio: Ratio | None, n_max: Any = request.n_max) -> SplitDataset:
         return load(
@@ -53,9 +56,10 @@ def _drawn(request: Request, name: str, root: Path | None, protocol: Protocol, t
             n_max=n_max,
             val_per_class=request.val_per_class,
             test_per_class=request.test_per_class,
-            seed=request.seed + trial,
+            seed=request.seed + (0 if fold else trial),
             allow_missing=request.allow_missing,
             per_lesion=request.per_lesion,
+            fold=fold,
             cache=request.out / "cache" / "images",
             options=request.dataset_options,
         )

@@ -117,7 +117,7 @@ class Plan:
 
     def described(self, row: PlannedRow, trial: int, pixels: str = "") -> DataDescription:
         """Return what records say of the data of a trial."""
-        return described(row.dataset_of(trial), pixels, varied_from=row.dataset if self.protocol.vary_split else None)
+        return described(row.dataset_of(trial), pixels, varied_from=row.dataset if self.protocol.own_splits else None)
 
     def specs(self, pixels: Mapping[str, str]) -> list[TrialSpec]:
         """Return all trials.

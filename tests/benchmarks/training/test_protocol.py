@@ -36,6 +36,7 @@ OTHER: dict[str, Any] = {
     "budget": "total",
     "init": "ssl",
     "vary_split": True,
+    "folds": 5,
     "seed": 1,
     "augmentation": Augmentation(hue=0.0),
 }

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pairs import Pairs, split_of
 from real_data import DATA
 
-from ltbench.datasets.base import Source
 from ltbench.datasets.loading import load, require_common_test
 from ltbench.datasets.sources.isic2019 import Isic2019
-from ltbench.datasets.splits.draw import make_split, published_manifest, restrict
+from ltbench.datasets.splits.draw import published_manifest, restrict
 from ltbench.datasets.splits.longtail import held_out_counts, pareto_class_counts
 from ltbench.datasets.splits.manifest import overlap
 from ltbench.datasets.splits.unused import unused_line
@@ -18,50 +18,20 @@ from ltbench.errors import UserError
 real = pytest.mark.skipif(not (DATA / "isic2019-ham").is_dir(), reason="the ISIC 2019 folder is not here")
 
 
-class Pairs(Source):
-    """Three classes of 60, 200 and 100 images, two to a lesion."""
-
-    title = "pairs"
-    has_lesion_ids = True
-    class_names = ("a", "b", "c")
-
-    def __init__(self):
-        super().__init__(None)
-        self.labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [60, 200, 100]))
-        self.ids = np.array([f"image{index:03d}" for index in range(360)])
-        self.lesions = np.empty(360, dtype="U8")
-        for label, name in enumerate(self.class_names):
-            members = np.flatnonzero(self.labels == label)
-            self.lesions[members] = [f"{name}{index // 2}" for index in range(len(members))]
-        self.present = np.ones(360, dtype=bool)
-
-    def read(self, position, size):
-        raise NotImplementedError
-
-    def fingerprints(self, positions):
-        raise NotImplementedError
-
-
-def _split(source, **changes):
-    options = {"split": "paper", "split_dir": None, "ratio": 10, "n_max": 100, "val_per_class": 5}
-    options |= {"test_per_class": 10, "seed": 0, "allow_missing": False} | changes
-    return make_split(source, **options)
-
-
 @pytest.mark.parametrize("split", ["paper", "lesion"])
 def test_a_drawn_split_has_the_counts_by_measured_frequency_and_its_seed(split):
     source = Pairs()
-    manifest = _split(source, split=split)
+    manifest = split_of(source, split=split)
     assert manifest.class_counts("train").tolist() == [10, 100, 32]
     assert manifest.class_counts("val").tolist() == [5] * 3
     assert manifest.class_counts("test").tolist() == [10] * 3
     shared = [pair.lesion_images for pair in overlap(manifest).pairs]
     assert any(shared) == (split == "paper") and not any(pair.images for pair in overlap(manifest).pairs)
     np.random.seed(1)  # noqa: NPY002  the global state must not matter
-    first = _split(Pairs(), split=split)
+    first = split_of(Pairs(), split=split)
     np.random.seed(2)  # noqa: NPY002
-    assert _split(Pairs(), split=split).digest == first.digest
-    assert _split(Pairs(), split=split, seed=1).digest != first.digest
+    assert split_of(Pairs(), split=split).digest == first.digest
+    assert split_of(Pairs(), split=split, seed=1).digest != first.digest
     assert len(first.digest) == 64
 
 
@@ -69,7 +39,7 @@ def test_a_drawn_split_has_the_counts_by_measured_frequency_and_its_seed(split):
 @pytest.mark.parametrize("ratio", [4, "natural"])
 def test_one_image_a_lesion_is_a_case_of_its_own(split, ratio):
     n_max = None if ratio == "natural" else "auto"
-    one, other = (_split(Pairs(), split=split, ratio=each, n_max=n_max, per_lesion="one") for each in (ratio, 2))
+    one, other = (split_of(Pairs(), split=split, ratio=each, n_max=n_max, per_lesion="one") for each in (ratio, 2))
     held_out = one.lesions[one.parts != "train"]
     assert len(held_out) == len(np.unique(held_out)) == 3 * 15
     assert one.class_counts("val").tolist() == [5] * 3 and one.class_counts("test").tolist() == [10] * 3
@@ -82,11 +52,11 @@ def test_one_image_a_lesion_is_a_case_of_its_own(split, ratio):
 
 def test_auto_allows_for_the_images_that_whole_lesions_waste():
     # 15 images a class are held out by image; by lesion val takes 6 to show 5.
-    assert _split(Pairs(), ratio=1, n_max="auto").class_counts("train").tolist() == [45] * 3
-    by_lesion = _split(Pairs(), ratio=1, n_max="auto", split="lesion")
+    assert split_of(Pairs(), ratio=1, n_max="auto").class_counts("train").tolist() == [45] * 3
+    by_lesion = split_of(Pairs(), ratio=1, n_max="auto", split="lesion")
     assert by_lesion.class_counts("train").tolist() == [44] * 3
     with pytest.raises(UserError, match=r"class 'a' lacks 1 images; use `--n-max auto` \(here 44\)"):
-        _split(Pairs(), ratio=1, n_max=45, split="lesion")
+        split_of(Pairs(), ratio=1, n_max=45, split="lesion")
 
 
 @pytest.mark.parametrize("split", ["paper", "lesion"])
@@ -94,12 +64,12 @@ def test_missing_images_are_an_error_unless_allowed(split):
     source = Pairs()
     source.present[[3, 8]] = False
     with pytest.raises(UserError, match=r"pairs: 2 of 360 images missing \(first: image003\).*--allow-missing"):
-        _split(source, split=split)
-    manifest = _split(source, split=split, n_max="auto", allow_missing=True)
+        split_of(source, split=split)
+    manifest = split_of(source, split=split, n_max="auto", allow_missing=True)
     assert not np.isin(["image003", "image008"], manifest.ids).any()
     source.present[source.labels == 0] = False
     with pytest.raises(UserError, match="'a' lacks"):
-        _split(source, split=split, n_max="auto", allow_missing=True)
+        split_of(source, split=split, n_max="auto", allow_missing=True)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +92,7 @@ def test_missing_images_are_an_error_unless_allowed(split):
 )
 def test_what_cannot_be_is_refused(changes, message):
     with pytest.raises(UserError, match=message):
-        _split(Pairs(), **changes)
+        split_of(Pairs(), **changes)
 
 
 def _publish(folder, **parts):
@@ -133,12 +103,12 @@ def _publish(folder, **parts):
 def test_published_files_are_read_and_checked(tmp_path):
     source = Pairs()
     _publish(tmp_path, train=source.ids[:30], val=source.ids[40:50], test=source.ids[60:80])
-    manifest = _split(source, split_dir=tmp_path)
+    manifest = split_of(source, split_dir=tmp_path)
     assert [len(manifest.part(part)[0]) for part in ("train", "val", "test")] == [30, 10, 20]
     source.present[[0, 100]] = False
     with pytest.raises(UserError, match=r"1 of 60 images missing \(first: image000\)"):
-        _split(source, split_dir=tmp_path)
-    whole = _split(source, split_dir=tmp_path, allow_missing=True)
+        split_of(source, split_dir=tmp_path)
+    whole = split_of(source, split_dir=tmp_path, allow_missing=True)
     assert whole.digest == manifest.digest
     kept = restrict(whole, source.ids[source.present])
     assert len(kept.ids) == 59 and "image000" not in kept.ids
@@ -153,20 +123,20 @@ def test_published_files_that_do_not_fit_are_refused(tmp_path):
     source = Pairs()
     _publish(tmp_path, train=source.ids[:30], val=source.ids[20:25], test=source.ids[60:80])
     with pytest.raises(UserError, match=r"has 5 image\(s\) in both train and val \(first: image020\)"):
-        _split(source, split_dir=tmp_path)
+        split_of(source, split_dir=tmp_path)
     assert overlap(published_manifest(source, tmp_path, 10)).as_dict()["train/val"]["images"] == 5
     common = source.ids[source.labels == 0]
     _publish(tmp_path, train=common[:5], val=source.ids[40:45], test=source.ids[60:80])
     with pytest.raises(UserError, match="has no train image of class "):
-        _split(source, split_dir=tmp_path)
+        split_of(source, split_dir=tmp_path)
     _publish(tmp_path, train=source.ids[:30], val=["elsewhere"], test=source.ids[60:80])
     with pytest.raises(UserError, match=r"val_10\.npy names 1 image"):
-        _split(source, split_dir=tmp_path)
+        split_of(source, split_dir=tmp_path)
     _publish(tmp_path, val=source.ids[40:45])
     labels = {f"{image}.jpg": 1 for image in source.ids.tolist()}
     np.save(tmp_path / "dic.npy", np.array(labels, dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match=r"dic\.npy gives image"):
-        _split(source, split_dir=tmp_path)
+        split_of(source, split_dir=tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +147,7 @@ def isic():
 @real
 @pytest.mark.parametrize(("ratio", "leaked"), [(100, 383), (500, 245)])
 def test_the_published_splits(ratio, leaked, isic):
-    manifest = _split(isic, split_dir=DATA / "flexsampling-splits" / "8-class", ratio=ratio, allow_missing=True)
+    manifest = split_of(isic, split_dir=DATA / "flexsampling-splits" / "8-class", ratio=ratio, allow_missing=True)
     assert manifest.class_counts("train").tolist() == pareto_class_counts(8, 5000, ratio).tolist()
     assert manifest.class_counts("val").tolist() == [50] * 8 and manifest.class_counts("test").tolist() == [100] * 8
     found = overlap(manifest)
@@ -194,7 +164,7 @@ def test_a_split_by_lesion_has_the_published_counts(ratio, seed):
     source = Isic2019(DATA / "isic2019-ham")
     source.present[:] = True  # labels and lesions of all images are there, and no image is read
     options = {"ratio": ratio, "n_max": 5000, "val_per_class": 50, "test_per_class": 100, "seed": seed}
-    manifest = _split(source, split="lesion", **options)
+    manifest = split_of(source, split="lesion", **options)
     assert manifest.class_counts("train").tolist() == pareto_class_counts(8, 5000, ratio).tolist()
     assert manifest.class_counts("val").tolist() == [50] * 8 and manifest.class_counts("test").tolist() == [100] * 8
     assert not any(pair.lesion_images for pair in overlap(manifest).pairs)
@@ -203,7 +173,7 @@ def test_a_split_by_lesion_has_the_published_counts(ratio, seed):
 @real
 def test_the_14_class_files_belong_to_another_dataset(isic):
     with pytest.raises(UserError, match=r"train\.npy names \d+ image\(s\) that the labels lack \(first: ISIC_"):
-        _split(isic, split_dir=DATA / "flexsampling-splits" / "14-class", ratio="natural", allow_missing=True)
+        split_of(isic, split_dir=DATA / "flexsampling-splits" / "14-class", ratio="natural", allow_missing=True)
 
 
 SUPPLEMENT = {
@@ -231,18 +201,18 @@ def test_natural_data_are_used_whole(split, size):
     for label, name in enumerate(source.class_names):
         members = np.flatnonzero(source.labels == label)
         source.lesions[members] = [f"{name}{index // size}" for index in range(len(members))]
-    manifest = _split(source, split=split, ratio="natural", val_per_class=None, test_per_class=None)
+    manifest = split_of(source, split=split, ratio="natural", val_per_class=None, test_per_class=None)
     val, test = (-(-counts // size) * size for counts in held_out_counts(np.bincount(source.labels), None, None))
     assert manifest.class_counts("val").tolist() == val.tolist()
     assert manifest.class_counts("test").tolist() == test.tolist()
     assert len(manifest.ids) == len(source.ids) and unused_line(source, manifest, split) is None
     if split == "lesion":
         assert not any(pair.lesion_images for pair in overlap(manifest).pairs)
-        exact = _split(source, split=split, ratio="natural", val_per_class=5)
+        exact = split_of(source, split=split, ratio="natural", val_per_class=5)
         unused = 3 * ((-5 % size) + (-10 % size))
         assert f"{unused} of 360 images (left over" in str(unused_line(source, exact, split))
     with pytest.raises(UserError, match="class 'a' has no image left to train on"):
-        _split(source, ratio="natural", val_per_class=20, test_per_class=40)
+        split_of(source, ratio="natural", val_per_class=20, test_per_class=40)
 
 
 def _with_parts(*names):
@@ -253,10 +223,10 @@ def _with_parts(*names):
 
 def test_official_parts_are_kept_and_train_is_thinned():
     source = _with_parts("train", "train", "train", "val", "test")
-    whole = _split(source, split="official", ratio="natural")
+    whole = split_of(source, split="official", ratio="natural")
     for part in ("train", "val", "test"):
         assert sorted(whole.part(part)[0]) == sorted(source.ids[source.parts == part])
-    thin = _split(source, split="official", ratio=10, n_max="auto")
+    thin = split_of(source, split="official", ratio=10, n_max="auto")
     counts = thin.class_counts("train")
     assert counts.max() / counts.min() == pytest.approx(10, rel=0.35) and len(thin.part("train")[0]) < len(whole.ids)
     assert set(thin.part("train")[0]) < set(whole.part("train")[0])
@@ -266,14 +236,14 @@ def test_official_parts_are_kept_and_train_is_thinned():
 
 def test_without_a_val_part_a_tenth_of_train_is_taken():
     source = _with_parts("train", "train", "test")
-    manifest = _split(source, split="official", ratio="natural")
+    manifest = split_of(source, split="official", ratio="natural")
     own = np.bincount(source.labels[source.parts == "train"])
     np.testing.assert_array_equal(manifest.class_counts("val"), own * 8 // 10 - own * 7 // 10)
     assert sorted(manifest.part("test")[0]) == sorted(source.ids[source.parts == "test"])
     with pytest.raises(UserError, match="has no test part"):
-        _split(_with_parts("train", "val"), split="official", ratio="natural")
+        split_of(_with_parts("train", "val"), split="official", ratio="natural")
     with pytest.raises(UserError, match="has no parts of its own"):
-        _split(Pairs(), split="official", ratio="natural")
+        split_of(Pairs(), split="official", ratio="natural")
 
 
 def _with_parts_of_whole_lesions():
@@ -286,11 +256,11 @@ def _with_parts_of_whole_lesions():
 @pytest.mark.parametrize("ratio", [10, "natural"])
 def test_a_val_part_taken_from_train_shares_no_lesion_with_it(ratio):
     source = _with_parts_of_whole_lesions()
-    manifest = _split(source, split="official", ratio=ratio, n_max="auto")
+    manifest = split_of(source, split="official", ratio=ratio, n_max="auto")
     assert [pair.lesion_images for pair in overlap(manifest).pairs] == [0, 0, 0]
     assert manifest.class_counts("val").min() >= 1 and manifest.class_counts("train").min() >= 1
     source.has_lesion_ids = False  # by image, as nothing else is known
-    assert overlap(_split(source, split="official", ratio=ratio, n_max="auto")).pairs[1].lesion_images > 0
+    assert overlap(split_of(source, split="official", ratio=ratio, n_max="auto")).pairs[1].lesion_images > 0
 
 
 @pytest.mark.parametrize(
@@ -307,7 +277,7 @@ def test_a_val_part_that_whole_lesions_cannot_give_is_refused(lesions, message):
     source.lesions[chosen] = np.resize(lesions, len(chosen))
     for ratio in (2, "natural"):
         with pytest.raises(UserError, match=f"pairs has no val part, and whole lesions .* cannot give one: {message}"):
-            _split(source, split="official", ratio=ratio, n_max="auto")
+            split_of(source, split="official", ratio=ratio, n_max="auto")
 
 
 @pytest.mark.parametrize(
@@ -322,7 +292,7 @@ def test_a_class_that_official_parts_do_not_teach_is_refused(left, others, messa
     source.parts[np.flatnonzero(source.labels == 0)[left:]] = "test"
     source.parts[np.flatnonzero(source.labels == 0)[:left]] = "train"
     with pytest.raises(UserError, match=message) as error:
-        _split(source, split="official", ratio="natural")
+        split_of(source, split="official", ratio="natural")
     assert "fewer val or test images" not in str(error.value)
 
 
@@ -330,9 +300,9 @@ def test_a_folder_of_one_split_goes_by_the_natural_ratio_alone(tmp_path):
     source = Pairs()
     for part, names in {"train": source.ids[:30], "val": source.ids[40:50], "test": source.ids[60:80]}.items():
         np.save(tmp_path / f"{part}.npy", names)
-    assert len(_split(source, split_dir=tmp_path, ratio="natural").ids) == 60
+    assert len(split_of(source, split_dir=tmp_path, ratio="natural").ids) == 60
     with pytest.raises(UserError, match=r"has one split, whose ratio .*; use --ratio natural, not 10"):
-        _split(source, split_dir=tmp_path, ratio=10)
+        split_of(source, split_dir=tmp_path, ratio=10)
 
 
 @pytest.mark.parametrize(
