@@ -1,8 +1,9 @@
 """Trials of a second, whose networks are then used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -23,8 +24,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(results: Path, spec_under: Any, tiny_protocol: Protocol) -> Trained:
     """Return a function that trains a method for an epoch and returns the trial's folder."""
 
-    def train(method: str = "ce", **options: Any) -> Path:
-        spec = spec_under(results, method, protocol=replace(tiny_protocol, epochs=1), **options)
+    def train(method: str = "ce", *, changes: Mapping[str, Any] = MappingProxyType({}), **options: Any) -> Path:
+        spec = spec_under(results, method, protocol=replace(tiny_protocol, epochs=1, **changes), **options)
         run_trial(spec)
         return spec.folder
 

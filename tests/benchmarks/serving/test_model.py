@@ -12,6 +12,8 @@ from PIL import Image
 
 import ltbench
 from ltbench.benchmarks.analysis.record_files.sealed import write_sealed
+from ltbench.benchmarks.serving.portable import Portable
+from ltbench.datasets.images.augmentation import Augmentation
 from ltbench.datasets.images.decoding import read_image
 from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
@@ -38,6 +40,25 @@ def test_files_are_decoded_sized_and_normalised_as_for_the_trial(
     torch.testing.assert_close(model.predict_proba(paths), expected, atol=1e-5, rtol=0)
     with pytest.raises(UserError, match=r"cannot read the image .*none\.png: No such file"):
         model.preprocess(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"backbone": "test_vit", "tune": "adaptformer", "tta": "five_crop"},
+        {"backbone": "test_vit", "tune": "lora", "augmentation": Augmentation(interpolation="bicubic")},
+        {"tune": "head", "frozen_features": True},
+    ],
+)
+def test_adapters_crops_bicubic_images_and_heads_on_features(changes: Any, trained: Any, tiny_dataset: Any) -> None:
+    model = ltbench.load_model(trained(changes=changes))
+    _, _, recorded = model.record.test_predictions()
+    pixels = tiny_dataset.part("test").gather(np.arange(len(recorded)))
+    with torch.no_grad():
+        exported, _ = Portable(model).eval()(pixels.float() / 255)
+        for logits in (model.scores(pixels), exported):
+            np.testing.assert_allclose(logits.numpy(), recorded, atol=1e-4)
+    assert np.ptp(recorded, axis=0).max() > 0.01
 
 
 def test_a_large_jpeg_goes_through_the_decoder_of_training(trained: Any, tmp_path: Path) -> None:
