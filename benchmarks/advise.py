@@ -90,10 +90,9 @@ def _nothing_to_compare(setting: Setting, results: Path) -> UserError:
     other = BASELINE if row.result.method != BASELINE else "rs"
     config = shlex.quote(str(row.records[0].folder / "config.json"))
     trials = " ".join(map(str, row.trials))
-    command = (
-        f"{invocation('run')} --config {config} --method {other} --trial {trials} --out {shlex.quote(str(results))}"
-    )
-    return UserError(f"{results} holds no two methods of the same data and trials, only {row.name}; run {command}")
+    options = f"--config {config} --method {other} --trial {trials} --out {shlex.quote(str(results))}"
+    reason = f"{results} holds no two methods of the same data and trials, only {row.name}"
+    return UserError(f"{reason}; run `{invocation('run')} {options}`")
 
 
 if __name__ == "__main__":

@@ -220,7 +220,7 @@ def _main(options: argparse.Namespace, fixed: list[str]) -> int:
     _refuse_unfit(base, shared, options, ratios)
     from ltbench.benchmarks.training.planning.configured import method_names
 
-    methods, trials = method_names(options.method), options.trials or 5
+    methods, trials = method_names(options.method), options.trials or base.protocol.get("folds") or 5
     if options.search != "grid":
         return _create(options, _searches(options, methods, ratios, fixed))
     choices = _choices(options.set, methods)

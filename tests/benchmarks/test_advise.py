@@ -59,7 +59,7 @@ def test_one_method_no_trial_and_a_damaged_record_are_refused(
     add_trials(tmp_path, "ce", 2, 0.6)
     assert main([str(tmp_path)]) == 2
     err = capsys.readouterr().err
-    assert "only ce; run" in err and "--method rs --trial 0 1 --out" in err and err.count("\n") == 1
+    assert "only ce; run `" in err and "--method rs --trial 0 1 --out" in err and err.count("\n") == 1
     add_trials(tmp_path, "rs", 2, 0.6)
     next(tmp_path.glob("*/rs-*/trial0/result.json")).write_text("{", encoding="utf-8")
     assert main([str(tmp_path)]) == 2
