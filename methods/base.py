@@ -167,6 +167,11 @@ def share_of_epochs(run: Run, share: float) -> int:
     return max(1, round(share * run.epochs))
 
 
+def needed_of_backbone(method: type[Method]) -> Literal["features", "images", "stages"]:
+    """Return what a method `needs`, but `features` only where its very class says so, as hooks may differ."""
+    return "images" if method.needs == "features" and "needs" not in vars(method) else method.needs
+
+
 def feature_width(backbone: Any) -> int:
     """Return D of the features [B, D] that a backbone gives.
 
@@ -242,11 +247,6 @@ class Method(nn.Module):
         ------
         ValueError
         """
-
-    @classmethod
-    def needed_of_backbone(cls) -> Literal["features", "images", "stages"]:
-        """Return `needs`, but `features` only where this very class says so."""
-        return "images" if cls.needs == "features" and "needs" not in vars(cls) else cls.needs
 
     def build(self) -> None:
         """Create heads, buffers and losses. Default: a linear head."""

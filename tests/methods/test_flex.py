@@ -182,7 +182,7 @@ def test_scoring_leaves_buffers_modes_and_generators_alone(tiny_dataset: SplitDa
     before = {name: value.clone() for name, value in method.state_dict().items()}
     modes = [module.training for module in method.modules()]
     state = torch.get_rng_state()
-    inference = Inference(method, transform, torch.device("cpu"), "fp32", batch_size=16)
+    inference = Inference(method, spec.protocol, torch.device("cpu"))
     pool = np.arange(40)
 
     def probabilities(seed: int) -> np.ndarray:

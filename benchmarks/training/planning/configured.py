@@ -86,14 +86,16 @@ def configure_methods(
 
 def _require_tunable(classes: Mapping[str, Any], protocol: Protocol) -> None:
     """Refuse methods that need more of the backbone than the protocol gives."""
-    unfit = [name for name, cls in classes.items() if cls.needed_of_backbone() == "stages"]
+    from ltbench.methods.base import needed_of_backbone
+
+    unfit = [name for name, cls in classes.items() if needed_of_backbone(cls) == "stages"]
     if unfit and protocol.tune != "full":
         raise UserError(
             f"--tune {protocol.tune} freezes the backbone, of which stages or several are needed by "
             f"{', '.join(unfit)}; leave that out, or use --tune full"
         )
 
-    unfit = [name for name, cls in classes.items() if cls.needed_of_backbone() != "features"]
+    unfit = [name for name, cls in classes.items() if needed_of_backbone(cls) != "features"]
     if unfit and protocol.frozen_features:
         raise UserError(
             "--frozen-features computes the features of whole images once, and images are needed by "

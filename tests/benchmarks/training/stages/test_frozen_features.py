@@ -18,9 +18,10 @@ from ltbench.benchmarks.training.stages.backbones import Backbones
 from ltbench.benchmarks.training.trial import build_method, run_trial
 from ltbench.errors import UserError
 from ltbench.files import read_tensors
+from ltbench.methods.base import needed_of_backbone
 from ltbench.methods.stages import EpochReport
 
-NAMES = [name for name in methods.available() if methods.registry.get(name).needed_of_backbone() == "features"]
+NAMES = [name for name in methods.available() if needed_of_backbone(methods.registry.get(name)) == "features"]
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_what_needs_images_is_refused(make_spec: Any, probe: Protocol, tiny_prot
     class Further(methods.registry.get("ce")):  # type: ignore[misc]
         pass
 
-    assert Further.needed_of_backbone() == "images"
+    assert needed_of_backbone(Further) == "images"
 
 
 def test_the_presets_of_pre_trained_networks() -> None:
