@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
+from ltbench.benchmarks.analysis.record_files.later_fields import LATER_FIELDS
 from ltbench.datasets.images.augmentation import INTERPOLATIONS, Augmentation
 from ltbench.errors import UserError
 from ltbench.files import json_digest
@@ -99,6 +100,11 @@ class Protocol:
             raise UserError(f"--weights must be none, timm, timm:TAG, file:PATH or hub:ID, got {self.weights!r}")
         if self.augmentation.interpolation not in INTERPOLATIONS:
             raise unknown("interpolation", self.augmentation.interpolation, INTERPOLATIONS)
+        if self.tune != "full" and self.init != "scratch":
+            raise UserError(
+                f"--init {self.init} trains the encoder of every method, which --tune {self.tune} freezes from the "
+                "start; leave one of them out"
+            )
         if self.frozen_features:
             usual = (self.tune, self.init, self.tta) == ("head", "scratch", "none")
             if not usual:
@@ -145,7 +151,7 @@ class Protocol:
             values["weights"] = self.weights if kind == "timm" else "file"
         if self.augmentation.interpolation == Augmentation.interpolation:
             del values["augmentation"]["interpolation"]
-        return json_digest({name: value for name, value in values.items() if _LATER.get(name) != value})
+        return json_digest({name: value for name, value in values.items() if LATER_FIELDS.get(name) != value})
 
     @property
     def has_local_weights(self) -> bool:
@@ -210,18 +216,6 @@ _CHOICES = {
     "init": INITS,
 }
 _WEIGHTS = r"none|timm|(timm|file|hub):\S.*"
-_LATER = {
-    "weights_sha256": "",
-    "tune": "full",
-    "tune_rank": 8,
-    "tta": "none",
-    "frozen_features": False,
-    "budget": "paper",
-    "init": "scratch",
-    "vary_split": False,
-    "folds": 0,
-}
-"""Fields that records of earlier versions lack, with the values that those records were made with."""
 
 PRESETS = {
     "paper": Protocol(

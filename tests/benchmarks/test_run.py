@@ -321,8 +321,11 @@ def test_interrupted_runs_say_how_to_resume(number: int, code: int, jobs: str, t
         # A shell lets what it starts in the background ignore Ctrl-C, and with it all that this starts in turn.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    # No checkpoint is due for half a minute: the one that is there in the end was written at the signal.
-    while not any(path.stat().st_size for path in out.glob("*/*/trial0/metrics.jsonl")) and process.poll() is None:
+    # No checkpoint is due for half a minute: the one that is there in the end was written at the signal. The state of
+    # an epoch is kept after its line is written, so one epoch more is awaited.
+    while process.poll() is None and not any(
+        path.read_text().count("\n") > 1 for path in out.glob("*/*/trial0/metrics.jsonl")
+    ):
         time.sleep(0.05)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)

@@ -254,7 +254,9 @@ def _unknown_classes(row: Row) -> tuple[ClassAdvice, ...]:
         if half_width <= HALF_WIDTH:
             continue
         needed = images_for_recall(recall if tested else 0.5, tested / of_one, HALF_WIDTH)
-        varies = half_width > alone + _ROUNDING
+        own = row.recalls()[:, label]
+        of_trials = own.var(ddof=1) / len(own) if len(own) > 1 else 0.0
+        varies = tested > 0 and of_trials > max(recall * (1 - recall) * of_one / tested, _ROUNDING)
         found.append(ClassAdvice(name, tested, recall, half_width, math.ceil(needed * of_one), varies))
     return tuple(sorted(found, key=lambda own: -np.nan_to_num(own.half_width, nan=np.inf)))
 

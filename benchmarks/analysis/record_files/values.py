@@ -8,6 +8,8 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import NotRequired, TypedDict
 
+from ltbench.benchmarks.analysis.record_files.later_fields import LATER_FIELDS
+
 Count = Annotated[int, Field(ge=0, le=2**53)]  # what every reader of JSON keeps exactly
 Share = Annotated[float, Field(ge=0, le=1 + 1e-9)]  # sums are rounded
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -26,7 +28,7 @@ class ProtocolValues(TypedDict):
 
 def current_fields(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recorded protocol under the names of this version, as far as it has them."""
-    values = dict(recorded)
+    values = {**LATER_FIELDS, **recorded}
     if "pretrained" in values:
         values["weights"] = "timm" if values.pop("pretrained") else "none"
     if isinstance(values.get("augmentation"), Mapping):

@@ -124,3 +124,10 @@ def test_digest_changes_with_each_field_of_the_augmentation(field: str) -> None:
 def test_values_out_of_range(name: str, value: Any, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         protocol_for("paper", **{name: value})
+
+
+@pytest.mark.parametrize("init", ["ce", "ssl"])
+def test_an_encoder_that_is_frozen_is_not_trained_first(init: str) -> None:
+    for tune in ("head", "lora"):
+        with pytest.raises(UserError, match=f"--init {init}.*--tune {tune}"):
+            protocol_for("quick", init=init, tune=tune)
