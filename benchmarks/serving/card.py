@@ -159,7 +159,7 @@ def _training(model: TrialModel) -> Mapping[str, str]:
         "Protocol": f"{protocol.preset}, {protocol.image_size} pixels, at most {protocol.epochs} epochs of batches of "
         f"{protocol.batch_size}, {protocol.optimizer} {protocol.lr:g}; SHA-256 {result.protocol_digest[:16]}",
         "Starting weights": _starting_weights(model),
-        "Selected": f"epoch {result.selection.epoch} of stage {result.selection.stage}, {result.selection.metric} "
+        "Selected": f"epoch {result.selection.epoch + 1} of stage {result.selection.stage}, {result.selection.metric} "
         f"{result.selection.score:.4f} on validation; trial {result.trial}",
         "Cost": f"{cost.train_seconds:.0f} s on {result.device}, {cost.images_seen} images seen, "
         f"{cost.parameters} parameters",

@@ -11,13 +11,13 @@ Licence: yours.
 | `image` | path of the file, relative to the table's folder |
 | `label` | name of the class |
 | `group` | optional: lesion or patient; images of one group are in one part under `--split lesion` |
-| `patient` | optional: patient, for the audit |
+| `patient` | optional: patient, for the audit, and the groups where there is no column `group` |
 | `part` | optional: `train`, `val`, `test` or as folders of `imagefolder`; empty: not used under `--split official` |
 | `sha256` | optional: of the file, 64 hexadecimal digits; checked whenever the file is decoded |
 
-Where there is a column `part`, the split is `official`; else, where there is a column `group`, it is `lesion`; else
-`paper`, by image. The class ids are by frequency. Fields lose the blanks around them; a group or patient that is
-"nan", "none", "NA" or alike is unknown.
+Where there is a column `part`, the split is `official`; else, where there is a column `group` or `patient`, it is
+`lesion`; else `paper`, by image; `group=` says that there are no groups. The class ids are by frequency. Fields lose
+the blanks around them; a group or patient that is "nan", "none", "NA" or alike is unknown.
 
 Options (`--dataset-option NAME=VALUE`): `table` is another table, `images` another folder of the images, `classes` the
 classes in order, separated by commas (a name with a comma in double quotes); `image`, `label`, `group`, `patient`,
@@ -74,7 +74,10 @@ class CsvTable(OwnImages):
         images: str | None = option(None, help="folder of the images, relative to the table's; none: that folder")
         image: str = option("image", help="column of the images' paths")
         label: str = option("label", help="column of the classes")
-        group: str | None = option(None, help="column of the lesions or patients; empty: there is none")
+        group: str | None = option(
+            None,
+            help="column of the groups, lesions or patients; empty: none; not given: `group`, else that of patients",
+        )
         patient: str | None = option(None, help="column of the patients, for the audit; empty: there is none")
         part: str | None = option(None, help="column of the parts; empty: there is none")
         sha256: str | None = option(None, help="column of the checksums; empty: there is none")
@@ -127,9 +130,10 @@ class CsvTable(OwnImages):
             rows[role] = self._unified(role, known_ids(rows[role]).tolist(), merge)
 
     def _use_optional(self, rows: pd.DataFrame) -> None:
-        self.has_lesion_ids = "group" in rows
-        self.group_name = self.options.group or "group"
-        groups = rows["group"] if self.has_lesion_ids else pd.Series("", rows.index)
+        role = "patient" if "group" not in rows and self.options.group is None and "patient" in rows else "group"
+        self.has_lesion_ids = role in rows
+        self.group_name = getattr(self.options, role) or role
+        groups = rows[role] if self.has_lesion_ids else pd.Series("", rows.index)
         self.lesions = np.where(groups == "", self.ids, groups).astype(str)
         if "patient" in rows:
             self.patients = rows["patient"].to_numpy(dtype=str)

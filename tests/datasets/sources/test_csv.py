@@ -46,6 +46,15 @@ def test_the_least_that_a_table_holds(root):
     assert copy.read(2, 4).shape == (3, 4, 4) and copy.fingerprints(np.array([0, 1])).all()
 
 
+def test_patients_are_the_groups_where_there_are_no_others(root):
+    rows = ["image,label,patient", "a.png,x,p1", "sub/b.PNG,y,p1", "d e.png,x,"]
+    source = _write(root, *rows)
+    assert source.lesions.tolist() == ["p1", "p1", "d e.png"] and source.has_lesion_ids
+    assert (source.default_split, source.group_name) == ("lesion", "patient")
+    alone = CsvTable(root, group="")
+    assert not alone.has_lesion_ids and alone.default_split == "paper" and alone.patients.tolist() == ["p1", "p1", ""]
+
+
 def test_all_that_a_table_may_hold(root):
     lines = ["part,group,image,label,sha256,patient,note"]
     for part, group, name in (
