@@ -158,12 +158,24 @@ def test_an_export_that_scores_otherwise_is_not_kept(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_network_that_scores_otherwise_than_recorded_is_refused(at_hand: Path, tmp_path: Path) -> None:
+    model = ltbench.load_model(at_hand)
+    model.method.backbone.act1 = torch.nn.Tanh()
+    with pytest.raises(UserError, match=r"scores 32 validation images otherwise than recorded, by .* use that version"):
+        export(model, "torchscript", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_images_for_the_comparison(at_hand: Path, tiny_dataset: SplitDataset, tmp_path: Path) -> None:
-    images, what = comparison_images(ltbench.load_model(at_hand))
+    model = ltbench.load_model(at_hand)
+    images, what, recorded = comparison_images(model)
     assert what == "32 validation images" and (images == tiny_dataset.part("val").gather(np.arange(32)).numpy()).all()
+    assert recorded is not None and (recorded == model.validation[2]).all()
+    model.protocol = replace(model.protocol, precision="bf16")
+    assert comparison_images(model)[2] is None
     elsewhere = shutil.copytree(at_hand.parent, tmp_path / "row") / at_hand.name
-    images, what = comparison_images(ltbench.load_model(elsewhere))
-    assert what.startswith("64 random images") and images.shape == (64, 3, 19, 19)
+    images, what, recorded = comparison_images(ltbench.load_model(elsewhere))
+    assert recorded is None and what.startswith("64 random images") and images.shape == (64, 3, 19, 19)
 
 
 def test_a_missing_package_is_one_line(trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
