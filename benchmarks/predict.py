@@ -103,6 +103,11 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f"--batch-size must be 1 to {2**16}, got {options.batch_size}")
     if options.montage is not None and options.montage.suffix.lower() != ".png":
         raise UserError(f"--montage is a PNG file, got {options.montage}; end its name in .png")
+    if options.specificity and options.prior is not None:
+        raise UserError(
+            "--specificity counts the images of other classes in validation's mix, which is not that of --prior; leave "
+            "out one of them, or choose the threshold by --sensitivity"
+        )
 
 
 def _prior(options: argparse.Namespace, model: TrialModel) -> np.ndarray | None:

@@ -130,6 +130,7 @@ BAD: list[tuple[list[str], str]] = [
     (["{trial}", "{images}", "--specificity", "cobbled=much"], "a share is a number from 0 to 1"),
     (["{trial}", "{images}", "--specificity", "cobbled=95"], "a share is above 0 and at most 1"),
     (["{trial}", "{images}", "--prior", "equal"], "--prior takes CLASS=SHARE"),
+    (["{trial}", "{images}", "--specificity", "cobbled=0.9", "--prior", "uniform"], "in validation's mix"),
     (["{trial}", "{images}", "--coverage", "1"], "--coverage must be above 0 and below 1"),
     (["{trial}", "{images}", "--batch-size", "0"], "--batch-size must be 1"),
     (["{trial}", "{images}", "--montage", "picture.pdf"], "--montage is a PNG file"),
