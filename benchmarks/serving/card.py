@@ -197,8 +197,9 @@ def _calibration(model: TrialModel) -> str:
     before, after = (100 * scaled_calibration_error(labels, logits, each) for each in (1.0, model.temperature))
     return (
         f"Probabilities are `softmax(logits / {model.temperature:.6g})`, the temperature fitted on validation images. "
-        f"Expected calibration error on test images: {before:.2f} points without it, {after:.2f} with it. They are for "
-        "classes as frequent as among the validation images."
+        f"Expected calibration error on test images: {before:.2f} points without it, {after:.2f} with it. They are "
+        "calibrated by temperature alone; scores of plain training stand for the training set's shares of the classes; "
+        "`ltbench predict --prior` corrects."
     )
 
 

@@ -16,7 +16,9 @@ _FIVE_CROPS = "resized to {0} x {0} instead; mean logits of five crops of {1}: t
 
 
 class Portable(nn.Module):
-    """RGB images in 0..1 at the stored size to logits and calibrated probabilities, in float32.
+    """RGB images in 0..1 at the stored size to logits and probabilities, in float32.
+
+    Probabilities are calibrated by temperature alone, as those of `TrialModel.predict_proba`.
 
     Parameters
     ----------

@@ -127,7 +127,7 @@ def test_the_card_says_what_the_record_says(at_hand: Path, tmp_path: Path) -> No
     assert {each["type"]: each["value"] for each in measured["metrics"]}["top1"] == pytest.approx(test["top1"])
     assert "Not a medical device" in body and "| pale-centred | 5 |" in body
     assert f"softmax(logits / {model.temperature:.6g})" in body and "- Licence of the data: MIT" in body
-    assert "logits differ by at most" in body
+    assert "logits differ by at most" in body and "They are calibrated by temperature alone" in body
 
 
 def test_the_code_of_the_card_runs(at_hand: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
