@@ -149,10 +149,14 @@ def _wanted(options: argparse.Namespace, class_names: Sequence[str]) -> list[Wan
 
 def _about(predictor: Predictor) -> Iterator[str]:
     """Yield what the probabilities are of."""
+    from ltbench.benchmarks.analysis.reliability.calibration import AT_BOUND, at_bound
+
     data = predictor.models[0].record.result.data
     name = predictor.models[0].record.folder.absolute().parent.name
     temperatures = ", ".join(f"{own.temperature:.3g}" for own in predictor.calibrations)
     yield f"{name}, {counted(len(predictor.models), 'trial')}, trained on {data.title}; temperature {temperatures}"
+    if any(at_bound(own.temperature, own.losses[own.name]) for own in predictor.sources):
+        yield AT_BOUND
     if predictor.prior is None:
         yield "probabilities are for classes as frequent as in validation; --prior states others"
     for source in predictor.sources:

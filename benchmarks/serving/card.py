@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ltbench.benchmarks.analysis.metrics import METRICS
-from ltbench.benchmarks.analysis.reliability.calibration import scaled_calibration_error
+from ltbench.benchmarks.analysis.metrics import METRICS, cross_entropy
+from ltbench.benchmarks.analysis.reliability.calibration import AT_BOUND, at_bound, scaled_calibration_error
 from ltbench.benchmarks.analysis.rendering import markdown_escaped
 from ltbench.benchmarks.serving.decisions import proportion
 from ltbench.benchmarks.serving.model import TrialModel
@@ -195,11 +195,13 @@ def _results(model: TrialModel) -> str:
 def _calibration(model: TrialModel) -> str:
     _, labels, logits = model.record.test_predictions()
     before, after = (100 * scaled_calibration_error(labels, logits, each) for each in (1.0, model.temperature))
+    fitted = cross_entropy(*model.validation[1:], model.temperature)
+    bound = f" {AT_BOUND.capitalize()}." if at_bound(model.temperature, fitted) else ""
     return (
         f"Probabilities are `softmax(logits / {model.temperature:.6g})`, the temperature fitted on validation images. "
         f"Expected calibration error on test images: {before:.2f} points without it, {after:.2f} with it. They are "
         "calibrated by temperature alone; scores of plain training stand for the training set's shares of the classes; "
-        "`ltbench predict --prior` corrects."
+        f"`ltbench predict --prior` corrects.{bound}"
     )
 
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 import ltbench
-from ltbench.benchmarks.predict import main
+from ltbench.benchmarks.predict import _about, main
+from ltbench.benchmarks.serving.card import model_card
 from ltbench.benchmarks.serving.predictor import Predictor, load_models
 from ltbench.datasets.loading import SplitDataset
 
@@ -119,6 +120,18 @@ def test_without_a_prior_probabilities_are_for_validation_s_shares(trained: Any)
     np.testing.assert_allclose(predictor.calibrations[0].probabilities(scores), stated.probabilities(scores))
     model.validation = ids, np.where(labels == 7, 0, labels), scores
     assert (Predictor([model]).calibrations[0].probabilities(scores)[:, 7] > 0).all()
+
+
+def test_a_temperature_at_its_bound_is_said(trained: Any) -> None:
+    model = ltbench.load_model(trained())
+    ids, labels, _ = model.validation
+    assert "the temperature is at its bound" not in " ".join(_about(Predictor([model])))
+    assert "the temperature is at its bound" not in model_card(model, "onnx", "images", 0.0)
+    for sign in (1, -1):  # always right, always wrong
+        model = ltbench.load_model(trained())
+        model.validation = ids, labels, 10 * sign * np.eye(8)[labels]
+        assert "the temperature is at its bound: too few" in " ".join(_about(Predictor([model])))
+        assert "The temperature is at its bound: too few" in model_card(model, "onnx", "images", 0.0)
 
 
 def test_trials_of_other_splits_have_no_shared_sets(trained: Any) -> None:
