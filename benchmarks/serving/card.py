@@ -14,6 +14,7 @@ from ltbench.benchmarks.analysis.reliability.calibration import AT_BOUND, at_bou
 from ltbench.benchmarks.analysis.rendering import markdown_escaped
 from ltbench.benchmarks.serving.decisions import proportion
 from ltbench.benchmarks.serving.model import TrialModel
+from ltbench.benchmarks.serving.portable import weights_licence
 
 USE = {
     "onnx": """```python
@@ -93,6 +94,7 @@ def _metadata(model: TrialModel, name: str) -> dict[str, Any]:
     return {
         "license": "other",
         "license_name": f"data-{re.sub(r'[^a-z0-9.]+', '-', data.licence.lower()).strip('-') or 'unknown'}",
+        **weights_licence(model),
         "library_name": "ltbench",
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "long-tailed", "ltbench", model.record.result.method],
@@ -112,10 +114,12 @@ def _metadata(model: TrialModel, name: str) -> dict[str, Any]:
 
 
 def _summary(model: TrialModel) -> str:
-    result = model.record.result
+    result, weights = model.record.result, weights_licence(model)
+    started = "".join(f"; of the starting weights: {markdown_escaped(licence)}" for licence in weights.values())
     return (
         f"A {markdown_escaped(model.protocol.backbone)} for {len(model.class_names)} classes, trained by the method "
-        f"{markdown_escaped(result.method)} of ltbench on {markdown_escaped(result.data.title)}.\n\n"
+        f"{markdown_escaped(result.method)} of ltbench on {markdown_escaped(result.data.title)}. "
+        f"Licence of the data: {markdown_escaped(result.data.licence)}{started}.\n\n"
         "**For research only. Not a medical device; not for diagnosis or treatment.**"
     )
 
