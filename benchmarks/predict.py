@@ -103,6 +103,11 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f"--batch-size must be 1 to {2**16}, got {options.batch_size}")
     if options.montage is not None and options.montage.suffix.lower() != ".png":
         raise UserError(f"--montage is a PNG file, got {options.montage}; end its name in .png")
+    if options.specificity and options.prior is not None:
+        raise UserError(
+            "--specificity counts the images of other classes in validation's mix, which is not that of --prior; leave "
+            "out one of them, or choose the threshold by --sensitivity"
+        )
 
 
 def _prior(options: argparse.Namespace, model: TrialModel) -> np.ndarray | None:
@@ -144,10 +149,14 @@ def _wanted(options: argparse.Namespace, class_names: Sequence[str]) -> list[Wan
 
 def _about(predictor: Predictor) -> Iterator[str]:
     """Yield what the probabilities are of."""
+    from ltbench.benchmarks.analysis.reliability.calibration import AT_BOUND, at_bound
+
     data = predictor.models[0].record.result.data
     name = predictor.models[0].record.folder.absolute().parent.name
     temperatures = ", ".join(f"{own.temperature:.3g}" for own in predictor.calibrations)
     yield f"{name}, {counted(len(predictor.models), 'trial')}, trained on {data.title}; temperature {temperatures}"
+    if any(at_bound(own.temperature, own.losses[own.name]) for own in predictor.sources):
+        yield AT_BOUND
     if predictor.prior is None:
         yield "probabilities are for classes as frequent as in validation; --prior states others"
     for source in predictor.sources:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ltbench.benchmarks.analysis.metrics import METRICS
-from ltbench.benchmarks.analysis.reliability.calibration import scaled_calibration_error
+from ltbench.benchmarks.analysis.metrics import METRICS, cross_entropy
+from ltbench.benchmarks.analysis.reliability.calibration import AT_BOUND, at_bound, scaled_calibration_error
 from ltbench.benchmarks.analysis.rendering import markdown_escaped
 from ltbench.benchmarks.serving.decisions import proportion
 from ltbench.benchmarks.serving.model import TrialModel
+from ltbench.benchmarks.serving.portable import weights_licence
 
 USE = {
     "onnx": """```python
@@ -93,6 +94,7 @@ def _metadata(model: TrialModel, name: str) -> dict[str, Any]:
     return {
         "license": "other",
         "license_name": f"data-{re.sub(r'[^a-z0-9.]+', '-', data.licence.lower()).strip('-') or 'unknown'}",
+        **weights_licence(model),
         "library_name": "ltbench",
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "long-tailed", "ltbench", model.record.result.method],
@@ -112,10 +114,12 @@ def _metadata(model: TrialModel, name: str) -> dict[str, Any]:
 
 
 def _summary(model: TrialModel) -> str:
-    result = model.record.result
+    result, weights = model.record.result, weights_licence(model)
+    started = "".join(f"; of the starting weights: {markdown_escaped(licence)}" for licence in weights.values())
     return (
         f"A {markdown_escaped(model.protocol.backbone)} for {len(model.class_names)} classes, trained by the method "
-        f"{markdown_escaped(result.method)} of ltbench on {markdown_escaped(result.data.title)}.\n\n"
+        f"{markdown_escaped(result.method)} of ltbench on {markdown_escaped(result.data.title)}. "
+        f"Licence of the data: {markdown_escaped(result.data.licence)}{started}.\n\n"
         "**For research only. Not a medical device; not for diagnosis or treatment.**"
     )
 
@@ -195,10 +199,13 @@ def _results(model: TrialModel) -> str:
 def _calibration(model: TrialModel) -> str:
     _, labels, logits = model.record.test_predictions()
     before, after = (100 * scaled_calibration_error(labels, logits, each) for each in (1.0, model.temperature))
+    fitted = cross_entropy(*model.validation[1:], model.temperature)
+    bound = f" {AT_BOUND.capitalize()}." if at_bound(model.temperature, fitted) else ""
     return (
         f"Probabilities are `softmax(logits / {model.temperature:.6g})`, the temperature fitted on validation images. "
-        f"Expected calibration error on test images: {before:.2f} points without it, {after:.2f} with it. They are for "
-        "classes as frequent as among the validation images."
+        f"Expected calibration error on test images: {before:.2f} points without it, {after:.2f} with it. They are "
+        "calibrated by temperature alone; scores of plain training stand for the training set's shares of the classes; "
+        f"`ltbench predict --prior` corrects.{bound}"
     )
 
 

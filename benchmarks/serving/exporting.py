@@ -24,6 +24,7 @@ from ltbench.files import write_bytes, write_json
 _COMPARED = 64  # images
 _BATCH = 16
 _TOLERANCE = 1e-3  # of a logit, or of the largest where that is above 1
+_RECORD_TOLERANCE = 1e-2  # likewise; batches and devices round otherwise
 
 
 class Compared(NamedTuple):
@@ -66,10 +67,12 @@ def compare(model: TrialModel, scorer: Scorer) -> Compared:
 
     Raises
     ------
-    UserError : it is larger than rounding explains, or no number
+    UserError : it is larger than rounding explains, or no number; or the trained network scores otherwise than recorded
     """
-    pixels, what = comparison_images(model)
+    pixels, what, recorded = comparison_images(model)
     largest, scale = 0.0, 1.0
+    if recorded is not None:
+        _compare_with_record(model, pixels, what, recorded)
     for start in range(0, len(pixels), _BATCH):
         batch = torch.from_numpy(pixels[start : start + _BATCH])
         trained, exported = model.scores(batch), scorer(batch.float() / 255)
@@ -80,8 +83,27 @@ def compare(model: TrialModel, scorer: Scorer) -> Compared:
     return Compared(what, largest)
 
 
-def comparison_images(model: TrialModel) -> tuple[np.ndarray, str]:
-    """Return validation images as they are stored, uint8 [n, 3, S, S], else random ones; and what they are."""
+def _compare_with_record(model: TrialModel, pixels: np.ndarray, what: str, recorded: np.ndarray) -> None:
+    """Refuse a network that scores most images otherwise than the trial did.
+
+    Single images may differ: a method that chooses, such as one with early exits, may choose otherwise by rounding.
+    """
+    batches = (torch.from_numpy(pixels[start : start + _BATCH]) for start in range(0, len(pixels), _BATCH))
+    scores = np.concatenate([model.scores(batch).float().numpy() for batch in batches])
+    difference = float(np.median(np.abs(scores - recorded).max(axis=1)))
+    if not difference <= _RECORD_TOLERANCE * max(1.0, float(np.abs(recorded).max())):
+        raise UserError(
+            f"the network of {model.record.folder}, as this version builds it, scores {what} otherwise than recorded, "
+            f"by {difference:g}; it was trained by {model.record.result.code_version}: use that version, or train again"
+        )
+
+
+def comparison_images(model: TrialModel) -> tuple[np.ndarray, str, np.ndarray | None]:
+    """Return images for the comparison, what they are, and their recorded logits, float [n, K].
+
+    Validation images as they are stored, uint8 [n, 3, S, S], else random ones. Random ones have no recorded logits, nor
+    have those of a trial in bf16, which differ from float32's by more than rounding.
+    """
     record = model.record
     try:
         manifest = record.manifest()
@@ -89,12 +111,20 @@ def comparison_images(model: TrialModel) -> tuple[np.ndarray, str]:
         if not isinstance(store, str) and store.size == model.stored_size:
             ids, _ = manifest.part("val")
             chosen = ids[np.linspace(0, len(ids) - 1, min(_COMPARED, len(ids))).astype(int)]
-            return store.pixels[store.rows(chosen)], f"{len(chosen)} validation images"
+            pixels, what = store.pixels[store.rows(chosen)], f"{len(chosen)} validation images"
+            return pixels, what, None if model.protocol.precision == "bf16" else _recorded(model, chosen)
     except UserError:  # split or store are not at hand, as of a trial that was copied
         pass
     shape = (_COMPARED, 3, model.stored_size, model.stored_size)
     random = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    return random, f"{_COMPARED} random images (the trial's own are not at hand)"
+    return random, f"{_COMPARED} random images (the trial's own are not at hand)", None
+
+
+def _recorded(model: TrialModel, ids: np.ndarray) -> np.ndarray:
+    """Return the recorded logits of validation images, float [n, K]."""
+    saved, _, logits = model.validation
+    place = {name: number for number, name in enumerate(saved.tolist())}
+    return logits[[place[name] for name in ids.tolist()]]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ltbench.benchmarks.serving.model import TrialModel
-from ltbench.benchmarks.serving.portable import Portable
+from ltbench.benchmarks.serving.portable import Portable, weights_licence
 from ltbench.benchmarks.serving.trials import trained_method
 from ltbench.errors import UserError
 from ltbench.files import write_bytes, write_json
@@ -188,6 +188,7 @@ def _properties(model: TrialModel) -> dict[str, str]:
         "temperature": repr(model.temperature),
         "data": data.title,
         "data_licence": data.licence,
+        **weights_licence(model),
         "intended_use": "research only, not a medical device",
     }
 

@@ -101,7 +101,10 @@ class TrialModel(nn.Module):
 
     @torch.no_grad()
     def predict_proba(self, images: Tensor | Sequence[ImageInput]) -> Tensor:
-        """Return calibrated probabilities, float64 [B, K]: softmax(logits / temperature).
+        """Return probabilities, float64 [B, K]: softmax(logits / temperature).
+
+        They are calibrated by temperature alone; scores of plain training stand for the training set's shares of the
+        classes, which `ltbench predict --prior` corrects.
 
         Parameters
         ----------

@@ -16,7 +16,9 @@ _FIVE_CROPS = "resized to {0} x {0} instead; mean logits of five crops of {1}: t
 
 
 class Portable(nn.Module):
-    """RGB images in 0..1 at the stored size to logits and calibrated probabilities, in float32.
+    """RGB images in 0..1 at the stored size to logits and probabilities, in float32.
+
+    Probabilities are calibrated by temperature alone, as those of `TrialModel.predict_proba`.
 
     Parameters
     ----------
@@ -57,6 +59,14 @@ class Portable(nn.Module):
         return logits, (logits / self.temperature).softmax(dim=1)
 
 
+def weights_licence(model: TrialModel) -> dict[str, str]:
+    """Return the licence of the starting weights by its key, perhaps `unknown`; empty where they are random."""
+    weights = model.record.result.weights
+    if weights is None and model.protocol.weights == "none":
+        return {}
+    return {"weights_licence": (weights.licence if weights is not None else None) or "unknown"}
+
+
 def description(model: TrialModel, *, inside: bool) -> dict[str, Any]:
     """Return what a program must know to use an exported network, as JSON keeps it.
 
@@ -95,6 +105,7 @@ def description(model: TrialModel, *, inside: bool) -> dict[str, Any]:
         "backbone": model.protocol.backbone,
         "data": result.data.title,
         "data_licence": result.data.licence,
+        **weights_licence(model),
         "weights_sha256": result.files.get("model.pt"),
         "ltbench": ltbench.__version__,
     }

@@ -11,7 +11,7 @@ import torch
 
 from ltbench.benchmarks.serving.decisions import set_limits
 from ltbench.benchmarks.serving.model import TrialModel, load_model
-from ltbench.benchmarks.serving.priors import Calibration, Source, calibration_for, source_prior
+from ltbench.benchmarks.serving.priors import Source, calibration_for, source_prior, validation_prior
 from ltbench.errors import UserError
 
 
@@ -40,12 +40,12 @@ class Predictor:
     Parameters
     ----------
     models : trials of one row
-    prior : shares of the classes among the images that are to come, float64 [K]; None: as in validation
+    prior : shares of the classes among the images that are to come, float64 [K]; None: each trial's validation's
 
     Attributes
     ----------
     calibrations : of each model
-    sources : of each model, the prior that its scores stand for; none where no prior is stated
+    sources : of each model, the prior that its scores stand for
 
     Raises
     ------
@@ -55,16 +55,13 @@ class Predictor:
     def __init__(self, models: Sequence[TrialModel], prior: np.ndarray | None = None) -> None:
         self.models, self.prior = models, prior
         self.class_names = models[0].class_names
-        self.sources: tuple[Source, ...] = ()
-        if prior is None:
-            flat = np.zeros(len(self.class_names))
-            self.calibrations = [Calibration(model.temperature, flat) for model in models]
-        else:
-            self.sources = tuple(source_prior(*model.validation[1:], _class_counts(model)) for model in models)
-            self.calibrations = [
-                calibration_for(prior, source, _class_counts(model))
-                for model, source in zip(models, self.sources, strict=True)
-            ]
+        self.sources: tuple[Source, ...] = tuple(
+            source_prior(*model.validation[1:], _class_counts(model)) for model in models
+        )
+        self.calibrations = [
+            calibration_for(self._prior_of(model) if prior is None else prior, source, _class_counts(model))
+            for model, source in zip(models, self.sources, strict=True)
+        ]
 
     @torch.no_grad()
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
@@ -113,6 +110,9 @@ class Predictor:
             unseen = np.where(self.prior > 0, np.inf, 0.0)
             weights = np.divide(self.prior, seen, out=unseen, where=seen > 0)
         return set_limits(labels, probabilities, 1 - coverage, weights)
+
+    def _prior_of(self, model: TrialModel) -> np.ndarray:
+        return validation_prior(model.validation[1], len(self.class_names))
 
     def _mean(self, logits: Sequence[np.ndarray]) -> np.ndarray:
         own = [each.probabilities(values) for each, values in zip(self.calibrations, logits, strict=True)]

@@ -38,7 +38,7 @@ class Calibration:
     Attributes
     ----------
     temperature : by which logits are divided
-    shift : float64 [K], 0 where no prior is stated
+    shift : float64 [K]
     """
 
     temperature: float
@@ -99,6 +99,12 @@ def calibration_for(prior: np.ndarray, source: Source, class_counts: Sequence[in
     """Return the calibration for images in which classes have a prior, float64 [K]; a class of 0 is never predicted."""
     with np.errstate(divide="ignore"):
         return Calibration(source.temperature, np.log(prior) - np.log(shares(source.name, class_counts)))
+
+
+def validation_prior(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return the shares of classes among labels, float64 [K]; one without images counts as half an image."""
+    counts = np.maximum(np.bincount(labels, minlength=classes), 0.5)
+    return counts / counts.sum()
 
 
 def stated_prior(

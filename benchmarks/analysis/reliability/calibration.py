@@ -13,6 +13,10 @@ from ltbench.benchmarks.analysis.probabilities import Probabilities, expected_ca
 TEMPERATURES = (0.01, 100.0)
 """Smallest and largest temperature that is tried."""
 
+AT_BOUND = "the temperature is at its bound: too few validation images to fit one"
+_NEAR = 1.001  # the search ends beside a bound, not on it
+_VANISHED = 1e-9  # nats; validation images are separated, and the loss is the same down to the bound
+
 
 def fitted_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
     """Return the temperature, within `TEMPERATURES`, by which logits are divided for the smallest cross-entropy.
@@ -29,6 +33,12 @@ def fitted_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
         lambda log: cross_entropy(labels, logits, np.exp(log)), bounds=(low, high), method="bounded"
     )
     return float(np.exp(found.x))
+
+
+def at_bound(temperature: float, loss: float) -> bool:
+    """Return whether the search for a temperature went to a bound, given the cross-entropy that it reached, nats."""
+    low, high = TEMPERATURES
+    return loss < _VANISHED or not low * _NEAR < temperature < high / _NEAR
 
 
 def scaled_calibration_error(labels: np.ndarray, logits: np.ndarray, temperature: float) -> float:

@@ -30,6 +30,7 @@ from ltbench.registry import unknown
 _FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")  # timm takes the first of them
 _FOREIGN_HEAD = {"num_classes": 1}  # whatever a file says of its classes, its head is dropped
 _UNCOUNTED = "num_batches_tracked"  # which old files lack, and evaluation does without
+_GIVEN_HERE = {"img_size", "num_classes"}  # arguments of a network that the protocol and the method decide
 _SHOWN = 3  # names of tensors in a message
 _MISMATCH = re.compile(
     r"size mismatch for (\S+): .*?shape \w*\.?\w*\((.*?)\).*?shape in current model is \w*\.?\w*\((.*?)\)"
@@ -56,7 +57,7 @@ class LocalWeights:
 
         Raises
         ------
-        UserError : they cannot be had, or are of another backbone
+        UserError : they cannot be had, or are of another backbone or of a changed one
         """
         kind, _, where = protocol.weights.partition(":")
         path = _downloaded(where) if kind == "hub" else Path(where).expanduser().absolute()
@@ -75,6 +76,12 @@ class LocalWeights:
             raise UserError(
                 f"--weights {protocol.weights} are of {architecture or 'no network of timm'}, "
                 f"not of --backbone {protocol.backbone}; {_ADVICE}"
+            )
+        if own := _changed(architecture, described.get("model_args") or {}):
+            raise UserError(
+                f"--weights {protocol.weights} are of a {architecture} that its config.json changes "
+                f"(model_args: {', '.join(own)}), and ltbench trains the plain backbone; give the weights file itself, "
+                "without its config.json, if the plain backbone fits it"
             )
         return cls(file, described)
 
@@ -218,6 +225,17 @@ def _noting(lacking: _Lacking) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _changed(architecture: str, arguments: Mapping[str, Any]) -> list[str]:
+    """Return the names of arguments by which a network differs from the plain one, except those decided here."""
+    with torch.device("meta"):
+        plain: Any = timm.create_model(architecture, num_classes=0)
+    pools = [getattr(part, "global_pool", None) for part in (plain, getattr(plain, "head", None))]
+    usual = {"in_chans": [3], "global_pool": [getattr(pool, "pool_type", pool) for pool in pools if pool is not None]}
+    return sorted(
+        name for name, value in arguments.items() if name not in _GIVEN_HERE and value not in usual.get(name, ())
+    )
 
 
 def _downloaded(name: str) -> Path:

@@ -15,11 +15,14 @@ import yaml
 from PIL import Image
 
 import ltbench
+from ltbench.benchmarks.analysis.records import StartingWeights
 from ltbench.benchmarks.export import main
 from ltbench.benchmarks.serving import exporting, formats
+from ltbench.benchmarks.serving.card import model_card
 from ltbench.benchmarks.serving.exporting import comparison_images, export
 from ltbench.benchmarks.serving.formats import FORMATS, to_onnx
 from ltbench.benchmarks.serving.model import TrialModel
+from ltbench.benchmarks.serving.portable import description
 from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
 
@@ -127,7 +130,28 @@ def test_the_card_says_what_the_record_says(at_hand: Path, tmp_path: Path) -> No
     assert {each["type"]: each["value"] for each in measured["metrics"]}["top1"] == pytest.approx(test["top1"])
     assert "Not a medical device" in body and "| pale-centred | 5 |" in body
     assert f"softmax(logits / {model.temperature:.6g})" in body and "- Licence of the data: MIT" in body
-    assert "logits differ by at most" in body
+    assert "logits differ by at most" in body and "They are calibrated by temperature alone" in body
+
+
+@pytest.mark.parametrize(
+    ("weights", "own", "said"),
+    [
+        ("none", None, None),
+        ("timm", None, "unknown"),  # a record of an earlier version
+        ("file:a.pth", StartingWeights("file:a.pth", None, None, None, "unknown"), "unknown"),
+        ("timm", StartingWeights("timm:a.b", None, "cc-by-nc-4.0", None, False), "cc-by-nc-4.0"),
+    ],
+)
+def test_the_licence_of_the_starting_weights_travels(
+    weights: str, own: StartingWeights | None, said: str | None, trained: Any
+) -> None:
+    model = ltbench.load_model(trained())
+    model.protocol = replace(model.protocol, weights=weights)
+    model.record = replace(model.record, result=replace(model.record.result, weights=own))
+    _, header, body = model_card(model, "onnx", "images", 0.0).split("---\n", 2)
+    for facts in (yaml.safe_load(header), formats._properties(model), description(model, inside=True)):
+        assert facts.get("weights_licence") == said
+    assert (f"Licence of the data: MIT; of the starting weights: {said}." in body) == (said is not None)
 
 
 def test_the_code_of_the_card_runs(at_hand: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,12 +182,24 @@ def test_an_export_that_scores_otherwise_is_not_kept(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_network_that_scores_otherwise_than_recorded_is_refused(at_hand: Path, tmp_path: Path) -> None:
+    model = ltbench.load_model(at_hand)
+    model.method.backbone.act1 = torch.nn.Tanh()
+    with pytest.raises(UserError, match=r"scores 32 validation images otherwise than recorded, by .* use that version"):
+        export(model, "torchscript", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_images_for_the_comparison(at_hand: Path, tiny_dataset: SplitDataset, tmp_path: Path) -> None:
-    images, what = comparison_images(ltbench.load_model(at_hand))
+    model = ltbench.load_model(at_hand)
+    images, what, recorded = comparison_images(model)
     assert what == "32 validation images" and (images == tiny_dataset.part("val").gather(np.arange(32)).numpy()).all()
+    assert recorded is not None and (recorded == model.validation[2]).all()
+    model.protocol = replace(model.protocol, precision="bf16")
+    assert comparison_images(model)[2] is None
     elsewhere = shutil.copytree(at_hand.parent, tmp_path / "row") / at_hand.name
-    images, what = comparison_images(ltbench.load_model(elsewhere))
-    assert what.startswith("64 random images") and images.shape == (64, 3, 19, 19)
+    images, what, recorded = comparison_images(ltbench.load_model(elsewhere))
+    assert recorded is None and what.startswith("64 random images") and images.shape == (64, 3, 19, 19)
 
 
 def test_a_missing_package_is_one_line(trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 import ltbench
-from ltbench.benchmarks.predict import main
+from ltbench.benchmarks.predict import _about, main
+from ltbench.benchmarks.serving.card import model_card
 from ltbench.benchmarks.serving.predictor import Predictor, load_models
 from ltbench.datasets.loading import SplitDataset
 
@@ -47,7 +48,7 @@ def test_a_table_of_a_folder(trained: Any, folder: Path, tmp_path: Path, capsys:
     rows, printed = rows_of(out.read_text()), capsys.readouterr()
     assert [Path(row["image"]).name for row in rows] == [*(f"{number:02d}.png" for number in range(40)), "broken.jpg"]
     model = ltbench.load_model(trial)
-    expected = model.predict_proba([row["image"] for row in rows[:40]]).numpy()
+    expected = Predictor([model]).test[1]
     np.testing.assert_allclose(probabilities_in(rows, model.class_names), expected, atol=1e-5)
     assert [row["predicted"] for row in rows[:40]] == [model.class_names[best] for best in expected.argmax(1)]
     assert rows[40]["error"].startswith("cannot read the image") and rows[40]["predicted"] == rows[40]["set"] == ""
@@ -69,12 +70,12 @@ def test_a_table_with_labels_gives_accuracies_and_a_montage(
     command = [str(trial), str(folder / "table.csv"), "--montage", str(montage), "--device", "cpu"]
     assert main(command) == 0
     printed = capsys.readouterr()
-    rows, test = rows_of(printed.out), ltbench.load_model(trial).record.result.test
+    rows, (labels, probabilities) = rows_of(printed.out), Predictor([ltbench.load_model(trial)]).test
     assert len(rows) == 42 and rows[0]["image"] == "below/00.png" and rows[41]["label"] == ""
     right = sum(row["label"] == row["predicted"] for row in rows if row["label"])
-    assert right / 40 == test["top1"]
-    assert f"accuracy of 40 images with a label: {100 * test['top1']:.1f} % [" in printed.err
-    assert f"mean of 8 classes: {100 * test['mean_class_accuracy']:.1f} %" in printed.err
+    assert right == (probabilities.argmax(1) == labels).sum()
+    assert f"accuracy of 40 images with a label: {100 * right / 40:.1f} % [" in printed.err
+    assert "mean of 8 classes: " in printed.err
     with Image.open(montage) as image:
         assert image.format == "PNG" and min(image.size) > 300
 
@@ -88,7 +89,7 @@ def test_an_ensemble_is_the_mean_of_the_trials_of_the_row(
     printed = capsys.readouterr()
     assert "2 trials" in printed.err
     models = [ltbench.load_model(trial) for trial in trials]
-    expected = np.mean([model.predict_proba([image]).numpy() for model in models], axis=0)
+    expected = np.mean([Predictor([model]).probabilities(model.decode(image)[None]) for model in models], axis=0)
     np.testing.assert_allclose(probabilities_in(rows_of(printed.out), models[0].class_names), expected, atol=1e-6)
 
 
@@ -104,6 +105,33 @@ def test_a_stated_prior_moves_probabilities_and_says_what_scores_stand_for(
     odds = {prior: values / (1 - values) for prior, values in found.items()}
     ratio = odds["cobbled=0.9"] / odds["cobbled=0.01"]
     np.testing.assert_allclose(ratio, (0.9 / 0.1) / (0.01 / 0.99), rtol=1e-3)
+
+
+def test_without_a_prior_probabilities_are_for_validation_s_shares(trained: Any) -> None:
+    model = ltbench.load_model(trained())
+    ids, labels, _ = model.validation
+    counts = np.array(model.record.result.data.class_counts)
+    rng = np.random.default_rng(0)
+    scores = 2 * np.eye(8)[labels] + rng.normal(size=(len(labels), 8)) + np.log(counts / counts.sum())
+    model.validation = ids, labels, scores
+    predictor, shares = Predictor([model]), np.bincount(labels, minlength=8) / len(labels)
+    assert predictor.sources[0].name == "training"
+    stated = Predictor([model], shares).calibrations[0]
+    np.testing.assert_allclose(predictor.calibrations[0].probabilities(scores), stated.probabilities(scores))
+    model.validation = ids, np.where(labels == 7, 0, labels), scores
+    assert (Predictor([model]).calibrations[0].probabilities(scores)[:, 7] > 0).all()
+
+
+def test_a_temperature_at_its_bound_is_said(trained: Any) -> None:
+    model = ltbench.load_model(trained())
+    ids, labels, _ = model.validation
+    assert "the temperature is at its bound" not in " ".join(_about(Predictor([model])))
+    assert "the temperature is at its bound" not in model_card(model, "onnx", "images", 0.0)
+    for sign in (1, -1):  # always right, always wrong
+        model = ltbench.load_model(trained())
+        model.validation = ids, labels, 10 * sign * np.eye(8)[labels]
+        assert "the temperature is at its bound: too few" in " ".join(_about(Predictor([model])))
+        assert "The temperature is at its bound: too few" in model_card(model, "onnx", "images", 0.0)
 
 
 def test_trials_of_other_splits_have_no_shared_sets(trained: Any) -> None:
@@ -130,6 +158,7 @@ BAD: list[tuple[list[str], str]] = [
     (["{trial}", "{images}", "--specificity", "cobbled=much"], "a share is a number from 0 to 1"),
     (["{trial}", "{images}", "--specificity", "cobbled=95"], "a share is above 0 and at most 1"),
     (["{trial}", "{images}", "--prior", "equal"], "--prior takes CLASS=SHARE"),
+    (["{trial}", "{images}", "--specificity", "cobbled=0.9", "--prior", "uniform"], "in validation's mix"),
     (["{trial}", "{images}", "--coverage", "1"], "--coverage must be above 0 and below 1"),
     (["{trial}", "{images}", "--batch-size", "0"], "--batch-size must be 1"),
     (["{trial}", "{images}", "--montage", "picture.pdf"], "--montage is a PNG file"),

@@ -20,6 +20,7 @@ from ltbench.benchmarks.analysis.tables import tables_of
 from ltbench.benchmarks.training.protocol import Protocol, protocol_for
 from ltbench.benchmarks.training.stages.backbones import Backbones, check_backbone
 from ltbench.benchmarks.training.stages.provenance import described_weights
+from ltbench.benchmarks.training.stages.weights import LocalWeights
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.errors import UserError
 
@@ -131,6 +132,20 @@ def test_what_is_no_file_or_no_folder_of_weights(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             check_backbone(under(name, weights))
+
+
+def test_a_folder_of_a_changed_backbone_is_refused(tmp_path: Path) -> None:
+    folder = hub_folder(trained("test_resnet"), tmp_path / "weights")
+    config, under_folder = json.loads((folder / "config.json").read_text()), under("test_resnet", folder)
+    for arguments in ({}, {"img_size": 64, "num_classes": 5, "in_chans": 3, "global_pool": "avg"}):
+        (folder / "config.json").write_text(json.dumps({**config, "model_args": arguments}))
+        assert LocalWeights.of(under_folder).config is not None
+    (folder / "config.json").write_text(json.dumps({**config, "model_args": {"global_pool": "max", "num_classes": 5}}))
+    with pytest.raises(UserError, match=r"model_args: global_pool\), .* give the weights file itself") as raised:
+        check_backbone(under_folder)
+    assert "\n" not in str(raised.value)
+    (file,) = (path for path in folder.iterdir() if path.suffix != ".json")
+    check_backbone(under("test_resnet", file))
 
 
 def test_a_trial_refuses_a_file_that_has_changed(tmp_path: Path) -> None:
