@@ -120,6 +120,30 @@ def test_a_wrong_file_is_one_line(make: Callable[[State], Any], message: str, tm
     assert "\n" not in str(raised.value) and "give the weights of this --backbone" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "deeper", "message"),
+    [
+        ("test_vit", "blocks.6.mlp.fc1.bias", "1 tensor of the file left over in further blocks (first blocks.6."),
+        ("test_resnet", "layer3.5.conv1.weight", "1 tensor of the file left over in further blocks (first layer3.5."),
+        ("test_convnext", "stages.2.blocks.9.gamma", "1 tensor of the file left over in further blocks (first stages"),
+    ],
+)
+def test_weights_of_a_deeper_network_are_refused(name: str, deeper: str, message: str, tmp_path: Path) -> None:
+    network = trained(name)
+    beside = {f"{head}.0.weight": torch.zeros(2) for head in ("decoder_blocks", "decoder.blocks", "head.mlp", "fc")}
+    state = network.state_dict() | beside
+    torch.save(state, tmp_path / "own.pth")
+    check_backbone(under(name, tmp_path / "own.pth"))
+    folder = hub_folder(network, tmp_path / "folder")
+    state[deeper] = torch.zeros(2)
+    torch.save(state, tmp_path / "deeper.pth")
+    torch.save(nested("state_dict", "backbone.")(state), tmp_path / "lightning.pth")
+    save_file(network.state_dict() | {deeper: torch.zeros(2)}, folder / "model.safetensors")
+    for file in ("deeper.pth", "lightning.pth", "folder"):
+        with pytest.raises(UserError, match=re.escape(message)):
+            check_backbone(under(name, tmp_path / file))
+
+
 def test_what_is_no_file_or_no_folder_of_weights(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     folder = hub_folder(trained("test_vit"), tmp_path / "vit")
