@@ -213,6 +213,8 @@ def test_a_record_names_the_weights_and_tables_say_what_they_may_have_seen(make_
             True,
         ),
         ("vit_small_patch16_224.dino", "timm", "timm:vit_small_patch16_224.dino", "ImageNet", False),
+        ("regnety_160", "timm:swag_ft_in1k", "timm:regnety_160.swag_ft_in1k", "images of the web", True),
+        ("regnety_320", "timm:seer_ft_in1k", "timm:regnety_320.seer_ft_in1k", "images of the web", True),
         ("resnet18", "file:in1k.pth", "file:in1k.pth", None, "unknown"),
         ("resnet18", "file:panderm.pth", "file:panderm.pth", "medical images, public sets among them", True),
     ],
@@ -231,3 +233,33 @@ def test_what_weights_were_trained_on(
     described = described_weights(protocol_for("quick", backbone=backbone, weights=weights, weights_sha256="1"))
     assert described is not None
     assert (described.source, described.training_data, described.may_have_seen_test) == (source, data, seen)
+
+
+@pytest.mark.parametrize(
+    ("weights", "tag", "seen"),
+    [
+        ("folder", "a1_in1k", "unknown"),
+        ("folder", "swag_ft_in1k", True),
+        ("hub:some/resnet_in1k", "a1_in1k", "unknown"),
+        ("hub:timm/resnet", "a1_in1k", False),
+        ("hub:timm/resnet", "seer_ft_in1k", True),
+    ],
+)
+def test_a_tag_of_others_never_says_that_test_images_are_unseen(
+    weights: str, tag: str, seen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = trained("test_resnet")
+    network.pretrained_cfg = {**network.pretrained_cfg, "tag": tag}
+    folder = hub_folder(network, tmp_path / "folder")
+    monkeypatch.setattr("ltbench.benchmarks.training.stages.weights._downloaded", lambda name: folder)
+    described = described_weights(under("test_resnet", folder if weights == "folder" else weights))
+    assert described is not None and described.may_have_seen_test == seen
+
+
+def test_no_weights_of_the_web_count_as_those_of_imagenet() -> None:
+    words = "swag seer ig1b yfcc laion clip siglip merged datacomp openai dfn webli lvd142m lvd1689m m30m m38m jft"
+    names = [name for name in timm.list_pretrained() if any(word in name for word in words.split())]
+    assert len(names) > 100
+    for name in names:
+        described = described_weights(protocol_for("quick", backbone=name, weights="timm"))
+        assert described is not None and described.may_have_seen_test is True, name
