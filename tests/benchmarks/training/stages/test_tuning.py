@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from timm.models import ConvNeXt, VisionTransformer
 from torch import Tensor, nn
 
 from ltbench.benchmarks.training.protocol import TUNINGS, Protocol, protocol_for
 from ltbench.benchmarks.training.stages.backbones import Backbones, check_backbone
-from ltbench.benchmarks.training.stages.tuning import frozen_tensors, keep_frozen
+from ltbench.benchmarks.training.stages.tuning import adapt, frozen_tensors, keep_frozen
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.errors import UserError
 from ltbench.files import read_tensors
@@ -116,6 +117,23 @@ def test_what_cannot_be_tuned_so_is_refused(name: str, tune: str, message: str) 
     with pytest.raises(UserError, match=message):
         check_backbone(under(name, tune))
     check_backbone(under(name, "head"))
+
+
+@pytest.mark.parametrize("convolutional", [False, True])
+@pytest.mark.parametrize("norm", ["layernorm", "simplenorm", "rmsnorm"])
+def test_normalisation_layers_of_every_kind_are_tuned(norm: str, convolutional: bool) -> None:
+    dims = {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 8), "num_classes": 0}
+    network = ConvNeXt(**dims, norm_layer=norm, conv_mlp=convolutional)
+    adapt(network, under("test_convnext", "norm"))
+    own = {f"stages.{stage}.blocks.0.norm.weight" for stage in range(4)}
+    assert trained_of(network).keys() - {name.replace("weight", "bias") for name in own} == own
+
+
+def test_a_tuning_that_trains_nothing_is_refused() -> None:
+    network = VisionTransformer(img_size=32, embed_dim=8, depth=1, num_heads=1, norm_layer=nn.Identity, num_classes=0)
+    with pytest.raises(UserError, match="--tune norm needs a network whose blocks have such parameters, not test_vit;"):
+        adapt(network, under("test_vit", "norm"))
+    adapt(network, under("test_vit", "head"))
 
 
 @pytest.mark.parametrize("tune", ["adaptformer", "lora"])
