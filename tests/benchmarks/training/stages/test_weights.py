@@ -144,6 +144,18 @@ def test_weights_of_a_deeper_network_are_refused(name: str, deeper: str, message
             check_backbone(under(name, tmp_path / file))
 
 
+def test_flex_leaves_out_its_pre_training_where_weights_are_given(make_spec: Any, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(timm.create_model("test_resnet").state_dict(), file)
+    protocol = check_backbone(under("test_resnet", file, precision="fp32", epochs=1))
+    with pytest.raises(UserError, match="ssl_lr of flex would have no effect with --weights file:"):
+        make_spec("flex", protocol=protocol, ssl_lr=0.1)
+    spec = make_spec("flex", protocol=protocol)
+    run_trial(spec)
+    names = [stage["name"] for stage in json.loads((spec.folder / "result.json").read_text())["cost"]["stages"]]
+    assert names[0] == "anchors" and "pretrain" not in names
+
+
 def test_what_is_no_file_or_no_folder_of_weights(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     folder = hub_folder(trained("test_vit"), tmp_path / "vit")
