@@ -83,8 +83,8 @@ class Run(ABC):
     epochs : of one training; what a method does longer or shorter is a share of it. The protocol's, less where all its
         stages share them (`--budget total`)
     patience, batch_size, lr : of the protocol
-    shared_encoder : whether the backbone has been trained before the first stage, for all methods alike (`--init`), or
-        is but for some parts of it frozen (`--tune`): a method then leaves out pre-training of its own
+    shared_encoder : whether the backbone has been trained before the first stage, for all methods alike (`--init`,
+        `--weights`), or is but for some parts of it frozen (`--tune`): a method then leaves out pre-training of its own
     """
 
     labels: np.ndarray

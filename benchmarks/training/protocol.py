@@ -160,8 +160,8 @@ class Protocol:
 
     @property
     def shared_encoder(self) -> bool:
-        """Whether methods find a backbone that is trained already, or that is frozen but for some parts."""
-        return self.init != "scratch" or self.tune != "full"
+        """Whether methods find a backbone that is trained already (`init`, `weights`), or frozen but for some parts."""
+        return self.init != "scratch" or self.tune != "full" or self.weights != "none"
 
     def without_weights(self) -> Protocol:
         """Return the protocol of the same networks at random weights."""

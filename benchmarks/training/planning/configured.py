@@ -107,7 +107,8 @@ def _require_effect(name: str, config: Any, changed: Mapping[str, Any], protocol
     """Refuse settings of a method's own pre-training where all methods start from a shared encoder."""
     idle = sorted(key for key in changed if config.__dataclass_fields__[key].metadata.get("pretraining"))
     if idle:
-        rule = f"--init {protocol.init}" if protocol.init != "scratch" else f"--tune {protocol.tune}"
+        changes = (("init", "scratch"), ("tune", "full"), ("weights", "none"))
+        rule = next(f"--{key} {own}" for key, usual in changes if (own := getattr(protocol, key)) != usual)
         raise UserError(
             f"{', '.join(idle)} of {name} would have no effect with {rule}, whose encoder is the same for every "
             "method; leave one of them out"

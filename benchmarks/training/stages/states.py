@@ -25,17 +25,18 @@ def of_modules(state: Mapping[str, Tensor], modules: Sequence[str]) -> dict[str,
 
 
 class TrainedState:
-    """The state of a method without what is frozen of its backbone, which it was built with.
+    """The state of a method without what is frozen of its backbone and of copies of it, which it was built with.
 
     Parameters
     ----------
-    method : whose backbone may be adapted
+    method : whose backbone may be adapted; what it trains of copies nevertheless is kept
     """
 
     def __init__(self, method: nn.Module) -> None:
         self._method = method
-        frozen = frozen_tensors(method.get_submodule("backbone"))
-        self._frozen = {f"backbone.{name}" for name in frozen} & method.state_dict().keys()
+        frozen = {f"{path}.{name}" for path, each in method.named_modules() for name in frozen_tensors(each)}
+        trained = {name for name, parameter in method.named_parameters() if parameter.requires_grad}
+        self._frozen = frozen & method.state_dict().keys() - trained
 
     def get(self) -> dict[str, Any]:
         """Return it, with what `load_state_dict` reads beside the tensors."""

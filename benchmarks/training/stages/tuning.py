@@ -13,7 +13,16 @@ from itertools import chain
 from typing import Any
 
 import torch
-from timm.layers import RmsNorm
+from timm.layers import (
+    RmsNorm,
+    RmsNorm2d,
+    RmsNorm2dFp32,
+    RmsNormFp32,
+    SimpleNorm,
+    SimpleNorm2d,
+    SimpleNorm2dFp32,
+    SimpleNormFp32,
+)
 from timm.models import ConvNeXt, Eva, ResNet, VisionTransformer, beit, convnext, eva, vision_transformer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -23,7 +32,9 @@ from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.errors import UserError
 
 _FROZEN = "frozen_tensors"
-_NORMS = (nn.LayerNorm, nn.GroupNorm, _BatchNorm, RmsNorm)
+_RMS_NORMS = (RmsNorm, RmsNormFp32, RmsNorm2d, RmsNorm2dFp32)
+_SIMPLE_NORMS = (SimpleNorm, SimpleNormFp32, SimpleNorm2d, SimpleNorm2dFp32)
+_NORMS = (nn.LayerNorm, nn.GroupNorm, _BatchNorm, nn.RMSNorm, *_RMS_NORMS, *_SIMPLE_NORMS)
 _VIT_BLOCKS = (vision_transformer.Block, eva.EvaBlock, beit.Block)  # alike in what adapters are attached to
 _SLOPE = math.sqrt(5)
 
@@ -116,6 +127,8 @@ def adapt(network: nn.Module, protocol: Protocol) -> None:
     for parameter in _tuned(network, protocol):
         parameter.requires_grad_(True)
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    if not trained and protocol.tune != "head":
+        raise _unfit(protocol, "a network whose blocks have such parameters")
     setattr(network, _FROZEN, frozenset(network.state_dict().keys() - trained))
 
 

@@ -2,7 +2,7 @@
 
 timm renames the keys of known foreign layouts, resizes position embeddings and drops classification heads; it reads
 tensors alone (`weights_only`). What it loads is compared with what the network has: a file that lacks a tensor is
-refused, since that tensor would stay random.
+refused, since that tensor would stay random, and so is one with further blocks, which is of a deeper network.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,8 +128,12 @@ class LocalWeights:
             network = timm.create_model(
                 name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, **settings
             )
+        state = network.state_dict()
         if lacking.missing:
-            raise self._misfit(backbone, lacking.described(len(network.state_dict())))
+            raise self._misfit(backbone, lacking.described(len(state)))
+        if further := lacking.further(state):
+            left = f"{counted(len(further), 'tensor')} of the file left over in further blocks ({_first(further)})"
+            raise self._misfit(backbone, left)
         return network
 
     @contextmanager
@@ -192,6 +196,12 @@ class _Lacking:
     def unused(self) -> list[str]:
         """Names of the file's tensors that the network has no place for."""
         return [] if self._keys is None else self._keys.unexpected_keys
+
+    def further(self, wanted: Iterable[str]) -> list[str]:
+        """Return which of the unused names go on with the numbered blocks of a network with the names `wanted`."""
+        numbered = {parent for name in wanted for parent, _ in _numbers(name)}
+        own = {each for name in wanted for each in _numbers(name)}
+        return [name for name in self.unused if any(e[0] in numbered and e not in own for e in _numbers(name))]
 
     def compared(self) -> str:
         """Return which tensors the file lacks by name, and which are of another size, in one line; empty if none."""
@@ -310,6 +320,12 @@ def _wrong(error: Exception, lacking: _Lacking | None) -> str:
 
 def _sizes(name: str, found: Any, wanted: Any) -> str:
     return f"{name} {found} in the file, {wanted} in the network"
+
+
+def _numbers(name: str) -> list[tuple[str, str]]:
+    """Return the numbers in a name, each with the path before it."""
+    parts = name.split(".")
+    return [(".".join(parts[:place]), part) for place, part in enumerate(parts) if part.isdigit()]
 
 
 def _first(names: list[str]) -> str:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from timm.models import ConvNeXt, VisionTransformer
 from torch import Tensor, nn
 
 from ltbench.benchmarks.training.protocol import TUNINGS, Protocol, protocol_for
 from ltbench.benchmarks.training.stages.backbones import Backbones, check_backbone
-from ltbench.benchmarks.training.stages.tuning import frozen_tensors, keep_frozen
+from ltbench.benchmarks.training.stages.states import TrainedState
+from ltbench.benchmarks.training.stages.tuning import adapt, frozen_tensors, keep_frozen
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.errors import UserError
 from ltbench.files import read_tensors
@@ -118,6 +120,23 @@ def test_what_cannot_be_tuned_so_is_refused(name: str, tune: str, message: str) 
     check_backbone(under(name, "head"))
 
 
+@pytest.mark.parametrize("convolutional", [False, True])
+@pytest.mark.parametrize("norm", ["layernorm", "simplenorm", "rmsnorm"])
+def test_normalisation_layers_of_every_kind_are_tuned(norm: str, convolutional: bool) -> None:
+    dims = {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 8), "num_classes": 0}
+    network = ConvNeXt(**dims, norm_layer=norm, conv_mlp=convolutional)
+    adapt(network, under("test_convnext", "norm"))
+    own = {f"stages.{stage}.blocks.0.norm.weight" for stage in range(4)}
+    assert trained_of(network).keys() - {name.replace("weight", "bias") for name in own} == own
+
+
+def test_a_tuning_that_trains_nothing_is_refused() -> None:
+    network = VisionTransformer(img_size=32, embed_dim=8, depth=1, num_heads=1, norm_layer=nn.Identity, num_classes=0)
+    with pytest.raises(UserError, match="--tune norm needs a network whose blocks have such parameters, not test_vit;"):
+        adapt(network, under("test_vit", "norm"))
+    adapt(network, under("test_vit", "head"))
+
+
 @pytest.mark.parametrize("tune", ["adaptformer", "lora"])
 def test_networks_without_a_layer_call_for_queries_have_adapters_too(tune: str) -> None:
     name, size = "eva02_tiny_patch14_224", 28
@@ -163,6 +182,7 @@ class _Killing:
 TRIALS = [("ce", "test_vit", "adaptformer"), ("crt", "test_vit", "lora"), ("ce", "test_convnext", "adaptformer")]
 TRIALS += [
     ("gpaco", "test_vit", "adaptformer"),
+    ("gpaco", "test_vit", "lora"),
     ("flex", "test_resnet", "bias"),
     ("weight_balancing", "test_resnet", "head"),
 ]
@@ -179,7 +199,8 @@ def test_trials_resume_to_the_bit_and_keep_no_frozen_part(
     tmp_path: Path,
 ) -> None:
     protocol = replace(tiny_protocol, backbone=name, image_size=32, tune=tune, epochs=2)
-    whole, killed = (make_spec(method, out=tmp_path / out, protocol=protocol) for out in ("whole", "killed"))
+    given = {"momentum": 0.999} if (method, tune) == ("gpaco", "lora") else {}
+    whole, killed = (make_spec(method, out=tmp_path / out, protocol=protocol, **given) for out in ("whole", "killed"))
     run_trial(whole)
     killing, frozen = _Killing(), {f"backbone.{key}" for key in frozen_tensors(network_of(name, tune))}
     for _ in range(100):
@@ -188,7 +209,8 @@ def test_trials_resume_to_the_bit_and_keep_no_frozen_part(
             break
         except _Killed:
             held = read_tensors(killed.folder / "journal" / "checkpoint.pt")["tensors"]
-            assert frozen and not held["method"].keys() & frozen and held["method"].keys()
+            held_names = {key.replace("key_backbone.", "backbone.") for key in held["method"]}
+            assert frozen and not held_names & frozen and held_names
             assert len(held["optimizer"]["param_groups"][0]["params"]) < len(frozen)
     assert killing.epochs >= 2 and numbers_of(killed) == numbers_of(whole)
     one, other = (read_tensors(spec.folder / "model.pt") for spec in (whole, killed))
@@ -199,3 +221,14 @@ def test_trials_resume_to_the_bit_and_keep_no_frozen_part(
     assert all(torch.equal(one[key], kept[key.removeprefix("backbone.")]) for key in frozen)
     cost = json.loads((whole.folder / "result.json").read_text())["cost"]
     assert 0 < cost["trained_parameters"] < cost["parameters"]
+
+
+def test_copies_are_kept_without_what_is_frozen_but_with_what_a_method_trains_of_them() -> None:
+    backbone = network_of("test_vit", "bias")
+    follower, trained = copy.deepcopy(backbone).requires_grad_(False), copy.deepcopy(backbone).requires_grad_(True)
+    method = nn.ModuleDict({"backbone": backbone, "follower": follower, "trained": trained})
+    kept = TrainedState(method).get().keys()
+    names = backbone.state_dict().keys()
+    for part in ("backbone", "follower"):
+        assert {name for name in names if f"{part}.{name}" in kept} == names - frozen_tensors(backbone)
+    assert all(f"trained.{name}" in kept for name in names)

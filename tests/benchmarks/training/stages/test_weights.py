@@ -121,6 +121,42 @@ def test_a_wrong_file_is_one_line(make: Callable[[State], Any], message: str, tm
     assert "\n" not in str(raised.value) and "give the weights of this --backbone" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "deeper", "message"),
+    [
+        ("test_vit", "blocks.6.mlp.fc1.bias", "1 tensor of the file left over in further blocks (first blocks.6."),
+        ("test_resnet", "layer3.5.conv1.weight", "1 tensor of the file left over in further blocks (first layer3.5."),
+        ("test_convnext", "stages.2.blocks.9.gamma", "1 tensor of the file left over in further blocks (first stages"),
+    ],
+)
+def test_weights_of_a_deeper_network_are_refused(name: str, deeper: str, message: str, tmp_path: Path) -> None:
+    network = trained(name)
+    beside = {f"{head}.0.weight": torch.zeros(2) for head in ("decoder_blocks", "decoder.blocks", "head.mlp", "fc")}
+    state = network.state_dict() | beside
+    torch.save(state, tmp_path / "own.pth")
+    check_backbone(under(name, tmp_path / "own.pth"))
+    folder = hub_folder(network, tmp_path / "folder")
+    state[deeper] = torch.zeros(2)
+    torch.save(state, tmp_path / "deeper.pth")
+    torch.save(nested("state_dict", "backbone.")(state), tmp_path / "lightning.pth")
+    save_file(network.state_dict() | {deeper: torch.zeros(2)}, folder / "model.safetensors")
+    for file in ("deeper.pth", "lightning.pth", "folder"):
+        with pytest.raises(UserError, match=re.escape(message)):
+            check_backbone(under(name, tmp_path / file))
+
+
+def test_flex_leaves_out_its_pre_training_where_weights_are_given(make_spec: Any, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(timm.create_model("test_resnet").state_dict(), file)
+    protocol = check_backbone(under("test_resnet", file, precision="fp32", epochs=1))
+    with pytest.raises(UserError, match="ssl_lr of flex would have no effect with --weights file:"):
+        make_spec("flex", protocol=protocol, ssl_lr=0.1)
+    spec = make_spec("flex", protocol=protocol)
+    run_trial(spec)
+    names = [stage["name"] for stage in json.loads((spec.folder / "result.json").read_text())["cost"]["stages"]]
+    assert names[0] == "anchors" and "pretrain" not in names
+
+
 def test_what_is_no_file_or_no_folder_of_weights(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     folder = hub_folder(trained("test_vit"), tmp_path / "vit")
@@ -204,6 +240,8 @@ def test_a_record_names_the_weights_and_tables_say_what_they_may_have_seen(make_
             True,
         ),
         ("vit_small_patch16_224.dino", "timm", "timm:vit_small_patch16_224.dino", "ImageNet", False),
+        ("regnety_160", "timm:swag_ft_in1k", "timm:regnety_160.swag_ft_in1k", "images of the web", True),
+        ("regnety_320", "timm:seer_ft_in1k", "timm:regnety_320.seer_ft_in1k", "images of the web", True),
         ("resnet18", "file:in1k.pth", "file:in1k.pth", None, "unknown"),
         ("resnet18", "file:panderm.pth", "file:panderm.pth", "medical images, public sets among them", True),
     ],
@@ -222,3 +260,33 @@ def test_what_weights_were_trained_on(
     described = described_weights(protocol_for("quick", backbone=backbone, weights=weights, weights_sha256="1"))
     assert described is not None
     assert (described.source, described.training_data, described.may_have_seen_test) == (source, data, seen)
+
+
+@pytest.mark.parametrize(
+    ("weights", "tag", "seen"),
+    [
+        ("folder", "a1_in1k", "unknown"),
+        ("folder", "swag_ft_in1k", True),
+        ("hub:some/resnet_in1k", "a1_in1k", "unknown"),
+        ("hub:timm/resnet", "a1_in1k", False),
+        ("hub:timm/resnet", "seer_ft_in1k", True),
+    ],
+)
+def test_a_tag_of_others_never_says_that_test_images_are_unseen(
+    weights: str, tag: str, seen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = trained("test_resnet")
+    network.pretrained_cfg = {**network.pretrained_cfg, "tag": tag}
+    folder = hub_folder(network, tmp_path / "folder")
+    monkeypatch.setattr("ltbench.benchmarks.training.stages.weights._downloaded", lambda name: folder)
+    described = described_weights(under("test_resnet", folder if weights == "folder" else weights))
+    assert described is not None and described.may_have_seen_test == seen
+
+
+def test_no_weights_of_the_web_count_as_those_of_imagenet() -> None:
+    words = "swag seer ig1b yfcc laion clip siglip merged datacomp openai dfn webli lvd142m lvd1689m m30m m38m jft"
+    names = [name for name in timm.list_pretrained() if any(word in name for word in words.split())]
+    assert len(names) > 100
+    for name in names:
+        described = described_weights(protocol_for("quick", backbone=name, weights="timm"))
+        assert described is not None and described.may_have_seen_test is True, name
