@@ -157,6 +157,10 @@ def _usual_folder() -> Path:
     return Path(named or "data")
 
 
+def _of_those_there(declared: Manifest, source: Source) -> Manifest:
+    return restrict(renumbered(declared, source.class_names), source.ids[source.present])
+
+
 def load(
     name: str,
     *,
@@ -180,11 +184,10 @@ def load(
     Parameters
     ----------
     name, root : a registered dataset, or `auto`, and its folder
-    ratio : imbalance ratio, at least 1, or `natural`: the data as they are; None: the dataset's
+    ratio : at least 1, or `natural`: the data as they are; None: the dataset's
     split : `paper` (by image), `lesion` (no lesion in two parts), `official` (the dataset's own); None: the dataset's
-    split_dir : folder of published split files, instead of a split of our own
-    n_max : training images of the most frequent class, or `auto`: the most that the data give; None: the dataset's
-    val_per_class, test_per_class : None: the dataset's
+    split_dir : folder of published split files, in its place
+    n_max, val_per_class, test_per_class : None: the dataset's; `n_max` is of the largest class, `auto`: the most there are
     allow_missing : use the images that are there
     per_lesion : `all` images of a lesion may be in validation and test, or `one`
     fold : whose images are tested, of a partition of all images, by lesion where lesions are known
@@ -194,17 +197,14 @@ def load(
     ------
     UserError : anything about names, files or counts that the user can fix
     """
-    name, root = resolve(name, root)
-    source = create_source(name, root, options or {}, split_dir=split_dir, image_size=image_size)
+    source = create_source(*resolve(name, root), options or {}, split_dir=split_dir, image_size=image_size)
     request = split_request(source, split, split_dir, ratio, n_max, val_per_class, test_per_class)
     if fold is not None:
         request |= {"split": _split_of_folds(source, split, request["split"]), "test_per_class": None}
     there = without_absent_classes(source) if allow_missing else source
     whole = there if split_dir is None else source
     declared = make_split(whole, **request, seed=seed, allow_missing=allow_missing, per_lesion=per_lesion, fold=fold)
-    manifest = (
-        declared if split_dir is None else restrict(renumbered(declared, there.class_names), there.ids[there.present])
-    )
+    manifest = declared if split_dir is None else _of_those_there(declared, there)
     drawn = {} if split_dir is not None or request["split"] == "official" else request
     return SplitDataset(
         source=there,

@@ -100,16 +100,16 @@ class Protocol:
             raise UserError(f"--weights must be none, timm, timm:TAG, file:PATH or hub:ID, got {self.weights!r}")
         if self.augmentation.interpolation not in INTERPOLATIONS:
             raise unknown("interpolation", self.augmentation.interpolation, INTERPOLATIONS)
-        if self.tune != "full" and self.init != "scratch":
-            raise UserError(
-                f"--init {self.init} trains the encoder of every method, which --tune {self.tune} freezes from the "
-                "start; leave one of them out"
-            )
         if self.frozen_features:
             usual = (self.tune, self.init, self.tta) == ("head", "scratch", "none")
             if not usual:
                 raise UserError("--frozen-features needs --tune head, and is not for --init or --tta")
             object.__setattr__(self, "augmentation", self.augmentation.without_changes())
+        if self.tune != "full" and self.init != "scratch":
+            raise UserError(
+                f"--init {self.init} trains the encoder of every method, which --tune {self.tune} freezes from the "
+                "start; leave one of them out"
+            )
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise unknown(name.replace("_", " "), getattr(self, name), allowed)

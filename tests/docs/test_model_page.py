@@ -3,6 +3,7 @@
 import glob
 import importlib
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     for language, text in blocks:
         if language == "python":
-            exec(text, {})
+            (tmp_path / "block.py").write_text(text)
+            runpy.run_path(str(tmp_path / "block.py"))
             continue
         for line in (line for line in text.splitlines() if line.startswith("python ")):
             _, file, *words = shlex.split(line)

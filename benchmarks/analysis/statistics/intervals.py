@@ -112,14 +112,11 @@ def interval(
     quantile small at once: of two trials it covers 89 to 95 %, this 93 to 97 % (normal effects, V_I known).
 
     One trial says nothing of others: V = V_I and ν = ν_I, and the interval is that of this trained network.
+    Small classes: s² of a class counts as if one image more differed as much as images of the mean class do: three
+    images that are all right are no certainty. If no class has two images, all are taken as one class.
 
-    Small classes: s² of a class counts as if one image more differed as much as images of the mean class do. So three
-    images that happen to be all right do not stand for certainty, and a class of one image has a variance. If no class
-    has two images, all are taken as one class.
-
-    Images of one lesion are not independent. With `clusters`, the cluster is what is drawn: Σ_c n_c s² becomes
+    With `clusters`, as the images of one lesion, the cluster is what is drawn: Σ_c n_c s² becomes
     Σ_c G_c / (G_c - 1) Σ_g u² of the sums u over its images of y less the mean of the class, of G_c clusters a class.
-
     If every trial draws test images of its own (`tested`), n_c is of a trial, y less the mean of the class is 0 for
     images that are not its own, and the same sums hold: an image that several trials share counts in V_I once, and
     where they share none, V is V_T, which then has the images in it.

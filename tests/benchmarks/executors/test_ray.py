@@ -30,7 +30,7 @@ from ltbench.benchmarks.executors.versions import installed_versions, require_sa
 
 TINY: dict[str, Any] = {
     **{"dataset": "synthetic", "ratios": [20], "n_max": 60, "val_per_class": 4, "test_per_class": 5},
-    "protocol": {"image_size": 16, "epochs": 12, "patience": 12, "batch_size": 16},
+    "protocol": {"image_size": 16, "epochs": 8, "patience": 8, "batch_size": 16},
 }
 
 

@@ -1,6 +1,7 @@
 """`ltbench export`: what is written scores as the trained network, without ltbench; all else is one line."""
 
 import json
+import runpy
 import shutil
 import sys
 from dataclasses import replace
@@ -94,12 +95,12 @@ def test_weights_as_safetensors(trained: Any, tmp_path: Path) -> None:
     assert about["preprocessing_inside"] is False and about["input"]["shape"] == ["batch", 3, 16, 16]
 
 
-@pytest.mark.parametrize("name", ["flex", "tau_norm", "la_posthoc", "mislas"])
+@pytest.mark.parametrize("name", ["tau_norm", "la_posthoc", "mislas"])
 def test_heads_that_are_linear_in_the_end_fit_into_a_folder_for_timm(name: str, trained: Any, tmp_path: Path) -> None:
     assert export(ltbench.load_model(trained(name)), "timm-folder", tmp_path / "out").difference < 1e-4
 
 
-@pytest.mark.parametrize("name", ["elf", "oltr", "ncm", "ncl", "sam"])
+@pytest.mark.parametrize("name", ["elf", "ncm", "ncl"])
 def test_methods_that_score_in_their_own_way_are_exported_too(name: str, trained: Any, tmp_path: Path) -> None:
     model = ltbench.load_model(trained(name))
     assert export(model, "torchscript", tmp_path / "torchscript").difference < 1e-4
@@ -161,8 +162,8 @@ def test_the_code_of_the_card_runs(at_hand: Path, tmp_path: Path, monkeypatch: p
     noise = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "out" / "image.jpg")
     monkeypatch.chdir(tmp_path / "out")
-    names: dict[str, Any] = {}
-    exec(code, names)
+    (tmp_path / "out" / "card.py").write_text(code)
+    names = runpy.run_path(str(tmp_path / "out" / "card.py"))
     model = ltbench.load_model(at_hand)
     expected = model.predict_proba([tmp_path / "out" / "image.jpg"])
     torch.testing.assert_close(names["probabilities"].double(), expected, atol=1e-4, rtol=0)
