@@ -187,7 +187,7 @@ def load(
     ratio : at least 1, or `natural`: the data as they are; None: the dataset's
     split : `paper` (by image), `lesion` (no lesion in two parts), `official` (the dataset's own); None: the dataset's
     split_dir : folder of published split files, in its place
-    n_max, val_per_class, test_per_class : None: the dataset's; n_max is of the largest class, `auto`: the most there are
+    n_max, val_per_class, test_per_class : None: the dataset's; n_max: of the largest class, or `auto`, all there are
     allow_missing : use the images that are there
     per_lesion : `all` images of a lesion may be in validation and test, or `one`
     fold : whose images are tested, of a partition of all images, by lesion where lesions are known
