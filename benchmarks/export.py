@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from ltbench.benchmarks.cli.arguments import add_trial, load_plugins
 from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, named_path, script
 from ltbench.errors import UserError
 
@@ -25,12 +26,10 @@ def parser() -> argparse.ArgumentParser:
         description=about(__doc__, "export", whole=True),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parsed.add_argument("trial", type=named_path, metavar="TRIAL", help="folder of a finished trial")
+    add_trial(parsed)
     parsed.add_argument("--format", required=True, metavar="NAME", help=", ".join(_KINDS))
     parsed.add_argument("--out", type=named_path, required=True, metavar="FOLDER", help="a new one")
     parsed.add_argument("--opset", type=int, metavar="N", help="of ONNX; default: torch's")
-    about_plugin = "files of methods from outside, where they are not where the trial found them"
-    parsed.add_argument("--plugin", type=named_path, nargs="+", default=[], metavar="FILE.py", help=about_plugin)
     return parsed
 
 
@@ -43,10 +42,8 @@ def _main(options: argparse.Namespace) -> int:
     _check(options)
     from ltbench.benchmarks.serving.exporting import export
     from ltbench.benchmarks.serving.model import load_model
-    from ltbench.registry import load_plugin
 
-    for plugin in options.plugin:
-        load_plugin(plugin)
+    load_plugins(options)
     compared = export(load_model(options.trial), options.format, options.out, options.opset)
     found = f"logits differ from those of the trained network by at most {compared.difference:.2g}"
     print(f"{options.out}: on {compared.images} {found}")

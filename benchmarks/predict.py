@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from ltbench.benchmarks.cli.arguments import add_trial, load_plugins
 from ltbench.benchmarks.cli.command import Parser, about, guarded, invocation, named_path, new_file, script
 from ltbench.errors import UserError, counted
 
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         description=about(__doc__, "predict", whole=True),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parsed.add_argument("trial", type=named_path, metavar="TRIAL", help="folder of a finished trial")
+    add_trial(parsed)
     parsed.add_argument("images", type=named_path, nargs="+", metavar="IMAGES", help="files, folders, or one CSV")
     parsed.add_argument("--ensemble", action="store_true", help="the mean probabilities of all trials of the row")
     parsed.add_argument("--out", type=new_file, metavar="FILE.csv", help="default: stdout")
@@ -57,8 +58,6 @@ def parser() -> argparse.ArgumentParser:
     )
     parsed.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at once; default: 64")
     parsed.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N")
-    about_plugin = "files of methods from outside, where they are not where the trial found them"
-    parsed.add_argument("--plugin", type=named_path, nargs="+", default=[], metavar="FILE.py", help=about_plugin)
     return parsed
 
 
@@ -70,11 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(options: argparse.Namespace) -> int:
     from ltbench.benchmarks.serving.images import listed
     from ltbench.benchmarks.serving.predictor import Predictor, load_models
-    from ltbench.registry import load_plugin
 
     _check(options)
-    for plugin in options.plugin:
-        load_plugin(plugin)
+    load_plugins(options)
     models = load_models(options.trial, options.device, ensemble=options.ensemble)
     images, wanted = listed(options.images, models[0].class_names), _wanted(options, models[0].class_names)
     predictor = Predictor(models, _prior(options, models[0]))

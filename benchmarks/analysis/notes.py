@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ltbench.benchmarks.analysis.metrics import metric_labels
+from ltbench.benchmarks.analysis.record_files.later_fields import LATER_FIELDS
 from ltbench.benchmarks.analysis.record_files.stored_logits import KEPT, is_cut
 from ltbench.benchmarks.analysis.record_files.values import current_fields
 from ltbench.benchmarks.analysis.records import Result, StartingWeights
@@ -36,15 +37,8 @@ _POOLED = (
     "mostly wide"
 )
 
-_LATER = {
-    "weights": "none",
-    "tune": "full",
-    "tune_rank": 8,
-    "frozen_features": False,
-    "budget": "paper",
-    "init": "scratch",
-    "tta": "none",
-}  # rules of the protocol that a title names where they differ
+_USUAL = {"weights": "none", **LATER_FIELDS}
+_NAMED = ("weights", "tune", "tune_rank", "frozen_features", "budget", "init", "tta")  # in titles, where not usual
 
 
 def title_of(result: Result, *, ratio: bool = True) -> str:
@@ -62,8 +56,8 @@ def title_of(result: Result, *, ratio: bool = True) -> str:
     network = f"{protocol['backbone']} {protocol['image_size']} px, {at_most(protocol['epochs'], 'epoch')}"
     network += "".join(
         f", {name.replace('_', ' ')} {protocol[name]}"
-        for name, usual in _LATER.items()
-        if protocol.get(name, usual) != usual
+        for name in _NAMED
+        if protocol.get(name, _USUAL[name]) != _USUAL[name]
     )
     notes = "".join(f"; {note}" for note in result.data.notes) if ratio else ""
     return f"{data}; protocol {result.protocol_digest[:8]}: {network}{notes}"

@@ -70,6 +70,12 @@ def load_plugins(options: argparse.Namespace) -> None:
         load_plugin(plugin)
 
 
+def add_trial(parser: argparse.ArgumentParser) -> None:
+    """Add the folder of a trial whose network is used, and `--plugin`."""
+    parser.add_argument("trial", type=named_path, metavar="TRIAL", help="folder of a finished trial")
+    add_plugins(parser)
+
+
 def check_format(name: str) -> None:
     """Refuse an unknown format of tables.
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ltbench.benchmarks.serving.model import TrialModel
 from ltbench.benchmarks.serving.portable import Portable, weights_licence
 from ltbench.benchmarks.serving.trials import trained_method
+from ltbench.benchmarks.training.stages.backbones import size_settings
 from ltbench.errors import UserError
 from ltbench.files import write_bytes, write_json
 from ltbench.methods.base import Method, feature_width
@@ -140,15 +141,9 @@ def _classifying(model: TrialModel) -> Any:
     """Return timm's network with a classifier, at weights of no meaning."""
     import timm
 
-    return timm.create_model(model.protocol.backbone, num_classes=len(model.class_names), **_sized(model)).eval()
-
-
-def _sized(model: TrialModel) -> dict[str, Any]:
-    """Return the argument of networks that are built for one size."""
-    import timm
-
-    published = timm.get_pretrained_cfg(model.protocol.backbone)
-    return {"img_size": model.image_size} if published is not None and published.fixed_input_size else {}
+    return timm.create_model(
+        model.protocol.backbone, num_classes=len(model.class_names), **size_settings(model.protocol)
+    ).eval()
 
 
 def _timm_config(model: TrialModel, network: Any) -> dict[str, Any]:
@@ -158,7 +153,7 @@ def _timm_config(model: TrialModel, network: Any) -> dict[str, Any]:
         "num_classes": len(model.class_names),
         "num_features": network.num_features,
         "label_names": list(model.class_names),
-        "model_args": _sized(model),
+        "model_args": size_settings(model.protocol),
         "pretrained_cfg": {
             "input_size": [3, model.image_size, model.image_size],
             "num_classes": len(model.class_names),
@@ -167,7 +162,7 @@ def _timm_config(model: TrialModel, network: Any) -> dict[str, Any]:
             "interpolation": "bicubic",
             "crop_pct": 1.0,
             "crop_mode": "squash",
-            "fixed_input_size": bool(_sized(model)),
+            "fixed_input_size": bool(size_settings(model.protocol)),
             "classifier": classifier,
         },
     }

@@ -191,13 +191,16 @@ def _require_whole_patches(protocol: Protocol, network: nn.Module) -> None:
             )
 
 
+def size_settings(protocol: Protocol) -> dict[str, Any]:
+    """Return the argument by which timm builds a network that is for one size of images alone; else none."""
+    published = timm.get_pretrained_cfg(protocol.backbone)
+    return {"img_size": protocol.image_size} if published is not None and published.fixed_input_size else {}
+
+
 def _create(protocol: Protocol, *, loaded: bool = True) -> nn.Module:
     """Return the network of a protocol; `loaded`: with its starting weights."""
-    published = timm.get_pretrained_cfg(protocol.backbone)
-    sized = published is not None and published.fixed_input_size
-    fixed: dict[str, Any] = {"img_size": protocol.image_size} if sized else {}
     try:
-        return _of_weights(protocol, loaded, fixed)
+        return _of_weights(protocol, loaded, size_settings(protocol))
     except TypeError as error:
         if "img_size" not in str(error):
             raise

@@ -24,6 +24,7 @@ from ltbench.benchmarks.serving.exporting import comparison_images, export
 from ltbench.benchmarks.serving.formats import FORMATS, to_onnx
 from ltbench.benchmarks.serving.model import TrialModel
 from ltbench.benchmarks.serving.portable import description
+from ltbench.benchmarks.training.stages.backbones import size_settings
 from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
 
@@ -209,10 +210,8 @@ def test_a_missing_package_is_one_line(trained: Any, tmp_path: Path, monkeypatch
         to_onnx(ltbench.load_model(trained()), tmp_path, None)
 
 
-def test_published_input_sizes_are_kept(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = ltbench.load_model(trained())
-    model.protocol = replace(model.protocol, backbone="vit_tiny_patch16_224")
-    assert formats._sized(model) == {"img_size": 16}
+def test_published_input_sizes_are_kept(tiny_protocol: Any) -> None:
+    assert size_settings(replace(tiny_protocol, backbone="vit_tiny_patch16_224")) == {"img_size": 16}
 
 
 BAD = [
