@@ -71,6 +71,7 @@ def _main(options: argparse.Namespace) -> int:
     from ltbench.benchmarks.serving.predictor import Predictor, load_models
 
     _check(options)
+    _check_one_trial(options)
     load_plugins(options)
     models = load_models(options.trial, options.device, ensemble=options.ensemble)
     images, wanted = listed(options.images, models[0].class_names), _wanted(options, models[0].class_names)
@@ -105,6 +106,18 @@ def _check(options: argparse.Namespace) -> None:
             "--specificity counts the images of other classes in validation's mix, which is not that of --prior; leave "
             "out one of them, or choose the threshold by --sensitivity"
         )
+
+
+def _check_one_trial(options: argparse.Namespace) -> None:
+    """Refuse further trials, as a pattern of the shell may give them, among the images.
+
+    Raises
+    ------
+    UserError : one of the images is the folder of a trial
+    """
+    further = [path for path in options.images if (path / "result.json").is_file()]
+    if further:
+        raise UserError(f"{further[0]} is a trial, and {options.trial} is one; give one (--ensemble: all of its row)")
 
 
 def _prior(options: argparse.Namespace, model: TrialModel) -> np.ndarray | None:
@@ -173,8 +186,9 @@ def _decisions(asked: Sequence[Wanted], coverage: float, predictor: Predictor, s
         value = threshold(wanted, label, *predictor.validation)
         thresholds.append((wanted, value))
         print(f"{wanted.title}: called at a probability of {value:.4g} or more", file=said)
-        print(f"  validation, where it was chosen: {reached(value, label, *predictor.validation).text()}", file=said)
-        print(f"  test: {reached(value, label, *predictor.test).text()}", file=said)
+        for part, own in (("validation, where it was chosen", predictor.validation), ("test", predictor.test)):
+            lesions = predictor.lesions(part.partition(",")[0])
+            print(f"  {part}: {reached(value, label, *own, lesions).text()}", file=said)
     limits = predictor.limits(coverage)
     if limits is None:
         few = f"too few validation images for a coverage of {coverage:g}"

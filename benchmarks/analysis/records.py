@@ -319,6 +319,22 @@ class Record:
         """
         return Manifest.verify(self.path("split.csv"), self.result.split_digest)
 
+    def lesions(self, ids: np.ndarray) -> np.ndarray | None:
+        """Return the lesion of each of some images, str [n], an image's own id where it has none; None: no split here.
+
+        Raises
+        ------
+        UserError : the split is altered, naming record and file
+        """
+        if not self.path("split.csv").exists():
+            return None
+        try:
+            manifest = self.manifest()
+        except UserError as error:
+            raise UserError(f"{self.folder}: {error}") from error
+        lesion = dict(zip(manifest.ids.tolist(), manifest.lesions.tolist(), strict=True))
+        return np.array([lesion.get(image_id, image_id) for image_id in ids.tolist()])
+
     def model(self, device: str = "cpu") -> dict[str, Tensor]:
         """Return the weights of the reported epoch, as `load_state_dict` of the method takes them.
 

@@ -157,20 +157,12 @@ def _computed(record: Record) -> Derived:
         **{"ids": saved["test_ids"], "labels": saved["test_labels"], "predicted": logits.argmax(axis=1)},
         "confidence": probabilities.Probabilities(logits).confidence,
     }
-    if record.path("split.csv").exists():
-        arrays["lesions"] = _lesions(record, saved["test_ids"])
+    lesions = record.lesions(saved["test_ids"])
+    if lesions is not None:
+        arrays["lesions"] = lesions
     return measured, arrays
 
 
 def _further(record: Record, part: str) -> list[str]:
     """Return what the result states besides: records of earlier versions hold quantities of `FURTHER`."""
     return [name for name in metrics.FURTHER if name in getattr(record.result, part)]
-
-
-def _lesions(record: Record, ids: np.ndarray) -> np.ndarray:
-    try:
-        manifest = record.manifest()
-    except UserError as error:
-        raise UserError(f"{record.folder}: {error}") from error
-    lesion = dict(zip(manifest.ids.tolist(), manifest.lesions.tolist(), strict=True))
-    return np.array([lesion.get(image_id, image_id) for image_id in ids.tolist()])

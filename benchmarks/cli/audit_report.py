@@ -52,15 +52,18 @@ def _classes(found: Audit) -> str:
 
 def _overlaps(found: Audit) -> str:
     group = found.source.group_name
-    headers = ["images of", "known from", "images", "same image", f"same {group}", "same patient"]
+    same = {"id": "same image", "lesion": f"same {group}"}
+    if group != "patient":
+        same["patient"] = "same patient"
+    headers = ["images of", "known from", "images", *same.values()]
     headers += ["same pixels", "near-duplicate", f"alike, {group} id unknown", "in any way"]
     rows = []
     for pair in found.pairs:
-        said = [_counted(pair.leaked.get(kind), pair.total, pair.total) for kind in ("id", "lesion", "patient")]
+        said = [_counted(pair.leaked.get(kind), pair.total, pair.total) for kind in same]
         looks = (pair.leaked.get("content"), pair.leaked.get("near"), pair.beyond_lesions)
         shown = [_counted(positions, pair.examined, pair.total) for positions in looks]
         rows.append([pair.second, pair.first, pair.total, *said, *shown, len(pair.any)])
-    return github_table(rows, headers, ["left"] * 2 + ["right"] * 8)
+    return github_table(rows, headers, ["left"] * 2 + ["right"] * (len(headers) - 2))
 
 
 def _counted(positions: np.ndarray | None, examined: int, total: int) -> str:

@@ -38,6 +38,8 @@ def plan_text(planned: Plan) -> str:
         default = f"the default of dataset {planned.datasets[0].source.name}"
         lines.append(f"preset {protocol.preset}: {default}; others: --preset {others}, see --list")
     lines.append(f"protocol {protocol.preset} ({protocol.digest()[:8]}): {protocol_text(protocol)}")
+    if protocol.tune != "full" and protocol.weights == "none":
+        lines.append("  what is not trained of the network stays at random weights; --weights gives it others")
     ended = [] if planned.request.fresh else [folder for folder in folders if is_done(folder)]
     done = sum(map(is_sound, ended))
     damaged = len(ended) - done

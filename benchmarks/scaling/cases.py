@@ -201,7 +201,7 @@ def predictions(images: int, folder: Path) -> Body:
 
 
 CASES = {
-    "manifest": Case(manifest, "images", (100_000, 200_000, 400_000)),
+    "manifest": Case(manifest, "images", (200_000, 400_000, 800_000)),
     "split-by-image": Case(split_by_image, "classes", (8_000, 16_000, 32_000)),
     "split-by-lesion": Case(split_by_lesion, "images", (50_000, 100_000, 200_000)),
     "near-duplicates": Case(near_duplicates, "images", (100_000, 200_000, 400_000)),
@@ -214,5 +214,5 @@ CASES = {
     "evaluation": Case(evaluation, "classes", (2_000, 4_000, 8_000)),
     "evaluation-images": Case(evaluation_of_images, "images", (21_875, 43_750, 87_500)),
     "interval": Case(interval, "classes", (8_000, 16_000, 32_000)),
-    "predictions": Case(predictions, "images", (2_000, 4_000, 8_000)),
+    "predictions": Case(predictions, "images", (4_000, 8_000, 16_000)),
 }

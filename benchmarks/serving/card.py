@@ -12,7 +12,7 @@ import yaml
 from ltbench.benchmarks.analysis.metrics import METRICS, cross_entropy
 from ltbench.benchmarks.analysis.reliability.calibration import AT_BOUND, at_bound, scaled_calibration_error
 from ltbench.benchmarks.analysis.rendering import markdown_escaped
-from ltbench.benchmarks.serving.decisions import proportion
+from ltbench.benchmarks.serving.decisions import Proportion
 from ltbench.benchmarks.serving.model import TrialModel
 from ltbench.benchmarks.serving.portable import weights_licence
 
@@ -65,6 +65,10 @@ backbone.load_state_dict({name[9:]: own for name, own in weights.items() if name
 }
 """How each format is used, by its name."""
 
+_USE_ADAPTED = """Weights are named as the modules of the method in ltbench; those of the timm backbone begin with
+`backbone.`. Layers were added to the backbone, so that timm alone cannot build the network: use ltbench
+(`ltbench.load_model` of the trial), or the formats onnx and torchscript."""
+
 _HEADLINE = ("mean_class_accuracy", "top1", "macro_f1", "macro_auroc")
 
 
@@ -79,7 +83,8 @@ def model_card(model: TrialModel, kind: str, compared_on: str, difference: float
     name = f"{model.record.result.method}-{model.record.result.data.dataset}-r{model.record.result.data.ratio:g}"
     header = yaml.safe_dump(_metadata(model, name), sort_keys=False, allow_unicode=True)
     checked = f"Compared with the trained network on {compared_on}: logits differ by at most {difference:.2g}."
-    sections = [*_sections(model), ("Use", f"{USE[kind]}\n\n{checked}")]
+    use = _USE_ADAPTED if kind == "safetensors" and model.protocol.has_adapters else USE[kind]
+    sections = [*_sections(model), ("Use", f"{use}\n\n{checked}")]
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections)
     return f"---\n{header}---\n\n# {markdown_escaped(name)}\n\n{_summary(model)}\n\n{body}\n"
 
@@ -184,16 +189,21 @@ def _starting_weights(model: TrialModel) -> str:
 def _results(model: TrialModel) -> str:
     """Return metrics of the test images, and those of each class with Wilson's 95 % intervals."""
     test = model.record.result.test
-    _, labels, logits = model.record.test_predictions()
-    predicted = logits.argmax(axis=1)
+    ids, labels, logits = model.record.test_predictions()
+    predicted, lesions = logits.argmax(axis=1), model.record.lesions(ids)
     overall = [f"{METRICS[metric]} {100 * test[metric]:.2f} %" for metric in _HEADLINE if test.get(metric) is not None]  # type: ignore[literal-required]
     rows = []
     for label, name in enumerate(model.class_names):
         own, called = labels == label, predicted == label
-        right = int((own & called).sum())
-        rows.append([name, str(own.sum()), proportion(right, int(own.sum())), proportion(right, int(called.sum()))])
+        shares = (
+            Proportion.of((own & called)[among], None if lesions is None else lesions[among]).text()
+            for among in (own, called)
+        )
+        rows.append([name, str(own.sum()), *shares])
     headers = ["class", "test images", "accuracy (sensitivity)", "precision"]
-    return f"{'; '.join(overall)}. In brackets: 95 % intervals of these test images.\n\n{_table(headers, rows)}"
+    counted_as = "" if lesions is None else f"; images of one {model.record.result.data.group_name} count as one"
+    about = f"{'; '.join(overall)}. In brackets: 95 % intervals of these test images{counted_as}."
+    return f"{about}\n\n{_table(headers, rows)}"
 
 
 def _calibration(model: TrialModel) -> str:

@@ -37,26 +37,53 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Reached:
-    """What a threshold reaches on some images, as counts: images called rightly, and images there are."""
+class Proportion:
+    """A share of images, as counts.
 
-    true_positives: int
-    positives: int
-    true_negatives: int
-    negatives: int
+    Attributes
+    ----------
+    right, count : images that have what is asked for, and images there are
+    independent : how many independent images the `count` are worth
+    """
+
+    right: int
+    count: int
+    independent: float
+
+    @classmethod
+    def of(cls, right: np.ndarray, lesions: np.ndarray | None = None) -> Proportion:
+        """Return the share of true values, bool [n].
+
+        Images of one lesion are taken to be right or wrong together, so that n images are worth n^2 / Σ m^2 of lesions
+        with m of them each.
+
+        Parameters
+        ----------
+        lesions : of each image, str [n]; None: each has its own
+        """
+        count = len(right)
+        sizes = np.ones(count) if lesions is None else np.unique(lesions, return_counts=True)[1]
+        return cls(int(right.sum()), count, count**2 / float((sizes**2).sum()) if count else 0.0)
 
     def text(self) -> str:
-        """Return sensitivity and specificity with Wilson's 95 % intervals."""
-        pairs = ((SENSITIVITY, self.true_positives, self.positives), (SPECIFICITY, self.true_negatives, self.negatives))
-        return ", ".join(f"{kind} {proportion(right, count)}" for kind, right, count in pairs)
+        """Return it in percent with Wilson's 95 % interval; n/a of no images."""
+        if self.count == 0:
+            return "n/a"
+        share = self.right / self.count
+        low, high = wilson_interval(share * self.independent, self.independent)
+        return f"{100 * share:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def proportion(right: int, count: int) -> str:
-    """Return a share in percent with Wilson's 95 % interval; n/a of a count of 0."""
-    if count == 0:
-        return "n/a"
-    low, high = wilson_interval(right, count)
-    return f"{100 * right / count:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+@dataclass(frozen=True)
+class Reached:
+    """What a threshold reaches on some images."""
+
+    sensitivity: Proportion
+    specificity: Proportion
+
+    def text(self) -> str:
+        """Return both with their intervals."""
+        return f"{SENSITIVITY} {self.sensitivity.text()}, {SPECIFICITY} {self.specificity.text()}"
 
 
 def threshold(wanted: Wanted, label: int, labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -83,12 +110,16 @@ def threshold(wanted: Wanted, label: int, labels: np.ndarray, probabilities: np.
     return float(own[math.ceil(wanted.share * len(own) - 1e-9) - 1])
 
 
-def reached(value: float, label: int, labels: np.ndarray, probabilities: np.ndarray) -> Reached:
-    """Return what a threshold reaches on images, int [n] and float64 [n, K]."""
+def reached(
+    value: float, label: int, labels: np.ndarray, probabilities: np.ndarray, lesions: np.ndarray | None = None
+) -> Reached:
+    """Return what a threshold reaches on images, int [n], float64 [n, K] and, where they are known, str [n]."""
     positive, called = labels == label, probabilities[:, label] >= value
-    return Reached(
-        int((called & positive).sum()), int(positive.sum()), int((~called & ~positive).sum()), int((~positive).sum())
-    )
+
+    def share(right: np.ndarray, own: np.ndarray) -> Proportion:
+        return Proportion.of(right[own], None if lesions is None else lesions[own])
+
+    return Reached(share(called, positive), share(~called, ~positive))
 
 
 def set_limits(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 
 from ltbench.benchmarks.analysis.rendering import in_cell
-from ltbench.benchmarks.serving.decisions import Wanted, proportion
+from ltbench.benchmarks.serving.decisions import Proportion, Wanted
 from ltbench.benchmarks.serving.images import Decoded, ImageList, decoded_batches
 from ltbench.benchmarks.serving.predictor import Predictor
 
@@ -128,13 +128,14 @@ class Tally:
             return []
         there = self.labelled > 0
         mean = (self.right[there] / self.labelled[there]).mean()
-        overall = proportion(int(self.right.sum()), int(self.labelled.sum()))
+        total = int(self.labelled.sum())
+        overall = Proportion(int(self.right.sum()), total, total).text()
         lines = [
             f"accuracy of {self.labelled.sum()} images with a label: {overall}; "
             f"mean of {there.sum()} classes: {100 * mean:.1f} %"
         ]
         for name, right, count in zip(self.class_names, self.right.tolist(), self.labelled.tolist(), strict=True):
-            lines += [f"  {name}: {right} of {count}, {proportion(right, count)}"] if count else []
+            lines += [f"  {name}: {right} of {count}, {Proportion(right, count, count).text()}"] if count else []
         return lines
 
 

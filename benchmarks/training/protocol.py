@@ -25,7 +25,7 @@ class Protocol:
     backbone : timm model
     weights : what it starts from: `none`, random weights; `timm`, those that timm names for it, `timm:TAG`, others of
         them; `file:PATH`, a file of weights or a folder of the hub's form; `hub:ID`, of the Hugging Face hub
-    weights_sha256 : of that file, where they are of a file or of the hub; filled in by the plan
+    weights_sha256 : of their file; filled in by the plan
     tune : of `TUNINGS`, what of it is trained beside the head: `full`, all; `head`, nothing; `bias` and `norm`, those
         parameters of its blocks; `lora` and `adaptformer`, layers of rank `tune_rank` that are added to its blocks
     frozen_features : whether methods train their heads on features of the frozen network, computed once, of whole
@@ -105,6 +105,8 @@ class Protocol:
             if not usual:
                 raise UserError("--frozen-features needs --tune head, and is not for --init or --tta")
             object.__setattr__(self, "augmentation", self.augmentation.without_changes())
+        if self.tune_rank != type(self).tune_rank and not self.has_adapters:
+            raise UserError(f"--tune-rank is of --tune {' and '.join(ADAPTERS)}, not of {self.tune}; leave it out")
         if self.tune != "full" and self.init != "scratch":
             raise UserError(
                 f"--init {self.init} trains the encoder of every method, which --tune {self.tune} freezes from the "
@@ -144,19 +146,24 @@ class Protocol:
         Weights of a file are known by its SHA-256, not by where it lies.
         """
         values = asdict(self)
-        kind, _, _ = values.pop("weights").partition(":")
+        del values["weights"]
         if self.weights in ("none", "timm"):  # as before weights could be others
             values["pretrained"] = self.weights == "timm"
         else:
-            values["weights"] = self.weights if kind == "timm" else "file"
+            values["weights"] = self.weights if self.weights_kind == "timm" else "file"
         if self.augmentation.interpolation == Augmentation.interpolation:
             del values["augmentation"]["interpolation"]
         return json_digest({name: value for name, value in values.items() if LATER_FIELDS.get(name) != value})
 
     @property
-    def has_local_weights(self) -> bool:
-        """Whether the weights are of a file, which the hub may have given."""
-        return self.weights.partition(":")[0] in ("file", "hub")
+    def weights_kind(self) -> str:
+        """Where the weights are from: `none`, `timm`, `file` or `hub`."""
+        return self.weights.partition(":")[0]
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether layers are added to the backbone."""
+        return self.tune in ADAPTERS
 
     @property
     def shared_encoder(self) -> bool:
@@ -169,8 +176,8 @@ class Protocol:
 
     def as_recorded(self) -> dict[str, Any]:
         """Return all fields as records hold them: of a file of weights its name, not where it lies."""
-        kind, _, where = self.weights.partition(":")
-        return {**asdict(self), **({"weights": f"file:{PurePath(where).name}"} if kind == "file" else {})}
+        named = {"weights": f"file:{PurePath(self.weights.removeprefix('file:')).name}"}
+        return {**asdict(self), **(named if self.weights_kind == "file" else {})}
 
 
 def published_weights(pretrained: Any) -> str:
@@ -203,7 +210,8 @@ SELECTION_METRICS = ("mean_class_accuracy", "macro_f1", "top1")
 BUDGETS = ("paper", "total")
 INITS = ("scratch", "ssl", "ssl:simclr", "ssl:byol", "ssl:simsiam", "ssl:barlow", "ssl:kcl", "ce")
 TTAS = ("none", "five_crop")
-TUNINGS = ("full", "head", "bias", "norm", "lora", "adaptformer")
+ADAPTERS = ("lora", "adaptformer")
+TUNINGS = ("full", "head", "bias", "norm", *ADAPTERS)
 _CHOICES = {
     "tune": TUNINGS,
     "tta": TTAS,

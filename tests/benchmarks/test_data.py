@@ -134,6 +134,18 @@ def test_the_report_says_what_is_known_from_what(divided: Path, capsys: pytest.C
     assert [row[look] for look in looks] == ["n/a"] * 3 and row["in any way"] == "1"
 
 
+def test_a_table_grouped_by_patient_has_one_column_of_them(divided: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (divided / "table.csv").read_text()
+    header, rest = text.split("\n", 1)
+    assert "group" in header.split(",")
+    (divided / "table.csv").write_text(f"{header.replace('group', 'patient')}\n{rest}")
+    assert _run(divided, "audit", "--no-images") == 0
+    printed = capsys.readouterr().out
+    (headers,) = (line for line in printed.splitlines() if "known from" in line)
+    assert headers.count("same patient") == 1
+    assert _row(printed, "test", "train")["same patient"] == "1"
+
+
 def test_unknown_lesions_are_not_reported_as_none(divided: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = _audit(divided, "--dataset-option", "group=")
     printed = capsys.readouterr().out

@@ -154,18 +154,23 @@ def check_backbone(protocol: Protocol) -> Protocol:
             reason = " ".join(str(error).split()) or type(error).__name__
             advice = "choose another --image-size or --backbone"
             raise UserError(f"backbone {name} takes no images of {size} pixels ({reason}); {advice}") from error
-        if protocol.has_local_weights:
-            _create(protocol)
-    return protocol if protocol.weights == "none" else _as_pretrained(protocol, network)
+        if protocol.weights == "none":
+            return protocol
+        _create(protocol)
+    return _as_pretrained(protocol, network)
 
 
 def _located(protocol: Protocol) -> Protocol:
-    """Return the protocol with the full path and the SHA-256 of a file of weights."""
-    if not protocol.has_local_weights:
+    """Return the protocol with the full path or tag, and the SHA-256, of its weights."""
+    weights = protocol.weights
+    if weights == "none":
         return protocol
-    local, (kind, _, where) = LocalWeights.of(protocol), protocol.weights.partition(":")
-    full = f"file:{Path(where).expanduser().absolute()}" if kind == "file" else protocol.weights
-    return replace(protocol, weights=full, weights_sha256=local.sha256())
+    if protocol.weights_kind == "timm":
+        weights = f"timm:{published_name(protocol).partition('.')[2]}"
+    elif protocol.weights_kind == "file":
+        weights = f"file:{Path(weights.removeprefix('file:')).expanduser().absolute()}"
+    located = replace(protocol, weights=weights)
+    return replace(located, weights_sha256=LocalWeights.of(located).sha256())
 
 
 def _as_pretrained(protocol: Protocol, network: Any) -> Protocol:
@@ -208,22 +213,13 @@ def _create(protocol: Protocol, *, loaded: bool = True) -> nn.Module:
 
 
 def _of_weights(protocol: Protocol, loaded: bool, settings: dict[str, Any]) -> nn.Module:
-    if protocol.has_local_weights:
-        local = LocalWeights.of(protocol)
-        if loaded and local.sha256() != protocol.weights_sha256:
-            raise UserError(
-                f"weights {local.file} have changed since the trial was planned: their SHA-256 is not "
-                f"{protocol.weights_sha256[:12]}; bring the file back, or run the command again"
-            )
-        return local.network(protocol.backbone, loaded=loaded, **settings)
     if protocol.weights == "none":
         return timm.create_model(protocol.backbone, num_classes=0, **settings)
-    name = published_name(protocol)
-    try:
-        return timm.create_model(name, pretrained=loaded, num_classes=0, **settings)
-    except (RuntimeError, OSError, ValueError) as error:
-        if not loaded:
-            raise
-        reason = str(error).partition("\n")[0]
-        advice = "load them once where there is a network, or give --weights file:PATH"
-        raise UserError(f"backbone {protocol.backbone} (weights {protocol.weights}): {reason}; {advice}") from error
+    local = LocalWeights.of(protocol)
+    if loaded and local.sha256() != protocol.weights_sha256:
+        raise UserError(
+            f"weights {local.file} have changed since the trial was planned: their SHA-256 is not "
+            f"{protocol.weights_sha256[:12]}; bring the file back, or run the command again"
+        )
+    name = published_name(protocol) if protocol.weights_kind == "timm" else protocol.backbone
+    return local.network(name, loaded=loaded, **settings)

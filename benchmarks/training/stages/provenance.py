@@ -38,11 +38,10 @@ def described_weights(protocol: Protocol) -> StartingWeights | None:
     """Return what a record says of a protocol's starting weights; None where they are random."""
     if protocol.weights == "none":
         return None
-    if not protocol.has_local_weights:
+    if protocol.weights_kind == "timm":
         name = published_name(protocol)
         published = timm.get_pretrained_cfg(name) or PretrainedCfg()
-        full = f"{name.partition('.')[0]}.{published.tag}"
-        return _described(f"timm:{full}", full, protocol, published.license)
+        return _described(f"timm:{name}", name, protocol, published.license)
     config, source = LocalWeights.of(protocol).config, protocol.as_recorded()["weights"]
     if config is None:
         return _described(source, source, protocol, None, trusted=False)

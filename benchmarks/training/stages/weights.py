@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
@@ -40,7 +41,7 @@ _ADVICE = "give the weights of this --backbone, or the --backbone of these weigh
 
 @dataclass(frozen=True)
 class LocalWeights:
-    """Weights that lie on this machine.
+    """Weights that lie on this machine; those of the hub and of timm are in its cache, or are put there.
 
     Attributes
     ----------
@@ -53,14 +54,16 @@ class LocalWeights:
 
     @classmethod
     def of(cls, protocol: Protocol) -> LocalWeights:
-        """Return the weights `file:PATH` or `hub:ID` of a protocol.
+        """Return the weights of a protocol, which has some.
 
         Raises
         ------
         UserError : they cannot be had, or are of another backbone or of a changed one
         """
         kind, _, where = protocol.weights.partition(":")
-        path = _downloaded(where) if kind == "hub" else Path(where).expanduser().absolute()
+        if kind == "timm":
+            return cls(_published_file(published_name(protocol)))
+        path = _hub_folder(where) if kind == "hub" else Path(where).expanduser().absolute()
         if path.is_file():
             return cls(path)
         if not path.is_dir():
@@ -149,7 +152,7 @@ class LocalWeights:
 
 
 def published_name(protocol: Protocol) -> str:
-    """Return timm's name of the backbone with the weights that it publishes.
+    """Return timm's name of a protocol's backbone with the weights `timm` or `timm:TAG`, tag and all.
 
     Raises
     ------
@@ -167,7 +170,8 @@ def published_name(protocol: Protocol) -> str:
         raise UserError(f"timm publishes no weights of {model}; use --weights file:PATH, or another --backbone")
     if tag and tag not in tags:
         raise unknown(f"weights of {model}", f"timm:{tag}", [f"timm:{each}" for each in tags])
-    return f"{model}.{tag}" if tag else model
+    default: Any = timm.get_pretrained_cfg(model)
+    return f"{model}.{tag or default.tag}"
 
 
 class _Lacking:
@@ -248,31 +252,55 @@ def _changed(architecture: str, arguments: Mapping[str, Any]) -> list[str]:
     )
 
 
-def _downloaded(name: str) -> Path:
-    """Return the folder of a model of the hub, from the cache where it is there."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
+def _hub_folder(name: str) -> Path:
+    """Return the folder of a model `ID` or `ID@REVISION` of the hub."""
     repository, _, revision = name.partition("@")
-    try:
-        config = hf_hub_download(repository, "config.json", revision=revision or None)
-        for file in _FILES:
+    with _had(f"hub:{name}", "download it where there is a network, and give the folder as --weights file:FOLDER"):
+        _hub_file(repository, _FILES, revision)
+        return _hub_file(repository, ("config.json",), revision).parent
+
+
+def _published_file(name: str) -> Path:
+    """Return the file of weights that timm publishes under a name with a tag."""
+    published: Any = timm.get_pretrained_cfg(name)
+    tag = name.partition(".")[2]
+    with _had(f"timm:{tag}", "load them once where there is a network, or give --weights file:PATH"):
+        if published.hf_hub_id:
+            return _hub_file(published.hf_hub_id, (published.hf_hub_filename or _FILES[0], *_FILES[1:]), "")
+        torch.hub.load_state_dict_from_url(published.url, map_location="cpu", weights_only=True)
+        return Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(published.url).name
+
+
+def _hub_file(repository: str, names: Sequence[str], revision: str) -> Path:
+    """Return the first of some files that a repository of the hub has; what is in the cache is taken from there."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    for cached in (True, False):
+        for name in names:
             try:
-                hf_hub_download(repository, file, revision=revision or None)
-                break
-            except EntryNotFoundError:
-                continue
-    except Exception as error:  # no network, no such model, no right to it: the hub's library has errors of many kinds
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        advice = "download it where there is a network, and give the folder as --weights file:FOLDER"
-        raise UserError(f"--weights hub:{name} cannot be had ({reason}); {advice}") from error
-    return Path(config).parent
+                return Path(hf_hub_download(repository, name, revision=revision or None, local_files_only=cached))
+            except EntryNotFoundError as error:
+                if isinstance(error, LocalEntryNotFoundError) and not cached:
+                    raise
+    raise FileNotFoundError(f"{repository} has none of {', '.join(names)}")
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out what timm logs of keys, which is told in one line here."""
-    logger = logging.getLogger("timm")
+def _had(weights: str, advice: str) -> Iterator[None]:
+    """Turn whatever goes wrong at a download into one line: no network, no such model, no right to it."""
+    try:
+        with _quiet("huggingface_hub"):
+            yield
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"--weights {weights} cannot be had ({reason}); {advice}") from error
+
+
+@contextmanager
+def _quiet(library: str = "timm") -> Iterator[None]:
+    """Leave out what a library logs, timm of keys and the hub's of retries, which is told in one line here."""
+    logger = logging.getLogger(library)
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -308,6 +336,8 @@ def _wrong(error: Exception, lacking: _Lacking | None) -> str:
     text = " ".join(str(error).split())
     if "weights_only" in text:
         return "it is no file of tensors, or one with Python objects beside, which are not loaded; save its state_dict"
+    if isinstance(error, SafetensorError):
+        return f"it is no whole file of safetensors ({text})"
     if lacking is None:
         return "it holds no tensors by name" if isinstance(error, AttributeError) else text or type(error).__name__
     if sizes := _MISMATCH.findall(text):

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from ltbench.benchmarks.analysis.metrics import wilson_interval
 from ltbench.benchmarks.analysis.reliability.conformal import conformal_quantile
-from ltbench.benchmarks.serving.decisions import Wanted, reached, set_limits, threshold
+from ltbench.benchmarks.serving.decisions import Proportion, Wanted, reached, set_limits, threshold
 from ltbench.benchmarks.serving.priors import TRAINING, UNIFORM, calibration_for, shares, source_prior, stated_prior
 from ltbench.errors import UserError
 
@@ -79,12 +80,27 @@ def test_thresholds_reach_what_is_wanted_and_no_other_does_better(kind: str, sha
     for each in (*np.unique(scores), np.inf):
         own = reached(each, 1, labels, probabilities)
         got[each] = {
-            "sensitivity": own.true_positives / own.positives,
-            "specificity": own.true_negatives / own.negatives,
+            "sensitivity": own.sensitivity.right / own.sensitivity.count,
+            "specificity": own.specificity.right / own.specificity.count,
         }
     (other,) = {"sensitivity", "specificity"} - {kind}
     assert got[value][kind] >= share - 1e-12
     assert got[value][other] == max(own[other] for own in got.values() if own[kind] >= share - 1e-12)
+
+
+def test_images_of_one_lesion_are_worth_less_than_as_many_lesions() -> None:
+    right = np.array([True] * 8 + [False] * 4)
+    alone, pairs = Proportion.of(right), Proportion.of(right, np.repeat(np.arange(6), 2).astype(str))
+    assert (alone.right, alone.count, alone.independent) == (8, 12, 12)
+    assert (pairs.right, pairs.count, pairs.independent) == (8, 12, 6)
+    assert Proportion.of(right, np.array(["one"] * 12)).independent == 1
+    assert Proportion.of(right, np.array(["a"] * 6 + list("bcdefg"))).independent == pytest.approx(144 / 42)
+    low, high = wilson_interval(4, 6)
+    assert pairs.text() == f"66.7 % [{100 * low:.1f}, {100 * high:.1f}]"
+    assert Proportion.of(np.zeros(0, dtype=bool)).text() == "n/a"
+    labels, probabilities = np.array([0, 0, 1, 1]), np.eye(2)[[0, 1, 1, 1]]
+    own = reached(0.5, 1, labels, probabilities, np.array(["x", "x", "y", "z"]))
+    assert (own.sensitivity.independent, own.specificity.independent) == (2, 1)
 
 
 def test_a_class_without_validation_images_has_no_threshold() -> None:

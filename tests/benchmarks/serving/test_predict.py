@@ -148,6 +148,7 @@ def test_trials_of_other_splits_have_no_shared_sets(trained: Any) -> None:
 BAD: list[tuple[list[str], str]] = [
     (["nowhere", "{images}"], "nowhere is no folder of a finished trial"),
     (["{images}", "{images}"], "is no folder of a finished trial"),
+    (["{trial}", "{trial}", "{images}"], "give one (--ensemble: all of its row)"),
     (["{trial}", "nothing.png"], "there is no image nothing.png"),
     (["{trial}", "{images}/broken.jpg"], "none of 1 image can be read: cannot read the image"),
     (["{trial}", "empty"], "empty holds no image"),

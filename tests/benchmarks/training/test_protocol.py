@@ -94,6 +94,8 @@ def test_digest_changes_with_each_field(name: str) -> None:
     paper = PRESETS["paper"]
     if name == "frozen_features":
         paper = replace(paper, tune="head", augmentation=paper.augmentation.without_changes())
+    if name == "tune_rank":
+        paper = replace(paper, tune="lora")
     assert replace(paper, **{name: OTHER[name]}).digest() != paper.digest()
 
 
@@ -113,6 +115,7 @@ def test_digest_changes_with_each_field_of_the_augmentation(field: str) -> None:
         ("lr", -1.0, "--lr must be a number above 0"),
         ("lr", float("inf"), "--lr must be at most 1000.0"),
         ("tune_rank", 0, "--tune-rank must be at least 1"),
+        ("tune_rank", 4, "--tune-rank is of --tune lora and adaptformer, not of full"),
         ("tune", "adapter", "unknown tune 'adapter'; did you mean 'adaptformer'"),
         ("lr_warmup", 1.0, "--lr-warmup must be a share of a stage"),
         ("weight_decay", -1.0, "--weight-decay must be a number of at least 0"),

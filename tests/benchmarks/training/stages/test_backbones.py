@@ -28,14 +28,6 @@ def test_networks_that_cannot_be_used(backbone: str, size: int, message: str) ->
         check_backbone(protocol_for("quick", backbone=backbone, image_size=size))
 
 
-def test_normalisation_is_that_of_the_starting_weights() -> None:
-    plain, published = (protocol_for("quick", backbone="test_resnet", weights=given) for given in ("none", "timm"))
-    assert check_backbone(plain) == plain
-    assert check_backbone(published).augmentation.mean == (0.5, 0.5, 0.5) != plain.augmentation.mean
-    cubic = check_backbone(protocol_for("quick", backbone="test_vit", image_size=48, weights="timm:r160_in1k"))
-    assert check_backbone(published).augmentation.interpolation == "bilinear" != cubic.augmentation.interpolation
-
-
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
 def test_every_pass_of_every_network_is_counted(name: str) -> None:
     backbones = Backbones(protocol_for("quick", backbone=name, image_size=32), seed=3)

@@ -23,6 +23,7 @@ from ltbench.benchmarks.training.stages.provenance import described_weights
 from ltbench.benchmarks.training.stages.weights import LocalWeights
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.errors import UserError
+from ltbench.files import file_hash
 
 SIZES = {"test_vit": 48, "test_resnet": 32, "test_convnext": 64}
 State = dict[str, Tensor]
@@ -157,6 +158,13 @@ def test_flex_leaves_out_its_pre_training_where_weights_are_given(make_spec: Any
     assert names[0] == "anchors" and "pretrain" not in names
 
 
+def test_what_is_no_file_of_safetensors(tmp_path: Path) -> None:
+    (tmp_path / "cut.safetensors").write_bytes(b"8" * 100)
+    with pytest.raises(UserError, match="it is no whole file of safetensors") as raised:
+        check_backbone(under("test_vit", tmp_path / "cut.safetensors"))
+    assert "\n" not in str(raised.value)
+
+
 def test_what_is_no_file_or_no_folder_of_weights(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     folder = hub_folder(trained("test_vit"), tmp_path / "vit")
@@ -194,19 +202,56 @@ def test_a_trial_refuses_a_file_that_has_changed(tmp_path: Path) -> None:
         Backbones(protocol, seed=0).new()
 
 
-def test_the_hub_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """Return what makes a cache of the hub, without a network, that holds a model at random weights."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    model = tmp_path / "models--some--vit_panderm"
-    hub_folder(trained("test_vit"), model / "snapshots" / "0123")
-    (model / "refs").mkdir()
-    (model / "refs" / "main").write_text("0123")
+
+    def add(repository: str, name: str) -> Path:
+        model = tmp_path / f"models--{repository.replace('/', '--')}"
+        (model / "refs").mkdir(parents=True)
+        (model / "refs" / "main").write_text("0123")
+        return hub_folder(trained(name), model / "snapshots" / "0123")
+
+    return add
+
+
+def test_the_hub_without_a_network(hub_cache: Callable[[str, str], Path]) -> None:
+    hub_cache("some/vit_panderm", "test_vit")
     protocol = check_backbone(under("test_vit", "hub:some/vit_panderm"))
     assert len(protocol.weights_sha256) == 64 and protocol.augmentation.interpolation == "bicubic"
     described = described_weights(protocol)
     assert described is not None and described.may_have_seen_test is True
     with pytest.raises(UserError, match="--weights hub:some/other cannot be had"):
         check_backbone(under("test_vit", "hub:some/other"))
+
+
+def test_weights_of_timm_are_fetched_and_known_by_their_file(hub_cache: Callable[[str, str], Path]) -> None:
+    folder = hub_cache("timm/test_vit.r160_in1k", "test_vit")
+    (file,) = (path for path in folder.iterdir() if path.suffix != ".json")
+    protocol = check_backbone(under("test_vit", "timm"))
+    assert (protocol.weights, protocol.weights_sha256) == ("timm:r160_in1k", file_hash(file))
+    assert protocol == check_backbone(under("test_vit", "timm:r160_in1k"))
+    described = described_weights(protocol)
+    assert described is not None
+    assert (described.source, described.sha256) == ("timm:test_vit.r160_in1k", protocol.weights_sha256)
+    state = Backbones(protocol, seed=0).new().state_dict()
+    held = timm.models.load_state_dict(file, weights_only=True)
+    torch.testing.assert_close(state["blocks.0.attn.qkv.weight"], held["blocks.0.attn.qkv.weight"])
+    with pytest.raises(UserError, match="--weights timm:r160_in1k cannot be had") as raised:
+        check_backbone(under("test_resnet", "timm"))
+    assert "\n" not in str(raised.value)
+
+
+def test_normalisation_is_that_of_the_starting_weights(hub_cache: Callable[[str, str], Path]) -> None:
+    for name in ("test_resnet", "test_vit"):
+        hub_cache(f"timm/{name}.r160_in1k", name)
+    plain, published = (under("test_resnet", given) for given in ("none", "timm"))
+    assert check_backbone(plain) == plain
+    assert check_backbone(published).augmentation.mean == (0.5, 0.5, 0.5) != plain.augmentation.mean
+    cubic = check_backbone(under("test_vit", "timm:r160_in1k"))
+    assert check_backbone(published).augmentation.interpolation == "bilinear" != cubic.augmentation.interpolation
 
 
 def test_a_record_names_the_weights_and_tables_say_what_they_may_have_seen(make_spec: Any, tmp_path: Path) -> None:
@@ -278,7 +323,7 @@ def test_a_tag_of_others_never_says_that_test_images_are_unseen(
     network = trained("test_resnet")
     network.pretrained_cfg = {**network.pretrained_cfg, "tag": tag}
     folder = hub_folder(network, tmp_path / "folder")
-    monkeypatch.setattr("ltbench.benchmarks.training.stages.weights._downloaded", lambda name: folder)
+    monkeypatch.setattr("ltbench.benchmarks.training.stages.weights._hub_folder", lambda name: folder)
     described = described_weights(under("test_resnet", folder if weights == "folder" else weights))
     assert described is not None and described.may_have_seen_test == seen
 
