@@ -3,7 +3,7 @@
     ltbench export results/.../trial0 --format onnx --out melanoma-onnx
 
 The folder is compared with the trained network, on validation images where they are at hand, before it takes its name.
-ONNX needs `pip install 'ltbench[export]'`.
+ONNX needs `pip install -e '.[export]'` in the clone.
 """
 
 from __future__ import annotations

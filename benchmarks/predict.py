@@ -75,6 +75,7 @@ def _main(options: argparse.Namespace) -> int:
     load_plugins(options)
     models = load_models(options.trial, options.device, ensemble=options.ensemble)
     images, wanted = listed(options.images, models[0].class_names), _wanted(options, models[0].class_names)
+    _check_outputs(options, [*options.images, *images.paths])
     predictor = Predictor(models, _prior(options, models[0]))
     said = sys.stderr if options.out is None else sys.stdout
     for line in _about(predictor):
@@ -118,6 +119,19 @@ def _check_one_trial(options: argparse.Namespace) -> None:
     further = [path for path in options.images if (path / "result.json").is_file()]
     if further:
         raise UserError(f"{further[0]} is a trial, and {options.trial} is one; give one (--ensemble: all of its row)")
+
+
+def _check_outputs(options: argparse.Namespace, inputs: Sequence[Path]) -> None:
+    """Refuse to write over what is read.
+
+    Raises
+    ------
+    UserError : the table or the montage would replace an image, or the table of images
+    """
+    for name in ("out", "montage"):
+        path = getattr(options, name)
+        if path is not None and path.exists() and any(path.samefile(each) for each in inputs if each.exists()):
+            raise UserError(f"--{name} {path} would replace what is read; give another name")
 
 
 def _prior(options: argparse.Namespace, model: TrialModel) -> np.ndarray | None:
@@ -177,7 +191,7 @@ def _about(predictor: Predictor) -> Iterator[str]:
 
 def _decisions(asked: Sequence[Wanted], coverage: float, predictor: Predictor, said: TextIO) -> Decisions:
     """Return what validation images decide, and print what it reaches there and on test images."""
-    from ltbench.benchmarks.serving.decisions import reached, threshold
+    from ltbench.benchmarks.serving.decisions import SENSITIVITY, reached, threshold
     from ltbench.benchmarks.serving.predictions import Decisions
 
     thresholds = []
@@ -188,12 +202,17 @@ def _decisions(asked: Sequence[Wanted], coverage: float, predictor: Predictor, s
         print(f"{wanted.title}: called at a probability of {value:.4g} or more", file=said)
         for part, own in (("validation, where it was chosen", predictor.validation), ("test", predictor.test)):
             lesions = predictor.lesions(part.partition(",")[0])
-            print(f"  {part}: {reached(value, label, *own, lesions).text()}", file=said)
+            found = reached(value, label, *own, lesions)
+            # Negatives are of the other classes in validation's mix, which is not the stated one.
+            text = found.text() if predictor.prior is None else f"{SENSITIVITY} {found.sensitivity.text()}"
+            print(f"  {part}: {text}", file=said)
     limits = predictor.limits(coverage)
     if limits is None:
         few = f"too few validation images for a coverage of {coverage:g}"
         reason = few if predictor.shares_validation else "each trial has a split of its own"
         print(f"sets n/a: {reason}", file=said)
+    elif len(always := [name for name, limit in zip(predictor.class_names, limits, strict=True) if limit == 0]):
+        print(f"sets always hold {', '.join(always)}: too few validation images for its prior", file=said)
     return Decisions(thresholds, limits)
 
 

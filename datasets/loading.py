@@ -107,7 +107,8 @@ class SplitDataset:
         whole = len(self.manifest.ids) == len(self.declared.ids)
         shared = [line if whole else f"as named, {line}" for line in self.overlap.lines(self.source.group_name)]
         unused = unused_line(self.source, self.manifest, self.split, self.per_lesion)
-        doubts = [line for line in (unused, *self.notes, _mixed_line(self.source)) if line]
+        mixed = _mixed_line(self.source, self.manifest if self.split == "lesion" else None)
+        doubts = [line for line in (unused, *self.notes, mixed) if line]
         return [f"images: {sizes}", f"training images: {counts}", *doubts, *shared]
 
 
@@ -223,8 +224,13 @@ def load(
     )
 
 
-def _mixed_line(source: Source) -> str | None:
-    """Return how many lesions have present images of different labels, and those of the first; None where none has."""
+def _mixed_line(source: Source, by_lesion: Manifest | None) -> str | None:
+    """Return how many lesions have present images of different labels, and those of the first; None where none has.
+
+    Parameters
+    ----------
+    by_lesion : a split of whole lesions, of which it is said where such lesions are in training alone
+    """
     there = np.flatnonzero(source.present)
     codes, mixed = lesion_codes(source.labels[there], source.lesions[there])
     if not mixed.any():
@@ -232,7 +238,12 @@ def _mixed_line(source: Source) -> str | None:
     shown = there[codes == mixed.argmax()]
     _, first = np.unique(source.labels[shown], return_index=True)
     named = ", ".join(f"{source.ids[each]} {source.class_names[source.labels[each]]}" for each in shown[first])
-    return f"different labels in one {source.group_name}: {mixed.sum()} (first: {named})"
+    line = f"different labels in one {source.group_name}: {mixed.sum()} (first: {named})"
+    if by_lesion is None:
+        return line
+    tested = by_lesion.lesions[by_lesion.parts == "test"]
+    in_test = np.isin(tested, np.unique(source.lesions[there])[mixed]).any()
+    return line if in_test else f"{line}; these {source.group_name}s are in training alone"
 
 
 def largest_common_n_max(datasets: Sequence[SplitDataset]) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,19 +148,32 @@ def _options(board: Board) -> str:
     request = board.settings[0].request
     names = ("dataset", "preset", "split", "per_lesion", "n_max", "val_per_class", "test_per_class")
     given = {name: request[name] for name in names if request.get(name) not in (None, "all")}
+    given |= _changes(request["preset"], request.get("protocol") or {})
     words = [f"--{name.replace('_', '-')} {value}" for name, value in given.items()]
     words += ["--allow-missing"] * bool(request.get("allow_missing"))
     words.append(f"--ratio {' '.join(f'{ratio:g}' for ratio in request['ratios'])}")
     return " ".join(words) + data_option(board)
 
 
+def _changes(preset: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a protocol, as a request holds them, that are not as in its preset; precision always is."""
+    from ltbench.benchmarks.training.protocol import PRESETS
+
+    usual = asdict(PRESETS[preset])
+    return {name: value for name, value in fields.items() if name in usual and value != usual[name]}
+
+
 def _index() -> str:
     from ltbench.benchmarks.publishing.tables import average_ranks
 
-    lines, boards = ["| board | what | rows | trials |", "|---|---|---|---|"], _boards()
+    lines, boards = ["| board | what | methods of the main table | trials there |", "|---|---|---|---|"], _boards()
     for board in boards:
-        rows = {record.folder.parent for record in board.records}
-        lines.append(f"| [{board.name}]({board.name}.md) | {board.title} | {len(rows)} | {len(board.records)} |")
+        main = board.settings[0]
+        trials = main.among(board.records)
+        rows = {record.folder.parent for record in trials}
+        of = max(len(main.expected), len(rows))
+        counts = f"{len(rows)} of {of} | {len(trials)} of {of * main.trials}"
+        lines.append(f"| [{board.name}]({board.name}.md) | {board.title} | {counts} |")
     return "\n\n".join(["\n".join(lines), *map(_sortable, average_ranks(boards))])
 
 

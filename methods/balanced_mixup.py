@@ -12,7 +12,7 @@ Differs: the original draws both streams by loaders of their own; here an epoch 
 Source: Galdran et al., MICCAI 2021 (Balanced-MixUp); not in the tables of Ju et al., MICCAI 2022.
 Cost: one training; twice the images are read and augmented.
 Neutral: alpha=0
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ Source: Zhou et al., CVPR 2020, section 4; not in the tables of Ju et al., MICCA
 Cost: one training with two images a step: twice the images and passes, one more block of parameters.
 Networks: 2 branches, sharing all but the last block
 Neutral: none, it has two branches and two streams
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

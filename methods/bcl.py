@@ -19,7 +19,7 @@ With two classes BatchNorm in g' sees two rows and knows their signs alone.
 Source: Zhu et al., CVPR 2022, eq. 4 to 6; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training of three views an image: about three times that of ce; two projectors, which predictions do not use.
 Neutral: none, its head has no bias and no free length; beta = 0 is `logit_adjust` with that head
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

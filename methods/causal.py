@@ -16,7 +16,7 @@ here it is constant. Before the first step m is 0 and nothing is taken off, wher
 Source: Tang et al., NeurIPS 2020, sections 4.1 and 4.3; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training; a validation pass for each alpha.
 Neutral: none, its head has no bias and no free length
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

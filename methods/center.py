@@ -12,7 +12,7 @@ Early stopping does not count epochs before `start`, or a run could end before t
 Source: Wen et al., ECCV 2016; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training.
 Neutral: middle_weight=0 late_weight=0
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

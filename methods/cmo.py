@@ -15,7 +15,7 @@ Defaults: probability 0.5, alpha 1, power 1 (classes evenly), epochs 3 < e < 197
 Source: Park et al., CVPR 2022 (CMO), section 3; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training; twice the images are read and augmented.
 Neutral: probability=0 objective=ce
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

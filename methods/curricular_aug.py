@@ -22,7 +22,7 @@ ranges of the operations are ours: 30 degrees, shear 0.3, shift 0.3 of the side,
 Source: Ahn et al., ICLR 2023 (CUDA); not in the tables of Ju et al., MICCAI 2022.
 Cost: one training.
 Neutral: probability=0
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

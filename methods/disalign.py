@@ -16,7 +16,7 @@ The paper, recalled, writes g (s z + t) + (1 - g) z; the code's s is that less 1
 Source: Zhang et al., CVPR 2021, section 3; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training and a fifth of one, 2 K + D numbers only; the first stage is shared and charged in full.
 Neutral: none, its second stage moves scales and offsets
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ counts from the epoch on in which classes weigh by their frequency in full, whic
 Source: Zhang et al., MICCAI 2023 (ECL); made for skin lesions; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training of two views an image, about twice that of ce; a projector and proxies, which predictions do not use.
 Neutral: none, it sees two views
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

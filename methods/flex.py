@@ -13,8 +13,8 @@
 
 `resample=balanced` is an option outside the paper, and ours: each epoch draws from the current set with replacement,
 every class as often. The anchors keep an imbalance of r s, and queries add images of frequent classes only, for the
-rare ones are used up; as the paper has it, the rarest class stays behind (29 % on the synthetic data at r = 100, where
-the option gives a mean of 64.7 instead of 58.2 %).
+rare ones are used up; as the paper has it, the rarest class stays behind (41 % on the board `synthetic-r100`, whose
+mean is 61 %).
 
 The story also keeps what pre-training has taught (`pretraining`): the mean per-class accuracy on validation of the
 nearest class mean in pre-trained features and in those of the initial weights, and a warning where it is not above

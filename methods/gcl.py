@@ -24,7 +24,7 @@ epochs than the loss alone. One trial on made-up images at ratio 20, 6 epochs: 2
 Source: Li et al., CVPR 2022; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training and 0.15 of one, head only.
 Neutral: none, its head has no bias and no free length
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ random vectors and random labels. It averages the head, too, and reads nothing o
 Source: Cui et al., ICCV 2021 (PaCo, eq. 4), and TPAMI 2023 (GPaCo); not in the tables of Ju et al., MICCAI 2022.
 Cost: one training of two views an image, about twice that of ce; PaCo also keeps a second encoder.
 Neutral: none, it sees two views; alpha = 0 and gamma = 0 is `balanced_softmax` on both
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

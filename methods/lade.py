@@ -12,7 +12,7 @@ Differs: nothing known. l_c is a logarithm of a mean over the batch, coarse wher
 Source: Hong et al., CVPR 2021; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training.
 Neutral: none, at alpha = 0 it is balanced_softmax
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ is left out; optimizer, schedule and epochs are the protocol's.
 Source: Shi et al., ICML 2024 (Long-tail learning with foundation model: heavy fine-tuning hurts), section 4.
 Cost: one training, and a pass over the training set.
 Neutral: none, its head has no bias and no free length
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ Differs: optimizer and length of stage 2. Equal class counts, at which the origi
 Source: Zhong et al., CVPR 2021, sections 3.2 to 3.4; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training with mixup, not shared, and a fifth of one, head only.
 Neutral: none, its second stage trains head and scales
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

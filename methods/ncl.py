@@ -15,7 +15,7 @@ Source: Li et al., CVPR 2022, sections 3.2 to 3.4; not in the tables of Ju et al
 Cost: one training of an ensemble of 3 networks: three times the passes, the memory and the parameters.
 Networks: 3 by default, sharing nothing
 Neutral: none, it is an ensemble
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ something, calibration and confidence do not.
 Source: Kang et al., ICLR 2020 (Decoupling), section 4.3; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training, shared and charged in full, and a pass over the training set.
 Neutral: none, it replaces the classifier
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ protocol's augmentation.
 Source: Du et al., TPAMI 2024 (ProCo), section 3; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training of three views an image: about three times that of ce; a projector, which predictions do not use.
 Neutral: none, it sees three views; alpha = 0 is `logit_adjust`, but that all views are in the batch of BatchNorm
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

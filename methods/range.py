@@ -13,7 +13,7 @@ frequent classes, and on rare ones by their means alone. Distances are not scale
 Source: Zhang et al., ICCV 2017; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training.
 Neutral: weight=0
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

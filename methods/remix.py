@@ -21,7 +21,7 @@ Source: Chou et al., ECCV Workshops 2020 (Remix); Xu et al., NeurIPS 2021 (UniMi
 the tables of Ju et al., MICCAI 2022.
 Cost: one training.
 Neutral: alpha=0
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ Source: Wang et al., ICLR 2021, sections 3.1 and 3.2; not in the tables of Ju et
 Cost: one training of an ensemble of 3 that shares its first stages; every expert's pass is counted as one.
 Networks: 3 by default, sharing the first stages
 Neutral: none, it is an ensemble with normalised heads
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

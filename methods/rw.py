@@ -15,7 +15,7 @@ full training counts (`scheme`):
 Source: Ju et al., MICCAI 2022, Table 1, row RW; Cui et al., CVPR 2019; Zhang et al., CVPR 2021 (DisAlign).
 Cost: one training.
 Neutral: scheme=effective beta=0
-Status: verified against the original code, `power` and `log` from the specification; which is the row RW is our reading
+Status: verified against the original code, `power` and `log` from a description; which is row RW is our reading
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ Source: Zhang et al., NeurIPS 2022, section 4.1; not in the tables of Ju et al.,
 Cost: one training of an ensemble of 3 that shares its first stages; every expert's pass is counted as one.
 Networks: 3, sharing the first stages
 Neutral: none, it is an ensemble with normalised heads
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ two parts of the weighted mean.
 Source: Foret et al., ICLR 2021; Zhou et al., ICCV 2023 (ImbSAM); not in the tables of Ju et al., MICCAI 2022.
 Cost: one training, two passes through the network a step.
 Neutral: rho=0 objective=ce
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ Differs: the unit of lambda. Numbers are drawn for each logit and step.
 Source: Tan et al., CVPR 2020; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training.
 Neutral: gamma=0
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

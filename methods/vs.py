@@ -11,7 +11,7 @@ Differs: the deferred re-weighting that the original can add is left out.
 Source: Kini et al., NeurIPS 2021; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training.
 Neutral: gamma=0 tau=0
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

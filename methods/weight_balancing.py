@@ -18,7 +18,7 @@ class-balanced loss is a binary cross-entropy of softmax probabilities; here it 
 Source: Alshammari et al., CVPR 2022, sections 3 and 4; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training, not shared, and a fifth of one, head only.
 Neutral: none, its second stage trains the head under another loss
-Status: from the specification; original code not run
+Status: from a description of paper and code; the original was not run
 """
 
 from __future__ import annotations

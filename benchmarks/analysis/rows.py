@@ -213,6 +213,12 @@ class Row:
         return np.array([np.nan if value is None else value for value in own], dtype=np.float64)
 
     @property
+    def has_own_times(self) -> bool:
+        """Whether the processor is known to have worked for a trial alone, in at least 80 % of its time; on the CPU."""
+        known = self.costs("cpu_seconds") >= _COMPUTING * self.costs("train_seconds")
+        return all(own or record.result.device_type != "cpu" for own, record in zip(known, self.records, strict=True))
+
+    @property
     def has_waited(self) -> bool:
         """Whether a trial on the CPU computed in less than 80 % of its time: its core had other work, too."""
         on_cpu = np.array([record.result.device_type == "cpu" for record in self.records])

@@ -58,7 +58,7 @@ import json, timm
 from safetensors.torch import load_file
 
 about = json.load(open("preprocessing.json"))
-backbone = timm.create_model(about["backbone"], num_classes=0)
+backbone = timm.create_model(about["backbone"], num_classes=0, **about["model_args"])
 weights = load_file("model.safetensors")
 backbone.load_state_dict({name[9:]: own for name, own in weights.items() if name.startswith("backbone.")})
 ```""",
@@ -201,7 +201,9 @@ def _results(model: TrialModel) -> str:
         )
         rows.append([name, str(own.sum()), *shares])
     headers = ["class", "test images", "accuracy (sensitivity)", "precision"]
-    counted_as = "" if lesions is None else f"; images of one {model.record.result.data.group_name} count as one"
+    grouped = lesions is not None and len(np.unique(lesions)) < len(lesions)
+    group = model.record.result.data.group_name
+    counted_as = f"; images of one {group} are taken to be called alike" if grouped else ""
     about = f"{'; '.join(overall)}. In brackets: 95 % intervals of these test images{counted_as}."
     return f"{about}\n\n{_table(headers, rows)}"
 

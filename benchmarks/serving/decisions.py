@@ -130,7 +130,7 @@ def set_limits(
     The standard score -p of the true class; a class is in the set unless it fits worse than 1 - alpha of the
     validation images. With weights, the shares of classes among the images that are to come relative to validation,
     images count by the weight of their class, and the new one by that of the class that is asked about (Podkopaev and
-    Ramdas 2021). None where there are too few validation images for this.
+    Ramdas 2021). A class for which there are too few validation images is in every set (0); None where all are.
 
     Parameters
     ----------
@@ -140,11 +140,10 @@ def set_limits(
     """
     classes = probabilities.shape[1]
     weights = np.ones(classes) if weights is None else weights
-    if not np.isfinite(weights).all():
-        return None
     scores = -probabilities[np.arange(len(labels)), labels]
     order = np.argsort(scores, kind="stable")
     reached_weight = np.cumsum(weights[labels[order]])
     needed = (1 - alpha) * (reached_weight[-1] + weights)
-    places = np.searchsorted(reached_weight, needed - 1e-9 * needed, "left")
-    return None if (places >= len(order)).any() else -scores[order][places]
+    places = np.searchsorted(reached_weight, needed * (1 - 1e-9), "left")
+    limits = np.append(-scores[order], 0.0)[places]
+    return limits if limits.any() else None

@@ -207,7 +207,7 @@ def _module(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        raise UserError(f"this format needs the package {package}; pip install 'ltbench[export]'") from error
+        raise UserError(f"this format needs the package {package}; pip install -e '.[export]' in the clone") from error
 
 
 @contextmanager

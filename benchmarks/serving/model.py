@@ -48,7 +48,7 @@ class TrialModel(nn.Module):
         self.class_names = record.result.data.class_names
         self.image_size = protocol.image_size
         self.stored_size = record.result.data.stored_size or stored_size(protocol.image_size)
-        self.use_precision(resolve_precision(protocol.precision, device))
+        self.use_precision(_precision(record, protocol, device))
 
     def use_precision(self, precision: str) -> None:
         """Compute in another precision than the trial's."""
@@ -141,6 +141,20 @@ class TrialModel(nn.Module):
         """
         _, labels, logits = self.validation
         return fitted_temperature(labels, logits)
+
+
+def _precision(record: Record, protocol: Protocol, device: torch.device) -> str:
+    """Return the precision of a trial's network on a device.
+
+    Raises
+    ------
+    UserError : bf16, of a GPU without it
+    """
+    try:
+        return resolve_precision(protocol.precision, device)
+    except UserError as error:
+        what = f"{record.folder} was trained in {protocol.precision}, which {device} has not"
+        raise UserError(f"{what}; use --device cpu") from error
 
 
 def load_model(trial_folder: Path | str, device: str = "cpu") -> TrialModel:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import ltbench
 from ltbench.benchmarks.serving.model import TrialModel
+from ltbench.benchmarks.training.stages.backbones import size_settings
 from ltbench.datasets.images.transforms import KERNELS, crop_windows, margin_of, resampling_matrix
 
 _FIVE_CROPS = "resized to {0} x {0} instead; mean logits of five crops of {1}: the centre and the corners"
@@ -103,6 +104,7 @@ def description(model: TrialModel, *, inside: bool) -> dict[str, Any]:
         "method": result.method,
         "hyperparameters": dict(result.hyperparameters),
         "backbone": model.protocol.backbone,
+        "model_args": size_settings(model.protocol),
         "data": result.data.title,
         "data_licence": result.data.licence,
         **weights_licence(model),

@@ -281,7 +281,7 @@ PRESETS["paper_archive"] = replace(PRESETS["paper"], preset="paper_archive", bac
 PRESET_SUMMARIES = {
     "paper": "ResNet-18 from scratch, 224 px, Adam 3e-4, batch 256, at most 100 epochs, patience 20 (MICCAI 2022)",
     "paper_archive": "as paper, with ResNet-50 (ISIC-Archive-LT)",
-    "board64": "ResNet-18 from scratch, 64 px, Adam 3e-4, batch 64, at most 30 epochs, patience 10 (the board)",
+    "board64": "ResNet-18 from scratch, 64 px, Adam 3e-4, batch 64, at most 30 epochs, patience 10; of real lesions",
     "finetune": "a pre-trained ViT-S/14 (DINOv2) with adapters, 224 px, AdamW 1e-3, cosine, batch 64, 20 epochs",
     "probe": "its features, computed once: heads alone, AdamW 1e-3, cosine, batch 64, 50 epochs; seconds a method",
     "quick": "a small ResNet, 40 px, Adam 1e-3, batch 32, at most 20 epochs, patience 8: minutes on two cores",

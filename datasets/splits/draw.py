@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from ltbench.datasets.base import Source
-from ltbench.datasets.splits.folds import Fold, fold_numbers
+from ltbench.datasets.splits.folds import Fold, fold_numbers, held_out
 from ltbench.datasets.splits.longtail import (
     PARTS,
     held_out_counts,
@@ -134,16 +134,14 @@ def _fold_parts(
     val, rng = np.maximum(left // 10, 1), _generator(seed, 1 + fold.number)
     if val_per_class is not None:
         val = np.full_like(left, val_per_class)
-    none = np.zeros_like(val)
-    if split == "lesion":
-        capacity = lesion_capacity(labels[rest], lesions[rest], len(names), val, none, names)
-        counts = _training_counts(every, capacity, capacity, ratio, n_max, (val, none), names)
-        whole = ["val"] * (val_per_class is None)
-        drawn = split_by_lesion(labels[rest], lesions[rest], counts, val, none, rng, names, whole=whole)
-    else:
-        counts = _training_counts(every, left - val, left - val, ratio, n_max, (val, none), names)
-        drawn = split_by_image(labels[rest], counts, val, none, rng, names)
-    return {"train": rest[drawn["train"]], "val": rest[drawn["val"]], "test": np.flatnonzero(tested)}
+    none, in_val = np.zeros_like(val), held_out(labels[rest], groups[rest], val, rng, names)
+    validation, remaining = rest[in_val], rest[~in_val]
+    if val_per_class is not None:  # the surplus of whole groups is in no part
+        validation = validation[split_by_image(labels[validation], val, none, none, rng, names)["train"]]
+    capacity = np.bincount(labels[remaining], minlength=len(names))
+    counts = _training_counts(every, capacity, capacity, ratio, n_max, (val, none), names)
+    drawn = split_by_image(labels[remaining], counts, none, none, rng, names)
+    return {"train": remaining[drawn["train"]], "val": validation, "test": np.flatnonzero(tested)}
 
 
 def _generator(seed: int, *part: int) -> np.random.Generator:

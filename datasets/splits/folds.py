@@ -61,6 +61,43 @@ def fold_numbers(
     return fold_of[codes]
 
 
+def held_out(
+    labels: np.ndarray, groups: np.ndarray, wanted: np.ndarray, rng: np.random.Generator, class_names: Sequence[str]
+) -> np.ndarray:
+    """Return which images are held out in whole groups, bool [N], so that each class has the wanted number or more.
+
+    Groups are taken in random order, whatever classes they have, where one of these is still short and none of them
+    loses its last image. So groups of several classes are held out about as often as others. Images that are a group
+    each give exactly the wanted numbers.
+
+    Parameters
+    ----------
+    labels, groups : int [N], class ids, and str [N]
+    wanted : images of each class, int [K]
+
+    Raises
+    ------
+    UserError : the groups of a class are too few; the message names it
+    """
+    codes, _ = lesion_codes(labels, groups)
+    counts = np.zeros((codes.max() + 1, len(class_names)), dtype=np.int64)
+    np.add.at(counts, (codes, labels), 1)
+    held, left = np.zeros_like(wanted), counts.sum(axis=0)
+    taken = np.zeros(len(counts), dtype=bool)
+    for group in rng.permutation(len(counts)).tolist():
+        own = counts[group] > 0
+        if (own & (held < wanted)).any() and (left - counts[group] > 0)[own].all():
+            taken[group] = True
+            held, left = held + counts[group], left - counts[group]
+    if (short := np.flatnonzero(held < wanted)).size:
+        name, lack = class_names[short[0]], (wanted - held)[short[0]]
+        raise UserError(
+            f"class {name!r} lacks {lack} of {counted(int(wanted[short[0]]), 'validation image')}: outside a fold, its "
+            "images are of too few groups to keep one for training; use more folds, or a smaller --val-per-class"
+        )
+    return taken[codes]
+
+
 def _require_groups(labels: np.ndarray, codes: np.ndarray, folds: int, class_names: Sequence[str]) -> None:
     """Check that each class has a group for each fold."""
     groups = np.array([len(np.unique(codes[own])) for own in members_by_class(labels, len(class_names))])

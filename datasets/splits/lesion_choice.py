@@ -36,7 +36,8 @@ def choose_lesions(sizes: np.ndarray, val: int, test: int, name: str) -> Chosen:
         lack = max(1, val + test - int(sizes.sum()))
         raise UserError(
             f"{name} lacks at least {lack} images: its {len(sizes)} lesions or groups that show no other class, with "
-            f"{sizes.sum()} images, cannot fill val ({val}) and test ({test}) without sharing one"
+            f"{sizes.sum()} images, cannot fill val ({val}) and test ({test}) without sharing one; "
+            "--folds also tests those of several classes"
         )
     return chosen
 

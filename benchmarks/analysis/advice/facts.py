@@ -51,8 +51,13 @@ class MethodAdvice:
 
     @property
     def may_be_best(self) -> bool:
-        """Whether it is the best or not told apart from it."""
+        """Whether it is the best or not told apart from it, also where it was not tested."""
         return self.best.reference or not self.best.p_value < LEVEL
+
+    @property
+    def was_compared(self) -> bool:
+        """Whether it is the best or was tested against it."""
+        return self.best.reference or not math.isnan(self.best.p_value)
 
     @property
     def gains(self) -> bool:
@@ -219,12 +224,18 @@ def _method(row: Row, baseline: Row | None, best: Comparison, gain: Comparison) 
         high=row.accuracy.high,
         best=best,
         baseline=gain,
-        train_seconds=multiple_of(row, baseline, "train_seconds"),
+        train_seconds=_seconds(row, baseline),
         optimizer_steps=steps_of(row, baseline),
         parameters=multiple_of(row, baseline, "parameters"),
         forward_images=float(row.costs("forward_images").mean()),
         networks=networks_of(row),
     )
+
+
+def _seconds(row: Row, baseline: Row | None) -> float:
+    """Return how many times the baseline's a training took; NaN where one of them may have had other work beside it."""
+    own = all(each.has_own_times for each in (row, baseline) if each is not None)
+    return multiple_of(row, baseline, "train_seconds") if own else math.nan
 
 
 def _two_best(methods: Sequence[MethodAdvice], trials: int, images: int) -> TwoBest:
@@ -256,8 +267,9 @@ def _unknown_classes(row: Row) -> tuple[ClassAdvice, ...]:
         needed = images_for_recall(recall if tested else 0.5, tested / of_one, HALF_WIDTH)
         own = row.recalls()[:, label]
         of_trials = own.var(ddof=1) / len(own) if len(own) > 1 else 0.0
-        varies = tested > 0 and of_trials > max(recall * (1 - recall) * of_one / tested, _ROUNDING)
-        found.append(ClassAdvice(name, tested, recall, half_width, math.ceil(needed * of_one), varies))
+        enough = math.ceil(needed * of_one)
+        of_images = max(recall * (1 - recall) * of_one / tested, _ROUNDING) if tested else math.inf
+        found.append(ClassAdvice(name, tested, recall, half_width, enough, of_trials > of_images or enough <= tested))
     return tuple(sorted(found, key=lambda own: -np.nan_to_num(own.half_width, nan=np.inf)))
 
 
@@ -284,7 +296,9 @@ def _worst_class(row: Row) -> WorstClass:
 def _recommended(methods: Sequence[MethodAdvice], baseline: str, *, has_baseline: bool) -> Recommended:
     """Return the best method, unless one that may be as good is cheaper, or no gain on the baseline is shown."""
     best = methods[0]
-    candidates = [method for method in methods if method.may_be_best]
+    if not any(method.was_compared for method in methods[1:]):
+        return Recommended(best.name, True, "It has the highest accuracy; nothing is tested against it")
+    candidates = [method for method in methods if method.may_be_best and method.was_compared]
     gaining = [method for method in candidates if method.gains]
     if has_baseline and not best.baseline.reference:
         if not gaining:

@@ -2,7 +2,8 @@
 
 timm renames the keys of known foreign layouts, resizes position embeddings and drops classification heads; it reads
 tensors alone (`weights_only`). What it loads is compared with what the network has: a file that lacks a tensor is
-refused, since that tensor would stay random, and so is one with further blocks, which is of a deeper network.
+refused, since that tensor would stay random, and so is one with further blocks or layers in blocks, which is of another
+network.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ltbench.registry import unknown
 _FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")  # timm takes the first of them
 _FOREIGN_HEAD = {"num_classes": 1}  # whatever a file says of its classes, its head is dropped
 _UNCOUNTED = "num_batches_tracked"  # which old files lack, and evaluation does without
+_UNLEARNED = (_UNCOUNTED, "relative_position_index", "attn_mask")
 _GIVEN_HERE = {"img_size", "num_classes"}  # arguments of a network that the protocol and the method decide
 _SHOWN = 3  # names of tensors in a message
 _MISMATCH = re.compile(
@@ -135,7 +137,7 @@ class LocalWeights:
         if lacking.missing:
             raise self._misfit(backbone, lacking.described(len(state)))
         if further := lacking.further(state):
-            left = f"{counted(len(further), 'tensor')} of the file left over in further blocks ({_first(further)})"
+            left = f"{counted(len(further), 'tensor')} of the file left over in blocks ({_first(further)})"
             raise self._misfit(backbone, left)
         return network
 
@@ -202,10 +204,14 @@ class _Lacking:
         return [] if self._keys is None else self._keys.unexpected_keys
 
     def further(self, wanted: Iterable[str]) -> list[str]:
-        """Return which of the unused names go on with the numbered blocks of a network with the names `wanted`."""
+        """Return which of the unused names are of numbered blocks, as a network with the names `wanted` has them.
+
+        They are of further blocks, or of layers that its blocks lack, such as adapters; heads and decoders beside the
+        blocks are not among them, nor are tables that no network learns.
+        """
         numbered = {parent for name in wanted for parent, _ in _numbers(name)}
-        own = {each for name in wanted for each in _numbers(name)}
-        return [name for name in self.unused if any(e[0] in numbered and e not in own for e in _numbers(name))]
+        learned = (name for name in self.unused if not name.endswith(_UNLEARNED))
+        return [name for name in learned if any(parent in numbered for parent, _ in _numbers(name))]
 
     def compared(self) -> str:
         """Return which tensors the file lacks by name, and which are of another size, in one line; empty if none."""

@@ -50,6 +50,7 @@ def logits(wrong: dict[int, dict[int, int]], shift: int = 0) -> np.ndarray:
 def cost(networks: int = 1, steps: int = 100) -> dict[str, Any]:
     stage = {"name": "train", "cached": False, "epochs": 1, "images": 1, "forward_images": 1, "seconds": 1.0}
     return {
+        "cpu_seconds": 1e6,
         "parameters": 77 * networks,
         "forward_images": 6000 * networks,
         "stages": [{**stage, "steps": steps * networks}],
@@ -123,6 +124,7 @@ def test_trials_that_differ_are_not_taken_for_too_few_images(tmp_path: Path, add
         add_record(tmp_path, "ce", trial, 0, logits=logits({1: {0: 20}, 2: {0: wrong}}))
     advice = advised(tmp_path)
     assert [(own.name, own.varies) for own in advice.classes] == [("c", True)]
+    assert all(own.varies or own.needed_images > own.test_images for own in advice.classes)
     assert "Too few trials, which differ, to know the recall of rs to ±10 points: c ±50.0." in text_of(tmp_path)
 
 
@@ -148,6 +150,23 @@ def test_an_ensemble_that_may_be_no_better_is_not_recommended(tmp_path: Path, ad
     assert "It is open whether ncl is better, which takes 3.0 times its forward passes." in text
     assert advice.methods[0].baseline.delta == pytest.approx(0.975 - (5 / 20 + 4 / 20 + 2) / 4)
     assert re.search(r"ncl \(networks: .+\) \+36\.\d for 1\.0 x training time, 6\.0 x steps, 3\.0 x parameters;", text)
+
+
+def test_times_beside_other_work_are_no_cost(tmp_path: Path, add_record: Add) -> None:
+    for trial in range(3):
+        add_record(tmp_path, "rs", trial, 0, logits=logits({0: {1: 3}}, trial), cost={**cost(), "cpu_seconds": 1e-3})
+        add_record(tmp_path, "ce", trial, 0, logits=logits({0: {1: 15}, 1: {0: 16}}, trial), cost=cost(steps=50))
+    text = text_of(tmp_path)
+    assert "for 2.0 x steps, 1.0 x parameters" in text and "training time" not in text
+
+
+def test_nothing_is_recommended_for_being_cheap_that_was_not_tested(tmp_path: Path, add_record: Add) -> None:
+    for trial in range(2):
+        add_record(tmp_path, "oltr", trial, 0, logits=logits({0: {1: 3}}, trial), cost=cost(3))
+        add_record(tmp_path, "mixup", trial, 0, logits=logits({0: {1: 15}, 1: {0: 16}}, trial), cost=cost())
+    advice = advised(tmp_path)
+    assert (advice.recommended.method, advice.recommended.open) == ("oltr", True)
+    assert "nothing is tested against it" in text_of(tmp_path)
 
 
 def test_no_gain_that_is_shown_means_the_baseline(tmp_path: Path, add_trials: Add) -> None:

@@ -123,4 +123,17 @@ def test_sets_are_the_standard_ones_and_weights_keep_the_promise_under_another_p
     assert weighted is not None
     covered = (probabilities >= weighted)[np.arange(6000), others].mean()
     assert covered == pytest.approx(0.9, abs=0.02)
-    assert set_limits(labels, probabilities, 0.1, np.array([1, 1, np.inf])) is None
+
+
+def test_a_class_without_validation_images_is_in_every_set() -> None:
+    uniform = np.full(3, 1 / 3)
+    labels, logits = drawn(uniform, 300, uniform)
+    probabilities = np.exp(logits[labels < 2])
+    probabilities /= probabilities.sum(1, keepdims=True)
+    labels = labels[labels < 2]
+    usual, limits = (set_limits(labels, probabilities, 0.1, own) for own in (None, np.array([1.0, 1.0, np.inf])))
+    assert usual is not None and limits is not None
+    assert limits.tolist() == [*usual[:2], 0.0]
+    few = np.sort(np.concatenate([np.flatnonzero(labels == 0)[:50], np.flatnonzero(labels == 1)[:5]]))
+    frequent = set_limits(labels[few], probabilities[few], 0.1, np.array([0.1, 10.0, 0.0]))  # 63 of 55 are needed
+    assert frequent is not None and frequent[1] == 0 < frequent[0]

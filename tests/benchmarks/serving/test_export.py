@@ -91,9 +91,21 @@ def test_weights_as_safetensors(trained: Any, tmp_path: Path) -> None:
     weights, state = load_file(out / "model.safetensors"), model.method.state_dict()
     assert all(torch.equal(own, state[name]) for name, own in weights.items())
     about = json.loads((out / "preprocessing.json").read_text())
-    backbone = timm.create_model(about["backbone"], num_classes=0)
+    backbone = timm.create_model(about["backbone"], num_classes=0, **about["model_args"])
     backbone.load_state_dict({name[9:]: own for name, own in weights.items() if name.startswith("backbone.")})
     assert about["preprocessing_inside"] is False and about["input"]["shape"] == ["batch", 3, 16, 16]
+
+
+def test_the_card_s_code_builds_a_transformer_of_the_trained_size(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"backbone": "test_vit", "image_size": 32, "tune": "norm"}
+    export(ltbench.load_model(trained("ce", changes=changes)), "safetensors", tmp_path / "vit")
+    text = (tmp_path / "vit" / "README.md").read_text()
+    (tmp_path / "vit" / "card.py").write_text(text[text.index("```python\n") + 10 : text.rindex("```")])
+    monkeypatch.chdir(tmp_path / "vit")
+    names = runpy.run_path("card.py")
+    assert names["backbone"](torch.zeros(1, 3, 32, 32)).shape == (1, 64)
 
 
 @pytest.mark.parametrize("name", ["tau_norm", "la_posthoc", "mislas"])
@@ -206,7 +218,7 @@ def test_images_for_the_comparison(at_hand: Path, tiny_dataset: SplitDataset, tm
 
 def test_a_missing_package_is_one_line(trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UserError, match=r"needs the package onnx; pip install 'ltbench\[export\]'"):
+    with pytest.raises(UserError, match=r"needs the package onnx; pip install -e '.\[export\]'"):
         to_onnx(ltbench.load_model(trained()), tmp_path, None)
 
 

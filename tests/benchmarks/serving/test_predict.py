@@ -105,6 +105,10 @@ def test_a_stated_prior_moves_probabilities_and_says_what_scores_stand_for(
     odds = {prior: values / (1 - values) for prior, values in found.items()}
     ratio = odds["cobbled=0.9"] / odds["cobbled=0.01"]
     np.testing.assert_allclose(ratio, (0.9 / 0.1) / (0.01 / 0.99), rtol=1e-3)
+    asked = ["--sensitivity", "cobbled=0.75", "--prior", "cobbled=0.01"]
+    assert main([str(trial), str(folder / "below" / "00.png"), *asked, "--device", "cpu"]) == 0
+    printed = capsys.readouterr().err
+    assert "  test: sensitivity" in printed and "specificity" not in printed
 
 
 def test_without_a_prior_probabilities_are_for_validation_s_shares(trained: Any) -> None:
@@ -165,6 +169,9 @@ BAD: list[tuple[list[str], str]] = [
     (["{trial}", "{images}", "--montage", "picture.pdf"], "--montage is a PNG file"),
     (["{trial}", "{images}", "--device", "gpu"], "unknown device 'gpu'"),
     (["{trial}", "{images}", "--out", "empty"], "cannot write empty"),
+    (["{trial}", "wrong.csv", "--out", "wrong.csv"], "unknown class 'moon'"),
+    (["{trial}", "own.csv", "--out", "own.csv"], "--out own.csv would replace what is read"),
+    (["{trial}", "own.csv", "--montage", "own.png"], "--montage own.png would replace what is read"),
     (["{trial}", "{images}", "--plugin", "none.py"], "none.py does not exist"),
     (["unvalidated/trial0", "{images}"], "predictions.npz is not readable"),
     (["unweighted/trial0", "{images}"], "model.pt is not readable"),
@@ -177,6 +184,8 @@ def test_bad_input_is_one_line(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "no_image.csv").write_text("file\na.png\n")
+    shutil.copy(folder / "below" / "00.png", tmp_path / "own.png")
+    (tmp_path / "own.csv").write_text("image\nown.png\n")
     (tmp_path / "wrong.csv").write_text(f"image,label\n{folder}/below/00.png,moon\n")
     for name, file in (("unvalidated", "predictions.npz"), ("unweighted", "model.pt")):
         shutil.copytree(trained().parent, tmp_path / name)

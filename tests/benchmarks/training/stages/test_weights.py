@@ -125,9 +125,9 @@ def test_a_wrong_file_is_one_line(make: Callable[[State], Any], message: str, tm
 @pytest.mark.parametrize(
     ("name", "deeper", "message"),
     [
-        ("test_vit", "blocks.6.mlp.fc1.bias", "1 tensor of the file left over in further blocks (first blocks.6."),
-        ("test_resnet", "layer3.5.conv1.weight", "1 tensor of the file left over in further blocks (first layer3.5."),
-        ("test_convnext", "stages.2.blocks.9.gamma", "1 tensor of the file left over in further blocks (first stages"),
+        ("test_vit", "blocks.6.mlp.fc1.bias", "1 tensor of the file left over in blocks (first blocks.6."),
+        ("test_resnet", "layer3.5.conv1.weight", "1 tensor of the file left over in blocks (first layer3.5."),
+        ("test_convnext", "stages.2.blocks.9.gamma", "1 tensor of the file left over in blocks (first stages"),
     ],
 )
 def test_weights_of_a_deeper_network_are_refused(name: str, deeper: str, message: str, tmp_path: Path) -> None:
@@ -144,6 +144,24 @@ def test_weights_of_a_deeper_network_are_refused(name: str, deeper: str, message
     for file in ("deeper.pth", "lightning.pth", "folder"):
         with pytest.raises(UserError, match=re.escape(message)):
             check_backbone(under(name, tmp_path / file))
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("test_vit", "blocks.2.ls1.gamma"),
+        ("test_vit", "blocks.5.adapter.down.weight"),
+        ("test_resnet", "layer1.0.se.fc1.weight"),
+    ],
+)
+def test_weights_with_layers_that_the_blocks_lack_are_refused(name: str, beside: str, tmp_path: Path) -> None:
+    state = trained(name).state_dict()
+    tables = {f"{beside.rpartition('.')[0]}.relative_position_index": torch.zeros(2)}
+    torch.save(state | tables, tmp_path / "own.pth")
+    check_backbone(under(name, tmp_path / "own.pth"))
+    torch.save(state | {beside: torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=re.escape(f"1 tensor of the file left over in blocks (first {beside})")):
+        check_backbone(under(name, tmp_path / "other.pth"))
 
 
 def test_flex_leaves_out_its_pre_training_where_weights_are_given(make_spec: Any, tmp_path: Path) -> None:
