@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from ltbench.datasets.base import Source
-from ltbench.datasets.splits.folds import Fold, fold_numbers, held_out
+from ltbench.datasets.splits.folds import Fold, draw_groups, fold_numbers
 from ltbench.datasets.splits.longtail import (
     PARTS,
     held_out_counts,
@@ -134,14 +134,37 @@ def _fold_parts(
     val, rng = np.maximum(left // 10, 1), _generator(seed, 1 + fold.number)
     if val_per_class is not None:
         val = np.full_like(left, val_per_class)
-    none, in_val = np.zeros_like(val), held_out(labels[rest], groups[rest], val, rng, names)
-    validation, remaining = rest[in_val], rest[~in_val]
+    none = np.zeros_like(val)
+    validation, train = _val_and_train(labels[rest], groups[rest], every, ratio, n_max, (val, none), rng, names)
     if val_per_class is not None:  # the surplus of whole groups is in no part
-        validation = validation[split_by_image(labels[validation], val, none, none, rng, names)["train"]]
+        validation = validation[split_by_image(labels[rest[validation]], val, none, none, rng, names)["train"]]
+    return {"train": rest[train], "val": rest[validation], "test": np.flatnonzero(tested)}
+
+
+def _val_and_train(
+    labels: np.ndarray,
+    groups: np.ndarray,
+    available: np.ndarray,
+    ratio: float | Literal["natural"],
+    n_max: int | Literal["auto"] | None,
+    aside: tuple[np.ndarray, np.ndarray],
+    rng: np.random.Generator,
+    names: Sequence[str],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places, int64, of val, in whole groups, also those of several classes, and of train.
+
+    Parameters
+    ----------
+    labels, groups : of the images that are not for test
+    available : images of each class, those for test too, int [K]
+    aside : val and test images of each class, int [K]
+    """
+    in_val, none = draw_groups(labels, groups, aside[0], rng, names), np.zeros_like(aside[0])
+    remaining = np.flatnonzero(~in_val)
     capacity = np.bincount(labels[remaining], minlength=len(names))
-    counts = _training_counts(every, capacity, capacity, ratio, n_max, (val, none), names)
+    counts = _training_counts(available, capacity, capacity, ratio, n_max, aside, names)
     drawn = split_by_image(labels[remaining], counts, none, none, rng, names)
-    return {"train": remaining[drawn["train"]], "val": validation, "test": np.flatnonzero(tested)}
+    return np.flatnonzero(in_val), remaining[drawn["train"]]
 
 
 def _generator(seed: int, *part: int) -> np.random.Generator:
@@ -261,6 +284,11 @@ def _draw_by_lesion(
 ) -> dict[str, np.ndarray]:
     labels, lesions, names = source.labels[pool], source.lesions[pool], source.class_names
     available = np.bincount(labels, minlength=len(names))
+    if len(whole) == 2:  # shares of each class, which need not be met exactly
+        in_test = draw_groups(labels, lesions, held_out[1], rng, names, part="test", kept=2)
+        rest = np.flatnonzero(~in_test)
+        val, train = _val_and_train(labels[rest], lesions[rest], available, ratio, n_max, held_out, rng, names)
+        return {"train": rest[train], "val": rest[val], "test": np.flatnonzero(in_test)}
     capacity = lesion_capacity(labels, lesions, len(names), *held_out, names)
     counts = _training_counts(available, capacity, capacity, ratio, n_max, held_out, names)
     return split_by_lesion(labels, lesions, counts, *held_out, rng, names, whole=whole)

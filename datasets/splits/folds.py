@@ -61,19 +61,28 @@ def fold_numbers(
     return fold_of[codes]
 
 
-def held_out(
-    labels: np.ndarray, groups: np.ndarray, wanted: np.ndarray, rng: np.random.Generator, class_names: Sequence[str]
+def draw_groups(
+    labels: np.ndarray,
+    groups: np.ndarray,
+    wanted: np.ndarray,
+    rng: np.random.Generator,
+    class_names: Sequence[str],
+    *,
+    part: str = "val",
+    kept: int = 1,
 ) -> np.ndarray:
     """Return which images are held out in whole groups, bool [N], so that each class has the wanted number or more.
 
-    Groups are taken in random order, whatever classes they have, where one of these is still short and none of them
-    loses its last image. So groups of several classes are held out about as often as others. Images that are a group
-    each give exactly the wanted numbers.
+    Groups are taken in random order, whatever classes they have, where one of these is still short and all of them keep
+    some groups. So groups of several classes are held out about as often as others. Images that are a group each give
+    exactly the wanted numbers.
 
     Parameters
     ----------
     labels, groups : int [N], class ids, and str [N]
     wanted : images of each class, int [K]
+    part : that they are for
+    kept : groups of each class that are left for other parts
 
     Raises
     ------
@@ -82,18 +91,18 @@ def held_out(
     codes, _ = lesion_codes(labels, groups)
     counts = np.zeros((codes.max() + 1, len(class_names)), dtype=np.int64)
     np.add.at(counts, (codes, labels), 1)
-    held, left = np.zeros_like(wanted), counts.sum(axis=0)
+    held, left = np.zeros_like(wanted), (counts > 0).sum(axis=0)
     taken = np.zeros(len(counts), dtype=bool)
     for group in rng.permutation(len(counts)).tolist():
         own = counts[group] > 0
-        if (own & (held < wanted)).any() and (left - counts[group] > 0)[own].all():
+        if (own & (held < wanted)).any() and (left > kept)[own].all():
             taken[group] = True
-            held, left = held + counts[group], left - counts[group]
+            held, left = held + counts[group], left - own
     if (short := np.flatnonzero(held < wanted)).size:
         name, lack = class_names[short[0]], (wanted - held)[short[0]]
         raise UserError(
-            f"class {name!r} lacks {lack} of {counted(int(wanted[short[0]]), 'validation image')}: outside a fold, its "
-            "images are of too few groups to keep one for training; use more folds, or a smaller --val-per-class"
+            f"class {name!r} lacks {lack} of {counted(int(wanted[short[0]]), f'{part} image')}: its images are of too "
+            f"few lesions or groups to keep {kept} for other parts; add images, or hold out fewer"
         )
     return taken[codes]
 

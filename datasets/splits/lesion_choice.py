@@ -37,7 +37,7 @@ def choose_lesions(sizes: np.ndarray, val: int, test: int, name: str) -> Chosen:
         raise UserError(
             f"{name} lacks at least {lack} images: its {len(sizes)} lesions or groups that show no other class, with "
             f"{sizes.sum()} images, cannot fill val ({val}) and test ({test}) without sharing one; "
-            "--folds also tests those of several classes"
+            "without --val-per-class and --test-per-class, and with --folds, lesions of several classes are tested, too"
         )
     return chosen
 

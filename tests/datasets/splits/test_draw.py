@@ -50,6 +50,17 @@ def test_one_image_a_lesion_is_a_case_of_its_own(split, ratio):
     assert "left over" not in unused
 
 
+def test_shares_by_lesion_hold_out_lesions_of_several_classes_too():
+    source = Pairs()
+    source.lesions = np.array([f"L{index // 2}" for index in range(360)])
+    source.labels = np.where(np.arange(360) % 2, 0, 1 + np.arange(360) // 2 % 2)  # every lesion has an image of class 0
+    drawn = split_of(source, split="lesion", ratio="natural", n_max=None, val_per_class=None, test_per_class=None)
+    assert not any(pair.lesion_images for pair in overlap(drawn).pairs) and len(drawn.ids) == 360
+    assert (drawn.class_counts("test") >= (36, 18, 18)).all() and (drawn.class_counts("val") >= (18, 9, 9)).all()
+    with pytest.raises(UserError, match="lacks at least 35 images: its 0 lesions"):
+        split_of(source, split="lesion", ratio="natural", n_max=None, val_per_class=5, test_per_class=30)
+
+
 def test_auto_allows_for_the_images_that_whole_lesions_waste():
     # 15 images a class are held out by image; by lesion val takes 6 to show 5.
     assert split_of(Pairs(), ratio=1, n_max="auto").class_counts("train").tolist() == [45] * 3

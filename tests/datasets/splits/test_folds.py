@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pairs import Pairs, split_of
 
-from ltbench.datasets.splits.folds import Fold, fold_numbers, held_out
+from ltbench.datasets.splits.folds import Fold, draw_groups, fold_numbers
 from ltbench.datasets.splits.manifest import Manifest, overlap
 from ltbench.errors import UserError
 
@@ -81,14 +81,14 @@ def test_validation_takes_patients_of_several_classes_as_test_does() -> None:
     labels[150:] = np.repeat(rng.choice(4, 50, p=(0.6, 0.2, 0.1, 0.1)), 3)  # the others show one class
     names, wanted = list("abcd"), np.maximum(np.bincount(labels) // 10, 1)
     for seed in range(40):
-        chosen = held_out(labels, groups, wanted, np.random.default_rng(seed), names)
+        chosen = draw_groups(labels, groups, wanted, np.random.default_rng(seed), names)
         assert all(len(np.unique(chosen[groups == group])) == 1 for group in np.unique(groups))
         held = np.bincount(labels[chosen], minlength=4)
         assert (held >= wanted).all() and (np.bincount(labels) - held > 0).all() and chosen.sum() < 75
         share.append((chosen & (np.arange(300) < 150)).sum() / chosen.sum())
     assert 0.4 < np.mean(share) < 0.8
-    with pytest.raises(UserError, match="class 'b' lacks 1 of 1 validation image"):
-        held_out(np.array([0, 0, 1, 1]), np.array(["x", "y", "z", "z"]), np.array([1, 1]), rng, list("ab"))
+    with pytest.raises(UserError, match="class 'b' lacks 1 of 1 val image"):
+        draw_groups(np.array([0, 0, 1, 1]), np.array(["x", "y", "z", "z"]), np.array([1, 1]), rng, list("ab"))
 
 
 def test_too_few_groups_of_a_class_say_how_many_folds_are_possible() -> None:
