@@ -214,15 +214,19 @@ class Row:
 
     @property
     def has_own_times(self) -> bool:
-        """Whether the processor is known to have worked for a trial alone, in at least 80 % of its time; on the CPU."""
-        known = self.costs("cpu_seconds") >= _COMPUTING * self.costs("train_seconds")
-        return all(own or record.result.device_type != "cpu" for own, record in zip(known, self.records, strict=True))
+        """Whether it is known of each trial on the CPU that its core had no other work in 80 % of its time."""
+        return bool((self._computing_seconds >= _COMPUTING * self.costs("train_seconds")).all())
 
     @property
     def has_waited(self) -> bool:
         """Whether a trial on the CPU computed in less than 80 % of its time: its core had other work, too."""
+        return bool((self._computing_seconds < _COMPUTING * self.costs("train_seconds")).any())
+
+    @property
+    def _computing_seconds(self) -> np.ndarray:
+        """CPU seconds of each trial, float64 [T], NaN where the record does not tell; infinite on other devices."""
         on_cpu = np.array([record.result.device_type == "cpu" for record in self.records])
-        return bool((on_cpu & (self.costs("cpu_seconds") < _COMPUTING * self.costs("train_seconds"))).any())
+        return np.where(on_cpu, self.costs("cpu_seconds"), np.inf)
 
 
 @dataclass(frozen=True)

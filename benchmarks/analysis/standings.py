@@ -267,12 +267,13 @@ def _copy(kept: Record, other: Record) -> str:
 
 def _doubts(rows: Sequence[Row]) -> list[str]:
     """Return a line on rows by several versions of the code, and one on records that do not lie where trials write."""
-    lines = []
+    made: dict[str, list[str]] = {}
     for row in rows:
         results = [record.result for record in row.records]
         versions = {each for own in results for each in (own.code_version, own.code_version_at_start) if each}
         if len(versions) > 1:
-            lines.append(f"Several versions of the code made {row.name}: {', '.join(sorted(versions))}.")
+            made.setdefault(", ".join(sorted(versions)), []).append(row.name)
+    lines = [f"Several versions of the code made {', '.join(names)}: {versions}." for versions, names in made.items()]
     misplaced = [record for row in rows for record in row.records if not _lies_right(record)]
     if misplaced:
         first, count = misplaced[0], len(misplaced)
