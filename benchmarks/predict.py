@@ -200,12 +200,12 @@ def _decisions(asked: Sequence[Wanted], coverage: float, predictor: Predictor, s
         value = threshold(wanted, label, *predictor.validation)
         thresholds.append((wanted, value))
         print(f"{wanted.title}: called at a probability of {value:.4g} or more", file=said)
-        for part, own in (("validation, where it was chosen", predictor.validation), ("test", predictor.test)):
-            lesions = predictor.lesions(part.partition(",")[0])
-            found = reached(value, label, *own, lesions)
+        parts = (("val", "validation, where it was chosen", predictor.validation), ("test", "test", predictor.test))
+        for part, named, own in parts:
+            found = reached(value, label, *own, predictor.lesions(part))
             # Negatives are of the other classes in validation's mix, which is not the stated one.
             text = found.text() if predictor.prior is None else f"{SENSITIVITY} {found.sensitivity.text()}"
-            print(f"  {part}: {text}", file=said)
+            print(f"  {named}: {text}", file=said)
     limits = predictor.limits(coverage)
     if limits is None:
         few = f"too few validation images for a coverage of {coverage:g}"

@@ -241,9 +241,9 @@ def _mixed_line(source: Source, by_lesion: Manifest | None) -> str | None:
     line = f"different labels in one {source.group_name}: {mixed.sum()} (first: {named})"
     if by_lesion is None:
         return line
-    tested = by_lesion.lesions[by_lesion.parts == "test"]
-    in_test = np.isin(tested, np.unique(source.lesions[there])[mixed]).any()
-    return line if in_test else f"{line}; these {source.group_name}s are in training alone"
+    held_out = by_lesion.lesions[by_lesion.parts != "train"]
+    is_held_out = np.isin(held_out, np.unique(source.lesions[there])[mixed]).any()
+    return line if is_held_out else f"{line}; none of these {source.group_name}s is in validation or test"
 
 
 def largest_common_n_max(datasets: Sequence[SplitDataset]) -> int:

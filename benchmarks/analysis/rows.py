@@ -214,7 +214,7 @@ class Row:
 
     @property
     def has_own_times(self) -> bool:
-        """Whether it is known of each trial on the CPU that its core had no other work in 80 % of its time."""
+        """Whether it is known of each trial that its core, of a CPU, had no other work in 80 % of its time."""
         return bool((self._computing_seconds >= _COMPUTING * self.costs("train_seconds")).all())
 
     @property
@@ -224,9 +224,9 @@ class Row:
 
     @property
     def _computing_seconds(self) -> np.ndarray:
-        """CPU seconds of each trial, float64 [T], NaN where the record does not tell; infinite on other devices."""
+        """CPU seconds of each trial, float64 [T], NaN where the record does not tell, and on other devices."""
         on_cpu = np.array([record.result.device_type == "cpu" for record in self.records])
-        return np.where(on_cpu, self.costs("cpu_seconds"), np.inf)
+        return np.where(on_cpu, self.costs("cpu_seconds"), np.nan)
 
 
 @dataclass(frozen=True)

@@ -116,10 +116,10 @@ def _timm_network(model: TrialModel) -> Any:
         fits = not unexpected and set(missing) == own
         classifier.load_state_dict(linear.state_dict())
     if not fits:
-        has_adapters = f" ({model.protocol.tune} added layers to it)" if model.protocol.has_adapters else ""
+        added = f" ({model.protocol.tune} added layers to it)" if model.protocol.has_adapters else ""
         raise UserError(
             f"the network of {model.record.result.method} is not a timm backbone with a linear head alone"
-            f"{has_adapters}, which timm-folder is for; use --format onnx, torchscript or safetensors"
+            f"{added}, which timm-folder is for; use --format onnx, torchscript or safetensors"
         )
     return network
 

@@ -97,9 +97,9 @@ class Predictor:
         return saved[0]["test_labels"], self._mean([own["test_logits"] for own in saved])
 
     def lesions(self, part: str) -> np.ndarray | None:
-        """Return the lesion of each image of `validation` or `test`, str [n], where the split is at hand."""
+        """Return the lesion of each image of the part `val` or `test`, str [n], where the split is at hand."""
         record = self.models[0].record
-        return record.lesions(record.predictions()["val_ids" if part == "validation" else "test_ids"])
+        return record.lesions(record.predictions()[f"{part}_ids"])
 
     def limits(self, coverage: float) -> np.ndarray | None:
         """Return the smallest probability with which each class is in a conformal set, float64 [K].

@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 
 from ltbench.datasets.base import Source
-from ltbench.datasets.splits.folds import Fold, draw_groups, fold_numbers
+from ltbench.datasets.splits.folds import Fold, fold_numbers
+from ltbench.datasets.splits.groups import draw_groups
 from ltbench.datasets.splits.longtail import (
     PARTS,
     held_out_counts,
@@ -135,8 +136,11 @@ def _fold_parts(
     if val_per_class is not None:
         val = np.full_like(left, val_per_class)
     none = np.zeros_like(val)
-    validation, train = _val_and_train(labels[rest], groups[rest], every, ratio, n_max, (val, none), rng, names)
-    if val_per_class is not None:  # the surplus of whole groups is in no part
+    met = val_per_class is not None
+    validation, train = _val_and_train(
+        labels[rest], groups[rest], every, ratio, n_max, (val, none), rng, names, met=met
+    )
+    if met:  # the surplus of whole groups is in no part
         validation = validation[split_by_image(labels[rest[validation]], val, none, none, rng, names)["train"]]
     return {"train": rest[train], "val": rest[validation], "test": np.flatnonzero(tested)}
 
@@ -150,6 +154,8 @@ def _val_and_train(
     aside: tuple[np.ndarray, np.ndarray],
     rng: np.random.Generator,
     names: Sequence[str],
+    *,
+    met: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the places, int64, of val, in whole groups, also those of several classes, and of train.
 
@@ -158,8 +164,9 @@ def _val_and_train(
     labels, groups : of the images that are not for test
     available : images of each class, those for test too, int [K]
     aside : val and test images of each class, int [K]
+    met : whether val may rather have more than that than less
     """
-    in_val, none = draw_groups(labels, groups, aside[0], rng, names), np.zeros_like(aside[0])
+    in_val, none = draw_groups(labels, groups, aside[0], rng, names, met=met), np.zeros_like(aside[0])
     remaining = np.flatnonzero(~in_val)
     capacity = np.bincount(labels[remaining], minlength=len(names))
     counts = _training_counts(available, capacity, capacity, ratio, n_max, aside, names)

@@ -36,8 +36,7 @@ def choose_lesions(sizes: np.ndarray, val: int, test: int, name: str) -> Chosen:
         lack = max(1, val + test - int(sizes.sum()))
         raise UserError(
             f"{name} lacks at least {lack} images: its {len(sizes)} lesions or groups that show no other class, with "
-            f"{sizes.sum()} images, cannot fill val ({val}) and test ({test}) without sharing one; "
-            "without --val-per-class and --test-per-class, and with --folds, lesions of several classes are tested, too"
+            f"{sizes.sum()} images, cannot fill val ({val}) and test ({test}) without sharing one"
         )
     return chosen
 

@@ -296,14 +296,14 @@ def _worst_class(row: Row) -> WorstClass:
 def _recommended(methods: Sequence[MethodAdvice], baseline: str, *, has_baseline: bool) -> Recommended:
     """Return the best method, unless one that may be as good is cheaper, or no gain on the baseline is shown."""
     best = methods[0]
-    if not any(method.was_compared for method in methods[1:]):
-        return Recommended(best.name, True, "It has the highest accuracy; nothing is tested against it")
     candidates = [method for method in methods if method.may_be_best and method.was_compared]
     gaining = [method for method in candidates if method.gains]
     if has_baseline and not best.baseline.reference:
         if not gaining:
             return Recommended(baseline, True, "It is open whether any method is better than it")
         chosen = _cheapest(gaining)
+    elif not any(method.was_compared for method in methods[1:]):
+        return Recommended(best.name, True, "It has the highest accuracy; nothing is tested against it")
     else:
         chosen = _cheapest(candidates)
     rivals = [own for own in candidates if own is not chosen and not (own.baseline.reference and chosen.gains)]

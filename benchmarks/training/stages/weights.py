@@ -262,8 +262,9 @@ def _hub_folder(name: str) -> Path:
     """Return the folder of a model `ID` or `ID@REVISION` of the hub."""
     repository, _, revision = name.partition("@")
     with _had(f"hub:{name}", "download it where there is a network, and give the folder as --weights file:FOLDER"):
-        _hub_file(repository, _FILES, revision)
-        return _hub_file(repository, ("config.json",), revision).parent
+        folder = _hub_file(repository, ("config.json",), revision).parent
+        _hub_file(repository, _FILES, folder.name)  # of the same revision
+        return folder
 
 
 def _published_file(name: str) -> Path:
@@ -273,23 +274,30 @@ def _published_file(name: str) -> Path:
     with _had(f"timm:{tag}", "load them once where there is a network, or give --weights file:PATH"):
         if published.hf_hub_id:
             return _hub_file(published.hf_hub_id, (published.hf_hub_filename or _FILES[0], *_FILES[1:]), "")
-        torch.hub.load_state_dict_from_url(published.url, map_location="cpu", weights_only=True)
-        return Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(published.url).name
+        file = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(published.url).name  # as torch.hub has it
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(published.url, str(file))
+        return file
 
 
 def _hub_file(repository: str, names: Sequence[str], revision: str) -> Path:
-    """Return the first of some files that a repository of the hub has; what is in the cache is taken from there."""
+    """Return the first of some files that a repository of the hub has; from the cache where it is there."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    for cached in (True, False):
-        for name in names:
+    unreachable: Exception | None = None
+    for name in names:
+        for cached in (True, False):
+            if unreachable is not None and not cached:
+                continue
             try:
                 return Path(hf_hub_download(repository, name, revision=revision or None, local_files_only=cached))
-            except EntryNotFoundError as error:
-                if isinstance(error, LocalEntryNotFoundError) and not cached:
-                    raise
-    raise FileNotFoundError(f"{repository} has none of {', '.join(names)}")
+            except LocalEntryNotFoundError as error:
+                unreachable = unreachable if cached else error
+            except EntryNotFoundError:
+                continue
+    raise unreachable or FileNotFoundError(f"{repository} has none of {', '.join(names)}")
 
 
 @contextmanager

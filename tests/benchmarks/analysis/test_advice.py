@@ -169,6 +169,13 @@ def test_nothing_is_recommended_for_being_cheap_that_was_not_tested(tmp_path: Pa
     assert "nothing is tested against it" in text_of(tmp_path)
 
 
+def test_the_baseline_is_recommended_where_nothing_is_tested(tmp_path: Path, add_record: Add) -> None:
+    for trial in range(2):
+        add_record(tmp_path, "ncl", trial, 0, logits=logits({0: {1: 3}}, trial), cost=cost(3))
+        add_record(tmp_path, "ce", trial, 0, logits=logits({0: {1: 4}}, trial), cost=cost())
+    assert advised(tmp_path).recommended.method == "ce"
+
+
 def test_no_gain_that_is_shown_means_the_baseline(tmp_path: Path, add_trials: Add) -> None:
     add_trials(tmp_path, "rs", 3, 0.62)
     add_trials(tmp_path, "ce", 3, 0.6)

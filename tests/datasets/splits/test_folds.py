@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from pairs import Pairs, split_of
 
-from ltbench.datasets.splits.folds import Fold, draw_groups, fold_numbers
+from ltbench.datasets.splits.folds import Fold, fold_numbers
+from ltbench.datasets.splits.groups import draw_groups
 from ltbench.datasets.splits.manifest import Manifest, overlap
 from ltbench.errors import UserError
 
@@ -87,7 +88,7 @@ def test_validation_takes_patients_of_several_classes_as_test_does() -> None:
         assert (held >= wanted).all() and (np.bincount(labels) - held > 0).all() and chosen.sum() < 75
         share.append((chosen & (np.arange(300) < 150)).sum() / chosen.sum())
     assert 0.4 < np.mean(share) < 0.8
-    with pytest.raises(UserError, match="class 'b' lacks 1 of 1 val image"):
+    with pytest.raises(UserError, match="class 'b' has too few lesions or groups to give one to val"):
         draw_groups(np.array([0, 0, 1, 1]), np.array(["x", "y", "z", "z"]), np.array([1, 1]), rng, list("ab"))
 
 

@@ -27,6 +27,7 @@ from ltbench.files import file_hash
 
 SIZES = {"test_vit": 48, "test_resnet": 32, "test_convnext": 64}
 State = dict[str, Tensor]
+_COMMIT = "0123456789" * 4
 
 
 def trained(name: str) -> Any:
@@ -229,8 +230,8 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str,
     def add(repository: str, name: str) -> Path:
         model = tmp_path / f"models--{repository.replace('/', '--')}"
         (model / "refs").mkdir(parents=True)
-        (model / "refs" / "main").write_text("0123")
-        return hub_folder(trained(name), model / "snapshots" / "0123")
+        (model / "refs" / "main").write_text(_COMMIT)
+        return hub_folder(trained(name), model / "snapshots" / _COMMIT)
 
     return add
 
