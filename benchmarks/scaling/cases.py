@@ -70,6 +70,22 @@ def split_by_lesion(images: int, folder: Path) -> Body:
     return lambda: split_by_lesion(labels, lesions, np.array([train]), val, test, _rng())
 
 
+def split_by_group(images: int, folder: Path) -> Body:
+    """Draw folds, and validation of one of them, of patients with images of several of 8,142 classes."""
+    from ltbench.datasets.splits.folds import fold_numbers
+    from ltbench.datasets.splits.groups import draw_groups
+
+    labels, names = np.arange(images) % 8142, [f"class{label:04d}" for label in range(8142)]
+    patients = _rng().permutation(images // 2).repeat(2).astype(str)
+    wanted = np.maximum(np.bincount(labels) // 10, 1)
+
+    def body() -> None:
+        rest = fold_numbers(labels, patients, 2, _rng(), names) == 0
+        draw_groups(labels[rest], patients[rest], wanted, _rng(), names)
+
+    return body
+
+
 def near_duplicates(images: int, folder: Path) -> Body:
     """Find the near-duplicates of images whose hashes have some bits in common, as those of one kind do."""
     from ltbench.datasets.checks.near_duplicates import near_pairs
@@ -204,6 +220,7 @@ CASES = {
     "manifest": Case(manifest, "images", (200_000, 400_000, 800_000)),
     "split-by-image": Case(split_by_image, "classes", (8_000, 16_000, 32_000)),
     "split-by-lesion": Case(split_by_lesion, "images", (50_000, 100_000, 200_000)),
+    "split-by-group": Case(split_by_group, "images", (40_000, 80_000, 160_000)),
     "near-duplicates": Case(near_duplicates, "images", (100_000, 200_000, 400_000)),
     "image-store": Case(image_store, "images", (10_000, 20_000, 40_000)),
     "prototypes": Case(prototypes, "classes", (8_000, 16_000, 32_000)),
