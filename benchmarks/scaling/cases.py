@@ -71,11 +71,12 @@ def split_by_lesion(images: int, folder: Path) -> Body:
 
 
 def split_by_group(images: int, folder: Path) -> Body:
-    """Draw folds, and validation of one of them, of patients with images of several of 8,142 classes."""
+    """Draw folds, and validation of one of them, of patients with images of several classes, of 8,142 at most."""
     from ltbench.datasets.splits.folds import fold_numbers
     from ltbench.datasets.splits.groups import draw_groups
 
-    labels, names = np.arange(images) % 8142, [f"class{label:04d}" for label in range(8142)]
+    classes = min(8142, images // 4)
+    labels, names = np.arange(images) % classes, [f"class{label:04d}" for label in range(classes)]
     patients = _rng().permutation(images // 2).repeat(2).astype(str)
     wanted = np.maximum(np.bincount(labels) // 10, 1)
 
