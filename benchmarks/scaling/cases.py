@@ -75,7 +75,7 @@ def split_by_group(images: int, folder: Path) -> Body:
     from ltbench.datasets.splits.folds import fold_numbers
     from ltbench.datasets.splits.groups import draw_groups
 
-    classes = min(8142, images // 4)
+    classes = min(8142, images // 6)
     labels, names = np.arange(images) % classes, [f"class{label:04d}" for label in range(classes)]
     patients = _rng().permutation(images // 2).repeat(2).astype(str)
     wanted = np.maximum(np.bincount(labels) // 10, 1)
@@ -221,7 +221,7 @@ CASES = {
     "manifest": Case(manifest, "images", (200_000, 400_000, 800_000)),
     "split-by-image": Case(split_by_image, "classes", (8_000, 16_000, 32_000)),
     "split-by-lesion": Case(split_by_lesion, "images", (50_000, 100_000, 200_000)),
-    "split-by-group": Case(split_by_group, "images", (40_000, 80_000, 160_000)),
+    "split-by-group": Case(split_by_group, "images", (50_000, 100_000, 200_000)),
     "near-duplicates": Case(near_duplicates, "images", (100_000, 200_000, 400_000)),
     "image-store": Case(image_store, "images", (10_000, 20_000, 40_000)),
     "prototypes": Case(prototypes, "classes", (8_000, 16_000, 32_000)),
