@@ -5,7 +5,7 @@ Training images follow the long-tail rule at a ratio, or are all that is left at
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -109,9 +109,15 @@ def _drawn_parts(
     available = np.bincount(source.labels[pool], minlength=len(source.class_names))
     held_out = held_out_counts(available, *sizes, source.class_names)
     shares = [part for part, given in zip(PARTS[1:], sizes, strict=True) if given is None]
-    draw = partial(_draw_by_lesion, whole=shares) if split == "lesion" else _draw_by_image
+    draw: Callable[..., dict[str, np.ndarray]]
     if per_lesion == "one":
         draw = partial(_draw_one_per_lesion, whole=split == "lesion")
+    elif split != "lesion":
+        draw = _draw_by_image
+    elif len(shares) == 2:
+        draw = _draw_shares_by_lesion
+    else:
+        draw = partial(_draw_by_lesion, whole=shares)
     return draw(source, pool, ratio, n_max, held_out, rng)
 
 
@@ -291,14 +297,26 @@ def _draw_by_lesion(
 ) -> dict[str, np.ndarray]:
     labels, lesions, names = source.labels[pool], source.lesions[pool], source.class_names
     available = np.bincount(labels, minlength=len(names))
-    if len(whole) == 2:  # shares of each class, which need not be met exactly
-        in_test = draw_groups(labels, lesions, held_out[1], rng, names, part="test", kept=2)
-        rest = np.flatnonzero(~in_test)
-        val, train = _val_and_train(labels[rest], lesions[rest], available, ratio, n_max, held_out, rng, names)
-        return {"train": rest[train], "val": rest[val], "test": np.flatnonzero(in_test)}
     capacity = lesion_capacity(labels, lesions, len(names), *held_out, names)
     counts = _training_counts(available, capacity, capacity, ratio, n_max, held_out, names)
     return split_by_lesion(labels, lesions, counts, *held_out, rng, names, whole=whole)
+
+
+def _draw_shares_by_lesion(
+    source: Source,
+    pool: np.ndarray,
+    ratio: float | Literal["natural"],
+    n_max: int | Literal["auto"] | None,
+    held_out: tuple[np.ndarray, np.ndarray],
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Return the parts where val and test are shares of each class, which need not be met exactly."""
+    labels, lesions, names = source.labels[pool], source.lesions[pool], source.class_names
+    available = np.bincount(labels, minlength=len(names))
+    in_test = draw_groups(labels, lesions, held_out[1], rng, names, part="test", kept=2)
+    rest = np.flatnonzero(~in_test)
+    val, train = _val_and_train(labels[rest], lesions[rest], available, ratio, n_max, held_out, rng, names)
+    return {"train": rest[train], "val": rest[val], "test": np.flatnonzero(in_test)}
 
 
 def _draw_one_per_lesion(

@@ -55,11 +55,6 @@ class MethodAdvice:
         return self.best.reference or not self.best.p_value < LEVEL
 
     @property
-    def was_compared(self) -> bool:
-        """Whether it is the best or was tested against it."""
-        return self.best.reference or not math.isnan(self.best.p_value)
-
-    @property
     def gains(self) -> bool:
         """Whether it is told apart from the baseline, and better."""
         return self.baseline.p_value < LEVEL and self.baseline.delta > 0
@@ -173,7 +168,11 @@ class Advice:
     @property
     def is_tested(self) -> bool:
         """Whether methods could be compared at all."""
-        return any(not math.isnan(method.best.p_value) for method in self.methods)
+        return _any_tested(self.methods)
+
+
+def _any_tested(methods: Sequence[MethodAdvice]) -> bool:
+    return any(not math.isnan(method.best.p_value) for method in methods)
 
 
 def advice_of(settings: Sequence[Setting], baseline: str) -> list[Advice]:
@@ -296,13 +295,13 @@ def _worst_class(row: Row) -> WorstClass:
 def _recommended(methods: Sequence[MethodAdvice], baseline: str, *, has_baseline: bool) -> Recommended:
     """Return the best method, unless one that may be as good is cheaper, or no gain on the baseline is shown."""
     best = methods[0]
-    candidates = [method for method in methods if method.may_be_best and method.was_compared]
+    candidates = [method for method in methods if method.best.reference or method.best.open]
     gaining = [method for method in candidates if method.gains]
     if has_baseline and not best.baseline.reference:
         if not gaining:
             return Recommended(baseline, True, "It is open whether any method is better than it")
         chosen = _cheapest(gaining)
-    elif not any(method.was_compared for method in methods[1:]):
+    elif not _any_tested(methods):
         return Recommended(best.name, True, "It has the highest accuracy; nothing is tested against it")
     else:
         chosen = _cheapest(candidates)
