@@ -156,8 +156,8 @@ def class_centroids(
     """
     centre = features.mean(dim=0)
     rows = _transformed(features, centre, feature_type)
-    own = functional.one_hot(labels, num_classes).to(rows.dtype)
-    return (own.T @ rows) / own.sum(dim=0).unsqueeze(1), centre
+    sums = rows.new_zeros(num_classes, rows.shape[1]).index_add(0, labels, rows)
+    return sums / torch.bincount(labels, minlength=num_classes).to(rows.dtype).unsqueeze(1), centre
 
 
 def nearest_class_mean_scores(

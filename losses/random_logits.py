@@ -19,18 +19,21 @@ _DEVIATION = 1 / 3
 class RandomClassLoss(ClassLoss):
     """A loss of class counts, logits, class ids, and a number drawn for each logit from torch's global generator.
 
-    Columns are drawn in order of class frequency, so that what is drawn for a class does not depend on its id.
+    Columns are drawn in order of class frequency, so that what is drawn for a class does not depend on its id. Where no
+    number would change the loss none is drawn, so that the network's own randomness stays that of plain training.
     Subclasses write `_draw` and `_drawn_loss`.
 
     Parameters
     ----------
     counts : float64 [K], valid class counts
+    random : whether the loss depends on what is drawn
     """
 
     columns: Tensor
 
-    def __init__(self, counts: Tensor) -> None:
+    def __init__(self, counts: Tensor, random: bool) -> None:
         super().__init__(len(counts))
+        self.random = random
         self.register_buffer("columns", counts.argsort(descending=True, stable=True).argsort(), persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor, drawn: Tensor | None = None) -> Tensor:
@@ -56,6 +59,8 @@ class RandomClassLoss(ClassLoss):
             return self._drawn_loss(logits, targets, self._numbers(logits, drawn))
 
     def _numbers(self, logits: Tensor, drawn: Tensor | None) -> Tensor:
+        if drawn is None and not self.random:
+            return torch.zeros_like(logits)
         if drawn is None:
             return self._draw(logits).index_select(1, self.columns)
         if drawn.shape != logits.shape:
@@ -94,11 +99,12 @@ class SEQLLoss(RandomClassLoss):
 
     def __init__(self, class_counts: Sequence[int] | np.ndarray | Tensor, threshold: float, gamma: float = 0.9) -> None:
         counts = checked_counts(class_counts)
-        super().__init__(counts)
         if not 0 <= gamma <= 1:
             raise ValueError(f"gamma must be in [0, 1], got {gamma}")
+        rare = counts / counts.sum() < checked_number("threshold", threshold)
+        super().__init__(counts, random=gamma > 0 and bool(rare.any()))
         self.gamma = gamma
-        self.register_buffer("rare", (counts / counts.sum() < checked_number("threshold", threshold)).double())
+        self.register_buffer("rare", rare.double())
 
     def _draw(self, logits: Tensor) -> Tensor:
         return torch.rand(logits.shape, device=logits.device) < self.gamma
@@ -142,13 +148,14 @@ class GCLLoss(RandomClassLoss):
         gamma: float = 0.0,
     ) -> None:
         counts = checked_counts(class_counts)
-        super().__init__(counts)
+        rarity = counts.max().log() - counts.log()
+        widest = rarity.max()
+        clouds = checked_number("noise", noise) * (rarity / widest if widest > 0 else rarity)
+        super().__init__(counts, random=bool((clouds > 0).any()))
         self.margin = checked_number("margin", margin)
         self.scale = checked_number("scale", scale, positive=True)
         self.focal = FocalLoss(gamma, detach=True)
-        rarity = counts.max().log() - counts.log()
-        widest = rarity.max()
-        self.register_buffer("clouds", checked_number("noise", noise) * (rarity / widest if widest > 0 else rarity))
+        self.register_buffer("clouds", clouds)
 
     def clouded(self, cosines: Tensor, drawn: Tensor | None = None) -> Tensor:
         """Return scale (cos - noise |eps| delta), without margin, for targets of any kind: float [B, K] to the same."""

@@ -4,7 +4,7 @@
 - `simsiam`: -[cos(p, sg u') + cos(p', sg u)] / 2, p = predictor(u), sg without gradient (Chen and He, CVPR 2021);
 - `byol`: [2 - 2 cos(p, u') + 2 - 2 cos(p', u)] / 2, u and u' from moving averages of backbone and projector, whose
   momentum rises from 0.99 to 1 as a cosine of the epochs (Grill et al., NeurIPS 2020);
-- `barlow`: the cross-correlation of u and u' towards the identity (`losses/redundancy.py`);
+- `barlow`: the cross-correlation of u and u' towards the identity (`losses/representation/redundancy.py`);
 - `kcl`: momentum contrast with labels: up to 6 keys of the queue that show other images of the class are positives too,
   drawn at random, the rest of the class are negatives like all others (Kang et al., ICLR 2021).
 
@@ -59,14 +59,24 @@ class TwoViews(nn.Module):
 
         def loss(batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
             first, second = (self.projector(backbone(view)).float() for view in batch.views)
+            targets = self.targets(first, second, backbone, batch, progress)
             with torch.autocast(first.device.type, enabled=False):
                 alignment = _cosine(first.detach(), second.detach())
-                return {"loss": self.compare(first, second, backbone, batch, progress), "alignment": alignment}
+                return {"loss": self.compare(first, second, *targets), "alignment": alignment}
 
         return loss
 
-    def compare(self, first: Tensor, second: Tensor, backbone: nn.Module, batch: Batch, progress: Progress) -> Tensor:
-        """Return the loss of the projections of two views, float32 [B, d] each."""
+    def targets(
+        self, first: Tensor, second: Tensor, backbone: nn.Module, batch: Batch, progress: Progress
+    ) -> tuple[Tensor, Tensor]:
+        """Return what stands for both views where no gradient is to flow, float32 [B, d] each: their projections.
+
+        Called in the precision of the network, as it may pass one.
+        """
+        return first.detach(), second.detach()
+
+    def compare(self, first: Tensor, second: Tensor, one: Tensor, other: Tensor) -> Tensor:
+        """Return the loss of the projections of two views and what stands for them, float32 [B, d] each."""
         raise NotImplementedError
 
 
@@ -77,7 +87,7 @@ class SimCLR(TwoViews):
         super().__init__(backbone, dimension=dimension)
         self.info_nce = InfoNCELoss(_TEMPERATURE)
 
-    def compare(self, first: Tensor, second: Tensor, backbone: nn.Module, batch: Batch, progress: Progress) -> Tensor:
+    def compare(self, first: Tensor, second: Tensor, one: Tensor, other: Tensor) -> Tensor:
         """Return InfoNCE."""
         return self.info_nce(first, second)
 
@@ -89,7 +99,7 @@ class BarlowTwins(TwoViews):
         super().__init__(backbone, dimension=dimension)
         self.barlow = BarlowTwinsLoss()
 
-    def compare(self, first: Tensor, second: Tensor, backbone: nn.Module, batch: Batch, progress: Progress) -> Tensor:
+    def compare(self, first: Tensor, second: Tensor, one: Tensor, other: Tensor) -> Tensor:
         """Return the loss of Barlow Twins."""
         return self.barlow(first, second)
 
@@ -101,9 +111,9 @@ class SimSiam(TwoViews):
         super().__init__(backbone, dimension=dimension)
         self.predictor = _layers(dimension, dimension, dimension)
 
-    def compare(self, first: Tensor, second: Tensor, backbone: nn.Module, batch: Batch, progress: Progress) -> Tensor:
+    def compare(self, first: Tensor, second: Tensor, one: Tensor, other: Tensor) -> Tensor:
         """Return minus the mean cosine of predictions and projections."""
-        return -self._agreement(first, second, first.detach(), second.detach())
+        return -self._agreement(first, second, one, other)
 
     def _agreement(self, first: Tensor, second: Tensor, one: Tensor, other: Tensor) -> Tensor:
         return (_cosine(self.predictor(first), other) + _cosine(self.predictor(second), one)) / 2
@@ -117,13 +127,19 @@ class BYOL(SimSiam):
         self.target_backbone = copy.deepcopy(backbone).requires_grad_(False)
         self.target_projector = copy.deepcopy(self.projector).requires_grad_(False)
 
-    def compare(self, first: Tensor, second: Tensor, backbone: nn.Module, batch: Batch, progress: Progress) -> Tensor:
-        """Return 2 - 2 cos of predictions and the moving average's projections."""
+    @torch.no_grad()
+    def targets(
+        self, first: Tensor, second: Tensor, backbone: nn.Module, batch: Batch, progress: Progress
+    ) -> tuple[Tensor, Tensor]:
+        """Move the averages a step on; return their projections of both views."""
         momentum = 1 - (1 - _FIRST_MOMENTUM) * cosine_decay(progress.fraction)
-        with torch.no_grad():
-            for online, target in ((backbone, self.target_backbone), (self.projector, self.target_projector)):
-                follow(target, online, momentum)
-            one, other = (self.target_projector(self.target_backbone(view)).float() for view in batch.views)
+        for online, target in ((backbone, self.target_backbone), (self.projector, self.target_projector)):
+            follow(target, online, momentum)
+        one, other = (self.target_projector(self.target_backbone(view)).float() for view in batch.views)
+        return one, other
+
+    def compare(self, first: Tensor, second: Tensor, one: Tensor, other: Tensor) -> Tensor:
+        """Return 2 - 2 cos of predictions and the moving average's projections."""
         return 2 - 2 * self._agreement(first, second, one, other)
 
 

@@ -8,9 +8,9 @@ normalised head of class vectors W, and two projectors g and g' to the unit sphe
     L_i = -(1 / |P_i|) sum_{p in P_i} [S_ip - log sum_{j != i} e^{S_ij} / w_ij]
     loss = alpha CE(z(x1) + log pi, y) + beta mean_i L_i
 
-where the anchors i are the views alone (BalancedContrastiveLoss in `losses/contrastive.py`). Averaging within classes
-lets every class repel alike; prototypes make every class present in every batch. They come from the class vectors as
-they are, not normalised, and move them. Predictions are z of one view.
+where the anchors i are the views alone (BalancedContrastiveLoss in `losses/representation/contrastive.py`). Averaging
+within classes lets every class repel alike; prototypes make every class present in every batch. They come from the
+class vectors as they are, not normalised, and move them. Predictions are z of one view.
 
 Defaults: alpha 1, beta 0.35 (original code, FlamieZhu/BCL f72d0703, for ImageNet-LT, with tau 0.07 and d 1024); tau 0.1
 and d 128 as it has for CIFAR (recalled), better suited to few classes.

@@ -1,14 +1,16 @@
 """CENTER: center loss beside cross-entropy late in training, features drawn to a learned centre of their class.
 
 loss = CE + lam(t) mean_i |f_i - c_{y_i}|^2 on penultimate features f, centres c [K, D] learned with the network; lam is
-0 before `start` of the epochs, then `middle_weight`, from `late_start` on `late_weight`. Predictions are those of the
-linear head alone.
+0 before a share `start` of the epochs lies behind, then `middle_weight`, from `late_start` on `late_weight`.
+Predictions are those of the linear head alone.
 
 Defaults: 0 to 0.6, then 0.001, from 0.8 on 0.005 (code of MONICA 9dc5c21f).
-Differs: centres are normal numbers at first, as there, but are set to the class means of the features that training
-saw in the last epoch before `start`: the network is drawn to what it has learned, not to random points. They have no
-weight decay, which would shrink them. MONICA adds MixUp, and offers the loss with cosines and with triplets: left out.
-Early stopping does not count epochs before `start`, or a run could end before the loss ever acts.
+Differs: centres are normal numbers at first, as there, but are set to the class means of the features that training saw
+in the last epoch before `start`: the network is drawn to what it has learned, not to random points; the first epoch is
+therefore always without the center loss. They have no weight decay, which would shrink them. MONICA adds MixUp, and
+offers the loss with cosines and with triplets: left out. Early stopping does not count epochs before `start`, or a run
+could end before the loss ever acts.
+Pitfalls: with a frozen backbone (`--tune head`) it trains nothing that predicts, and the row is plain cross-entropy.
 Source: Wen et al., ECCV 2016; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training.
 Neutral: middle_weight=0 late_weight=0
@@ -21,6 +23,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -28,8 +31,9 @@ from torch.nn import functional
 from ltbench.losses import CenterLoss
 from ltbench.methods import hp, register
 from ltbench.methods.base import Method, Run, feature_width
-from ltbench.methods.ldam import deferred_epoch
 from ltbench.methods.stages import Batch, EpochReport, Progress, Stage, StageResult
+
+_ROUNDING = 1e-9  # a share of the epochs that rounding left just below another one counts as it
 
 
 @register("center")
@@ -49,6 +53,12 @@ class CentersOfClasses(Method):
         late_start: float = hp(0.8, low=0.0, high=1.0, sweep=(0.6, 0.8), source="MONICA code")
         middle_weight: float = hp(0.001, low=0.0, sweep=(0.0001, 0.001, 0.01), source="MONICA code")
         late_weight: float = hp(0.005, low=0.0, sweep=(0.0005, 0.005, 0.05), source="MONICA code")
+
+    @classmethod
+    def check(cls, config: Any, class_counts: np.ndarray) -> None:
+        """Refuse a late part that begins before the middle one."""
+        if config.late_start < config.start:
+            raise ValueError(f"late_start must be at least start, got {config.late_start:g} below {config.start:g}")
 
     def build(self) -> None:
         """Add centres to the linear head."""
@@ -97,7 +107,7 @@ class CentersOfClasses(Method):
         self.images_seen += membership.sum(dim=0)
 
     def _weight(self, progress: Progress) -> float:
-        config, epochs = self.config, progress.epochs
-        if progress.epoch >= deferred_epoch(config.late_start, epochs):
-            return config.late_weight
-        return config.middle_weight if progress.epoch >= deferred_epoch(config.start, epochs) else 0.0
+        config, behind = self.config, progress.fraction + _ROUNDING
+        if progress.epoch == 0 or behind < config.start:
+            return 0.0
+        return config.late_weight if behind >= config.late_start else config.middle_weight

@@ -14,11 +14,13 @@ the class had in an epoch do not count, and a class without an image keeps its l
 Operations: mirrored, upside down, rotated, sheared and shifted both ways, enlarged; brightness, contrast, saturation.
 Those of place become one warp, those of colour one change of each image, as they commute. Of the original's 22 there
 is none that changes colours as no camera does (invert, solarize, posterize, equalize), as a diagnosis rests on colour,
-and no filter. Images arrive normalised, so brightness is a shift, and saturation acts on the normalised channels.
+and no filter. Images arrive normalised, so brightness is a shift, and saturation acts on the normalised channels; what
+needs the values of pixels could not be done here, and there is no option for it.
 
 `objective`: cross-entropy by default, or another loss that the method stands on.
-Defaults: probability 0.5, threshold 0.6, levels to 10, steps of 1 / 30 (original code, sumyeongahn/CUDA_LTR f4c8d35f);
-ranges of the operations are ours: 30 degrees, shear 0.3, shift 0.3 of the side, 1.3 times, colours by 0.9.
+Defaults: probability 0.5, threshold 0.6, levels to 10, steps of 1 / 30, rotated by 30 degrees, sheared by 0.3 (original
+code, sumyeongahn/CUDA_LTR f4c8d35f).
+Differs: the set of operations, and ranges of ours: shift 0.3 of the side, enlarged 1.3 times, colours by 0.9.
 Source: Ahn et al., ICLR 2023 (CUDA); not in the tables of Ju et al., MICCAI 2022.
 Cost: one training.
 Neutral: probability=0

@@ -10,11 +10,12 @@
 Defaults: rho 1.2 as on ImageNet-LT, v 0.1, SGD at 0.1, cosine (original code, Megvii-BaseDetection/DisAlign a2fc3500;
 there 10 epochs after 90). Adam is no substitute: it makes of the faint gradient of a saturated g as large a step as of
 any other; g then falls to 0, since the doubled logits of the start are too sure, and nothing is aligned (seen).
-Differs: b starts at 0. A re-implementation (MONICA 9dc5c21f) trains a new random classifier beside, which is cRT.
+Differs: b starts at 0, the rate falls by steps, not epochs, and there is no weight decay (there 0.0005). A
+re-implementation (MONICA 9dc5c21f) trains a new random classifier beside, which is cRT.
 Pitfalls: with s = 1 the logits differ from plain training's at the start, by a factor an image, so no decision does.
 The paper, recalled, writes g (s z + t) + (1 - g) z; the code's s is that less 1, so that both start differently.
 Source: Zhang et al., CVPR 2021, section 3; not in the tables of Ju et al., MICCAI 2022.
-Cost: one training and a fifth of one, 2 K + D numbers only; the first stage is shared and charged in full.
+Cost: one training and a fifth of one, 2 K + D + 1 numbers only; the first stage is shared and charged in full.
 Neutral: none, its second stage moves scales and offsets
 Status: from a description of paper and code; the original was not run
 """

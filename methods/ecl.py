@@ -7,8 +7,8 @@ else floor(n_max / n_c / 10) + 2. All of v = [g(f(x1)); g(f(x2)); proxies] are a
     L_i = -(1 / |P_i|) sum_{p in P_i} [S_ip - log sum_{j != i} e^{S_ij} / w_ij],   S_ij = v_i . v_j / tau
     loss = alpha wCE(z(x1), y) + beta mean of L_i over the anchors whose P_i is not empty
 
-(ClassEnhancementLoss in `losses/contrastive.py`). wCE is torch's weighted mean of cross-entropies. At epoch e of E,
-counted from 1, t = e / E, its weights are
+(ClassEnhancementLoss in `losses/representation/contrastive.py`). wCE is torch's weighted mean of cross-entropies. At
+epoch e of E, counted from 1, t = e / E, its weights are
 
     1 for t <= 0.2,   (1 / n_c)^((t - 0.2) / 0.3) to t = 0.5,   (1 / F1_c)^((t - 0.5) / 0.5) afterwards
 
@@ -19,7 +19,9 @@ Defaults: alpha 2, beta 1, tau 0.1, d 128, the two switches at 20 and 50 of 100 
 decay 1e-4 (original code, zylbuaa/ECL 3fb66680).
 Differs: the original's mean is NaN once a class with a single proxy has no image in the batch, which its large batches
 hide, and its weights are infinite where F1 is 0. A class without validation images keeps an F1 of 1. Early stopping
-counts from the epoch on in which classes weigh by their frequency in full, which is our reading.
+counts from the epoch on in which classes weigh by their frequency in full, which is our reading. Both views share the
+protocol's augmentation, where the original gives one a stronger recipe; the projector's hidden layer is as wide as the
+features.
 Source: Zhang et al., MICCAI 2023 (ECL); made for skin lesions; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training of two views an image, about twice that of ce; a projector and proxies, which predictions do not use.
 Neutral: none, it sees two views
@@ -43,6 +45,8 @@ from ltbench.methods import hp, register
 from ltbench.methods._projection import Projector
 from ltbench.methods.base import Method, Run, feature_width
 from ltbench.methods.stages import Batch, EpochReport, Progress, Stage, StageResult, cosine_decay
+
+_ROUNDING = 1e-9  # a product that rounding left just above a whole number counts as it
 
 
 def proxy_numbers(class_counts: np.ndarray) -> np.ndarray:
@@ -123,7 +127,7 @@ class ClassEnhancement(Method):
     def stages(self, run: Run) -> Generator[Stage, StageResult, None]:
         """Yield one stage of two views."""
         self._epochs = run.epochs
-        stop = run.early_stopping(after=max(0, math.ceil(self.config.f1_start * run.epochs) - 1))
+        stop = run.early_stopping(after=max(0, math.ceil(self.config.f1_start * run.epochs - _ROUNDING) - 1))
         yield Stage("train", run.epochs, views=2, stop=stop)
 
     def _used_proxies(self) -> Tensor:

@@ -12,9 +12,9 @@
 5. The reported model is the epoch with the best validation score of the whole run.
 
 `resample=balanced` is an option outside the paper, and ours: each epoch draws from the current set with replacement,
-every class as often. The anchors keep an imbalance of r s, and queries add images of frequent classes only, for the
-rare ones are used up; as the paper has it, the rarest class stays behind (41 % on the board `synthetic-r100`, whose
-mean is 61 %).
+every class as often. The anchors keep an imbalance of r s, and queries add the more images the more frequent a class
+is; the rarest is used up from the start and, as the paper has it, stays behind (41 % on the board `synthetic-r100`,
+whose mean is 61 %).
 
 The story also keeps what pre-training has taught (`pretraining`): the mean per-class accuracy on validation of the
 nearest class mean in pre-trained features and in those of the initial weights, and a warning where it is not above
@@ -30,10 +30,11 @@ Cost: one training, pre-training before it (two views, two encoders), one scorin
 Neutral: none, it trains on subsets
 Status: from the paper; our reading where it is silent
 
-Where the text is silent or contradicts itself, this is our reading, and an option where readings differ:
-anchor counts (`anchor_profile`; the printed formula exceeds every class), "10 % of the unsampled pool"
-(`query_base`, `quota`), early stopping during queries (`query_resets_patience`), difficulty from few validation
-images (`difficulty`, `smoothing`). Dropout lies between pooling and head, in training too. The text's 30 and 10
+Where the text is silent or contradicts itself, this is our reading, and an option where readings differ: anchor counts
+(`anchor_profile`; the printed formula exceeds every class), "10 % of the unsampled pool" (`query_base`, `quota`), early
+stopping during queries (`query_resets_patience`), difficulty from few validation images (`difficulty`, `smoothing`).
+Under `paper_archive` the profile is `power`, as counts are no Pareto curve, and difficulty that of training images, as
+rare classes have 2 or 3 validation images. Dropout lies between pooling and head, in training too. The text's 30 and 10
 epochs are shares of its 100, so that they scale with the budget.
 """
 
@@ -119,7 +120,9 @@ class FlexibleSampling(Method):
             "anchor", sweep=("anchor", "random", "edge"), source="Table 3"
         )
         anchor_scale: float = hp(0.1, low=1e-6, high=1.0, sweep=(0.05, 0.1, 0.2, 0.5), source="section 3.2, s")
-        anchor_profile: Literal["pareto", "power"] = hp("pareto", source="our reading of section 2.2")
+        anchor_profile: Literal["pareto", "power"] = hp(
+            "pareto", presets={"paper_archive": "power"}, source="our reading of section 2.2, by profile"
+        )
         warmup: float = hp(0.3, low=0.0, high=1.0, source="section 3.2: 30 of 100 epochs")
         query: Literal["mutual_information", "random", "none"] = hp(
             "mutual_information", sweep=("mutual_information", "random", "none"), source="Table 3"
@@ -129,7 +132,11 @@ class FlexibleSampling(Method):
         query_base: Literal["current", "initial"] = hp("current", source="section 3.2, literally")
         quota: Literal["per_class", "total"] = hp("per_class", source="our reading of sections 2.3 and 3.2")
         query_resets_patience: bool = hp(True, source="our reading; false is the common counter")
-        difficulty: Literal["validation", "training"] = hp("validation", source="section 2.3 allows both")
+        difficulty: Literal["validation", "training"] = hp(
+            "validation",
+            presets={"paper_archive": "training"},
+            source="section 2.3; training where a class has 2 or 3 validation images",
+        )
         smoothing: Literal["none", "laplace"] = hp("none", source="our reading, for few validation images")
         resample: Literal["none", "balanced"] = hp(
             "none", sweep=("none", "balanced"), source="outside the paper; our option"
@@ -197,7 +204,8 @@ class FlexibleSampling(Method):
         initial : that in features of the initial weights; None where the encoder came trained
         """
         found, chance = self._nearest_mean(run), 1 / len(run.class_counts)
-        level = chance + 2 * np.sqrt(chance * (1 - chance) / run.val_class_counts.sum())
+        counts = run.val_class_counts[run.val_class_counts > 0]
+        level = chance + 2 * np.sqrt(chance * (1 - chance) * (1 / counts).sum()) / len(counts)
         taught = found["accuracy"] > max(level, initial or 0.0)
         accuracy, before = (f"{100 * value:.1f} %" for value in (found["accuracy"], initial or chance))
         warning = (
@@ -260,7 +268,9 @@ class FlexibleSampling(Method):
         features = run.features()
         chosen = select_anchors(features, run.labels, counts, self.config.selection, run.rng("anchors"))
         edges = select_anchors(features, run.labels, np.minimum(run.class_counts, _SHOWN), "edge")
-        return {"counts": counts, "indices": chosen, "edges": edges}
+        scale = _anchor_scale(self.config, run.class_counts)
+        raised = {"scale": scale} if scale != self.config.anchor_scale else {}
+        return {"counts": counts, "indices": chosen, "edges": edges, **raised}
 
     def _rule(
         self, run: Run, chosen: np.ndarray, early_stopping: Plateau, carried: int | None, exhausted: bool
@@ -310,7 +320,7 @@ class FlexibleSampling(Method):
         else:
             accuracy, counts = result.val_recall, run.val_class_counts
         if self.config.smoothing == "laplace":
-            return (np.nan_to_num(accuracy) * counts + 1) / (counts + 2)
+            return np.where(counts > 0, (np.nan_to_num(accuracy) * counts + 1) / (counts + 2), np.nan)
         return accuracy
 
     def _information(self, run: Run, name: str, pool: np.ndarray) -> np.ndarray:
@@ -320,11 +330,16 @@ class FlexibleSampling(Method):
 
 
 def _anchor_counts(config: Any, class_counts: np.ndarray) -> np.ndarray:
-    """Return `anchor_counts`, with the scale raised where it falls short of 1 / ratio by rounding alone.
+    """Return `anchor_counts` at the scale that acts."""
+    return anchor_counts(class_counts, _anchor_scale(config, class_counts), config.anchor_profile)
+
+
+def _anchor_scale(config: Any, class_counts: np.ndarray) -> float:
+    """Return the anchor scale, raised where one image of the smallest class makes it fall short of 1 / ratio.
 
     Class counts are rounded up: at ratio 10 the smallest class may have 501 images of 5000, and 0.1 * 5000 / 501 < 1.
     """
     largest, smallest = class_counts.max(), class_counts.min()
-    rounded = largest * config.anchor_scale >= smallest - 1
-    scale = max(config.anchor_scale, smallest / largest) if rounded else config.anchor_scale
-    return anchor_counts(class_counts, scale, config.anchor_profile)
+    if largest * config.anchor_scale >= smallest - 1:
+        return max(config.anchor_scale, float(smallest / largest))
+    return config.anchor_scale

@@ -6,7 +6,8 @@ head, P_i the vectors of anchor i's class among the other anchors and a queue, S
     den_i = sum_c e^{Z_ic} + gamma sum_{j != i} e^{S_ij}
     loss = mean_i -[beta (Z_{i,y_i} - log den_i) + alpha sum_{p in P_i} (S_ip - log den_i)] / (beta + alpha |P_i|)
 
-(`losses/contrastive.py`, ParametricContrastiveLoss). The class logits act as K learnable centres, which rebalance.
+(`losses/representation/contrastive.py`, ParametricContrastiveLoss). The class logits act as K learnable centres, which
+rebalance.
 
 - `momentum=0` (default), GPaCo: one encoder, both views are anchors and carry gradients; projector of three linear
   layers without BatchNorm.

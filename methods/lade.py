@@ -1,14 +1,17 @@
-"""LADE: balanced softmax with a regulariser that takes the class shares of training out of the logits.
+"""LADE: balanced softmax with a regulariser of each class's logits, a bound of a divergence between its images and all.
 
     loss = CE(z + log pi, y) + alpha R,   R = -sum_c pi_c (m_c - l_c - lam l_c^2)
     m_c = mean of z_ic over the batch's images of class c,   l_c = log mean_i exp(z_ic - log pi_c - log K)
 
-R is, class by class, a bound that is tight where z_c is the log of the density ratio p(x | c) / p(x) under evenly
-frequent classes, which no longer depends on pi. Predictions are the plain logits z, those of even test classes.
+R is, class by class, a bound of the divergence of p(x | c) from p(x). Predictions are the plain logits z, those of even
+test classes.
 
 Defaults: alpha 0.1, lam 0.1 (original code, hyperconnect/LADE 5db5d134: alpha 0.1 CIFAR, 0.05 ImageNet-LT, 0.005
 Places-LT; lam 0.1, 0.01 for CIFAR-LT at 100, 0.5 ImageNet-LT).
 Differs: nothing known. l_c is a logarithm of a mean over the batch, coarse where batches are small.
+Pitfalls: the paper aims at ratios under evenly frequent classes, which would weight each image by its class. The code,
+and this file, shift the logits of class c by log pi_c for all images alike: R by itself is least at the posterior of
+the training set, z_c = log K + log p(c | x), and so pulls against log pi in the first term; alpha is small.
 Source: Hong et al., CVPR 2021; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training.
 Neutral: none, at alpha = 0 it is balanced_softmax

@@ -13,8 +13,9 @@
     loss   = CE(logits) + feature_weight (1 / 2B sum |v - M_y|^2
              + repel_weight clamp(repel_margin - 1 / BK sum_{k != y} |v - M_k|^2, 0))
 
-The head reads M as constants; only the centroid loss moves it, by a rule of its own (`losses/centroid.py`) that
-`feature_weight` does not reach. W_h starts as the first stage's classifier, mask at 0, so that x' = x at first.
+The head reads M as constants; only the centroid loss moves it, by a rule of its own
+(`losses/representation/centroid.py`) that `feature_weight` does not reach. W_h starts as the first stage's classifier,
+mask at 0, so that x' = x at first.
 
 Defaults: feature_weight and repel_weight 0.01, repel_margin 10, reachability 10, scale 16, 4 images a turn, all of the
 original code (zhmiao/OpenLongTailRecognition-OLTR f50e375f). The paper, recalled, has margin 5 and weight 0.1.

@@ -7,7 +7,7 @@ their features; of each class the running mean m_c of its u and their number n_c
 
 from which R_c = |m_c|, mu_c = m_c / R_c, kappa_c = d R_c / (1 - R_c^2) (at most 1e5). With nu = d / 2 - 1 and
 A(x) = log I_nu(x) - nu log x, logits l_ic = A(|kappa_c mu_c + u_i / tau|) - A(kappa_c) are the contrast with infinitely
-many vectors of each class (ProbabilisticContrastiveLoss in `losses/von_mises_fisher.py`).
+many vectors of each class (ProbabilisticContrastiveLoss in `losses/representation/von_mises_fisher.py`).
 
     loss = CE(z(x1) + log pi, y) + alpha [CE(l(x2) + log pi, y) + CE(l(x3) + log pi, y)] / 2
 

@@ -10,6 +10,7 @@ Differs: MONICA computes R from logits and leaves cross-entropy out, so that not
 the features have it, beside cross-entropy.
 Pitfalls: with k = 2 a class of which the batch has one or two images gives next to nothing, so that the loss acts on
 frequent classes, and on rare ones by their means alone. Distances are not scaled: R grows with the length of features.
+With a frozen backbone (`--tune head`) R trains nothing, and the row is plain cross-entropy.
 Source: Zhang et al., ICCV 2017; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training.
 Neutral: weight=0

@@ -8,7 +8,7 @@ The mean over experts is a constant of the divergence. Early stopping does not c
 
 Defaults: 3 experts with the last two stages of their own (layer3 and layer4 of a ResNet), scale 30, diversity 0.2 (0.45
 on CIFAR-100-LT), evenness 0.05, LDAM-DRW with its own defaults (original code, frank-xwang/RIDE-LongTailRecognition
-ab8be5c2; ImageNet-LT: `objective` ce).
+ab8be5c2; evenness 0.02 on ImageNet-LT).
 Differs: experts have the full width of the backbone, where the original may take three quarters. Its second stage,
 a router that leaves out experts, saves passes and is not here. The learning rate does not drop at the switch.
 Pitfalls: the sign of the divergence is minus, so that the loss may be negative.
@@ -45,7 +45,7 @@ class RoutingDiverseExperts(Experts):
 
         experts: int = hp(3, low=1, high=8, sweep=(2, 3, 4), source="RIDE code")
         own_stages: int = hp(2, low=0, high=8, sweep=(1, 2), source="RIDE code: layer3 and layer4; 0: all")
-        objective: Literal["ldam", "ce"] = hp("ldam", sweep=("ldam", "ce"), source="RIDE code: CIFAR, ImageNet-LT")
+        objective: Literal["ldam", "ce"] = hp("ldam", sweep=("ldam", "ce"), source="RIDE code")
         diversity: float = hp(0.2, low=0.0, sweep=(0.0, 0.2, 0.45), source="RIDE code; CIFAR-100-LT: 0.45")
         evenness: float = hp(0.05, low=0.0, high=1.0, source="RIDE code")
         scale: float = hp(30.0, low=1.0, sweep=(10.0, 20.0, 30.0), source="RIDE code")

@@ -8,7 +8,8 @@ own; here only by about one in ten of them.
 Defaults: gamma 0.9 (code of BagofTricks-LT ce7859a9 and MONICA 9dc5c21f). lambda is a share of the training set and has
 to suit it: the 0.00043 that MONICA takes from a thousand classes lies below every class of ISIC-2019-LT (0.0013 and
 more) and ISIC-Archive-LT, where its row is plain cross-entropy. Here `threshold` is in units of the mean share:
-lambda = threshold / K, and 0.43 gives those 0.00043 at K = 1000 and 0.054, four classes of eight, on ISIC-2019-LT.
+lambda = threshold / K, and 0.43 gives those 0.00043 at K = 1000 and 0.054 on ISIC-2019-LT, where four classes of eight
+are below it at ratios 100 and 200, five at 500.
 Differs: the unit of lambda. Numbers are drawn for each logit and step.
 Source: Tan et al., CVPR 2020; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training.

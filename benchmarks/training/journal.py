@@ -129,8 +129,12 @@ class Journal:
         cached: bool,
         rates: Sequence[float] = (),
         stopping: str = "",
+        lasting: bool = False,
     ) -> None:
-        """Store the end of a stage; the JSON file, written last, is what makes it ended."""
+        """Store the end of a stage; the JSON file, written last, is what makes it ended.
+
+        `lasting`: keep its weights also when later stages have ended, for what a method reads at its beginning.
+        """
         self._permit()
         weights = self._weights_path(position)
         stored = {
@@ -140,6 +144,7 @@ class Journal:
             "indices": indices_digest(stage),
             "stopped": result.stopped,
             "cached": cached,
+            "lasting": lasting,
             "rates": list(rates),
             "stopping": stopping,
             "selection": self._stored(selection),
@@ -148,20 +153,21 @@ class Journal:
         self._write(self._stage_path(position), stored)
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
         self._found = None
-        self._weights_path(position - 1).unlink(missing_ok=True)
+        if position and not self._read(self._stage_path(position - 1)).get("lasting"):
+            self._weights_path(position - 1).unlink(missing_ok=True)
         self._drop_weights(selection, None)
 
     def weights_after(self, position: int, device: torch.device) -> Mapping[str, Any] | None:
-        """Return the method's state after the last finished stage, None after an earlier one, which does not keep it.
+        """Return the method's state after the last finished stage, or one that lasts; None after any other.
 
         Raises
         ------
         UserError : the weights are missing, or not those that the stage ended with
         """
-        if self._stage_path(position + 1).exists():
+        stored = self._read(self._stage_path(position))
+        if self._stage_path(position + 1).exists() and not stored.get("lasting"):  # as in journals of before
             return None
-        path = self._weights_path(position)
-        return self._verified(path, self._read(self._stage_path(position))["weights"], device)
+        return self._verified(self._weights_path(position), stored["weights"], device)
 
     def store(self, weights: Weights) -> str:
         """Write weights, unless they are stored; return the file's name, which ends with the SHA-256 of the state."""

@@ -35,7 +35,7 @@ from ltbench.benchmarks.training.streams import numpy_stream, stream_seed
 from ltbench.benchmarks.training.validation import predictions_and_losses
 from ltbench.datasets.images.part import ImagePart
 from ltbench.errors import UserError
-from ltbench.methods._pretraining import initial_stage
+from ltbench.methods._pretraining import INITIAL, initial_stage
 from ltbench.methods.base import Method
 from ltbench.methods.contract import Contract
 from ltbench.methods.stages import Batch, EpochReport, Progress, Stage, StageResult
@@ -146,7 +146,8 @@ class Trainer:
             result, cached = self._shared(position, stage, selection)
             selection = self._select_shared(position, stage, result, selection)
         own = own_settings(self.method, stage, self.protocol)
-        self.journal.commit(position, stage, result, selection, self._state.get(), cached, *own)
+        lasting = stage.name == INITIAL  # a method may go back to the encoder that it found
+        self.journal.commit(position, stage, result, selection, self._state.get(), cached, *own, lasting=lasting)
         self.journal.rewrite_metrics()
         return result, selection
 

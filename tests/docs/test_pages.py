@@ -70,6 +70,18 @@ def test_links_to_files_lead_somewhere(page: str) -> None:
     assert [link for link in links if "://" not in link and not _is_there(link)] == []
 
 
+def test_files_named_in_the_code_are_there() -> None:
+    room = r"`((?:benchmarks|datasets|docs|losses|methods|samplers|tests)/[\w/.-]+)`"
+    named = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for package in ("benchmarks", "datasets", "losses", "methods", "samplers")
+        for path in (ROOT / package).rglob("*.py")
+        for name in re.findall(room, path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 10
+    assert [each for each in sorted(named) if not (ROOT / each[1]).exists()] == []
+
+
 def _is_there(link: str) -> bool:
     """Return whether a link names a file, or a page that is generated."""
     path = ROOT / link

@@ -127,3 +127,14 @@ def test_refuses_options() -> None:
     for options in ((-0.5,), (0.5, -0.1), (0.5, 0.1, 0.0), (0.5, 0.1, 20.0, math.inf)):
         with pytest.raises(ValueError):
             GCLLoss(COUNTS, *options)
+
+
+@pytest.mark.parametrize(
+    "loss", [SEQLLoss(COUNTS, 0.02, gamma=0.0), SEQLLoss(COUNTS, 0.0), GCLLoss(COUNTS, 0.0), GCLLoss((9, 9, 9, 9, 9))]
+)
+def test_nothing_is_drawn_where_no_number_matters(loss: SEQLLoss | GCLLoss) -> None:
+    logits, targets = batch_of()
+    before = torch.get_rng_state()
+    value = loss(logits, targets)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.testing.assert_close(value, loss(logits, targets, torch.rand(7, 5)))

@@ -25,6 +25,14 @@ def method(**options: Any) -> Any:
     return ecl
 
 
+def test_early_stopping_counts_from_the_epoch_of_full_frequency() -> None:
+    for start, epochs in ((0.5, 10), (0.5, 1), (0.55, 100), (0.14, 50), (0.3, 7)):
+        ecl = method_on_colour("ecl", counts=COUNTS, f1_start=start, frequency_start=0.1)
+        stage = next(ecl.stages(SimpleNamespace(epochs=epochs, early_stopping=lambda after: Plateau(3, after))))
+        first = next(epoch for epoch in range(epochs) if (epoch + 1) / epochs >= start - 1e-12)
+        assert stage.stop == Plateau(3, first)
+
+
 def batch(seed: int) -> Batch:
     views = torch.randn(2, 6, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
     return Batch(tuple(views), torch.tensor([3, 2, 1, 3, 2, 2]), np.arange(6))  # without the class of one proxy

@@ -17,7 +17,9 @@ method_of = partial(method_on_colour, "center", counts=COUNTS)
 REPORT = EpochReport("train", 0, {}, 1, 6, 0.0)
 
 
-@pytest.mark.parametrize(("epochs", "start", "late"), [(10, 6, 8), (100, 60, 80), (1, 0, 0), (6, 3, 4)])
+@pytest.mark.parametrize(
+    ("epochs", "start", "late"), [(5, 3, 4), (6, 4, 5), (7, 5, 6), (8, 5, 7), (10, 6, 8), (20, 12, 16), (100, 60, 80)]
+)
 def test_weights_by_share_of_the_epochs(batch: Batch, epochs: int, start: int, late: int) -> None:
     method = method_of()
     features = method.features(batch.images)
@@ -31,6 +33,22 @@ def test_weights_by_share_of_the_epochs(batch: Batch, epochs: int, start: int, l
     assert stage.stop == Plateau(3, after=start)
     (stage,) = walk(method_of(middle_weight=0.0, late_weight=0.0), FakeRun([0, 1, 2], epochs=epochs, patience=3))
     assert stage.stop == Plateau(3)
+
+
+def test_the_center_loss_never_acts_before_its_centres_are_class_means(batch: Batch) -> None:
+    for method, progress in ((method_of(), Progress(0, 1)), (method_of(start=0.0, late_start=0.0), Progress(0, 10))):
+        plain = functional.cross_entropy(method.classify(method.features(batch.images)), batch.targets)
+        assert torch.equal(method.loss(batch, progress)["loss"], plain)
+    assert "center" in method.loss(batch, Progress(1, 10))
+    (stage,) = walk(method, FakeRun([0, 1, 2], epochs=10, patience=3))
+    assert stage.stop == Plateau(3, after=1)
+
+
+def test_a_late_part_before_the_middle_one_is_refused() -> None:
+    kind = type(method_of())
+    kind.check(kind.Config(start=0.9, late_start=0.9), COUNTS)
+    with pytest.raises(ValueError, match="late_start"):
+        kind.check(kind.Config(start=0.9), COUNTS)
 
 
 def test_centres_begin_at_the_class_means_of_the_epoch_before(batch: Batch) -> None:

@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mean_colour import method_on_colour
 
 from ltbench.benchmarks.training.device import compute_dtype
 from ltbench.benchmarks.training.inference import Inference
@@ -18,6 +20,7 @@ from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
 from ltbench.methods.base import Method, Run
 from ltbench.methods.flex import FlexibleSampling, QueryRule
+from ltbench.methods.hyperparameters import configure
 from ltbench.methods.stages import EpochReport, Plateau, Stage
 from ltbench.samplers import anchor_counts, class_difficulty, class_prototypes, mutual_information, query_quotas
 
@@ -218,6 +221,29 @@ def test_ratios_that_the_anchor_scale_would_turn_over_are_refused(make_spec: Any
     FlexibleSampling.check(FlexibleSampling.Config(), counts)
     with pytest.raises(ValueError, match="use a scale"):
         FlexibleSampling.check(FlexibleSampling.Config(), pareto_class_counts(8, 800, 5))
+
+
+def test_readings_of_an_archive_with_few_validation_images() -> None:
+    archive, lesions = (configure("flex", FlexibleSampling.Config, name, {}) for name in ("paper_archive", "paper"))
+    assert (archive.anchor_profile, archive.difficulty) == ("power", "training")
+    assert (lesions.anchor_profile, lesions.difficulty) == ("pareto", "validation")
+
+
+def test_a_class_without_validation_images_is_the_hardest_with_smoothing_too() -> None:
+    counts, recall = np.array([50, 2, 0]), np.array([0.9, 1.0, np.nan])
+    flex = method_on_colour("flex", np.array([9, 9, 9]), smoothing="laplace")
+    found = flex._accuracy(SimpleNamespace(val_class_counts=counts), SimpleNamespace(val_recall=recall))
+    np.testing.assert_allclose(found, [46 / 52, 3 / 4, np.nan])
+    np.testing.assert_allclose(class_difficulty(found) / class_difficulty(found)[2], [6 / 52, 1 / 4, 1])
+
+
+@pytest.mark.parametrize(("accuracy", "warned"), [(0.09, True), (0.12, True), (0.123, False)])
+def test_chance_is_judged_by_the_images_of_each_class(accuracy: float, warned: bool, monkeypatch: Any) -> None:
+    counts = np.array([1288, 452, 339, 147, 87, 65, 39, 27, 25, 24, 3, 3, 2, 2])
+    flex = method_on_colour("flex", np.full(14, 9))
+    monkeypatch.setattr(FlexibleSampling, "_nearest_mean", lambda *_: {"accuracy": accuracy})
+    run = SimpleNamespace(val_class_counts=counts, class_counts=np.full(14, 9))
+    assert ("warning" in flex._taught(run, None)) is warned
 
 
 def _reports(scores: list[float], recall: list[float] | None = None) -> list[EpochReport]:

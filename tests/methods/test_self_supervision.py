@@ -71,12 +71,23 @@ def test_losses_are_their_formulas() -> None:
         assert loss == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", SCHEMES)
+def test_views_may_be_of_half_precision(name: str) -> None:
+    backbone, built = made(name)
+    given = batch(1)
+    half = replace(given, views=tuple(view.bfloat16() for view in given.views))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = built.loss_on(backbone)(half, Progress(0, 4))["loss"]
+    loss.backward()
+    assert loss.dtype == torch.float32 and loss.isfinite() and backbone.layer.weight.grad.isfinite().all()
+
+
 def test_simsiam_stops_gradients_and_byol_follows() -> None:
     backbone, built = made("simsiam")
     u, other = (built.projector(backbone(view)) for view in batch(1).views)
     for each in (u, other):
         each.retain_grad()
-    built.compare(u, other.detach(), backbone, batch(1), Progress(0, 1)).backward()
+    built.compare(u, other.detach(), *built.targets(u, other, backbone, batch(1), Progress(0, 1))).backward()
     p = built.predictor(u.detach().requires_grad_())
     assert u.grad is not None and other.grad is None and p.requires_grad
     for epoch, momentum in ((0, 0.99), (2, 0.995), (3, 1 - 0.01 * (1 + math.cos(0.75 * math.pi)) / 2)):

@@ -84,6 +84,18 @@ def test_epochs_after_the_checkpoint_are_trained_again_and_logged_once(
     assert numbers_of(spec) == numbers_of(reference)
 
 
+def test_a_method_that_goes_back_to_the_shared_encoder_finds_it_after_a_restart(
+    make_spec: Any, tiny_protocol: Any, numbers_of: Any, tmp_path: Path
+) -> None:
+    short = replace(tiny_protocol, epochs=3, batch_size=64, init="ce")
+    reference, spec = (make_spec("curriculumnet", out=tmp_path / out, protocol=short) for out in ("whole", "killed"))
+    run_trial(reference)
+    with pytest.raises(_Killed):
+        run_trial(spec, display=_KillsBefore("dense"))
+    run_trial(spec)
+    assert numbers_of(spec) == numbers_of(reference)
+
+
 def test_a_shared_stage_gives_the_numbers_of_one_that_is_not(make_spec: Any, numbers_of: Any, tmp_path: Path) -> None:
     alone = make_spec("flex", out=tmp_path / "alone", query="random")
     run_trial(alone)
@@ -109,6 +121,18 @@ class _KillsAt:
             raise _Killed
 
     def line(self, text: str) -> None: ...
+
+
+class _KillsBefore(_KillsAt):
+    """A display that ends the process at the beginning of a stage."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(-1)
+        self._name = name
+
+    def stage(self, name: str, epochs: int, done: int) -> None:
+        if name == self._name:
+            raise _Killed
 
 
 def _other_tensors(path: Path) -> None:
