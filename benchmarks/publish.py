@@ -126,13 +126,13 @@ def _verify(options: argparse.Namespace) -> int:
     for name in names:
         try:
             print(verify(_board(options, name)), flush=True)
-        except UserError as error:
+        except (OSError, UserError) as error:
             wrong += 1
-            print(f"error: {in_one_line(_of_board(error))}", file=sys.stderr, flush=True)
+            print(f"error: {name}: {in_one_line(_of_board(error))}", file=sys.stderr, flush=True)
     return EXIT_BAD_INPUT if wrong else 0
 
 
-def _of_board(error: UserError) -> str:
+def _of_board(error: Exception) -> str:
     """Return what is wrong with a published file, with advice that fits it."""
     from ltbench.benchmarks.publishing.board import BRING_BACK
 
@@ -148,7 +148,7 @@ def _table(options: argparse.Namespace) -> int:
     check_format(options.format)
     board = _board(options, options.name)
     if options.write:
-        with changed(board):
+        with changed(board, edited=True):
             pass
         print(f"{board.folder}: tables and sums written")
     elif options.picture is not None:

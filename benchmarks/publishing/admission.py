@@ -13,17 +13,21 @@ from pathlib import Path
 from ltbench.benchmarks.analysis.records import Record
 from ltbench.benchmarks.analysis.standings import settings_of
 from ltbench.benchmarks.publishing.board import (
+    BEFORE,
     CHANGES,
     DESCRIPTION,
+    GENERATED,
     SUMS,
     TRIAL_FILES,
     Board,
     BoardSetting,
+    draft_prefix,
+    drafts_of,
     row_key,
     rows_in,
 )
 from ltbench.benchmarks.publishing.tables import generated
-from ltbench.benchmarks.publishing.verification import check_record, check_rows, sums_text
+from ltbench.benchmarks.publishing.verification import check_records, check_sums, sums_text
 from ltbench.errors import UserError, counted
 from ltbench.files import content_digest, file_hash, read_json, require_regular, write_bytes
 from ltbench.locks import locked
@@ -45,6 +49,8 @@ def create(board: Board, records: Sequence[Record]) -> Board:
     """
     if board.folder.exists():
         raise UserError(f"{board.folder} exists; choose another name")
+    if "\n" in board.title or not board.title.strip():
+        raise UserError(f"a board's title is one line, got {board.title!r}")
     settings = []
     for number, setting in enumerate(settings_of(records)):
         first, trials = setting.rows[0].records[0], max(len(row.trials) for row in setting.rows)
@@ -53,9 +59,12 @@ def create(board: Board, records: Sequence[Record]) -> Board:
         name = "main" if not number else f"setting{number + 1}"
         settings.append(BoardSetting.of(first, name=name, about="", trials=trials, request=request))
     made = replace(board, settings=settings)
-    write_bytes(made.folder / DESCRIPTION, made.text().encode())
-    write_bytes(made.folder / CHANGES, f"# {board.name}\n\n".encode())
-    write_generated(made)
+    with _beside(board.folder) as place:
+        draft = replace(made, folder=place / board.name)
+        write_bytes(draft.folder / DESCRIPTION, made.text().encode())
+        write_bytes(draft.folder / CHANGES, f"# {board.name}\n\n".encode())
+        write_generated(draft)
+        draft.folder.rename(made.folder)
     return made
 
 
@@ -83,34 +92,58 @@ def add(board: Board, records: Sequence[Record], plugins: Iterable[Path] = (), *
                 _copy(draft, record, files)
         if not lines:
             raise UserError(f"board {board.name} has all of these {len(records)} trials already")
-        whole = Board.read(draft.folder)
-        for record in whole.records:
-            check_record(whole, record)
-        check_rows(whole, whole.records)
+        check_records(Board.read(draft.folder))
         log(draft, lines)
     return lines
 
 
 @contextmanager
-def changed(board: Board) -> Iterator[Board]:
+def changed(board: Board, *, edited: bool = False) -> Iterator[Board]:
     """Yield a copy of a board to change; it takes the board's place, by a rename, if nothing fails.
 
-    Tables and sums are written anew at the end. One process changes a board at a time.
+    Tables and sums are written anew at the end. One process changes a board at a time. One that was killed between
+    the two renames has left the board in its draft: `read_board` says where.
+
+    Parameters
+    ----------
+    edited : whether description and tables may be other files than the sums say
+
+    Raises
+    ------
+    UserError : a file of the board was altered; another process is changing it
     """
-    with locked(board.folder.with_name(f".{board.folder.name}.lock"), f"changing board {board.name}") as claim:
-        place = Path(tempfile.mkdtemp(prefix=f".{board.name}-", dir=board.folder.parent))
-        before = place / "before"
+    with (
+        locked(board.folder.with_name(f".{board.folder.name}.lock"), f"changing board {board.name}") as claim,
+        _beside(board.folder) as place,
+    ):
+        check_sums(board, but=(DESCRIPTION, *GENERATED) if edited else ())
+        draft, before = replace(board, folder=place / board.name), place / BEFORE
+        for path in board.folder.rglob("*"):
+            if path.is_file():  # and not `copytree`, whose error on a full disk names every file
+                write_bytes(draft.folder / path.relative_to(board.folder), path.read_bytes())
+        yield draft
+        write_generated(Board.read(draft.folder))
+        claim.require()
+        board.folder.rename(before)
         try:
-            draft = replace(board, folder=place / board.name)
-            shutil.copytree(board.folder, draft.folder)
-            yield draft
-            write_generated(Board.read(draft.folder))
-            claim.require()
-            board.folder.rename(before)
             draft.folder.rename(board.folder)
-        finally:
-            if before.exists() and not board.folder.exists():
-                before.rename(board.folder)
+        except OSError:
+            before.rename(board.folder)
+            raise
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside that of a board; what a process that was killed has left there goes first."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in drafts_of(folder):
+        if folder.exists():
+            shutil.rmtree(left)
+    place = Path(tempfile.mkdtemp(prefix=draft_prefix(folder.name), dir=folder.parent))
+    try:
+        yield place
+    finally:
+        if not (place / BEFORE).exists() or folder.exists():
             shutil.rmtree(place)
 
 

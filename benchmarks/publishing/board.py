@@ -13,18 +13,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from ltbench.benchmarks.analysis.metrics import METRICS
 from ltbench.benchmarks.analysis.records import Record, find_records
+from ltbench.benchmarks.analysis.rendering import HEADINGS
 from ltbench.benchmarks.analysis.standings import key_of
 from ltbench.benchmarks.training.planning.plan import row_folder_name
 from ltbench.datasets import registry as dataset_registry
-from ltbench.errors import UserError
+from ltbench.errors import UserError, in_one_line
 from ltbench.files import require_regular
 from ltbench.registry import unknown
 
@@ -35,9 +39,18 @@ BRING_BACK = "bring the published file back, for example from git"
 """What to do where a file of a board is not what it was; nobody trains it again in its place."""
 FOLDER = Path(__file__).parents[1] / "boards"
 """Where the boards of this repository are; an installed package has none."""
+GENERATED = ("board.md", "board.csv", "board.html")
+"""Tables, made from the records."""
+BEFORE = "before"
+"""Where a board lies, in the folder of a change, between the two renames that put the changed one in its place."""
 _DIGITS = 16
 _DESCRIBED = ("name", "about", "trials", "request", "expected", "methods", "variants", "tables")
 """Fields of a setting that no record has."""
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Described = TypeVar("Described", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -216,14 +229,57 @@ class Board:
         path = folder / DESCRIPTION
         try:
             held = yaml.safe_load(require_regular(path).read_text(encoding="utf-8"))
-            settings = tuple(BoardSetting(**each) for each in held["settings"])
-            if not settings:
-                raise ValueError("no settings")
-            return cls(folder, held["title"], tuple(held["about"]), settings, tuple(held["metrics"]))
         except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
             raise UserError(f"{path} is not readable ({error})") from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is no description of a board ({error})") from error
+        try:
+            settings = read_as(BoardSetting, held.pop("settings"))
+            (board,) = read_as(cls, [{**held, "folder": str(folder), "settings": []}])
+            _check_settings(settings)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # of pydantic, too
+            raise UserError(f"{path} is no description of a board ({in_one_line(str(error))})") from error
+        return replace(board, folder=folder, settings=settings)
+
+
+def read_as(kind: type[Described], held: Any) -> list[Described]:
+    """Return instances of a dataclass that a list from a YAML file describes, each value of its field's type.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
+    names = {each.name for each in fields(kind)}
+    other = {str(name) for each in held for name in each if name not in names}
+    if other:
+        raise ValueError(f"unknown {', '.join(sorted(other))}")
+    return TypeAdapter(list[kind]).validate_json(json.dumps(held), strict=True)  # type: ignore[valid-type]
+
+
+def _check_settings(settings: Sequence[BoardSetting]) -> None:
+    """Refuse settings that cannot be shown.
+
+    Raises
+    ------
+    UserError, ValueError
+    """
+    names = [setting.name for setting in settings]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"settings need names of their own, got {', '.join(names) or 'none'}")
+    for setting in settings:
+        if setting.trials < 1:
+            raise ValueError(f"setting {setting.name!r} has {setting.trials} trials")
+        for kind in setting.tables:
+            if kind not in HEADINGS:
+                raise unknown("kind of table", kind, HEADINGS)
+
+
+def draft_prefix(name: str) -> str:
+    """Return what the folders begin with in which a board is changed."""
+    return f".{name}-"
+
+
+def drafts_of(folder: Path) -> list[Path]:
+    """Return the folders in which a board is being changed, or was when its process was killed."""
+    return sorted(path for path in folder.parent.glob(f"{draft_prefix(folder.name)}????????") if path.is_dir())
 
 
 def boards_in(folder: Path) -> list[str]:
@@ -239,6 +295,10 @@ def read_board(name: str, folder: Path = FOLDER) -> Board:
     UserError : there is no board of that name
     """
     known = boards_in(folder)
+    if name not in known:
+        for draft in drafts_of(folder / name):
+            if (draft / BEFORE).exists():
+                raise UserError(f"a change of board {name} was interrupted; rename {draft / BEFORE} to {folder / name}")
     if not known:
         raise UserError(f"{folder} holds no boards; they come with the repository, of which you need a clone")
     if name not in known:

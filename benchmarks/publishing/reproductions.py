@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ import numpy as np
 from scipy.special import stdtrit
 
 from ltbench.benchmarks.analysis.records import Record, Result
-from ltbench.benchmarks.publishing.board import REPRODUCED, Board
-from ltbench.errors import UserError
+from ltbench.benchmarks.publishing.board import REPRODUCED, Board, read_as
+from ltbench.benchmarks.publishing.record_checks import check_numbers, require_known_code
+from ltbench.errors import UserError, in_one_line
 from ltbench.files import file_hash, require_regular, write_bytes
 
 _FEWEST = 3  # trials that say by how much two of them differ
+_ARCHITECTURES = {"x86_64", "amd64", "arm64", "aarch64"}  # what records of before called a CPU, whatever its model
 _IDENTITY = ("method", "hyperparameters", "plugin", "trial")
 
 
@@ -32,9 +34,9 @@ class Reproduction:
     device, code_version : where, and by what
     largest_difference : of any test logit
     accuracy_difference : in mean per-class accuracy on test images, the new one minus the published one
-    allowed : what two trials of the row differ by in 95 % of cases; NaN where fewer than three are published
-    agrees : the same to the bit, or within what is allowed
-    exact : whether nothing else is allowed: the same model of CPU, the same libraries
+    exact : whether no other bits are allowed: the same model of CPU, the same libraries
+    allowed : what two trials of the row differ by in 95 % of cases; NaN where fewer than three are published. Not
+        stored: it is that of the board's trials of now
     """
 
     row: str
@@ -44,13 +46,12 @@ class Reproduction:
     code_version: str
     largest_difference: float
     accuracy_difference: float
-    allowed: float
-    agrees: bool
     exact: bool = False
+    allowed: float = field(default=float("nan"), metadata={"stored": False})
 
     @property
-    def follows(self) -> bool:
-        """Whether the differences say that both agree."""
+    def agrees(self) -> bool:
+        """Whether both are the same to the bit, or within what is allowed."""
         same = self.largest_difference == 0 and self.accuracy_difference == 0
         return bool(same or (not self.exact and abs(self.accuracy_difference) <= self.allowed))
 
@@ -81,18 +82,24 @@ def reproductions(board: Board) -> list[Reproduction]:
     if not path.exists():
         return []
     try:
-        return [
-            Reproduction(**each) for each in yaml.safe_load(require_regular(path).read_text(encoding="utf-8")) or []
-        ]
-    except (OSError, TypeError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is no list of reproductions ({error})") from error
+        held = yaml.safe_load(require_regular(path).read_text(encoding="utf-8")) or []
+        found = read_as(Reproduction, held)
+        for each in found:
+            datetime.date.fromisoformat(each.when)
+        if any("allowed" in each for each in held):
+            raise ValueError("allowed is not stored")
+    except (OSError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:  # of pydantic and Unicode, too
+        raise UserError(f"{path} is no list of reproductions ({in_one_line(str(error))})") from error
+    return [replace(each, allowed=_allowed(board, each.row)) for each in found]
 
 
 def write_reproductions(board: Board, every: Sequence[Reproduction]) -> None:
     """Write the list of what was trained again."""
     import yaml
 
-    text = yaml.safe_dump([asdict(each) for each in every], sort_keys=False, allow_unicode=True)
+    kept = [each.name for each in fields(Reproduction) if each.metadata.get("stored", True)]
+    stored = [{name: asdict(each)[name] for name in kept} for each in every]
+    text = yaml.safe_dump(stored, sort_keys=False, allow_unicode=True)
     write_bytes(board.folder / REPRODUCED, text.encode())
 
 
@@ -114,14 +121,17 @@ def trained_elsewhere(board: Board, record: Record, results: Path) -> Record:
 
     Raises
     ------
-    UserError : it is not there, or is the published one itself, restored or copied
+    UserError : it is not there, is the published one itself, restored or copied, or does not hold
     """
     folder = results / record.folder.relative_to(board.records_folder)
     if not (folder / "result.json").exists():
         raise UserError(f"{folder} is no finished trial; --trained needs the results folder of the run that trained it")
     if file_hash(folder / "result.json") == file_hash(record.folder / "result.json"):
         raise UserError(f"{folder} is the published trial itself; train it again in an empty results folder")
-    return Record.read(folder)
+    again = Record.read(folder)
+    require_known_code(again)
+    check_numbers(again, again.manifest())
+    return again
 
 
 def compared(board: Board, published: Record, again: Record) -> Reproduction:
@@ -136,35 +146,39 @@ def compared(board: Board, published: Record, again: Record) -> Reproduction:
     differing += [name for name in _IDENTITY if getattr(published.result, name) != getattr(again.result, name)]
     if differing:
         raise UserError(f"{again.folder} is no reproduction of {published.folder}: other {', '.join(differing)}")
-    row = published.folder.parent
-    accuracies = [each.result.test["mean_class_accuracy"] for each in board.records if each.folder.parent == row]
-    count = len(accuracies)
-    allowed = float("nan")
-    if count >= _FEWEST:
-        allowed = float(np.sqrt(2) * np.std(accuracies, ddof=1) * stdtrit(count - 1, 0.975))
+    row = published.folder.parent.relative_to(board.records_folder).as_posix()
     first, second = published.predictions(), again.predictions()
     apart = float(np.abs(second["test_logits"].astype(np.float64) - first["test_logits"]).max())
     difference = again.result.test["mean_class_accuracy"] - published.result.test["mean_class_accuracy"]
     same = all(np.array_equal(first[name], second[name]) for name in first)
-    found = Reproduction(
-        row=row.relative_to(board.records_folder).as_posix(),
+    return Reproduction(
+        row=row,
         trial=published.result.trial,
         when=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         device=again.result.device,
         code_version=again.result.code_version,
         largest_difference=0.0 if same else max(apart, np.finfo(np.float64).tiny),
         accuracy_difference=difference,
-        allowed=allowed,
-        agrees=False,
         exact=_same_machine(published.result, again.result),
+        allowed=_allowed(board, row),
     )
-    return replace(found, agrees=found.follows)
+
+
+def _allowed(board: Board, row: str) -> float:
+    """Return by how much two trials of a row differ in 95 % of cases, in mean per-class accuracy on test images."""
+    folder = board.records_folder / row
+    accuracies = [each.result.test["mean_class_accuracy"] for each in board.records if each.folder.parent == folder]
+    count = len(accuracies)
+    if count < _FEWEST:
+        return float("nan")
+    return float(np.sqrt(2) * np.std(accuracies, ddof=1) * stdtrit(count - 1, 0.975))
 
 
 def _same_machine(first: Result, second: Result) -> bool:
     """Return whether two results are of the same model of CPU, threads and libraries, where bits are to be the same."""
     names = ("device_type", "device", "threads", "versions")
-    return first.device_type == "cpu" and all(getattr(first, name) == getattr(second, name) for name in names)
+    known = first.device_type == "cpu" and first.device.lower() not in _ARCHITECTURES
+    return known and all(getattr(first, name) == getattr(second, name) for name in names)
 
 
 def record_of(board: Board, method: str, trial: int, setting: str | None) -> Record:

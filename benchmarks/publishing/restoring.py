@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ltbench.benchmarks.analysis.records import Record
 from ltbench.benchmarks.publishing.board import TRIAL_FILES, Board
+from ltbench.datasets.splits.manifest import Manifest
 from ltbench.errors import UserError
 from ltbench.files import file_hash, write_bytes
 from ltbench.locks import claimed, holder, lock_of
@@ -46,7 +47,9 @@ def restore(board: Board, out: Path) -> int:
 def _write(board: Board, record: Record, target: Record) -> None:
     """Write the files of a trial, last the one that means done."""
     split = target.path("split.csv")
-    if not split.exists():
+    if split.exists():
+        Manifest.verify(split, record.result.split_digest)
+    else:
         write_bytes(split, board.split_path(record.result.split_digest).read_bytes())
     for name in sorted(TRIAL_FILES, key=lambda name: name == "result.json"):
         write_bytes(target.folder / name, (record.folder / name).read_bytes())

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.special import softmax
 
-from ltbench.benchmarks.analysis.metrics import FURTHER, evaluate
-from ltbench.benchmarks.analysis.record_files.predictions import PARTS
 from ltbench.benchmarks.analysis.records import Record
-from ltbench.benchmarks.publishing.board import BRING_BACK, REPRODUCED, SUMS, TRIAL_FILES, Board, rows_in
+from ltbench.benchmarks.publishing.board import (
+    BRING_BACK,
+    CHANGES,
+    DESCRIPTION,
+    GENERATED,
+    REPRODUCED,
+    SUMS,
+    TRIAL_FILES,
+    Board,
+    BoardSetting,
+    rows_in,
+)
+from ltbench.benchmarks.publishing.record_checks import AGREEMENT, check_description, check_record
 from ltbench.benchmarks.publishing.reproductions import reproductions
 from ltbench.benchmarks.publishing.tables import generated
-from ltbench.benchmarks.training.protocol import Protocol
-from ltbench.datasets.splits.manifest import Manifest
+from ltbench.benchmarks.training.protocol import protocol_for
+from ltbench.benchmarks.training.request import Request
 from ltbench.errors import UserError
-from ltbench.files import file_hash, plain, require_regular
+from ltbench.files import file_hash, require_regular
 
 _SAME = 1e-6  # probabilities that differ by less, of all images, are those of one network
-AGREEMENT = 1e-9
-"""Largest difference of a stated number from the one that the logits give."""
 
 
 def verify(board: Board) -> str:
@@ -35,13 +42,28 @@ def verify(board: Board) -> str:
     UserError : the first thing that does not hold, with the file's name
     """
     check_sums(board)
-    for record in board.records:
-        check_record(board, record)
-    check_rows(board, board.records)
+    check_records(board)
     _check_reproductions(board)
     _check_tables(board)
+    _check_strays(board)
     rows = len(list(rows_in(board.records)))
     return f"{board.name}: {rows} rows, {len(board.records)} trials, all files, digests, numbers and tables agree"
+
+
+def check_records(board: Board) -> None:
+    """Check settings and records of a board: each by itself, and all against each other.
+
+    Raises
+    ------
+    UserError : saying what does not hold
+    """
+    for setting in board.settings:
+        _check_request(board, setting)
+    for record in board.records:
+        check_record(board, record)
+    for setting in board.settings:
+        check_description(setting, board.records)
+    check_rows(board.records)
 
 
 def sums_text(folder: Path) -> str:
@@ -49,8 +71,12 @@ def sums_text(folder: Path) -> str:
     return "".join(f"{file_hash(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder))
 
 
-def check_sums(board: Board) -> None:
+def check_sums(board: Board, *, but: Collection[str] = ()) -> None:
     """Check that the files of a board are those that its sums name, to the bit.
+
+    Parameters
+    ----------
+    but : names of files that may be others
 
     Raises
     ------
@@ -68,94 +94,44 @@ def check_sums(board: Board) -> None:
             raise UserError(f"{board.folder / name} is missing, and {path} names it; {BRING_BACK}")
         if name not in stated:
             raise UserError(f"{found[name]} is not named in {path}; remove it")
-        if file_hash(found[name]) != stated[name]:
+        if name not in but and file_hash(found[name]) != stated[name]:
             raise UserError(f"{found[name]} was altered: its SHA-256 is not that in {path}; {BRING_BACK}")
 
 
-def check_record(board: Board, record: Record) -> None:
-    """Check that a record belongs to a board and that its numbers are what its logits give.
-
-    Raises
-    ------
-    UserError : saying what differs
-    """
-    setting, result = board.setting_of(record), record.result
-    for version in (result.code_version, result.code_version_at_start):
-        if "dirty" in (version or ""):
-            raise UserError(f"{record.folder} was made by changed code ({version}); commit, and train it again")
-    protocol = Protocol.from_json(dict(result.protocol))
-    if protocol.digest() != result.protocol_digest:
-        raise UserError(f"{record.folder}: its protocol does not have the digest that it states")
-    if result.seed != protocol.seed + result.trial:
-        raise UserError(f"{record.folder} has the seed {result.seed}, which is not that of its trial {result.trial}")
-    if result.trial >= setting.trials:
-        raise UserError(
-            f"{record.folder} is trial {result.trial}; setting {setting.name!r} has {setting.trials} trials"
-        )
-    expected = f"{setting.row_folder(record)}/trial{result.trial}"
-    if record.folder.parts[-3:] != tuple(expected.split("/")):
-        raise UserError(f"{record.folder} lies in the place of another result; its own is {expected}")
-    for name in TRIAL_FILES:
-        if name in result.files:
-            record.verified(name)
-    _check_selection(record, protocol)
-    arrays = record.predictions()
-    manifest = Manifest.verify(board.split_path(result.split_digest), result.split_digest)
-    data = result.data
-    _check_classes(record, manifest)
-    for part in PARTS:
-        ids, labels, logits = (arrays[f"{part}_{name}"] for name in ("ids", "labels", "logits"))
-        named, classes = manifest.part(part)
-        order = np.argsort(named)
-        if not (np.array_equal(np.sort(ids), named[order]) and np.array_equal(labels[np.argsort(ids)], classes[order])):
-            raise UserError(f"{record.folder / 'predictions.npz'}: its {part} images are not those of the split")
-        stated = getattr(result, part)
-        further = [name for name in FURTHER if name in stated]  # records of earlier versions hold them
-        found = evaluate(labels, logits, data.groups, data.class_names, data.special_classes, further)
-        if difference := _difference(dict(stated), plain(found)):
-            raise UserError(f"{record.folder / 'result.json'}: {part} {difference}")
-    missing = [name for name in board.metrics if name not in result.test]
-    if missing:
-        raise UserError(f"{record.folder / 'result.json'} lacks the metrics {', '.join(missing)}")
+def _check_request(board: Board, setting: BoardSetting) -> None:
+    """Check that what trains a trial again is what the setting says."""
+    try:
+        request = Request(**{**setting.request, "methods": ["ce"]})
+        protocol = protocol_for(request.preset or "", seed=request.seed, **request.protocol)
+    except (TypeError, UserError) as error:
+        raise UserError(f"{board.folder / DESCRIPTION}: request of setting {setting.name!r}: {error}") from error
+    wrong = {
+        "protocol": protocol.digest() != setting.protocol_digest and protocol.weights == "none",
+        "ratios": tuple(request.ratios) not in ((setting.ratio,), ()),
+        "dataset": request.dataset != setting.dataset,
+        "split": request.split not in (setting.split, None),
+    }
+    if any(wrong.values()):
+        names = ", ".join(name for name, differs in wrong.items() if differs)
+        raise UserError(f"{board.folder / DESCRIPTION}: request of setting {setting.name!r} has another {names}")
 
 
-def _check_selection(record: Record, protocol: Protocol) -> None:
-    """Check that the reported epoch was chosen by the protocol's metric, and has the score that validation gives."""
-    selection = record.result.selection
-    score = dict(record.result.val).get(protocol.selection_metric)
-    wrong = selection.metric != protocol.selection_metric or not isinstance(score, int | float)
-    if wrong or abs(float(score) - selection.score) > AGREEMENT:  # type: ignore[arg-type]
-        raise UserError(
-            f"{record.folder / 'result.json'}: its selection, {selection.metric} {selection.score}, is not "
-            f"{protocol.selection_metric} on validation, {score}"
-        )
+def check_rows(records: Sequence[Record]) -> None:
+    """Check that no trial is another one again: under another number, or of two methods in all their trials.
 
-
-def _check_classes(record: Record, manifest: Manifest) -> None:
-    """Check that classes and their training images are those of the split."""
-    data = record.result.data
-    named = dict(zip(manifest.labels.tolist(), manifest.classes.tolist(), strict=True))
-    counts = manifest.class_counts("train", len(data.class_names)).tolist()
-    if any(data.class_names[label] != name for label, name in named.items()) or list(data.class_counts) != counts:
-        raise UserError(f"{record.folder / 'result.json'}: its classes, or their training images, are not of the split")
-
-
-def check_rows(board: Board, records: Sequence[Record]) -> None:
-    """Check that no trial is another one again: of the same row, or of two methods in all their trials.
+    Trials of two methods with the same number may agree, where both end at the same network.
 
     Raises
     ------
     UserError : naming both
     """
     logits = {record.folder: softmax(record.predictions()["test_logits"].astype(float), axis=1) for record in records}
-    rows = list(rows_in(records))
-    for row in rows:
-        for first, second in itertools.combinations(row, 2):
-            if first.result.trial == second.result.trial:
-                raise UserError(f"{second.folder} is the same trial as {first.folder}")
-            if _alike(logits[first.folder], logits[second.folder]):
-                raise UserError(f"{second.folder} has the logits of {first.folder}")
-    for one, other in itertools.combinations(rows, 2):
+    for first, second in itertools.combinations(records, 2):
+        if first.folder.parent == second.folder.parent and first.result.trial == second.result.trial:
+            raise UserError(f"{second.folder} is the same trial as {first.folder}")
+        if first.result.trial != second.result.trial and _alike(logits[first.folder], logits[second.folder]):
+            raise UserError(f"{second.folder} has the logits of {first.folder}")
+    for one, other in itertools.combinations(list(rows_in(records)), 2):
         own, others = ({record.result.trial: logits[record.folder] for record in row} for row in (one, other))
         common = own.keys() & others.keys()
         if common and all(_alike(own[trial], others[trial]) for trial in common):
@@ -168,15 +144,26 @@ def _alike(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def _check_reproductions(board: Board) -> None:
-    """Check that what was trained again is there, and that the verdicts follow from the differences."""
+    """Check that what was trained again is there, and by committed code."""
     there = {(_row_of(board, record), record.result.trial) for record in board.records}
     for each in reproductions(board):
         if (each.row, each.trial) not in there:
             raise UserError(f"{board.folder / REPRODUCED} names {each.row}, trial {each.trial}, which is not there")
-        if each.agrees != each.follows:
-            raise UserError(
-                f"{board.folder / REPRODUCED}: the verdict on {each.row}, trial {each.trial}, does not follow"
-            )
+        if "dirty" in each.code_version:
+            raise UserError(f"{board.folder / REPRODUCED}: {each.row}, trial {each.trial}, is of changed code")
+
+
+def _check_strays(board: Board) -> None:
+    """Check that a board holds nothing that it does not use."""
+    used = {DESCRIPTION, CHANGES, REPRODUCED, *GENERATED}
+    for record in board.records:
+        used |= {(record.folder / name).relative_to(board.folder).as_posix() for name in TRIAL_FILES}
+        used.add(board.split_path(record.result.split_digest).relative_to(board.folder).as_posix())
+        if record.result.plugin is not None:
+            used.add(board.plugin_path(record.result.plugin).relative_to(board.folder).as_posix())
+    for path in _files(board.folder):
+        if path.relative_to(board.folder).as_posix() not in used:
+            raise UserError(f"{path} belongs to no record of the board; remove it, and run publish table --write")
 
 
 def _row_of(board: Board, record: Record) -> str:
@@ -210,22 +197,6 @@ def _same_numbers(first: str, second: str) -> bool:
         elif not one.equals(other):
             return False
     return True
-
-
-def _difference(stated: Any, found: Any, place: str = "") -> str:
-    """Return where nested JSON values differ by more than `AGREEMENT`, and how; empty where nowhere."""
-    if isinstance(stated, Mapping) and isinstance(found, Mapping) and stated.keys() == found.keys():
-        return next(filter(None, (_difference(stated[name], found[name], f"{place} {name}") for name in found)), "")
-    if isinstance(stated, Sequence) and not isinstance(stated, str) and isinstance(found, list):
-        if len(stated) == len(found):
-            pairs = enumerate(zip(stated, found, strict=True))
-            return next(filter(None, (_difference(*pair, f"{place}[{at}]") for at, pair in pairs)), "")
-    elif isinstance(stated, int | float) and isinstance(found, int | float):
-        if abs(stated - found) <= AGREEMENT:
-            return ""
-    elif stated == found:
-        return ""
-    return f"states{place} {stated!r}, its logits give {found!r}"
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -49,6 +49,7 @@ from ltbench.methods.base import Method, Task
 from ltbench.methods.contract import Contract
 from ltbench.registry import load_plugin
 
+_ROOMS = ("benchmarks", "datasets", "losses", "methods", "samplers")  # of the code, where a new file is a change
 TRACEBACK = "error.txt"
 """The file in a trial's folder that holds the traceback of the last attempt, where it failed."""
 
@@ -330,12 +331,17 @@ def code_version() -> str:
     root = Path(ltbench.__file__).parent
     if not (root / ".git").exists():
         return ltbench.__version__
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
     try:
-        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        commit = _git(root, "describe", "--always", "--dirty")
+        new = _git(root, "ls-files", "--others", "--exclude-standard", *(f"{name}/*.py" for name in _ROOMS))
     except (OSError, subprocess.SubprocessError):
         return ltbench.__version__
-    return f"{ltbench.__version__}+{commit}"
+    return f"{ltbench.__version__}+{commit}{'-dirty' if new and not commit.endswith('-dirty') else ''}"
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
 
 def library_versions() -> dict[str, str]:

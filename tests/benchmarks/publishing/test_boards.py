@@ -1,5 +1,6 @@
 """Boards: what is admitted, what verification refuses, and what a board gives back."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -107,13 +108,24 @@ def swapped(folder: Path) -> None:
     path.write_text("\n".join([*lines, ""]))
 
 
+def copied_trial(one: Path, other: Path) -> None:
+    """Let a trial have the predictions and epochs of another, and all numbers that they give."""
+    for name in ("predictions.npz", "metrics.jsonl"):
+        shutil.copy(one / name, other / name)
+    held = read_json(one / "result.json")
+    reseal(other, **{name: held[name] for name in ("val", "test", "selection", "cost")})
+
+
+def another_number(folder: Path) -> None:
+    """Let trial 1 of one method be trial 0 of another."""
+    copied_trial(next(folder.glob("records/*/ce-*/trial0")), next(folder.glob("records/*/rs-*/trial1")))
+
+
 def copied_logits(folder: Path) -> None:
     """Let every trial of one method have the predictions, and their metrics, of the other."""
     for number in (0, 1):
         one, other = (next(folder.glob(f"records/*/{name}-*/trial{number}")) for name in ("ce", "rs"))
-        shutil.copy(one / "predictions.npz", other / "predictions.npz")
-        held = read_json(one / "result.json")
-        reseal(other, val=held["val"], test=held["test"], selection=held["selection"])
+        copied_trial(one, other)
 
 
 def other_images(folder: Path) -> None:
@@ -149,13 +161,72 @@ def shifted_copy(folder: Path) -> None:
     with np.load(one / "predictions.npz", allow_pickle=False) as held:
         arrays = {name: held[name] for name in held.files}
     arrays |= {name: arrays[name].astype(np.float64) + 1 for name in ("val_logits", "test_logits")}
+    copied_trial(one, other)
     write_arrays(other / "predictions.npz", arrays)
-    stated = read_json(one / "result.json")
-    reseal(other, val=stated["val"], test=stated["test"], selection=stated["selection"])
+    reseal(other)
 
 
 def other_epochs(folder: Path) -> None:
     next(folder.glob("records/*/rs-*/trial0")).joinpath("metrics.jsonl").write_text("{}")
+
+
+def no_epochs(folder: Path) -> None:
+    record = next(folder.glob("records/*/rs-*/trial0"))
+    (record / "metrics.jsonl").write_text("")
+    reseal(record)
+
+
+def other_epoch(folder: Path) -> None:
+    """Report an epoch that there was not."""
+    record = next(folder.glob("records/*/rs-*/trial0"))
+    reseal(record, selection={**read_json(record / "result.json")["selection"], "epoch": 7})
+
+
+def better_epoch(folder: Path) -> None:
+    """Report an epoch though another one had the better validation score."""
+    record = next(folder.glob("records/*/rs-*/trial0"))
+    (line,) = (record / "metrics.jsonl").read_text().splitlines()
+    best = {**json.loads(line), "epoch": 1, "steps": 0, "images": 0, "val_recall": [1.0] * 8}
+    (record / "metrics.jsonl").write_text(f"{line}\n{json.dumps(best)}\n")
+    reseal(record)
+
+
+def fewer_steps(folder: Path) -> None:
+    record = next(folder.glob("records/*/rs-*/trial0"))
+    cost = read_json(record / "result.json")["cost"]
+    cost["stages"][0]["steps"] -= 1
+    reseal(record, cost=cost)
+
+
+def other_method(folder: Path) -> None:
+    reseal(next(folder.glob("records/*/rs-*/trial0")), method="supersota")
+
+
+def no_plugin(folder: Path) -> None:
+    reseal(next(folder.glob("records/*/rs-*/trial0")), plugin="0" * 64)
+
+
+def other_default(folder: Path) -> None:
+    record = next(folder.glob("records/*/rs-*/trial0"))
+    reseal(record, hyperparameters={**read_json(record / "result.json")["hyperparameters"], "power": 0.25})
+
+
+def no_commit(folder: Path) -> None:
+    reseal(next(folder.glob("records/*/rs-*/trial0")), code_version="1.0")
+
+
+def other_title(folder: Path) -> None:
+    reseal(next(folder.glob("records/*/rs-*/trial0")), title="Photographs of real lesions")
+
+
+def other_request(folder: Path) -> None:
+    held = yaml.safe_load((folder / "board.yaml").read_text())
+    held["settings"][0]["request"]["protocol"]["epochs"] = 2
+    (folder / "board.yaml").write_text(yaml.safe_dump(held))
+
+
+def stray(folder: Path) -> None:
+    write_bytes(folder / "plugins" / "other.py", b"")
 
 
 def moved(folder: Path) -> None:
@@ -172,7 +243,7 @@ def linked(folder: Path) -> None:
 def claimed(folder: Path) -> None:
     """Claim that a trial was trained again that is not there."""
     entry = {"row": "synthetic-paper-r5/rs-0", "trial": 9, "when": "2026-01-01", "device": "x", "code_version": "1"}
-    entry |= {"largest_difference": 0.0, "accuracy_difference": 0.0, "allowed": 0.0, "agrees": True}
+    entry |= {"largest_difference": 0.0, "accuracy_difference": 0.0}
     (folder / "reproduced.yaml").write_text(yaml.safe_dump([entry]))
 
 
@@ -201,6 +272,18 @@ def other_table(folder: Path) -> None:
         (moved, "place of another result"),
         (linked, "is a link"),
         (claimed, "which is not there"),
+        (another_number, "has the logits of"),
+        (no_epochs, "stages none"),
+        (other_epoch, "epoch 7 of"),
+        (better_epoch, "not the best one"),
+        (fewer_steps, "steps and images"),
+        (other_method, "does not have"),
+        (no_plugin, "is not its file"),
+        (other_default, "differ from the defaults"),
+        (no_commit, "which commit"),
+        (other_title, "title"),
+        (other_request, "another protocol"),
+        (stray, "belongs to no record"),
         (other_table, "board.csv"),
     ],
 )
@@ -266,8 +349,9 @@ def test_a_restored_board_is_done_and_takes_another_row(
 
 
 def test_a_trial_is_trained_again_to_the_bit_and_its_row_says_so(
-    boards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    boards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(trial, "code_version", lambda: "1.0+def")
     on = ["--boards", str(boards), "reproduce", "tiny", "--trial", "1", "--device", "cpu"]
     assert publish.main([*on, "--method", "rs", "--out", str(tmp_path / "elsewhere")]) == 0
     assert publish.main([*on, "--method", "rs", "--trained", str(tmp_path / "elsewhere"), "--record"]) == 0
@@ -275,15 +359,102 @@ def test_a_trial_is_trained_again_to_the_bit_and_its_row_says_so(
     assert "reproduced (1/2)" in (boards / "tiny" / "board.md").read_text()
     for folder in (tmp_path, boards / "tiny" / "records"):  # no such trial, and the published one itself
         assert publish.main([*on, "--method", "rs", "--trained", str(folder), "--record"]) == 2
+    (again,) = (tmp_path / "elsewhere").glob("*/rs-*/trial1")
+    for forge in ({"code_version": "1.0+def-dirty"}, {"test": read_json(again / "result.json")["val"]}):
+        reseal(again, **forge)
+        assert publish.main([*on, "--method", "rs", "--trained", str(tmp_path / "elsewhere"), "--record"]) == 2
     verify(read_board("tiny", boards))
     assert publish.main([*on, "--method", "rt"]) == 2
     assert "did you mean 'rs'" in capsys.readouterr().err
 
 
 def test_on_the_same_cpu_only_the_same_bits_agree() -> None:
-    found = Reproduction("row", 0, "2026-01-01", "cpu", "1", 0.5, 0.0, allowed=0.1, agrees=False)
-    assert found.follows and not replace(found, exact=True).follows
-    assert replace(found, exact=True, largest_difference=0.0).follows
+    found = Reproduction("row", 0, "2026-01-01", "cpu", "1", 0.5, 0.0, allowed=0.1)
+    assert found.agrees and not replace(found, exact=True).agrees
+    assert replace(found, exact=True, largest_difference=0.0).agrees
+    assert not replace(found, allowed=float("nan")).agrees
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"accuracy_difference": "abc"},
+        {"when": "1999-13-77"},
+        {"allowed": 1.0, "accuracy_difference": -0.5},
+        {"nonsense": 1},
+        {"code_version": "1.0+abc-dirty"},
+    ],
+)
+def test_a_list_of_reproductions_is_facts_alone(wrong: dict[str, Any], boards: Path, capsys: Any) -> None:
+    board = read_board("tiny", boards)
+    row = board.records[0].folder.parent.relative_to(board.records_folder).as_posix()
+    entry = {"row": row, "trial": 0, "when": "2026-01-01", "device": "x", "code_version": "1.0+abc"}
+    entry |= {"largest_difference": 0.0, "accuracy_difference": 0.0, **wrong}
+    (board.folder / "reproduced.yaml").write_text(yaml.safe_dump([entry]))
+    write_bytes(board.folder / "SHA256SUMS", sums_text(board.folder).encode())
+    assert publish.main(["--boards", str(boards), "verify"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: tiny: ")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"tables": ["nonsense"]},
+        {"tables": None},
+        {"trials": "5"},
+        {"trials": 0},
+        {"request": {}},
+        {"groups": 3},
+        {"nonsense": 1},
+    ],
+)
+def test_a_wrong_description_is_one_line(edit: dict[str, Any], boards: Path, capsys: Any) -> None:
+    path = boards / "tiny" / "board.yaml"
+    held = yaml.safe_load(path.read_text())
+    held["settings"][0] |= edit
+    path.write_text(yaml.safe_dump(held))
+    write_bytes(boards / "tiny" / "SHA256SUMS", sums_text(boards / "tiny").encode())
+    for command in (["verify"], ["table", "tiny"])[: 1 if "request" in edit else 2]:
+        assert publish.main(["--boards", str(boards), *command]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert "board.yaml" in line
+
+
+def test_an_interrupted_change_is_found_and_leftovers_go(boards: Path, capsys: Any) -> None:
+    before = boards / ".tiny-abcdefgh" / "before"
+    before.parent.mkdir()
+    (boards / "tiny").rename(before)
+    assert publish.main(["--boards", str(boards), "table", "tiny"]) == 2
+    assert f"rename {before} to {boards / 'tiny'}" in capsys.readouterr().err
+    before.rename(boards / "tiny")
+    assert publish.main(["--boards", str(boards), "table", "tiny", "--write"]) == 0
+    assert [path.name for path in boards.glob(".*")] == []
+    assert publish.main(["--boards", str(boards), "verify"]) == 0
+
+
+def test_an_altered_board_is_not_signed_anew(boards: Path, capsys: Any) -> None:
+    (boards / "tiny" / "CHANGELOG.md").write_text("# other\n")
+    assert publish.main(["--boards", str(boards), "table", "tiny", "--write"]) == 2
+    assert "CHANGELOG.md was altered" in capsys.readouterr().err
+
+
+def test_every_board_is_looked_at(boards: Path, capsys: Any) -> None:
+    shutil.copytree(boards / "tiny", boards / "another")
+    next((boards / "another").glob("records/*/*/trial0/metrics.jsonl")).unlink()
+    (boards / "another" / "SHA256SUMS").write_bytes(sums_text(boards / "another").encode())
+    assert publish.main(["--boards", str(boards), "verify"]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: another: ") and shown.out.startswith("tiny: 2 rows")
+
+
+def test_a_split_that_is_not_the_boards_is_not_kept(boards: Path, tmp_path: Path, capsys: Any) -> None:
+    on = ["--boards", str(boards), "restore", "tiny", "--out", str(tmp_path / "out")]
+    board = read_board("tiny", boards)
+    row = tmp_path / "out" / board.records[0].folder.parent.relative_to(board.records_folder)
+    write_bytes(row / "split.csv", b"id,label\n")
+    assert publish.main(on) == 2
+    assert "split.csv" in capsys.readouterr().err and not list(row.glob("trial*/result.json"))
 
 
 def test_settings_of_the_same_data_share_rows_and_show_their_own_trials(boards: Path) -> None:
