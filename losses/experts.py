@@ -145,8 +145,8 @@ class SADELoss(ExpertLoss):
         shares = counts / counts.sum()
         reverse = torch.empty_like(shares)
         reverse[shares.argsort()] = shares.sort(descending=True).values
-        alike = (counts.unsqueeze(0) == counts.unsqueeze(1)).to(shares.dtype)
-        reverse = alike @ reverse / alike.sum(dim=1)
+        _, group = counts.unique(return_inverse=True)  # classes of equal counts, whose ranks are arbitrary
+        reverse = (torch.bincount(group, weights=reverse) / torch.bincount(group))[group]
         third = shares.log() - checked_number("tau", tau) * reverse.log()
         self.register_buffer("adjustments", torch.stack([torch.zeros_like(shares), shares.log(), third]))
 

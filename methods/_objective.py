@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from ltbench.losses import BalancedSoftmaxLoss, LDAMLoss, effective_number_weights
 from ltbench.methods.base import Method, Run, feature_width
-from ltbench.methods.ldam import LabelDistributionAwareMargin, NormedLinear, deferred_epoch
+from ltbench.methods.ldam import LabelDistributionAwareMargin, NormedLinear, deferred_epoch, require_cosines
 from ltbench.methods.stages import Batch, Plateau, Progress, Stage, StageResult
 
 OBJECTIVES = ("ce", "balanced_softmax", "ldam_drw")
@@ -72,6 +72,7 @@ class ObjectiveMethod(Method):
         """Return the loss of scores and class ids; of `ldam_drw`, that of its first epochs."""
         counts = self.task.class_counts
         if self.objective == "ldam_drw":
+            require_cosines(self)
             return LDAMLoss(counts, _LDAM.max_margin, _LDAM.scale)
         return BalancedSoftmaxLoss(counts) if self.objective == "balanced_softmax" else super().criterion()
 

@@ -39,7 +39,7 @@ from torch.nn import functional
 from ltbench.losses import GCLLoss
 from ltbench.methods import hp, register
 from ltbench.methods.base import Method, Run, feature_width, share_of_epochs
-from ltbench.methods.ldam import NormedLinear
+from ltbench.methods.ldam import NormedLinear, require_cosines
 from ltbench.methods.mixup import mixed
 from ltbench.methods.stages import Batch, Pool, Progress, Stage, StageResult, cosine_decay
 from ltbench.samplers import reweighted_stream
@@ -48,8 +48,6 @@ from ltbench.samplers import reweighted_stream
 @register("gcl")
 class GaussianCloudedLogits(Method):
     """Two stages; hooks used: build, criterion, classify, stages."""
-
-    needs = "features"
 
     @dataclass(frozen=True)
     class Config:
@@ -70,8 +68,14 @@ class GaussianCloudedLogits(Method):
         self.first_loss = GCLLoss(self.task.class_counts, self.config.noise, scale=self.config.scale)
 
     def criterion(self) -> GCLLoss:
-        """Return the loss of the second stage, of cosines."""
+        """Return the loss of the second stage, of cosines: it needs the normalised head.
+
+        Raises
+        ------
+        TypeError : a subclass built another head
+        """
         config = self.config
+        require_cosines(self)
         return GCLLoss(self.task.class_counts, config.second_noise, config.margin, config.second_scale, config.gamma)
 
     def classify(self, features: Tensor) -> Tensor:

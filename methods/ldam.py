@@ -67,6 +67,17 @@ def deferred_epoch(start: float, epochs: int) -> int:
     return math.floor(start * epochs + 1e-9)
 
 
+def require_cosines(method: Method) -> None:
+    """Check that the head of a method gives cosines, as losses with margins and scales take them.
+
+    Raises
+    ------
+    TypeError : it is no `NormedLinear`
+    """
+    if not isinstance(method.head, NormedLinear):
+        raise TypeError(f"{type(method).__name__} needs a NormedLinear head, got {type(method.head).__name__}")
+
+
 @register("ldam")
 class LabelDistributionAwareMargin(Method):
     """Overrides head and loss; deferred weights come through the progress of the stage."""
@@ -97,8 +108,7 @@ class LabelDistributionAwareMargin(Method):
         ------
         TypeError : a subclass built another head
         """
-        if not isinstance(self.head, NormedLinear):
-            raise TypeError(f"{type(self).__name__} needs a NormedLinear head, got {type(self.head).__name__}")
+        require_cosines(self)
         return LDAMLoss(self.task.class_counts, self.config.max_margin, self.config.scale)
 
     def classify(self, features: Tensor) -> Tensor:

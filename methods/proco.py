@@ -21,6 +21,7 @@ Differs: the original's recurrence for Bessel functions starts at too low an ord
 one-image and tight classes have: log I is off by 0.98 at nu 15, x 1000. Here it is the uniform expansion in float64,
 with its derivative. kappa is as in that code; the paper, recalled, has d R - R^3 above the line. All views have the
 protocol's augmentation.
+Pitfalls: with a frozen backbone (`--tune head`) the contrast trains nothing that predicts: the row is `logit_adjust`.
 Source: Du et al., TPAMI 2024 (ProCo), section 3; not in the tables of Ju et al., MICCAI 2022.
 Cost: one training of three views an image: about three times that of ce; a projector, which predictions do not use.
 Neutral: none, it sees three views; alpha = 0 is `logit_adjust`, but that all views are in the batch of BatchNorm

@@ -7,8 +7,8 @@
     L_H = (1 / B) sum_{y not in T} l,   L_T = (2 / B) sum_{y in T} l,   e = rho grad L_T / |grad L_T|,
 
 the step is of grad L_H(w) + grad L_T(w + e), a plain step where the batch has no image of T. T are the classes with
-fewer than `tail_below` images in training; 0: the rarest third, as the tables cut it (three of eight). The factor 2
-is the original's.
+fewer than `tail_below` images in training; 0: the rarest third by frequency (three of eight), also where a data set has
+groups of its own. The factor 2 is the original's.
 
 `objective`, of which l is an image's loss: LDAM with deferred weights, as in the source of SAM on long tails.
 Predictions are the objective's.
@@ -45,7 +45,7 @@ _TAIL_FACTOR = 2.0  # the original's
 
 
 def rare_classes(class_counts: np.ndarray, below: int) -> np.ndarray:
-    """Return which classes have fewer than `below` images, bool [K]; 0: the rarest third, as the tables cut it."""
+    """Return which classes have fewer than `below` images, bool [K]; 0: the rarest third."""
     if below:
         return class_counts < below
     classes = len(class_counts)

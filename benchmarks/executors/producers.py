@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ltbench.benchmarks.training.stage_cache import StageCache
+from ltbench.benchmarks.training.stages.budget import budget_of, shared_encoder
 from ltbench.benchmarks.training.streams import numpy_stream
 from ltbench.benchmarks.training.trial import build_method, is_done
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 from ltbench.datasets.splits.manifest import Manifest
 from ltbench.methods import registry
-from ltbench.methods._pretraining import initial_stage
 from ltbench.methods.base import Run
 from ltbench.methods.stages import Stage
 from ltbench.registry import load_plugin
@@ -68,7 +68,8 @@ def _first_stage(spec: TrialSpec) -> Stage | None:
         run = _Untrained(spec)
         bare = protocol.without_weights()  # on which no stage depends
         method = build_method(cls, config, bare, counts, spec.seed, class_names=names)
-        return initial_stage(protocol.init, protocol.preset, method, run) or next(method.stages(run), None)
+        initial = shared_encoder(method, run, protocol, budget_of(protocol, run))
+        return initial or next(method.stages(run), None)
     except Exception:  # a plug-in may raise anything; the trial itself then does so, too, and its outcome says why
         return None
 

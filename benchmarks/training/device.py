@@ -134,6 +134,11 @@ def prepare_process(threads: int, device: torch.device) -> None:
             mallopt(_MALLOC_TOP_PAD, 2**26)
 
 
+def deciding_threads(device: torch.device) -> int:
+    """Return the CPU threads of this process where numbers depend on them; 1 on a GPU, where they do not."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
 def describe_device(device: torch.device) -> str:
     """Return the device's name as records keep it."""
     if device.type == "cuda":

@@ -31,6 +31,7 @@ from ltbench.files import (
     write_lines,
     write_tensors,
 )
+from ltbench.methods._pretraining import INITIAL
 from ltbench.methods.stages import EpochReport, Stage, StageResult
 
 
@@ -153,7 +154,7 @@ class Journal:
         self._write(self._stage_path(position), stored)
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
         self._found = None
-        if position and not self._read(self._stage_path(position - 1)).get("lasting"):
+        if position and not _lasts(self._read(self._stage_path(position - 1))):
             self._weights_path(position - 1).unlink(missing_ok=True)
         self._drop_weights(selection, None)
 
@@ -165,7 +166,7 @@ class Journal:
         UserError : the weights are missing, or not those that the stage ended with
         """
         stored = self._read(self._stage_path(position))
-        if self._stage_path(position + 1).exists() and not stored.get("lasting"):  # as in journals of before
+        if self._stage_path(position + 1).exists() and not _lasts(stored):
             return None
         return self._verified(self._weights_path(position), stored["weights"], device)
 
@@ -330,6 +331,11 @@ class Journal:
 
     def _weights_path(self, position: int) -> Path:
         return self.folder / f"weights{position:03d}.pt"
+
+
+def _lasts(stored: Mapping[str, Any]) -> bool:
+    """Return whether the weights of a stage are kept to the end; journals of earlier versions do not say it."""
+    return stored.get("lasting", stored["name"] == INITIAL)
 
 
 def report_from(row: Mapping[str, Any]) -> EpochReport:

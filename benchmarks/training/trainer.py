@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ltbench.benchmarks.analysis.metrics import class_precision_and_f1, class_recall
-from ltbench.benchmarks.training.device import autocast, place
+from ltbench.benchmarks.training.device import autocast, deciding_threads, place
 from ltbench.benchmarks.training.display import Display
 from ltbench.benchmarks.training.inference import Inference
 from ltbench.benchmarks.training.journal import Checkpoint, Journal, Selection, Weights, indices_digest
@@ -23,7 +23,7 @@ from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stage_cache import StageCache
 from ltbench.benchmarks.training.stages.backbones import ForwardCounter
 from ltbench.benchmarks.training.stages.batches import epoch_batches
-from ltbench.benchmarks.training.stages.budget import StepBudget
+from ltbench.benchmarks.training.stages.budget import StepBudget, budget_of, shared_encoder
 from ltbench.benchmarks.training.stages.checkpoints import Checkpoints
 from ltbench.benchmarks.training.stages.cost import own_settings
 from ltbench.benchmarks.training.stages.hooks import StageHooks, describe_hooks, param_groups
@@ -35,7 +35,7 @@ from ltbench.benchmarks.training.streams import numpy_stream, stream_seed
 from ltbench.benchmarks.training.validation import predictions_and_losses
 from ltbench.datasets.images.part import ImagePart
 from ltbench.errors import UserError
-from ltbench.methods._pretraining import INITIAL, initial_stage
+from ltbench.methods._pretraining import INITIAL
 from ltbench.methods.base import Method
 from ltbench.methods.contract import Contract
 from ltbench.methods.stages import Batch, EpochReport, Progress, Stage, StageResult
@@ -94,7 +94,7 @@ class Trainer:
         run = TrialRun(self.protocol, self.seed, *parts, self.inference, self.journal, self.counter)
         self.journal.rewrite_metrics()
         contract = Contract.of(self.method)
-        budget = StepBudget(run) if self.protocol.budget == "total" else None
+        budget = budget_of(self.protocol, run)
         plan, result, selection, names = self._stages(run, budget), None, None, set()
         for position in itertools.count():
             torch.manual_seed(stream_seed(self.seed, "between", position))
@@ -117,11 +117,7 @@ class Trainer:
 
     def _stages(self, run: TrialRun, budget: StepBudget | None) -> Generator[Stage, StageResult, None]:
         """Yield the stage of the encoder that all methods of the trial start from, if any, then those of the method."""
-        initial = initial_stage(self.protocol.init, self.protocol.preset, self.method, run)
-        if budget is not None:
-            if initial is not None:
-                initial = replace(initial, epochs=budget.shortened(initial))
-            budget.share_out(self.method, initial)
+        initial = shared_encoder(self.method, run, self.protocol, budget)
         if initial is not None:
             yield initial
         yield from Contract.of(self.method).plan(self.method.stages(run))
@@ -157,6 +153,7 @@ class Trainer:
         What was selected before goes through its checkpoints, which would else drop those weights.
         """
         self.hooks_of(stage)  # refuses a stage that cannot be shared, also where it is in the cache
+        self._require_produced(stage)
         before = {name: value.clone() for name, value in tensors_of(self.method).items()}
         with self.cache.entry(stage, self._described(stage, before)) as entry:
             cached = entry.load(self.device)
@@ -168,6 +165,21 @@ class Trainer:
                 produced, result = cached
         self.method.load_state_dict({**self.method.state_dict(), **before, **produced})
         return result, cached is not None
+
+    def _require_produced(self, stage: Stage) -> None:
+        """Refuse a shared stage that may be reported and trains what it does not hand on: its scores need all of it.
+
+        Raises
+        ------
+        UserError
+        """
+        produced = tuple(f"{name}." for name in stage.produces)
+        lost = [name for name in self._trained(stage) if not f"{name}.".startswith(produced)]
+        if stage.select and lost:
+            raise UserError(
+                f"shared stage {stage.name!r} of {self.method.name} trains {lost[0]}, which it does not produce; name "
+                "its module in produces, or yield the stage with select=False"
+            )
 
     def _select_shared(
         self, position: int, stage: Stage, result: StageResult, selection: Selection | None
@@ -191,7 +203,7 @@ class Trainer:
             "weights": state_digest(of_modules(state, stage.produces) | self._trained(stage)),
             "modules": state_digest(tensors_of(stage.modules)) if stage.modules is not None else None,
             "device": self.device.type,
-            "threads": torch.get_num_threads(),
+            "threads": deciding_threads(self.device),
             "indices": indices_digest(stage),
         }
 
@@ -236,11 +248,12 @@ class Trainer:
 
     def _offer(self, position: int, stage: Stage, selection: Selection | None) -> tuple[StageResult, Selection | None]:
         """Evaluate the method as it stands, for selection."""
-        before = self.counter.images
+        before, started, cpu_before = self.counter.images, time.perf_counter(), time.process_time()
         report = self._validated(
             stage, EpochReport(stage.name, 0, {}, 0, 0, 0.0, metric=self.protocol.selection_metric)
         )
-        report = replace(report, forward_images=self.counter.images - before)
+        spent = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu_before}
+        report = replace(report, forward_images=self.counter.images - before, **spent)
         selection, _ = self._keep_best(position, stage, report, [], selection, None)
         return StageResult(stage.name, False, (report,)), selection
 

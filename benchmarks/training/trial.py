@@ -216,7 +216,8 @@ class Trial:
         method = self._method(counts, backbones)
         journal = Journal(self.folder, file_hash(self.folder / "config.json"), claim.require)
         journal.require_whole()
-        cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}/{store.digest(images['train'].ids)}")
+        pixels = "/".join(part.digest for part in images.values())  # validation images decide epochs of a shared stage
+        cache = StageCache(spec.cache, f"{spec.split_digest}/{store.folder.name}/{pixels}")
         train, val = (backbones.part(part, name, cache, journal) for name, part in images.items())
         shown = (journal, cache, display, backbones.counter)
         trainer = Trainer(method, train, val, protocol, self.device, spec.seed, *shown, spec.checkpoint_seconds)

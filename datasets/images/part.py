@@ -30,6 +30,7 @@ class ImagePart:
         self.ids, self.labels, self.device = ids, labels, device
         self._rows = store.rows(ids)
         self._pixels = store.pixels
+        self._store = store
         self._resident: Tensor | None = None
         if device.type == "cuda":
             needed = len(ids) * self._pixels[0].nbytes
@@ -39,6 +40,11 @@ class ImagePart:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the images are, ids and pixels in their order."""
+        return self._store.digest(self.ids)
 
     @property
     def side(self) -> int:

@@ -139,6 +139,21 @@ def test_a_folder_of_one_split_is_recorded_with_the_ratio_that_it_has(tmp_path: 
     assert (dataset.split, dataset.natural, dataset.ratio) == ("published", True, 1.33)  # 8 to 6
 
 
+def test_a_shared_stage_that_was_chosen_on_other_validation_images_is_computed_anew(tmp_path: Path) -> None:
+    options = ["--dataset", "csv", "--data-root", str(tmp_path), *_table(tmp_path)]
+    (first,) = _train(tmp_path / "results", *options)
+    split = Manifest.read(first.folder.parent / "split.csv")
+    for image_id in split.part("val")[0]:
+        path = tmp_path / image_id
+        Image.open(path).convert("L").save(path)
+    for method in ("ce", "crt"):
+        again = [*SHORT.split(), *options, "--out", str(tmp_path / "results"), "--method", method, "--fresh"]
+        assert run.main(again) == 0
+    records = {record.result.method: record.result for record in find_records(tmp_path / "results")}
+    assert [records[name].cost.stages[0].cached for name in ("ce", "crt")] == [False, True]
+    assert records["ce"].selection.score == records["ce"].val["mean_class_accuracy"]
+
+
 def test_other_pixels_are_another_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Images changed in place: what is done is not taken for theirs, and rows of both are not in one table."""
     options = ["--dataset", "csv", "--data-root", str(tmp_path), *_table(tmp_path)]

@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.errors import UserError
+from ltbench.methods._pretraining import initial_stage
 from ltbench.methods.base import Method, Run
 from ltbench.methods.contract import Contract
 from ltbench.methods.stages import Stage
+
+
+def shared_encoder(method: Method, run: Run, protocol: Protocol, budget: StepBudget | None) -> Stage | None:
+    """Return the stage of the encoder that all methods of a trial start from, if there is one.
+
+    With a budget, the run has the epochs afterwards with which all stages of the method fit.
+
+    Raises
+    ------
+    UserError : the stages of the method do not fit
+    """
+    initial = initial_stage(protocol.init, protocol.preset, method, run)
+    if budget is not None:
+        if initial is not None:
+            initial = replace(initial, epochs=budget.shortened(initial))
+        budget.share_out(method, initial)
+    return initial
+
+
+def budget_of(protocol: Protocol, run: Run) -> StepBudget | None:
+    """Return the budget of a trial; None where preparatory and second stages are extra."""
+    return StepBudget(run) if protocol.budget == "total" else None
 
 
 class StepBudget:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ltbench.benchmarks.training.device import autocast, compute_dtype, place
+from ltbench.benchmarks.training.device import autocast, compute_dtype, deciding_threads, place
 from ltbench.benchmarks.training.journal import Journal
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.stage_cache import StageCache
@@ -23,7 +23,6 @@ from ltbench.benchmarks.training.stages.features import FeaturePart, InPlaceOfBa
 from ltbench.benchmarks.training.stages.states import state_digest, tensors_of
 from ltbench.datasets.images.part import ImagePart
 from ltbench.datasets.images.transforms import BatchTransform
-from ltbench.files import content_digest
 from ltbench.methods.base import Method, feature_width, full_precision
 from ltbench.methods.stages import EpochReport, Stage, StageResult
 
@@ -69,9 +68,9 @@ class FrozenBackbone(Backbones):
             "network": {name: getattr(protocol, name) for name in names},
             "augmentation": asdict(protocol.augmentation),
             "weights": state_digest(tensors_of(self._network)),
-            "ids": content_digest("\n".join(images.ids)),
+            "images": images.digest,
             "device": self._device.type,
-            "threads": torch.get_num_threads(),
+            "threads": deciding_threads(self._device),
         }
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ltbench.errors import UserError
 from ltbench.files import content_digest, file_hash
-from ltbench.methods import HOOKS
+from ltbench.methods import HOOKS, registry
 from ltbench.methods.base import Method
 from ltbench.methods.contract import Contract
 from ltbench.methods.stages import (
@@ -159,13 +159,17 @@ def _owner(method: Method) -> Any:
 
     What a class from outside does in `build`, or one that overrides what is no hook (`train`, `forward`), cannot be
     described in full, so its shared stages are its own: it computes them anew, with the same random streams, and nobody
-    takes them for others.
+    takes them for others. The code of a registered class is that of its registration, as in the name of its row: a file
+    may have been edited since, and another one be imported later.
     """
     classes = [cls for cls in type(method).__mro__ if issubclass(cls, Method) and cls is not Method]
     foreign = [cls for cls in classes if not cls.__module__.startswith(_OWN) or _beyond_hooks(cls)]
     if not foreign:
         return None
-    return [[f"{cls.__module__}.{cls.__qualname__}", _sources(cls)] for cls in foreign] + [repr(method.config)]
+    registered = registry.source_digest(getattr(method, "name", ""))
+    sources = [_sources(cls) if registered is None else registered for cls in foreign]
+    names = [f"{cls.__module__}.{cls.__qualname__}" for cls in foreign]
+    return [*map(list, zip(names, sources, strict=True)), repr(method.config)]
 
 
 def _beyond_hooks(cls: type) -> bool:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import ltbench
 from ltbench.benchmarks import run
 from ltbench.benchmarks.executors.producers import producers
 from ltbench.benchmarks.training.planning.plan import plan, prepare
+from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.request import Request
 from ltbench.benchmarks.training.trial_spec import TrialSpec
 
@@ -67,3 +69,11 @@ def test_who_computes_a_shared_stage_goes_before_who_uses_it(make_spec: Callable
     assert producers([rs, ce, flex, crt, later, variant]) == {crt.folder: ce.folder, variant.folder: flex.folder}
     (ce.folder / "result.json").touch()
     assert not producers([ce, crt])
+
+
+def test_with_a_total_budget_only_stages_of_the_same_length_are_shared(
+    make_spec: Callable[..., TrialSpec], tiny_protocol: Protocol
+) -> None:
+    budget = replace(tiny_protocol, budget="total", epochs=12)
+    ce, ncm, crt, lws, oltr = (make_spec(name, protocol=budget) for name in ("ce", "ncm", "crt", "lws", "oltr"))
+    assert producers([ce, ncm, crt, lws, oltr]) == {ncm.folder: ce.folder, lws.folder: crt.folder}

@@ -94,6 +94,12 @@ def test_a_method_that_goes_back_to_the_shared_encoder_finds_it_after_a_restart(
         run_trial(spec, display=_KillsBefore("dense"))
     run_trial(spec)
     assert numbers_of(spec) == numbers_of(reference)
+    earlier = make_spec("curriculumnet", out=tmp_path / "earlier", protocol=short)
+    with pytest.raises(_Killed):
+        run_trial(earlier, display=_KillsBefore("dense"))
+    (earlier.folder / "journal" / "weights000.pt").unlink()  # as a version left it that did not keep them
+    with pytest.raises(UserError, match="weights000"):
+        run_trial(earlier)
 
 
 def test_a_shared_stage_gives_the_numbers_of_one_that_is_not(make_spec: Any, numbers_of: Any, tmp_path: Path) -> None:

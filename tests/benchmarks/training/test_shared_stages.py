@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from ltbench.benchmarks.training.stages.hooks import describe
-from ltbench.benchmarks.training.trial import run_trial
+from ltbench.benchmarks.training.stages.hooks import describe, describe_hooks
+from ltbench.benchmarks.training.trial import build_method, run_trial
 from ltbench.errors import UserError
-from ltbench.methods import Method, Stage
+from ltbench.methods import Method, Stage, registry
 from ltbench.methods._erm import erm_stage
 
 
@@ -119,6 +119,29 @@ def test_a_hook_that_the_stage_leaves_to_a_method_that_overrides_it_is_refused(
         with pytest.raises(UserError, match=rf"shared stage 'train' would use {hook} of plugged.*Stage\({hook}="):
             trial("plugged", tmp_path)
         assert trial("ce", tmp_path) == plain[1]
+
+
+def test_a_shared_stage_that_is_reported_hands_on_all_that_it_trains(
+    registered: Any, trial: Any, tmp_path: Path
+) -> None:
+    registered("plugged", method_of(lambda _, stage: replace(stage, produces=("backbone",)), select=True))
+    with pytest.raises(UserError, match=r"trains head\.weight, which it does not produce"):
+        trial("plugged", tmp_path)
+
+
+def test_the_code_of_a_plugin_is_that_of_its_registration(
+    registered: Any, make_spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file may be edited, or a further one imported, after the class was registered: the row does not know of it."""
+    registered("plugged", method_of(as_it_is))
+    spec = make_spec("plugged")
+    described = []
+    for digest in ("a" * 64, "a" * 64, "b" * 64):
+        monkeypatch.setitem(registry._digests, "plugged", digest)
+        counts = np.asarray(spec.data.class_counts)
+        method = build_method(registry.get("plugged"), registry.get("plugged").Config(), spec.protocol, counts, 0)
+        described.append(describe_hooks(method, Stage("train", 1, recipe={}, select=False))["owner"])
+    assert described[0] == described[1] != described[2]
 
 
 @pytest.mark.parametrize("hook", HOOKS)

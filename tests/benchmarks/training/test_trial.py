@@ -239,6 +239,7 @@ def test_a_stage_without_epochs_offers_a_variant_to_selection(make_spec: Any, re
     assert all(scores[f"variant{number}"] == pytest.approx(1 / 8) for number in range(3))
     assert result["selection"]["score"] == pytest.approx(max(scores[name] for name in scores if name != "train"))
     assert [stage["steps"] for stage in result["cost"]["stages"]][1:] == [0, 0, 0, 0]
+    assert result["cost"]["cpu_seconds"] > 0 and all(stage["seconds"] > 0 for stage in result["cost"]["stages"])
 
 
 @pytest.mark.parametrize("select", [False, True])

@@ -106,7 +106,7 @@ def test_a_killed_trial_goes_on_with_the_features_that_it_had(
 
 
 def test_what_needs_images_is_refused(make_spec: Any, probe: Protocol, tiny_protocol: Protocol) -> None:
-    for name in ("mixup", "flex", "bcl", "elf"):
+    for name in ("mixup", "flex", "bcl", "elf", "gcl"):
         with pytest.raises(UserError, match=name):
             make_spec(name, protocol=probe)
     for changes in ({"tune": "full"}, {"tune": "head", "tta": "five_crop"}, {"tune": "head", "init": "ce"}):
