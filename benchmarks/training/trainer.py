@@ -252,8 +252,12 @@ class Trainer:
         report = self._validated(
             stage, EpochReport(stage.name, 0, {}, 0, 0, 0.0, metric=self.protocol.selection_metric)
         )
-        spent = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu_before}
-        report = replace(report, forward_images=self.counter.images - before, **spent)
+        report = replace(
+            report,
+            forward_images=self.counter.images - before,
+            seconds=time.perf_counter() - started,
+            cpu_seconds=time.process_time() - cpu_before,
+        )
         selection, _ = self._keep_best(position, stage, report, [], selection, None)
         return StageResult(stage.name, False, (report,)), selection
 
