@@ -52,8 +52,8 @@ class Section:
     def parts(self) -> list[str | Table]:
         """Heading, text, tables, the rows that are missing, and what the paper reports; texts are Markdown."""
         about = [self.setting.about] if self.setting.about else []
-        shown = list(self.tables) or ["No trial is published yet."]
-        return [f"## {self.setting.name}", *about, *shown, *self._missing(), *_reported(self.setting)]
+        none = [] if self.tables else ["No trial is published yet."]
+        return [f"## {self.setting.name}", *about, *none, *self.tables, *self._missing(), *_reported(self.setting)]
 
     def _missing(self) -> list[str]:
         """Return a line of the rows that the setting is to have and its tables do not show; none if all are there."""
