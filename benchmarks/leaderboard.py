@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltbench.benchmarks.analysis.rendering import FORMATS, KINDS, annotated
+from ltbench.benchmarks.cli.board_options import add_board_options, shown_results, status_notes
 from ltbench.benchmarks.cli.command import Parser, guarded, invocation, named_path, require_writable, script
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     parsed = Parser(prog=invocation("leaderboard"), description="Print tables of a results folder.")
     about_results = "the folder that `ltbench run --out` fills; default: results"
     parsed.add_argument("--results", type=named_path, default=Path("results"), metavar="DIR", help=about_results)
-    parsed.add_argument("--board", metavar="NAME", help="a published board, instead of a results folder")
+    add_board_options(parsed)
     parsed.add_argument(
         "--table", default="overview", metavar="NAME", help=f"{', '.join(KINDS)}; default: overview, of each ratio"
     )
@@ -58,12 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    if options.board is None:
-        return _show(options)
-    from ltbench.benchmarks.publishing.board import read_board
-    from ltbench.benchmarks.publishing.restoring import restored
-
-    with restored(read_board(options.board)) as options.results:
+    with shown_results(options) as options.results:
         return _show(options)
 
 
@@ -80,13 +76,16 @@ def _show(options: argparse.Namespace) -> int:
     there = options.results.exists() or not options.published
     derived = DerivedFiles.under(options.results, recompute=options.recompute)
     records, damaged = sound_records(options.results, derived=derived) if there else ([], {})
+    if damaged and options.board is not None:  # whose rows are published as a whole
+        raise UserError(next(iter(damaged.values())))
     report_damaged(damaged.values())
     if not records and not options.published:
         what = "no record that can be read" if damaged else "no finished trial"
         raise UserError(f"{options.results} holds {what}; run `ltbench run` first")
     if records:
         records = _selected(records, options)
-    tables = (_published if options.published else _tables)(records, options, left_out(damaged))
+    notes = [*left_out(damaged), *status_notes(options)]
+    tables = (_published if options.published else _tables)(records, options, notes)
     if not tables:
         raise UserError(f"{options.results} holds no trial for this table; see `ltbench reproduce`")
     tables = chosen(tables, options.columns, style)

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ltbench.benchmarks.cli.board_options import add_board_options, shown_results
 from ltbench.benchmarks.cli.command import Parser, guarded, invocation, named_path, require_writable, script
 
 
@@ -17,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parsed = Parser(prog=invocation("report"), description="Write one HTML page with all of a results folder.")
     parsed.add_argument("--results", type=named_path, default=Path("results"), metavar="DIR", help="default: results")
-    parsed.add_argument("--board", metavar="NAME", help="a published board, instead of a results folder")
+    add_board_options(parsed)
     parsed.add_argument(
         "--out", type=named_path, metavar="FILE", help="default: report.html in the results folder, or here"
     )
@@ -33,17 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    if options.board is None:
-        return _write(options)
-    from ltbench.benchmarks.publishing.board import read_board
-    from ltbench.benchmarks.publishing.restoring import restored
-
-    options.out = options.out or Path("report.html")
-    with restored(read_board(options.board)) as options.results:
-        return _write(options)
+    out = options.out or (options.results if options.board is None else Path()) / "report.html"
+    with shown_results(options) as options.results:
+        return _write(options, out)
 
 
-def _write(options: argparse.Namespace) -> int:
+def _write(options: argparse.Namespace, out: Path) -> int:
     from ltbench.benchmarks.analysis.record_files.derived import DerivedFiles
     from ltbench.benchmarks.analysis.records import find_records
     from ltbench.benchmarks.pages.page import report
@@ -51,7 +47,6 @@ def _write(options: argparse.Namespace) -> int:
     from ltbench.errors import UserError
     from ltbench.files import write_bytes
 
-    out = options.out or options.results / "report.html"
     derived = DerivedFiles.under(options.results, recompute=options.recompute)
     records = list(find_records(options.results, derived=derived))
     if not records:

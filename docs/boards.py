@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,8 +14,10 @@ if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
+    from ltbench.benchmarks.analysis.rows import Row
     from ltbench.benchmarks.analysis.standings import Panel
     from ltbench.benchmarks.publishing.board import Board
+    from ltbench.benchmarks.publishing.tables import Section
 
 ROOT = Path(__file__).parents[1]
 _FEW = ("ce", "rs", "flex")
@@ -54,56 +55,70 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def board_page(board: Board) -> tuple[str, dict[str, bytes]]:
     """Return the page of a board, and its pictures by the names of their files."""
-    from ltbench.benchmarks.analysis.records import find_records
-    from ltbench.benchmarks.analysis.standings import settings_of
-    from ltbench.benchmarks.publishing.restoring import restored
-    from ltbench.benchmarks.publishing.tables import STATUS, board_tables, leaderboards, missing_rows
+    from ltbench.benchmarks.publishing.tables import head, sections
 
-    tables, pictures = board_tables(board), {}
-    parts = ["---\nhide:\n  - toc\n---", f"# {board.title}", *board.about, STATUS]
-    with restored(board) as folder:
-        records = list(find_records(folder))
-        for setting in board.settings:
-            parts += [f"## {setting.name}", setting.about]
-            shown = [table for name, table in tables if name == setting.name]
-            parts += [*map(_sortable, shown), *missing_rows(setting, shown)]
-            for panel in [panel for each in settings_of(setting.among(records)) for panel in each.panels()]:
-                for name, title, figure in _figures(panel, folder):
-                    file = f"{board.name}-{setting.name}-{len(panel.trials)}-{name}.svg"
-                    pictures[file] = figure
-                    parts.append(f"![{title}]({file})")
+    every = sections(board)
+    pictures: dict[str, bytes] = {}
+    parts = ["---\nhide:\n  - toc\n---", *head(board)]
+    for section, drawn in zip(every, _pictures(board), strict=True):
+        parts += [part if isinstance(part, str) else _sortable(part) for part in section.parts]
+        parts += [f"![{text}]({file})" for file, text, _ in drawn]
+        pictures |= {file: picture for file, _, picture in drawn}
     changes = (board.folder / "CHANGELOG.md").read_text(encoding="utf-8").partition("\n\n")[2]
-    rows = [table.cells[0][1].text for table in leaderboards(table for _, table in tables)]
-    parts += [_usage(board, rows[0] if rows else "NAME"), "## Changes", changes]
+    parts += [_usage(board, every), "## Changes", changes]
     return "\n\n".join(parts), pictures
 
 
-def _figures(panel: Panel, folder: Path) -> Iterator[tuple[str, str, bytes]]:
-    """Yield file name, text and SVG of the pictures of a panel: classes, cost, curves, and the story of flex."""
-    from ltbench.benchmarks.plots import accuracy, cost, ranking, story, training
+def _pictures(board: Board) -> list[list[tuple[str, str, bytes]]]:
+    """Return file name, text and SVG of the pictures of each setting, panel by panel."""
+    from ltbench.benchmarks.analysis.records import find_records
+    from ltbench.benchmarks.analysis.standings import settings_of
+    from ltbench.benchmarks.publishing.restoring import restored
+
+    found: list[list[tuple[str, str, bytes]]] = []
+    number = 0  # of the panel on the page: settings may have panels of as many trials, or names that look alike
+    with restored(board) as folder:
+        records = list(find_records(folder))
+        for setting in board.settings:
+            drawn = []
+            for panel in [panel for each in settings_of(setting.among(records)) for panel in each.panels()]:
+                number += 1
+                place = re.sub(r"[^\w.-]+", "-", f"{board.name}-{setting.name}-{number}")
+                drawn += [(f"{place}-{name}.svg", text, picture) for name, text, picture in _figures(panel)]
+            found.append(drawn)
+    return found
+
+
+def _figures(panel: Panel) -> Iterator[tuple[str, str, bytes]]:
+    """Yield name, text and SVG of the pictures of a panel: classes, cost, curves, and the story of flex."""
+    from ltbench.benchmarks.plots import accuracy, cost, ranking
     from ltbench.benchmarks.plots.style import svg_of
 
     rows = {row.name: row for row in panel.rows}
     few = [rows[name] for name in dict.fromkeys([panel.rows[0].name, *_FEW]) if name in rows]
+    trials = f"trials {', '.join(map(str, panel.trials))}"
     drawn: list[tuple[str, str, Callable[[], Figure]]] = [
         ("ranking", "Accuracy of each method, with intervals", lambda: ranking.ranking(panel)),
         ("classes", "Accuracy of each class, with intervals", lambda: accuracy.per_class_accuracy(few)),
         ("cost", "Accuracy against cost", lambda: cost.accuracy_by_cost(panel.rows)),
     ]
+    for name, text, draw in drawn:
+        yield name, f"{text}, {trials}", svg_of(draw())
     for row in few:
-        reference = rows.get("ce") if row.name != "ce" else None
-        title = f"Training curves of {row.name}"
-        drawn.append(
-            (f"curves-{row.result.method}", title, lambda row=row, ce=reference: training.training_curves(row, ce))
-        )  # type: ignore[misc]
-        if story.has_story(row.records[0]):
-            first = row.records[0]
-            title = f"What {row.name} chose in its first trial"
-            drawn.append(
-                (f"story-{row.result.method}", title, lambda first=first, name=row.name: story.story(first, name))
-            )  # type: ignore[misc]
-    for name, title, draw in drawn:
-        yield name, title, svg_of(draw())
+        yield from _figures_of(row, rows.get("ce") if row.name != "ce" else None)
+
+
+def _figures_of(row: Row, reference: Row | None) -> Iterator[tuple[str, str, bytes]]:
+    """Yield name, text and SVG of the pictures of a row; the folder names it, which no other row of the panel has."""
+    from ltbench.benchmarks.plots import story, training
+    from ltbench.benchmarks.plots.style import svg_of
+
+    first = row.records[0]
+    folder = first.folder.parent.name
+    yield f"curves-{folder}", f"Training curves of {row.name}", svg_of(training.training_curves(row, reference))
+    if story.has_story(first):
+        text = f"What {row.name} chose in its first trial"
+        yield f"story-{folder}", text, svg_of(story.story(first, row.name))
 
 
 def _sortable(table: Any) -> str:
@@ -117,16 +132,19 @@ def _sortable(table: Any) -> str:
     return f'<p class="board-title">{title}</p>\n<div class="board-table">\n{body}</table>\n</div>\n{notes}'
 
 
-def _usage(board: Board, row: str) -> str:
-    from ltbench.benchmarks.publishing.tables import data_option
+def _usage(board: Board, every: Sequence[Section]) -> str:
+    from ltbench.benchmarks.publishing.tables import reproduce_options
 
-    name, again = board.name, f"--method {shlex.quote(row)} --trial 0{data_option(board)}"
+    name, options = board.name, reproduce_options(board, every)
+    again = {f"reproduce {name} {options}": "one trial again: does it agree?"} if options else {}
+    restore = {f"restore {name} --out results": "a results folder in which all is done"}
+    commands = {f"verify {name}": "every metric again, from the logits", **again, **restore}
+    lines = [f"python benchmarks/publish.py {command}   # {what}" for command, what in commands.items()]
+    listed = "\n".join(lines)
     return f"""## Reproduce, extend, cite
 
 ```sh
-python benchmarks/publish.py verify {name}   # every number again, from the logits
-python benchmarks/publish.py reproduce {name} {again}   # one trial again: does it agree?
-python benchmarks/publish.py restore {name} --out results   # a results folder in which all is done
+{listed}
 ```
 
 A method of your own, `mine.py`, is trained into the restored folder and shown among the rows:

@@ -6,7 +6,7 @@ A setting is what results must share to be compared: data, split, ratio, protoco
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from ltbench.benchmarks.analysis.record_files.values import current_fields
 from ltbench.benchmarks.analysis.records import Record, Result
 from ltbench.benchmarks.analysis.rows import ACCURACY, ClassMean, Row, other_images
 from ltbench.benchmarks.analysis.statistics.comparisons import UNKNOWN, Comparison, compared, dunnett, tukey
+from ltbench.errors import counted
 from ltbench.files import json_digest
 
 BASELINE = "ce"
@@ -68,7 +69,8 @@ class Setting:
     ----------
     rows : best mean per-class accuracy first
     differences : why the rows are not in a table with those of another setting, one line each
-    doubts : which records were left out as copies, lie in another place or are of several versions, one line each
+    doubts : which records were left out as copies, lie in another place or are of several versions of code or
+        libraries, one line each
     """
 
     rows: tuple[Row, ...]
@@ -258,6 +260,36 @@ def doubts_of(panels: Iterable[Panel]) -> list[str]:
     return list(dict.fromkeys(line for panel in panels for line in panel.setting.doubts))
 
 
+def made_by(rows: Iterable[Row], what: Callable[[Result], str]) -> str:
+    """Return what made the trials of rows, the most frequent first; of each other, whose trials those are.
+
+    Parameters
+    ----------
+    what : made a result, such as its device
+    """
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for record in row.records:
+            found.setdefault(what(record.result), []).append(row.name)
+    first, *others = sorted(found, key=lambda name: (-len(found[name]), name))
+    parts = [f"{first}: {counted(len(found[first]), 'trial')}"]
+    parts += [
+        f"{name}: {counted(len(found[name]), 'trial')} of {', '.join(dict.fromkeys(found[name]))}" for name in others
+    ]
+    return "; ".join(parts)
+
+
+def _libraries(rows: Sequence[Row]) -> list[str]:
+    """Return a line on the libraries of which several versions made the trials of rows; none where there are none."""
+    versions = [record.result.versions for row in rows for record in row.records]
+    names = dict.fromkeys(name for own in versions for name in own)
+    differing = [name for name in names if len({own.get(name) for own in versions}) > 1]
+    if not differing:
+        return []
+    made = made_by(rows, lambda own: ", ".join(f"{name} {own.versions.get(name, 'unknown')}" for name in differing))
+    return [f"Several versions of libraries: {made}."]
+
+
 def _copy(kept: Record, other: Record) -> str:
     """Return one line on a trial that lies in two folders: a record counts once, by what it is."""
     same = kept.result.test == other.result.test
@@ -266,14 +298,15 @@ def _copy(kept: Record, other: Record) -> str:
 
 
 def _doubts(rows: Sequence[Row]) -> list[str]:
-    """Return a line on rows by several versions of the code, and one on records that do not lie where trials write."""
+    """Return lines on several versions of libraries and code, and on records that do not lie where trials write."""
     made: dict[str, list[str]] = {}
     for row in rows:
         results = [record.result for record in row.records]
         versions = {each for own in results for each in (own.code_version, own.code_version_at_start) if each}
         if len(versions) > 1:
             made.setdefault(", ".join(sorted(versions)), []).append(row.name)
-    lines = [f"Several versions of the code made {', '.join(names)}: {versions}." for versions, names in made.items()]
+    lines = _libraries(rows)
+    lines += [f"Several versions of the code made {', '.join(names)}: {versions}." for versions, names in made.items()]
     misplaced = [record for row in rows for record in row.records if not _lies_right(record)]
     if misplaced:
         first, count = misplaced[0], len(misplaced)

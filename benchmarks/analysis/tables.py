@@ -97,7 +97,7 @@ def overview(panel: Panel) -> Table:
             **statistics({name: row.values(name) for name in labels}),
             **accuracy_numbers(row, best, baseline),
             **statistics({"validation_gap": row.validation_gap()}),
-            **statistics({name: row.costs(name) for name in ("images_seen", "train_seconds")}),
+            **_costs(row),
         }
         for rank, row, best, baseline in zip(_places(rows), rows, *compared, strict=True)
     )
@@ -250,7 +250,7 @@ def cost(panel: Panel) -> Table:
                 "learning_rates": own_rates(row),
                 "stopping": own_stops(row),
             },
-            **statistics({STEPS: optimizer_steps(row)} | {name: row.costs(name) for name in others}),
+            **_costs(row),
         }
         for row in panel.rows
     )
@@ -274,6 +274,11 @@ def cost(panel: Panel) -> Table:
     )
     headers += [*(COSTS[name] for name in others), "n"]
     return Table(title_of(panel.setting.result), frame, headers, cells, [about])
+
+
+def _costs(row: Row) -> dict[str, float]:
+    """Return mean and standard deviation of each of `COSTS`."""
+    return statistics({name: optimizer_steps(row) if name == STEPS else row.costs(name) for name in COSTS})
 
 
 def _multiple(value: float) -> str:

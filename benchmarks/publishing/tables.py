@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import shlex
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltbench.benchmarks.analysis.published import read_published
 from ltbench.benchmarks.analysis.ranks import ranks
-from ltbench.benchmarks.analysis.records import find_records
+from ltbench.benchmarks.analysis.records import Result, find_records
 from ltbench.benchmarks.analysis.rendering import HEADINGS, Cell, Table, document, render
-from ltbench.benchmarks.analysis.standings import Panel, Setting, settings_of
+from ltbench.benchmarks.analysis.standings import Panel, Setting, made_by, settings_of
 from ltbench.benchmarks.analysis.tables import overview, setting_tables
 from ltbench.benchmarks.publishing.board import Board, BoardSetting, rows_in
+from ltbench.benchmarks.publishing.markup import as_html
 from ltbench.benchmarks.publishing.reproductions import Reproduction, reproductions
 from ltbench.benchmarks.publishing.restoring import restored
 from ltbench.datasets import registry as datasets
 from ltbench.errors import counted
 
 STATUS = (
-    "Status: recomputed, the published logits give these numbers (`publish verify` checks it); reproduced, trained "
-    "again by another run and found to agree; reported, printed by somebody and not checked, never ranked."
+    "Status: recomputed, the published logits give these metrics (`publish verify` checks it; costs are as recorded); "
+    "reproduced, trained again by another run and found to agree; reported, printed by somebody and not checked, never "
+    "ranked."
 )
 _LEADERBOARD = "overview"
 _SHOWN = {
@@ -32,33 +33,69 @@ _SHOWN = {
 }
 
 
-def generated(board: Board) -> dict[str, str]:
-    """Return the text of every file that is made from the records, by its name."""
-    tables = board_tables(board)
-    shown = {setting.name: [table for name, table in tables if name == setting.name] for setting in board.settings}
-    every = [table for _, table in tables]
-    return {
-        "board.md": _markdown(board, shown),
-        "board.csv": render(_one_line_a_row(every), "csv") + "\n",
-        "board.html": document(render(every, "html"), "html", board.name),
-    }
+@dataclass(frozen=True)
+class Section:
+    """What a board says of one setting: the same in each of its forms.
 
-
-def board_tables(board: Board) -> list[tuple[str, Table]]:
-    """Return the tables of a board, each with the name of its setting: leaderboards, and what else a setting shows.
-
-    A setting's rows of equal trials share tables.
+    Attributes
+    ----------
+    setting : of the board
+    tables : leaderboards, each with the further tables of its rows; rows of equal trials share tables
+    example : the best row and its first trial; None: no trial is published yet
     """
+
+    setting: BoardSetting
+    tables: Sequence[Table]
+    example: tuple[str, int] | None
+
+    @property
+    def parts(self) -> list[str | Table]:
+        """Heading, text, tables, the rows that are missing, and what the paper reports; texts are Markdown."""
+        about = [self.setting.about] if self.setting.about else []
+        none = [] if self.tables else ["No trial is published yet."]
+        return [f"## {self.setting.name}", *about, *none, *self.tables, *self._missing(), *_reported(self.setting)]
+
+    def _missing(self) -> list[str]:
+        """Return a line of the rows that the setting is to have and its tables do not show; none if all are there."""
+        there = {line[1].text for table in self.tables if table.kind == _LEADERBOARD for line in table.cells}
+        missing = [name for name in self.setting.expected if name not in there]
+        return [f"Not trained yet: {', '.join(missing)}."] if missing else []
+
+
+def sections(board: Board) -> list[Section]:
+    """Return what a board says of each of its settings, in order."""
     found = []
     with restored(board) as folder:
         records = list(find_records(folder))
         for setting in board.settings:
-            for each in settings_of(setting.among(records)):
-                for panel in each.panels():
-                    leaderboard = _leaderboard(board, setting, panel, records_of(panel, folder))
-                    tables = [leaderboard, *_others(setting, replace(each, rows=panel.rows))]
-                    found += [(setting.name, table) for table in tables]
+            own = [(each, panel) for each in settings_of(setting.among(records)) for panel in each.panels()]
+            tables = [table for each, panel in own for table in _tables(board, setting, each, panel, folder)]
+            best = [(panel.rows[0].name, panel.trials[0]) for _, panel in own[:1]]
+            found.append(Section(setting, tables, best[0] if best else None))
     return found
+
+
+def head(board: Board) -> list[str]:
+    """Return what a board says above its settings: Markdown, a paragraph each."""
+    return [f"# {board.title}", *board.about, STATUS]
+
+
+def generated(board: Board) -> dict[str, str]:
+    """Return the text of every file that is made from the records, by its name."""
+    every = sections(board)
+    parts = [*head(board), *(part for section in every for part in section.parts), *_again(board, every)]
+    written = [part if isinstance(part, str) else render([part], "github") for part in parts]
+    tables = [table for section in every for table in section.tables]
+    return {
+        "board.md": "\n\n".join(written) + "\n",
+        "board.csv": render(_one_line_a_row(tables), "csv") + "\n",
+        "board.html": document(as_html(parts), "html", board.title),
+    }
+
+
+def board_tables(board: Board) -> list[tuple[str, Table]]:
+    """Return the tables of a board, each with the name of its setting."""
+    return [(section.setting.name, table) for section in sections(board) for table in section.tables]
 
 
 def average_ranks(boards: Iterable[Board]) -> list[Table]:
@@ -78,9 +115,10 @@ def data_option(board: Board) -> str:
     return " --data-root DIR" if datasets.get(board.settings[0].dataset).needs_folder else ""
 
 
-def leaderboards(tables: Iterable[Table]) -> list[Table]:
-    """Return those of a board's tables that rank rows."""
-    return [table for table in tables if table.kind == _LEADERBOARD]
+def _tables(board: Board, setting: BoardSetting, each: Setting, panel: Panel, folder: Path) -> list[Table]:
+    """Return the leaderboard of a panel of the records in a folder, and the setting's further tables of its rows."""
+    rows = {row.name: row.records[0].folder.parent.relative_to(folder).as_posix() for row in panel.rows}
+    return [_leaderboard(board, setting, panel, rows), *_others(setting, replace(each, rows=panel.rows))]
 
 
 def _others(setting: BoardSetting, of_panel: Setting) -> Iterator[Table]:
@@ -104,16 +142,11 @@ def _one_line_a_row(tables: Sequence[Table]) -> list[Table]:
     return found
 
 
-def records_of(panel: Panel, folder: Path) -> dict[str, str]:
-    """Return the folder of each row, from the records' folder, by the row's name."""
-    return {row.name: row.records[0].folder.parent.relative_to(folder).as_posix() for row in panel.rows}
-
-
 def _leaderboard(board: Board, setting: BoardSetting, panel: Panel, folders: Mapping[str, str]) -> Table:
     """Return the leaderboard of a panel with the columns that a board shows, trials and status."""
     whole, again = overview(panel), reproductions(board)
     columns = [number for number, header in enumerate(whole.headers) if header in _SHOWN]
-    status = [_status(again, folders[row.name], setting.trials) for row in panel.rows]
+    status = [_status(again, folders[row.name], row.trials, setting.trials) for row in panel.rows]
     trials = f"{len(panel.trials)}/{setting.trials}"
     cells = [
         [*(line[number] for number in columns), Cell(trials), Cell(text)]
@@ -122,47 +155,22 @@ def _leaderboard(board: Board, setting: BoardSetting, panel: Panel, folders: Map
     frame = whole.frame.assign(setting=setting.name, trials_of=setting.trials, status=status)
     headers = [*(whole.headers[number] for number in columns), "trials", "status"]
     named = replace(whole, kind=_LEADERBOARD, subject=setting.name)
-    notes = [_devices(panel), *panel.notes, *whole.notes]
+    notes = [f"Trained on {made_by(panel.rows, _made_on)}.", *panel.notes, *whole.notes]
     return replace(named, frame=frame, headers=headers, cells=cells, notes=notes)
 
 
-def _devices(panel: Panel) -> str:
-    """Return on which devices the trials were trained; of all but the most frequent, whose trials those are."""
-    rows: dict[str, list[str]] = defaultdict(list)
-    for row in panel.rows:
-        for record in row.records:
-            rows[record.result.device].append(row.name)
-    first, *others = sorted(rows, key=lambda device: (-len(rows[device]), device))
-    parts = [f"{first}: {counted(len(rows[first]), 'trial')}"]
-    for device in others:
-        whose = ", ".join(dict.fromkeys(rows[device]))
-        parts.append(f"{device}: {counted(len(rows[device]), 'trial')} of {whose}")
-    return f"Trained on {'; '.join(parts)}."
+def _made_on(result: Result) -> str:
+    """Return the device of a trial, with the version of torch."""
+    torch = result.versions.get("torch")
+    return f"{result.device} (torch {torch})" if torch else result.device
 
 
-def _status(again: Sequence[Reproduction], row: str, trials: int) -> str:
-    agreeing, others = ({each.trial for each in again if each.row == row and each.agrees is so} for so in (True, False))
-    status = f"reproduced ({len(agreeing)}/{trials})" if agreeing else "recomputed"
-    return f"{status}, NOT reproduced ({len(others)}/{trials})" if others else status
-
-
-def _markdown(board: Board, shown: Mapping[str, Sequence[Table]]) -> str:
-    lines = [f"# {board.title}", *board.about]
-    for setting in board.settings:
-        lines += [f"## {setting.name}", setting.about]
-        tables = shown[setting.name]
-        lines += [render([table], "github") for table in tables] or ["No trial is published yet."]
-        lines += missing_rows(setting, tables)
-        lines += [render([table], "github") for table in _reported(setting)]
-    rows = [table.cells[0][1].text for table in leaderboards(shown[board.settings[0].name])]
-    return "\n\n".join([*lines, STATUS, _again(board, rows)]) + "\n"
-
-
-def missing_rows(setting: BoardSetting, tables: Sequence[Table]) -> list[str]:
-    """Return a line of the rows that a setting is to have and its tables do not show; none where all are there."""
-    there = {line[1].text for table in leaderboards(tables) for line in table.cells}
-    missing = [name for name in setting.expected if name not in there]
-    return [f"Not trained yet: {', '.join(missing)}."] if missing else []
+def _status(again: Sequence[Reproduction], row: str, trials: Sequence[int], of: int) -> str:
+    """Return the status of a row: how many of the `trials` that it shows, `of` the setting's, were trained again."""
+    own = [each for each in again if each.row == row and each.trial in trials]
+    agreeing, others = ({each.trial for each in own if each.agrees is so} for so in (True, False))
+    status = f"reproduced ({len(agreeing)}/{of})" if agreeing else "recomputed"
+    return f"{status}, NOT reproduced ({len(others)}/{of})" if others else status
 
 
 def _reported(setting: BoardSetting) -> list[Table]:
@@ -179,11 +187,19 @@ def _reported(setting: BoardSetting) -> list[Table]:
     return [Table(f"What the paper reports, {setting.dataset}, ratio {setting.ratio:g}", own, headers, cells, notes)]
 
 
-def _again(board: Board, rows: Sequence[str]) -> str:
-    """Return the commands that check, repeat and restore a board; `rows` are those of its main setting."""
-    name = board.name
-    again = [f"reproduce {name} --method {shlex.quote(row)} --trial 0{data_option(board)}" for row in rows[:1]]
-    commands = [f"verify {name}", *again]
-    lines = [f"python benchmarks/publish.py {command}" for command in (*commands, f"restore {name} --out restored")]
+def reproduce_options(board: Board, every: Sequence[Section]) -> str:
+    """Return options of `publish.py reproduce` for a trial of the main setting; empty where it has none."""
+    if every[0].example is None:
+        return ""
+    row, trial = every[0].example
+    return f"--method {shlex.quote(row)} --trial {trial}{data_option(board)}"
+
+
+def _again(board: Board, every: Sequence[Section]) -> list[str]:
+    """Return the commands that check, repeat and restore a board, and where they look for it."""
+    name, options = board.name, reproduce_options(board, every)
+    again = [f"reproduce {name} {options}"] if options else []
+    commands = [f"verify {name}", *again, f"restore {name} --out restored"]
+    lines = [f"python benchmarks/publish.py {command}" for command in commands]
     where = "Of a board that is not in the repository, `publish.py --boards DIR` names the folder that it lies in."
-    return "\n".join(["```sh", *lines, "```", "", where])
+    return ["\n".join(["```sh", *lines, "```"]), where]

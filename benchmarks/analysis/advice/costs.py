@@ -25,7 +25,7 @@ def departures(panel: Panel) -> list[str]:
         "own stopping rules": [row.name for row in panel.rows if own_stops(row)],
     }
     said = "; ".join(f"{what}: {', '.join(rows)}" for what, rows in lists.items() if rows)
-    return [f"{said[0].upper()}{said[1:]} (see the table of costs)."] if said else []
+    return [f"{said[0].upper()}{said[1:]} (numbers: leaderboard --table cost)."] if said else []
 
 
 def networks_of(row: Row) -> str | None:

@@ -71,8 +71,8 @@ def reliability(panel: Panel) -> Table:
     headers = ["method", METRICS["ece"], "ECE, scaled", "temperature", *sets.values(), *points.values(), "n"]
     about = (
         f"Percent (set size: classes), {SPREAD}; bold: best. Scaled: logits are divided by the temperature that has "
-        f"the smallest cross-entropy on validation. {_about_sets(panel)} Sets: {RULES['standard']}; other rules are "
-        "in the table of conformal sets."
+        f"the smallest cross-entropy on validation. {_about_sets(panel)} Sets: {RULES['standard']}; other rules: "
+        "leaderboard --table conformal."
     )
     if special:
         about += " At 90 and 95 %: the threshold has this specificity on validation; what it reaches on test is shown."

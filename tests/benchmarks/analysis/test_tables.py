@@ -410,3 +410,14 @@ def test_micro_top1_is_shown_where_the_test_set_is_not_balanced(results: Path, t
     for folder in ("other", "empty"):
         (table,) = tables(tmp_path / folder)
         assert "micro top-1" in table.headers and "Balanced" not in " ".join(table.notes)
+
+
+def test_a_leaderboard_as_csv_has_all_costs(tmp_path: Path, add_record: Add) -> None:
+    stage = {"cached": False, "seconds": 1.0, "epochs": 1, "images": 10, "forward_images": 350}
+    stages = [{**stage, "name": name, "steps": steps} for name, steps in (("first", 30), ("second", 12))]
+    for trial in range(2):
+        add_record(tmp_path, "ce", trial, 0.5, cost={"stages": stages, "forward_images": 700, "parameters": 9})
+    (overview,), (cost,) = tables(tmp_path), tables(tmp_path, "cost")
+    (line,) = overview.frame.to_dict("records")
+    assert (line["optimizer_steps"], line["forward_images"], line["parameters"]) == (42, 700, 9)
+    assert list(overview.frame[list(COSTS)].iloc[0].dropna()) == list(cost.frame[list(COSTS)].iloc[0].dropna())
