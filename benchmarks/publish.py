@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parsed.add_argument("--boards", type=named_path, metavar="DIR", help="folder of boards; default: the repository's")
     actions = parsed.add_subparsers(dest="action", required=True, metavar="ACTION")
-    verify = actions.add_parser("verify", help="recompute every number from the logits, check every digest")
+    verify = actions.add_parser("verify", help="recompute every metric from the logits, check every digest")
     verify.add_argument("names", nargs="*", metavar="NAME", help="default: all boards")
     table = actions.add_parser("table", help="print the table of a board")
     table.add_argument("name", metavar="NAME")

@@ -204,7 +204,8 @@ class Stage:
         and hooks, on the same data, from the same weights, in the same trial. Such a stage must give each hook that
         the method overrides; `Method.on_epoch_end` is not called in it. If it may be selected, it must keep its best
         epoch, and the method may override none of the hooks that train
-    produces : names of the submodules that a shared stage changes; all else must stay as it was
+    produces : names of the submodules that a shared stage changes; all else is as it was afterwards. Where the stage
+        may be selected, all that it trains must be in them
     """
 
     name: str
