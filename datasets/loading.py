@@ -201,7 +201,8 @@ def load(
     source = create_source(*resolve(name, root), options or {}, split_dir=split_dir, image_size=image_size)
     request = split_request(source, split, split_dir, ratio, n_max, val_per_class, test_per_class)
     if fold is not None:
-        request |= {"split": _split_of_folds(source, split, request["split"]), "test_per_class": None}
+        drawn_by = _split_of_folds(source, split, request["split"])  # parts are shares, whatever the source's defaults
+        request |= {"split": drawn_by, "val_per_class": val_per_class, "test_per_class": None}
     there = without_absent_classes(source) if allow_missing else source
     whole = there if split_dir is None else source
     declared = make_split(whole, **request, seed=seed, allow_missing=allow_missing, per_lesion=per_lesion, fold=fold)
@@ -297,6 +298,7 @@ def _notes(source: Source, there: Source, declared: Manifest, manifest: Manifest
         lacking = [name for name, count in zip(there.class_names, counts, strict=True) if not count]
         if counts.any() and lacking:
             notes.append(f"{part} has no image of {', '.join(lacking)}")
+    notes += _shared_patients(there, manifest)
     unknown_lesions = int((declared.lesions == declared.ids).sum())
     if source.has_lesion_ids and unknown_lesions:
         group = source.group_name
@@ -304,6 +306,16 @@ def _notes(source: Source, there: Source, declared: Manifest, manifest: Manifest
             f"{group} unknown for {counted(unknown_lesions, 'image')} of the split; each counts as a {group} by itself"
         )
     return tuple(notes)
+
+
+def _shared_patients(source: Source, manifest: Manifest) -> list[str]:
+    """Return a line for patients with images for training and for test, where they are not what groups images."""
+    if source.patients is None:
+        return []
+    patient_of = dict(zip(source.ids.tolist(), source.patients.tolist(), strict=True))
+    train, test = ({patient_of[own] for own in manifest.part(part)[0].tolist()} - {""} for part in ("train", "test"))
+    shared = len(train & test)
+    return [f"{shared} of {counted(len(test), 'patient')} of test have images in training, too"] if shared else []
 
 
 def split_request(

@@ -73,7 +73,13 @@ def examine(source: Source, positions: np.ndarray, *, workers: int = 1, quiet: b
     filed = isinstance(source, FileSource)
 
     def look(position: int) -> _Fact:
-        return _filed(source.path(position)) if isinstance(source, FileSource) else _packed(source, position)
+        if not isinstance(source, FileSource):
+            return _packed(source, position)
+        try:
+            source.require_as_listed(position)
+        except UserError as error:
+            return _Fact(file=str(source.path(position)), error=str(error))
+        return _filed(source.path(position))
 
     threads, label = workers if filed else 1, f"examining {source.name}"
     with warnings.catch_warnings():
@@ -98,7 +104,7 @@ def _filed(path: Path) -> _Fact:
         with loaded(str(path)) as image:
             peak = int(np.asarray(image).max()) if is_deep(image) else 0
             pixels = upright(image, to_rgb(image))
-            return _described(pixels, file=str(path), size=image.size, mode=image.mode, peak=peak)
+            return _described(pixels, file=str(path), size=pixels.size, mode=image.mode, peak=peak)
     except DAMAGE as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         return _Fact(file=str(path), error=reason)

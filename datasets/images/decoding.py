@@ -148,12 +148,19 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an image of any mode as RGB, on white where it is transparent; ValueError for channels of 32 bits."""
+    """Return an image of any mode as RGB, on white where it is transparent; ValueError for channels of 32 bits.
+
+    Mode I is of 32 bits in all formats but PNG, which has 16 at most.
+    """
     if is_deep(image):
         values = np.asarray(image)
-        if values.dtype.kind == "f" or values.min() < 0 or values.max() > 0xFFFF:
+        wide = image.mode == "I" and image.format not in ("PNG", None)
+        if wide or values.dtype.kind == "f" or values.min() < 0 or values.max() > 0xFFFF:
             raise ValueError("its channels have 32 bits; save it with 8 or 16")
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+        kept = (values >> 8).astype(np.uint8)
+        if "transparency" in image.info:  # one value of grey
+            kept[values == image.info["transparency"]] = 255
+        return Image.fromarray(kept).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

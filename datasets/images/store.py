@@ -224,11 +224,11 @@ class StoreBuilder:
 
     def _name_dark(self, store: ImageStore, positions: np.ndarray) -> None:
         pixels = store.pixels
-        dark = [position for position in positions.tolist() if 0 < pixels[position].max() <= _DARK]
+        dark = [position for position in positions.tolist() if pixels[position].max() <= _DARK]
         if dark:
             print(
                 f"note: {len(dark)} of {len(positions)} images (first: {self._source.ids[dark[0]]}) are nearly black: "
-                f"no value above {_DARK} of 255, as of 12 bits kept in 16; stretch them to the whole range beforehand",
+                f"no value above {_DARK} of 255, as of 12 bits or fewer kept in 16; stretch them to the whole range",
                 file=sys.stderr,
             )
 
@@ -248,6 +248,7 @@ class StoreBuilder:
             _PendingStamps((rows, digests, contents), stamped, self._sync_seconds) as pending,
             ProgressLine(label, len(positions), unit="images", quiet=quiet) as progress,
         ):
+            self._unstamp(positions, stamped)
             for chunk in decoded(self._source, chunks, self._size, min(workers, len(chunks))):
                 for position, content, image in zip(
                     chunk.positions.tolist(), chunk.contents.tolist(), chunk.images, strict=True
@@ -258,6 +259,14 @@ class StoreBuilder:
                     write_at(contents, 8 * position, _eight_bytes(content))
                     pending.add(position, stamp_of[position])
                 progress.update(len(chunk.positions))
+
+    def _unstamp(self, positions: np.ndarray, stamped: IO[bytes]) -> None:
+        """Take the stamps of rows that are decoded again, so that no crash leaves old pixels under a new content."""
+        again = positions[self._numbers(_STAMPS)[positions] != 0]
+        for row in again.tolist():
+            write_at(stamped, 8 * row, _eight_bytes(0))
+        if len(again):
+            synchronize(stamped)
 
 
 class _PendingStamps:

@@ -41,10 +41,19 @@ class FileSource(Source):
         UserError : the image is missing, corrupt, truncated or too large; the message names the file
         """
         self._require(position)
+        self.require_as_listed(position)
         try:
             return read_image(self._path(position), size)
         except DAMAGE as error:
             raise self._unreadable(position, error) from error
+
+    def require_as_listed(self, position: int) -> None:
+        """Check that the file of image `position` is the one that the tables list; here they list names alone.
+
+        Raises
+        ------
+        UserError : it is another one; the message names the file
+        """
 
     def fingerprints(self, positions: np.ndarray) -> np.ndarray:
         """Return int64 [n], non-zero, from size, place and times of change of each file.

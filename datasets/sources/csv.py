@@ -101,22 +101,20 @@ class CsvTable(OwnImages):
         self.title = f"{self._table.name} of {self._table.parent.name}"
         self._set_variant(self._table.stem)
 
-    def read(self, position: int, size: int) -> np.ndarray:
-        """Return image `position` resized to `size` x `size`: uint8 [3, size, size], RGB, planar.
+    def require_as_listed(self, position: int) -> None:
+        """Check the checksum of the file of image `position`, where the table gives one.
 
         Raises
         ------
-        UserError : the image is missing, corrupt, truncated, too large or has another checksum than the table says; the
-            message names the file and the line
+        UserError : it has another one, or cannot be read; the message names the file and the line
         """
-        if self.checksum(position):
-            self._require(position)
-            try:
-                found = file_hash(self.path(position))
-            except OSError as error:
-                raise self._unreadable(position, error) from error
-            self.require_checksum(position, found)
-        return super().read(position, size)
+        if not self.checksum(position):
+            return
+        try:
+            found = file_hash(self.path(position))
+        except OSError as error:
+            raise self._unreadable(position, error) from error
+        self.require_checksum(position, found)
 
     def _unify(self, rows: pd.DataFrame) -> None:
         merge = self.options.merge_labels
@@ -206,7 +204,7 @@ def _check_fields(path: Path, rows: pd.DataFrame) -> None:
     images = rows["image"]
     refuse(path, images, images == "", "has no image", _REMEDY)
     refuse(path, images, rows["label"] == "", "has no label", _REMEDY)
-    for role in rows.columns.intersection(["label", "group"]):  # splits and manifests list them
+    for role in rows.columns.intersection(["label", "group", "patient"]):  # splits and manifests list them
         refuse(path, images, rows[role].str.contains(r"[\x00-\x1f]"), f"has a {role} of several lines", _REMEDY)
     if "part" in rows:
         named = rows["part"].map(lambda name: part_named(name) if name else "")

@@ -30,6 +30,7 @@ from ltbench.errors import UserError
 from ltbench.registry import unknown
 
 # Separates the stream of splits from every other one that is drawn from the same seed.
+_OF_FOLDS = "add images, use more folds, or leave the class out"
 _STREAM = int.from_bytes(b"split", "little")
 
 
@@ -140,11 +141,12 @@ def _fold_parts(
     _require_rest(left, names)
     val, rng = np.maximum(left // 10, 1), _generator(seed, 1 + fold.number)
     if val_per_class is not None:
+        _require_validation(left, val_per_class, names)
         val = np.full_like(left, val_per_class)
     none = np.zeros_like(val)
     met = val_per_class is not None
     validation, train = _val_and_train(
-        labels[rest], groups[rest], every, ratio, n_max, (val, none), rng, names, met=met
+        labels[rest], groups[rest], every, ratio, n_max, (val, none), rng, names, met=met, remedy=_OF_FOLDS
     )
     if met:  # the surplus of whole groups is in no part
         validation = validation[split_by_image(labels[rest[validation]], val, none, none, rng, names)["train"]]
@@ -162,6 +164,7 @@ def _val_and_train(
     names: Sequence[str],
     *,
     met: bool = False,
+    remedy: str = "add images, or use --split paper",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the places, int64, of val, in whole groups, also those of several classes, and of train.
 
@@ -171,8 +174,9 @@ def _val_and_train(
     available : images of each class, those for test too, int [K]
     aside : val and test images of each class, int [K]
     met : whether val may rather have more than that than less
+    remedy : what to do where a class has no group to give, for the message
     """
-    in_val, none = draw_groups(labels, groups, aside[0], rng, names, met=met), np.zeros_like(aside[0])
+    in_val, none = draw_groups(labels, groups, aside[0], rng, names, met=met, remedy=remedy), np.zeros_like(aside[0])
     remaining = np.flatnonzero(~in_val)
     capacity = np.bincount(labels[remaining], minlength=len(names))
     counts = _training_counts(available, capacity, capacity, ratio, n_max, aside, names)
@@ -192,6 +196,17 @@ def _require_rest(available: np.ndarray, names: Sequence[str]) -> None:
         raise UserError(
             f"class {names[few[0]]!r} has {available[few[0]]} image(s) outside a fold, and val and train need 2; "
             "use more folds, or add images"
+        )
+
+
+def _require_validation(available: np.ndarray, val_per_class: int, names: Sequence[str]) -> None:
+    """Check that the other folds have enough images of each class, int [K], for the validation images asked for."""
+    few = np.flatnonzero(available <= val_per_class)
+    if val_per_class < 1 or len(few):
+        fewest = int(available.argmin())
+        raise UserError(
+            f"--val-per-class {val_per_class} is not possible: class {names[fewest]!r} has {available[fewest]} images "
+            f"outside a fold, of which one is for training; give 1 to {available[fewest] - 1}, or more folds"
         )
 
 

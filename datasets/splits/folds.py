@@ -69,6 +69,6 @@ def _require_groups(labels: np.ndarray, codes: np.ndarray, folds: int, class_nam
     if groups[fewest] >= folds:
         return
     kind = "image" if len(np.unique(codes)) == len(codes) else "group"
-    most = int(groups[fewest])
-    possible = f"at most --folds {most} is possible" if most > 1 else "folds are not possible with it"
+    most = int(groups[fewest])  # of which a fold tests one, and val and train need one each
+    possible = f"at most --folds {most} is possible" if most > 2 else "folds are not possible with it"
     raise UserError(f"class {class_names[fewest]!r} has {counted(most, kind)}, fewer than {folds} folds; {possible}")

@@ -67,6 +67,7 @@ def draw_groups(
     part: str = "val",
     kept: int = 1,
     met: bool = False,
+    remedy: str = "add images, or use --split paper",
 ) -> np.ndarray:
     """Return which images are held out in whole groups, bool [N], as near to wanted numbers as groups allow.
 
@@ -82,6 +83,7 @@ def draw_groups(
     part : that they are for
     kept : groups of each class that are left for other parts
     met : whether a class may rather have more than is wanted than less
+    remedy : what to do where a class has no group to give, for the message
 
     Raises
     ------
@@ -94,7 +96,7 @@ def draw_groups(
         if wanted[label] and not drawn.held[label]:
             raise UserError(
                 f"class {class_names[label]!r} has too few lesions or groups to give one to {part} and to keep {kept} "
-                "for other parts; add images, or use --split paper"
+                f"for other parts; {remedy}"
             )
     return drawn.taken[drawn.groups.codes]
 

@@ -144,6 +144,7 @@ def test_a_picture_turned_by_its_exif_data_is_the_picture_it_shows(source: Plant
     lying.save(source.path(1), format="PNG", exif=exif)
     facts = examine(source, np.array([0, 1]))
     assert facts.contents[0] == facts.contents[1] and (facts.thumbs[0] == facts.thumbs[1]).all()
+    assert facts.sizes[0].tolist() == facts.sizes[1].tolist()
 
 
 def test_tables_alone_say_nothing_of_images(source: Planted) -> None:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ltbench.datasets import registry
+from ltbench.datasets.checks.image_facts import examine
 from ltbench.datasets.loading import load
 from ltbench.datasets.sources.csv import CsvTable
 from ltbench.errors import UserError
@@ -53,6 +54,26 @@ def test_patients_are_the_groups_where_there_are_no_others(root):
     assert (source.default_split, source.group_name) == ("lesion", "patient")
     alone = CsvTable(root, group="")
     assert not alone.has_lesion_ids and alone.default_split == "paper" and alone.patients.tolist() == ["p1", "p1", ""]
+
+
+def test_another_file_than_the_table_lists_is_found_without_training(root):
+    rows = ["image,label,sha256", f"a.png,x,{'0' * 64}", f"d e.png,y,{_sha256(root / 'd e.png')}"]
+    source = _write(root, *rows)
+    facts = examine(source, np.array([0, 1]))
+    assert "SHA-256" in facts.errors[0] and facts.errors[1] == ""
+    with pytest.raises(UserError, match="SHA-256"):
+        source.read(0, 4)
+
+
+def test_patients_in_two_parts_are_named_where_others_group_the_images(tmp_path):
+    for number in range(24):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    rows = [f"{number}.png,{'xy'[number % 2]},lesion{number // 2},patient{number % 3}" for number in range(24)]
+    _write(tmp_path, "image,label,group,patient", *rows)
+    (note,) = [note for note in load("csv", root=tmp_path, image_size=4).notes if "patient" in note]
+    assert note == "3 of 3 patients of test have images in training, too"
+    _write(tmp_path, "image,label,patient", *(f"{n}.png,{'xy'[n % 2]},p{n // 2}" for n in range(24)))
+    assert not [note for note in load("csv", root=tmp_path, image_size=4).notes if "of test" in note]
 
 
 def test_all_that_a_table_may_hold(root):
@@ -137,6 +158,7 @@ def test_paths_links_and_the_order_of_classes(root):
         (["image,label", "a.png,x", '"b\n.png",y'], r", line 3 .* has characters that are not text"),
         (["image,label", "a.png,x", 'd e.png,"y\nz"'], r", line 3 .* has a label of several lines"),
         (["image,label,group", "a.png,x,", 'd e.png,y,"1\n2"'], r", line 3 .* has a group of several lines"),
+        (["image,label,patient", "a.png,x,", 'd e.png,y,"1\n2"'], r", line 3 .* has a patient of several lines"),
         (["image,label,note", 'a.png,x,"1\n2\n3"', "d e.png,,"], r", line 5 \(image 'd e.png'\) has no label"),
         (["image,label", "a.png,x", "d e.png,y,z"], r" .* line 3 has more fields than the header \(3, not 2\)"),
         (["image,label, label", "a.png,x,y", "d e.png,y,x"], r" has the column 'label' more than once"),

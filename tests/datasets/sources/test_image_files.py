@@ -65,6 +65,7 @@ def test_modes_of_colour_become_rgb(mode, suffix, tmp_path):
         (np.full((8, 8), 77 * 256 + 200, dtype=np.uint16), 77),
         (np.full((8, 8), True), 255),
         (np.full((8, 8), 4095, dtype=np.uint16), 15),
+        (np.full((8, 8), 200, dtype=np.uint16), 0),
     ],
 )
 def test_grey_of_any_depth_keeps_its_upper_bits(pixels, value, tmp_path, capsys):
@@ -90,9 +91,17 @@ def test_what_is_transparent_is_white(mode, tmp_path):
     assert (read_image(str(tmp_path / "a.png"), 4) == 255).all()
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.float32])
-def test_channels_of_unknown_range_are_refused(dtype, tmp_path):
-    Image.fromarray(np.full((8, 8), 70_000, dtype=dtype)).save(tmp_path / "a.tif")
+def test_a_transparent_grey_of_16_bits_is_white(tmp_path):
+    pixels = np.full((8, 8), 77 * 256, dtype=np.uint16)
+    pixels[:4] = 5
+    Image.fromarray(pixels).save(tmp_path / "a.png", transparency=5)
+    found = read_image(str(tmp_path / "a.png"), 8)
+    assert (found[:, 0] == 255).all() and (found[:, 7] == 77).all()
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(np.int32, 70_000), (np.int32, 200), (np.float32, 70_000)])
+def test_channels_of_unknown_range_are_refused(dtype, value, tmp_path):
+    Image.fromarray(np.full((8, 8), value, dtype=dtype)).save(tmp_path / "a.tif")
     with pytest.raises(UserError, match=r"a\.tif: its channels have 32 bits; save it with 8 or 16"):
         _Files(tmp_path, "a.tif").read(0, 4)
 

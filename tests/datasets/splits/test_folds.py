@@ -100,6 +100,14 @@ def test_too_few_groups_of_a_class_say_how_many_folds_are_possible() -> None:
         numbers(labels, np.arange(26).astype(str), 7)
     with pytest.raises(UserError, match="class '1' has 1 image, fewer than 2 folds; folds are not possible with it"):
         numbers(np.array([0, 0, 1]), np.array(["a", "b", "c"]), 2)
+    with pytest.raises(UserError, match="class '1' has 2 images, fewer than 3 folds; folds are not possible with it"):
+        numbers(np.array([0, 0, 0, 1, 1]), np.array(list("abcde")), 3)  # two folds leave it one image for two parts
+
+
+def test_validation_images_that_folds_cannot_give_are_refused_with_what_they_can() -> None:
+    for number, split in ((48, "paper"), (0, "lesion")):
+        with pytest.raises(UserError, match=rf"--val-per-class {number} is not possible: class 'a' .* give 1 to 47"):
+            drawn(val_per_class=number, split=split)
 
 
 @pytest.mark.parametrize("changes", [{"split": "official"}, {"per_lesion": "one"}])
