@@ -72,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     about_trained = "train nothing: compare the trial of this results folder, which another machine has trained"
     kept.add_argument("--trained", type=named_path, metavar="RESULTS", help=about_trained)
     again.add_argument("--record", action="store_true", help="write what was found into the board")
+    for action in actions.choices.values():  # also behind the action, as `leaderboard` and `report` have it
+        action.add_argument("--boards", type=named_path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parsed
 
 
@@ -217,10 +219,12 @@ def _create(options: argparse.Namespace) -> int:
 
 def _add(options: argparse.Namespace) -> int:
     from ltbench.benchmarks.publishing.admission import add
+    from ltbench.benchmarks.publishing.board import DESCRIPTION
 
     board = _board(options, options.board)
     for line in add(board, _selected(options), options.plugin, partial=options.partial):
         print(f"{board.name}: {line}")
+    print(f"now see that title and about in {board.folder / DESCRIPTION} say what the table shows")
     return 0
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ltbench.benchmarks.analysis.records import Record
-from ltbench.benchmarks.analysis.standings import settings_of
+from ltbench.benchmarks.analysis.standings import Setting, settings_of
 from ltbench.benchmarks.publishing.board import (
     BEFORE,
     CHANGES,
@@ -26,6 +26,7 @@ from ltbench.benchmarks.publishing.board import (
     row_key,
     rows_in,
 )
+from ltbench.benchmarks.publishing.record_checks import require_known_code
 from ltbench.benchmarks.publishing.tables import generated
 from ltbench.benchmarks.publishing.verification import check_records, check_sums, sums_text
 from ltbench.errors import UserError, counted
@@ -53,7 +54,7 @@ def create(board: Board, records: Sequence[Record]) -> Board:
         raise UserError(f"a board's title is one line, got {board.title!r}")
     settings = []
     for number, setting in enumerate(settings_of(records)):
-        first, trials = setting.rows[0].records[0], max(len(row.trials) for row in setting.rows)
+        first, trials = _with_request(setting), max(len(row.trials) for row in setting.rows)
         held = read_json(first.verified("config.json"))["request"]
         request = {name: value for name, value in held.items() if name not in _OF_A_RUN}
         name = "main" if not number else f"setting{number + 1}"
@@ -66,6 +67,18 @@ def create(board: Board, records: Sequence[Record]) -> Board:
         write_generated(draft)
         draft.folder.rename(made.folder)
     return made
+
+
+def _with_request(setting: Setting) -> Record:
+    """Return a record of a setting that has its configuration beside it."""
+    records = [record for row in setting.rows for record in row.records]
+    for record in records:
+        if record.path("config.json").exists():
+            return record
+    raise UserError(
+        f"{records[0].folder} has no config.json, which says how to train it again, as trials restored from a board; "
+        "name by --method a row that was trained here, and add the others afterwards"
+    )
 
 
 def add(board: Board, records: Sequence[Record], plugins: Iterable[Path] = (), *, partial: bool = False) -> list[str]:
@@ -88,6 +101,7 @@ def add(board: Board, records: Sequence[Record], plugins: Iterable[Path] = (), *
             if fresh:
                 lines.append(_line(board, row, len(fresh), partial))
             for record in fresh:
+                require_known_code(record)
                 _require_plugin(record, files)
                 _copy(draft, record, files)
         if not lines:

@@ -300,7 +300,10 @@ def read_board(name: str, folder: Path = FOLDER) -> Board:
             if (draft / BEFORE).exists():
                 raise UserError(f"a change of board {name} was interrupted; rename {draft / BEFORE} to {folder / name}")
     if not known:
-        raise UserError(f"{folder} holds no boards; they come with the repository, of which you need a clone")
+        where = "they come with the repository, of which you need a clone"
+        if folder != FOLDER:
+            where = "give the folder that the folders of boards lie in"
+        raise UserError(f"{folder} holds no boards; {where}")
     if name not in known:
         raise unknown("board", name, known)
     return Board.read(folder / name)

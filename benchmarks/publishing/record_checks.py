@@ -63,7 +63,10 @@ def require_known_code(record: Record) -> None:
     result = record.result
     for version in (result.code_version, result.code_version_at_start or result.code_version):
         if "dirty" in version:
-            raise UserError(f"{record.folder} was made by changed code ({version}); commit, and train it again")
+            raise UserError(
+                f"{record.folder} was made by changed code ({version}); commit it, and train it again by --fresh --trial "
+                f"{result.trial}"
+            )
         if not re.fullmatch(r"[^+]+\+[0-9A-Za-z.-]+", version):
             raise UserError(
                 f"{record.folder} does not say which commit made it ({version or 'no version'}); train it again from a "

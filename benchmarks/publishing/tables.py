@@ -42,18 +42,20 @@ class Section:
     setting : of the board
     tables : leaderboards, each with the further tables of its rows; rows of equal trials share tables
     example : the best row and its first trial; None: no trial is published yet
+    reported : what the paper prints for the data set and ratio, in the first setting that has both
     """
 
     setting: BoardSetting
     tables: Sequence[Table]
     example: tuple[str, int] | None
+    reported: Sequence[Table] = ()
 
     @property
     def parts(self) -> list[str | Table]:
         """Heading, text, tables, the rows that are missing, and what the paper reports; texts are Markdown."""
         about = [self.setting.about] if self.setting.about else []
         none = [] if self.tables else ["No trial is published yet."]
-        return [f"## {self.setting.name}", *about, *none, *self.tables, *self._missing(), *_reported(self.setting)]
+        return [f"## {self.setting.name}", *about, *none, *self.tables, *self._missing(), *self.reported]
 
     def _missing(self) -> list[str]:
         """Return a line of the rows that the setting is to have and its tables do not show; none if all are there."""
@@ -64,14 +66,16 @@ class Section:
 
 def sections(board: Board) -> list[Section]:
     """Return what a board says of each of its settings, in order."""
-    found = []
+    found: list[Section] = []
     with restored(board) as folder:
         records = list(find_records(folder))
         for setting in board.settings:
             own = [(each, panel) for each in settings_of(setting.among(records)) for panel in each.panels()]
             tables = [table for each, panel in own for table in _tables(board, setting, each, panel, folder)]
             best = [(panel.rows[0].name, panel.trials[0]) for _, panel in own[:1]]
-            found.append(Section(setting, tables, best[0] if best else None))
+            told = {(each.setting.dataset, each.setting.ratio) for each in found}
+            reported = [] if (setting.dataset, setting.ratio) in told else _reported(setting)
+            found.append(Section(setting, tables, best[0] if best else None, reported))
     return found
 
 
@@ -202,4 +206,9 @@ def _again(board: Board, every: Sequence[Section]) -> list[str]:
     commands = [f"verify {name}", *again, f"restore {name} --out restored"]
     lines = [f"python benchmarks/publish.py {command}" for command in commands]
     where = "Of a board that is not in the repository, `publish.py --boards DIR` names the folder that it lies in."
-    return ["\n".join(["```sh", *lines, "```"]), where]
+    cite = (
+        "To cite it, name the board, the commit of the repository at which it was read (`git log -1 --format=%H`), the "
+        f"software (CITATION.cff), the papers of the methods and those of the data (`python benchmarks/data.py info "
+        f"{board.settings[0].dataset}`). How to add a row: docs/boards/index.md."
+    )
+    return ["\n".join(["```sh", *lines, "```"]), where, cite]

@@ -49,7 +49,8 @@ from ltbench.methods.base import Method, Task
 from ltbench.methods.contract import Contract
 from ltbench.registry import load_plugin
 
-_ROOMS = ("benchmarks", "datasets", "losses", "methods", "samplers")  # of the code, where a new file is a change
+_ROOMS = ("benchmarks", "datasets", "losses", "methods", "samplers")  # packages, where a new module is a change
+_NO_CODE = (":!benchmarks/boards", ":!docs", ":!tests", ":!*.md", ":!CITATION.cff")
 TRACEBACK = "error.txt"
 """The file in a trial's folder that holds the traceback of the last attempt, where it failed."""
 
@@ -328,21 +329,31 @@ class Trial:
 
 
 def code_version() -> str:
-    """Return the version of ltbench, with the git commit where it runs from a checkout."""
+    """Return the version of ltbench, with the git commit where it runs from a checkout.
+
+    `-dirty` says that code was changed: any file but documents, tests and published results, or a new module in one of
+    the packages.
+    """
     root = Path(ltbench.__file__).parent
     if not (root / ".git").exists():
         return ltbench.__version__
     try:
-        commit = _git(root, "describe", "--always", "--dirty")
-        new = _git(root, "ls-files", "--others", "--exclude-standard", *(f"{name}/*.py" for name in _ROOMS))
+        commit = _git(root, "describe", "--always")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=all", "--", ".", *_NO_CODE).splitlines()
     except (OSError, subprocess.SubprocessError):
         return ltbench.__version__
-    return f"{ltbench.__version__}+{commit}{'-dirty' if new and not commit.endswith('-dirty') else ''}"
+    return f"{ltbench.__version__}+{commit}{'-dirty' if any(map(_is_code, changed)) else ''}"
+
+
+def _is_code(line: str) -> bool:
+    """Return whether a line of `git status --porcelain` is of code: a file that git knows, or a module of a package."""
+    name = line[3:].strip('"')
+    return not line.startswith("??") or (name.endswith(".py") and name.partition("/")[0] in _ROOMS)
 
 
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.rstrip()
 
 
 def library_versions() -> dict[str, str]:

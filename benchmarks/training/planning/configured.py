@@ -39,7 +39,7 @@ def method_names(names: Sequence[str]) -> list[str]:
     known = available()
     for name in names:
         if name != "all" and name not in known:
-            raise unknown("method", name, ["all", *known])
+            raise UserError(f"{unknown('method', name, ['all', *known])}; a file of your own is given by --plugin")
     return known if "all" in names else list(dict.fromkeys(names))
 
 

@@ -4,9 +4,11 @@ import gc
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,12 @@ import torch
 
 from ltbench.benchmarks.analysis.metrics import evaluate
 from ltbench.benchmarks.analysis.records import Record, find_records
+from ltbench.benchmarks.training import trial
 from ltbench.benchmarks.training.protocol import Protocol
 from ltbench.benchmarks.training.trial import discard, run_trial
 from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
-from ltbench.files import plain
+from ltbench.files import plain, write_bytes
 from ltbench.locks import claimed, lock_of
 from ltbench.methods.base import Method, Run
 from ltbench.methods.contract import ContractError
@@ -357,3 +360,28 @@ def test_a_discarded_trial_is_there_in_whole_or_not_at_all(
 
 def _lines(folder: Path) -> list[str]:
     return (folder / "metrics.jsonl").read_text().splitlines()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_the_version_says_whether_code_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=x", "-c", "user.email=x", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True, capture_output=True)
+
+    monkeypatch.setattr(trial, "ltbench", SimpleNamespace(__file__=str(tmp_path / "__init__.py"), __version__="1.0"))
+    assert trial.code_version() == "1.0"
+    for name in ("methods/ce.py", "benchmarks/boards/a/board.md", "docs/index.md", "setup.cfg"):
+        write_bytes(tmp_path / name, b"")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-q", "-m", "first")
+    clean = trial.code_version()
+    assert clean.startswith("1.0+") and "dirty" not in clean
+    for name in ("mine.py", "benchmarks/boards/a/board.md", "docs/index.md", "docs/new.py", "results/x.json"):
+        write_bytes(tmp_path / name, b"other")
+        assert trial.code_version() == clean
+    for name, again in (("setup.cfg", b""), ("methods/ce.py", b""), ("methods/new.py", None)):
+        write_bytes(tmp_path / name, b"other")
+        assert trial.code_version() == f"{clean}-dirty"
+        (tmp_path / name).unlink() if again is None else write_bytes(tmp_path / name, again)
+    assert trial.code_version() == clean
