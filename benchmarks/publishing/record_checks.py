@@ -64,8 +64,8 @@ def require_known_code(record: Record) -> None:
     for version in (result.code_version, result.code_version_at_start or result.code_version):
         if "dirty" in version:
             raise UserError(
-                f"{record.folder} was made by changed code ({version}); commit it, and train it again by --fresh --trial "
-                f"{result.trial}"
+                f"{record.folder} was made by changed code ({version}); commit it, and train the trial again (--fresh "
+                f"--trial {result.trial})"
             )
         if not re.fullmatch(r"[^+]+\+[0-9A-Za-z.-]+", version):
             raise UserError(
