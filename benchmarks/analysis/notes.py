@@ -68,6 +68,11 @@ def spread(row: Row) -> str:
     return "of the predictions of all folds together" if row.folds else SPREAD
 
 
+def spread_alone(row: Row) -> str:
+    """Return what the numbers of rows like one are where each fold counts by itself."""
+    return "mean ± sd over n folds, each by itself (ddof = 1)" if row.folds else SPREAD
+
+
 def intervals(row: Row) -> str:
     """Return what intervals of rows like one hold for."""
     return "intervals: 95 %, each by itself" if row.folds else INTERVALS
@@ -165,8 +170,14 @@ def baseline_notes(panel: Panel) -> list[str]:
     return lines
 
 
-def caveats(rows: Sequence[Row], shown: Iterable[str]) -> list[str]:
-    """Return lines on what the numbers do not say: intervals of one trial, warnings, why a metric is undefined."""
+def caveats(rows: Sequence[Row], shown: Iterable[str], *, alone: bool = False) -> list[str]:
+    """Return lines on what the numbers do not say: intervals of one trial, warnings, why a metric is undefined.
+
+    Parameters
+    ----------
+    shown : names of the metrics
+    alone : whether they are of each fold by itself
+    """
     lines = []
     if len(rows[0].trials) == 1 and not rows[0].folds:
         lines.append(
@@ -176,7 +187,8 @@ def caveats(rows: Sequence[Row], shown: Iterable[str]) -> list[str]:
         lines.append(_CUT)
     lines += dict.fromkeys(line for row in rows for line in _starting_weights(row.result.weights))
     lines += [line for row in rows for line in _warnings(row)]
-    reasons = {name: reason for row in rows for own in row.measured for name, reason in own["undefined"].items()}
+    measured = [own for row in rows for own in (row.measured_alone if alone else row.measured)]
+    reasons = {name: reason for own in measured for name, reason in own["undefined"].items()}
     labels = metric_labels(rows[0].result.data.special_classes)
     undefined: dict[str, list[str]] = {}
     for name in shown:

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ltbench.benchmarks.analysis.probabilities import class_members
 from ltbench.benchmarks.analysis.records import Record, Result
@@ -28,8 +29,15 @@ from ltbench.errors import UserError
 ACCURACY, GROUP_MEAN = "mean_class_accuracy", "mean_of_group_means"
 """The metric that ranks, and the paper's "All" on ISIC-Archive-LT."""
 
+_DIGITS = 12  # of a mean, beyond which sums in another order differ
+
 _COMPUTING = 0.8  # share of its time in which a trial on the CPU computes, unless other work is beside it
 _UNKNOWN = Estimate(*[float("nan")] * 5)
+
+
+def comparable(values: ArrayLike) -> np.ndarray:
+    """Return means as they are ranked: rounded, so that those that differ by the order of a sum alone are equal."""
+    return np.round(np.asarray(values, dtype=np.float64), _DIGITS)
 
 
 @dataclass(frozen=True)
@@ -154,6 +162,11 @@ class Row:
         """All metrics of each trial, from its predictions; errors as for `summaries`."""
         return tuple(own.measured["test"] for own in self.summaries)
 
+    @property
+    def measured_alone(self) -> tuple[Mapping[str, Any], ...]:
+        """All metrics of each trial, and of each fold by itself, from its predictions; errors as for `summaries`."""
+        return tuple(summary_of(record).measured["test"] for record in self.records) if self.folds else self.measured
+
     @cached_property
     def accuracy(self) -> Estimate:
         """Mean per-class accuracy, with its 95 % interval over trials and test images."""
@@ -198,6 +211,10 @@ class Row:
     def values(self, metric: str) -> np.ndarray:
         """Return a metric of each trial, float64 [T], NaN where it is undefined."""
         return np.array([own[metric] for own in self.measured], dtype=np.float64)
+
+    def values_alone(self, metric: str) -> np.ndarray:
+        """Return a metric of each trial, and of each fold by itself, float64 [records], NaN where it is undefined."""
+        return np.array([own[metric] for own in self.measured_alone], dtype=np.float64)
 
     def validation_gap(self) -> np.ndarray:
         """Return mean per-class accuracy of the reported epoch on validation, minus test, float64 [T]."""

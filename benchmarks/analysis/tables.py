@@ -34,6 +34,7 @@ from ltbench.benchmarks.analysis.cells import (
     percent,
     percent_interval,
     range_text,
+    same,
     signed,
     statistics,
 )
@@ -52,7 +53,7 @@ from ltbench.benchmarks.analysis.ranks import ranks
 from ltbench.benchmarks.analysis.records import Record
 from ltbench.benchmarks.analysis.reliability.tables import conformal, reliability
 from ltbench.benchmarks.analysis.rendering import OPEN, Cell, Table, annotated
-from ltbench.benchmarks.analysis.rows import ACCURACY, GROUP_MEAN, Row
+from ltbench.benchmarks.analysis.rows import ACCURACY, GROUP_MEAN, Row, comparable
 from ltbench.benchmarks.analysis.standings import (
     BASELINE,
     Family,
@@ -82,7 +83,8 @@ _BALANCED = "Balanced test set: micro top-1 equals mean per-class accuracy."
 
 def _places(rows: Sequence[Row]) -> list[int]:
     """Return the rank of each row by its accuracy; equal rows share the best of their ranks."""
-    return pd.Series([row.accuracy.value for row in rows]).rank(method="min", ascending=False).astype(int).tolist()
+    accuracies = pd.Series(comparable([row.accuracy.value for row in rows]))
+    return accuracies.rank(method="min", ascending=False).astype(int).tolist()
 
 
 def overview(panel: Panel) -> Table:
@@ -137,6 +139,7 @@ def ratios(family: Family) -> Table:
     places = {(own["method"], own["ratio"]): own for own in lines_of(frame)}
     # Methods that have all ratios come first: means over other ratios say nothing of each other.
     order = frame.groupby("method")[ACCURACY].agg(["count", "mean"])
+    order["mean"] = comparable(order["mean"])
     cells = []
     for method in order.sort_values(["count", "mean"], ascending=False, kind="stable").index:
         line = [Cell(method)]
@@ -166,7 +169,7 @@ def ratios(family: Family) -> Table:
 def groups(panel: Panel) -> Table:
     """Return the paper's Table 2: accuracy of head, medium and tail, and the mean of the three, with intervals."""
     setting = panel.setting
-    rows = sorted(panel.rows, key=lambda row: -np.nan_to_num(row.values(GROUP_MEAN).mean(), nan=-1.0))
+    rows = sorted(panel.rows, key=lambda row: -comparable(np.nan_to_num(row.values(GROUP_MEAN).mean(), nan=-1.0)))
     compared = (compare(rows, rows[0], GROUP_MEAN, best=True), compare(rows, setting.baseline, GROUP_MEAN))
     frame = pd.DataFrame(
         {
@@ -181,9 +184,10 @@ def groups(panel: Panel) -> Table:
     cells = [
         [
             Cell(own["method"]),
-            *(Cell(percent_interval(own, name), own[name] == best[name]) for name in GROUPS[:-1]),
+            *(Cell(percent_interval(own, name), same(own[name], best[name])) for name in GROUPS[:-1]),
             Cell(
-                percent_interval(own, GROUP_MEAN) + OPEN * bool(own["open_best"]), own[GROUP_MEAN] == best[GROUP_MEAN]
+                percent_interval(own, GROUP_MEAN) + OPEN * bool(own["open_best"]),
+                same(own[GROUP_MEAN], best[GROUP_MEAN]),
             ),
             *(delta_cell(own), Cell(range_text(own["delta_low"], own["delta_high"])), Cell(str(own["n"]))),
         ]
@@ -361,7 +365,8 @@ def _metric_cells(frame: pd.DataFrame, names: Sequence[str]) -> list[list[Cell]]
             Cell(own["method"]),
             *(
                 Cell(
-                    percent(own, name) if name != "cross_entropy" else mean_sd(own, name, 1, 3), own[name] == best[name]
+                    percent(own, name) if name != "cross_entropy" else mean_sd(own, name, 1, 3),
+                    same(own[name], best[name]),
                 )
                 for name in names
             ),

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from written import reseal
 
+from ltbench.benchmarks.analysis.advice.facts import advice_of
+from ltbench.benchmarks.analysis.advice.text import lines_of
 from ltbench.benchmarks.analysis.metrics import METRICS, wilson_interval
 from ltbench.benchmarks.analysis.record_files.predictions import read_predictions
 from ltbench.benchmarks.analysis.records import find_records
@@ -159,6 +161,27 @@ def test_ranks_differences_and_their_tests(results: Path, add_trials: Add) -> No
     assert low < frame.loc["ce", "mean_class_accuracy"] < high
     marked = [text.endswith(" ?") for text in column(table, "Δ ce")]
     assert marked == frame["open_baseline"].tolist()
+
+
+def test_rows_that_are_equal_but_for_rounding_share_rank_and_bold_type(tmp_path: Path, add_record: Add) -> None:
+    """Each is right on 1050 of 1500 images: means of five trials differ by the order of sums alone."""
+    labels = np.repeat(np.arange(4), 75)
+    of_trials = {"ce": [210] * 5, "rs": [201, 206, 211, 213, 219], "cb": [190, 203, 217, 221, 219]}
+    of_trials["rw"] = [209, 209, 209, 209, 214]
+    for method, right in of_trials.items():
+        for trial, count in enumerate(right):
+            predicted = np.where(np.random.default_rng(trial).permutation(300) < count, labels, (labels + 1) % 4)
+            add_record(tmp_path, method, trial, 0, logits=np.eye(4)[predicted], test_counts=(75,) * 4)
+    (setting,) = settings_of(find_records(tmp_path))
+    assert len({row.accuracy.value for row in setting.rows}) > 1
+    (table,) = tables(tmp_path)
+    assert column(table, "rank") == ["1"] * 4
+    place = table.headers.index("mean per-class accuracy")
+    assert all(line[place].strong for line in table.cells)
+    (ranked,) = tables(tmp_path, "ranks")
+    assert set(ranked.frame["rank"]) == {2.5}
+    (advice,) = advice_of([setting], "ce")
+    assert advice.two_best.difference == 0 and "differ by 0.0 points; a true difference" in " ".join(lines_of(advice))
 
 
 def test_what_chance_explains_is_open(tmp_path: Path, add_trials: Add) -> None:
