@@ -78,7 +78,7 @@ def intervals(row: Row) -> str:
     return "intervals: 95 %, each by itself" if row.folds else INTERVALS
 
 
-def signs(row: Row, best: Iterable[Comparison], baseline: Iterable[Comparison]) -> str:
+def signs(row: Row, best: Sequence[Comparison], baseline: Sequence[Comparison]) -> str:
     """Return what numbers and signs of accuracies mean, of ? only where it stands.
 
     Parameters
@@ -88,16 +88,17 @@ def signs(row: Row, best: Iterable[Comparison], baseline: Iterable[Comparison]) 
     """
     numbers = f"Percent, {spread(row)}; {intervals(row)}. Bold: best."
     of_best, of_baseline = (any(each.open for each in own) for own in (best, baseline))
-    if not (of_best or of_baseline):
-        return numbers
-    adjusted = f"p ≥ {LEVEL}, adjusted for all rows and for the best being chosen by looking"
-    if not of_baseline:
-        return f"{numbers} ?: it is open whether it is worse than the best, {adjusted}."
+    meanings, told = [], []
     if of_best:
-        meaning = f"it is open whether it is worse than the best (behind Δ: whether it differs from {BASELINE})"
-    else:
-        meaning, adjusted = f"it is open whether it differs from {BASELINE}", f"p ≥ {LEVEL}, adjusted for all rows"
-    return f"{numbers} ?: {meaning}, {adjusted}; so an interval of Δ may leave out 0 where ? stands."
+        chosen = f"p ≥ {LEVEL}, adjusted for all rows and for the best being chosen by looking"
+        meanings.append(f"it is open whether it is worse than the best, {chosen}")
+        if any(not math.isnan(each.p_value) for each in baseline):
+            named = f"{BASELINE} was named beforehand, so a difference to it needs less"
+            told.append(f"{named}: {BASELINE} may carry ? although the best is told from it by Δ.")
+    if of_baseline:
+        meanings.append(f"behind Δ, it is open whether it differs from {BASELINE}, p ≥ {LEVEL}, adjusted for all rows")
+        told.append("Intervals of Δ are not adjusted and may leave out 0 where ? stands.")
+    return " ".join([numbers, *([f"?: {'; '.join(meanings)}."] if meanings else []), *told])
 
 
 def tested(rows: Sequence[Row], best: Sequence[Comparison], baseline: Sequence[Comparison]) -> str:

@@ -58,7 +58,16 @@ def _against_baseline(advice: Advice) -> str:
             lambda method: method.baseline,
         ),
     ]
-    return f"{' '.join(filter(None, lists))} These p are {ADJUSTED_BASELINE}."
+    return f"{' '.join(filter(None, lists))} These p are {ADJUSTED_BASELINE}.{_named_beforehand(advice)}"
+
+
+def _named_beforehand(advice: Advice) -> str:
+    """Return why the best method is told from the baseline, and the baseline not from the best; else nothing."""
+    first, name = advice.methods[0], advice.baseline
+    if not (first.gains and any(method.baseline.reference and method.best.open for method in advice.methods)):
+        return ""
+    reason = f"{name} was named beforehand, so a difference to it needs less than one to the best"
+    return f" {reason}: {first.name} is told from it by this test, though not by the one above."
 
 
 def _loses(method: MethodAdvice) -> bool:
