@@ -148,8 +148,8 @@ def tested(rows: Sequence[Row], best: Sequence[Comparison], baseline: Sequence[C
 
 def _of_folds(row: Row) -> str:
     """Return how many folds are pooled, and what their intervals are."""
-    there, images = len(row.trials), counted(len(row.labels), "image")
-    which = f"{row.folds} folds" if there == row.folds else f"{there} of {row.folds} folds, the others are missing"
+    images = counted(len(row.labels), "image")
+    which = f"{row.repeats}, the others are missing" if len(row.trials) < row.folds else row.repeats
     return f"{which}, pooled: {images}, each tested once, by a network that was not trained on it; {_POOLED}."
 
 

@@ -24,7 +24,7 @@ from ltbench.benchmarks.analysis.statistics.intervals import (
     interval,
 )
 from ltbench.benchmarks.analysis.summaries import Summary, pooled_summary, summary_of
-from ltbench.errors import UserError
+from ltbench.errors import UserError, counted
 
 ACCURACY, GROUP_MEAN = "mean_class_accuracy", "mean_of_group_means"
 """The metric that ranks, and the paper's "All" on ISIC-Archive-LT."""
@@ -117,6 +117,19 @@ class Row:
     def folds(self) -> int:
         """How many folds there are, of which `trials` are here, pooled; 0 where trials are not folds."""
         return self.result.folds
+
+    @property
+    def repeats(self) -> str:
+        """How many trials there are, or folds and of how many, in words."""
+        if not self.folds:
+            return counted(len(self.trials), "trial")
+        missing = len(self.trials) < self.folds
+        return f"{len(self.trials)} of {self.folds} folds" if missing else f"{self.folds} folds"
+
+    @property
+    def extent(self) -> str:
+        """What a mean of the row is over: n = so many trials, or folds, pooled."""
+        return f"{self.repeats}, pooled" if self.folds else f"n = {self.repeats}"
 
     @property
     def inflation(self) -> float:

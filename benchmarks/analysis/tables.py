@@ -40,12 +40,12 @@ from ltbench.benchmarks.analysis.cells import (
 )
 from ltbench.benchmarks.analysis.metrics import METRICS, higher_is_better, metric_labels, wilson_interval
 from ltbench.benchmarks.analysis.notes import (
-    SPREAD,
     baseline_notes,
     caveats,
     intervals,
     signs,
     spread,
+    spread_alone,
     tested,
     title_of,
 )
@@ -65,7 +65,6 @@ from ltbench.benchmarks.analysis.standings import (
     families_of,
     settings_of,
 )
-from ltbench.errors import counted
 
 GROUPS = ("head", "medium", "tail", GROUP_MEAN)
 STEPS = "optimizer_steps"
@@ -151,7 +150,7 @@ def ratios(family: Family) -> Table:
     rows = [row for panel in family.panels.values() for row in panel.rows]
     largest = max(family.panels)
     every = [list(itertools.chain(*own)) for own in zip(*compared.values(), strict=True)]
-    about = f"{_ACCURACY.capitalize()}, n = {counted(len(rows[0].trials), 'trial')}. {signs(rows[0], *every)}"
+    about = f"{_ACCURACY.capitalize()}, {rows[0].extent}. {signs(rows[0], *every)}"
     if found := tested(family.panels[largest].rows, *compared[largest]):
         about += f" At ratio {largest:g}: {found}"
     of_ratios = [
@@ -225,12 +224,16 @@ def per_class(panel: Panel) -> Table:
 
 
 def _class_numbers(row: Row) -> list[dict[str, Any]]:
-    """Return the numbers of each class; `wilson_low` and `wilson_high` are of the mean share, trials not pooled."""
+    """Return the numbers of each class; `wilson_low` and `wilson_high` are of the mean share, trials not pooled.
+
+    Of folds they are for as many fewer images as the intervals beside them (`fold_inflation`).
+    """
     result, recalls = row.result, row.recalls()
     numbers = []
     for label, name in enumerate(result.data.class_names):
         tested, estimate = int(row.test_counts[0, label]), row.class_estimate(label)
-        wilson = wilson_interval(recalls[:, label].mean() * tested if tested else 0, tested)
+        images = tested / row.inflation
+        wilson = wilson_interval(recalls[:, label].mean() * images if tested else 0, images)
         numbers.append(
             {
                 **{"method": row.name, "n": len(row.trials), "class": name},
@@ -270,9 +273,9 @@ def cost(panel: Panel) -> Table:
     headers = ["method", COSTS[STEPS], f"of {BASELINE}'s", "own learning rates", "own stopping rules"]
     devices = sorted({record.result.device for row in panel.rows for record in row.records})
     about = (
-        f"{SPREAD.capitalize()}; shared stages are charged in full. Learning rates: of stages with another one than "
-        "the protocol's, as multiples of it. Stopping rules: of stages that do not stop by the protocol's; none: the "
-        f"whole stage is trained. Device: {'; '.join(devices)}. Seconds are of the clock, "
+        f"{spread_alone(panel.rows[0]).capitalize()}; shared stages are charged in full. Learning rates: of stages with "
+        "another one than the protocol's, as multiples of it. Stopping rules: of stages that do not stop by the "
+        f"protocol's; none: the whole stage is trained. Device: {'; '.join(devices)}. Seconds are of the clock, "
         "whatever else ran beside; compare images and passes. A * marks times of a CPU that computed in less than "
         "80 % of them, beside other work. On a CPU, memory is the most that the process had, other trials included."
     )

@@ -140,7 +140,7 @@ def _setting_line(setting: Setting) -> list[str]:
         f"{data.split} ({result.split_digest[:8]})",
         f"{result.protocol['backbone']}, {result.protocol['image_size']} px ({result.protocol_digest[:8]})",
         *(str(len(trials)), " to ".join(map(str, sorted({min(trials), max(trials)})))),
-        f"{best.name}, n = {len(best.trials)}",
+        f"{best.name}, {best.extent}",
         f"{100 * estimate.value:.2f} {range_text(estimate.low, estimate.high)}",
     ]
 
@@ -166,9 +166,9 @@ def _facts(setting: Setting, overview: Table) -> list[Line]:
     network = f"{protocol['backbone']}, {protocol['image_size']} px, {at_most(protocol['epochs'], 'epoch')}"
     counts = data.class_counts
     compared = f"{len(counts)} classes of {max(counts)} to {min(counts)} training images; {network}."
-    best = frame.iloc[0]
+    best, extent = frame.iloc[0], setting.panels()[0].rows[0].extent
     found = (
-        f"Best of {len(frame)}, n = {best['n']}: {best['method']}, {100 * best['mean_class_accuracy']:.2f} % mean "
+        f"Best of {len(frame)}, {extent}: {best['method']}, {100 * best['mean_class_accuracy']:.2f} % mean "
         f"per-class accuracy. {_not_worse(frame.iloc[1:])}"
     )
     shared = {pair: own for pair, own in data.overlap.items() if own.images or own.lesion_images}
