@@ -83,12 +83,18 @@ def amount(numbers: Mapping[str, Any], name: str) -> str:
 
 def range_text(low: float, high: float) -> str:
     """Return an interval in percent."""
-    return "n/a" if np.isnan(low) or np.isnan(high) else f"[{100 * low:.1f}, {100 * high:.1f}]"
+    return "n/a" if np.isnan(low) or np.isnan(high) else f"[{_fixed(100 * low, 1)}, {_fixed(100 * high, 1)}]"
 
 
 def signed(difference: float) -> str:
-    """Return a difference in percentage points, with its sign; one that is rounded to -0 has none."""
-    return "n/a" if np.isnan(difference) else f"{100 * difference:+.2f}".replace("-0.00", "0.00")
+    """Return a difference in percentage points, with its sign; one that is rounded to 0 has none."""
+    return "n/a" if np.isnan(difference) else _fixed(100 * difference, 2, "+")
+
+
+def _fixed(number: float, digits: int, sign: str = "") -> str:
+    """Return a number with so many digits, and with a sign (`+`: always) unless they are all 0."""
+    rounded = round(number, digits)
+    return f"{rounded:{sign}.{digits}f}" if rounded else f"{0:.{digits}f}"
 
 
 def percent_interval(numbers: Mapping[str, Any], name: str) -> str:

@@ -158,7 +158,7 @@ def baseline_notes(panel: Panel) -> list[str]:
     baseline, setting = panel.setting.baseline, panel.setting
     if baseline is None:
         several = any(row.result.method == BASELINE for row in setting.rows)
-        reason = f"there are several versions of {BASELINE}" if several else f"no trial of {BASELINE} is finished"
+        reason = f"there are several versions of {BASELINE}" if several else f"{BASELINE} is not among the rows shown"
         return [f"Δ n/a, {reason}."]
     common = common_trials(panel.rows[0], baseline)
     if not common:

@@ -65,6 +65,7 @@ from ltbench.benchmarks.analysis.standings import (
     families_of,
     settings_of,
 )
+from ltbench.benchmarks.analysis.statistics.intervals import FEW_IMAGES
 
 GROUPS = ("head", "medium", "tail", GROUP_MEAN)
 STEPS = "optimizer_steps"
@@ -219,8 +220,17 @@ def per_class(panel: Panel) -> Table:
     headers = ["method", *(f"{name} ({count})" for name, count in zip(names, counts, strict=True)), "n"]
     interval = intervals(rows[0]) if len(rows[0].trials) > 1 else "intervals: Wilson's 95 % over test images"
     about = f"Percent, {spread(rows[0])}; {interval}. Behind a class: its training images. Test images: {sizes}."
-    notes = [about, *caveats(rows, ("per_class_accuracy",))]
+    notes = [about, *_without_interval(by_row, names), *caveats(rows, ("per_class_accuracy",))]
     return Table(title_of(panel.setting.result), pd.concat(by_row, ignore_index=True), headers, cells, notes)
+
+
+def _without_interval(by_row: Iterable[pd.DataFrame], names: Sequence[str]) -> list[str]:
+    """Return a line on classes that have an accuracy and, of two trials, no interval."""
+    left = {name for own in by_row for name in own.loc[own["accuracy"].notna() & own["accuracy_low"].isna(), "class"]}
+    if not left:
+        return []
+    shown = ", ".join(name for name in names if name in left)
+    return [f"n/a, two trials of fewer than {FEW_IMAGES} test images or groups of them: intervals of {shown}."]
 
 
 def _class_numbers(row: Row) -> list[dict[str, Any]]:
@@ -273,8 +283,8 @@ def cost(panel: Panel) -> Table:
     headers = ["method", COSTS[STEPS], f"of {BASELINE}'s", "own learning rates", "own stopping rules"]
     devices = sorted({record.result.device for row in panel.rows for record in row.records})
     about = (
-        f"{spread_alone(panel.rows[0]).capitalize()}; shared stages are charged in full. Learning rates: of stages with "
-        "another one than the protocol's, as multiples of it. Stopping rules: of stages that do not stop by the "
+        f"{spread_alone(panel.rows[0]).capitalize()}; shared stages are charged in full. Learning rates: of stages "
+        "with another one than the protocol's, as multiples of it. Stopping rules: of stages that do not stop by the "
         f"protocol's; none: the whole stage is trained. Device: {'; '.join(devices)}. Seconds are of the clock, "
         "whatever else ran beside; compare images and passes. A * marks times of a CPU that computed in less than "
         "80 % of them, beside other work. On a CPU, memory is the most that the process had, other trials included."

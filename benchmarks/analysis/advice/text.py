@@ -11,6 +11,7 @@ from ltbench.errors import counted
 
 ADJUSTED_BEST = "adjusted for all methods and for the best being chosen by looking"
 ADJUSTED_BASELINE = "adjusted for all methods"
+_P_DIGITS, _MOST_P_DIGITS = 3, 16
 _NAMED = 5  # of a list, of which more are counted
 
 
@@ -181,7 +182,15 @@ def _bound(p_values: Sequence[float]) -> str:
 
 
 def _p(value: float, sign: str = "=") -> str:
-    return "p < 0.001" if value < 0.001 else f"p {sign} {value:.3f}"
+    """Return a p-value of three digits, a bound rounded to its own side, and more where they would reach the level."""
+    if value < 0.001:
+        return "p < 0.001"
+    towards = {"=": round, "≤": math.ceil, "≥": math.floor}[sign]
+    for digits in range(_P_DIGITS, _MOST_P_DIGITS):
+        shown = towards(round(value * 10**digits, 6)) / 10**digits
+        if (shown < LEVEL) == (value < LEVEL):
+            break
+    return f"p {sign} {shown:.{digits}f}"
 
 
 def _power() -> str:

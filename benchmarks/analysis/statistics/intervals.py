@@ -18,7 +18,8 @@ from scipy.special import stdtrit
 from ltbench.benchmarks.analysis.metrics import wilson_interval
 
 _ROUNDING = 1e-13  # what is smaller than this share of the scores is 0 but for rounding
-_FEW_IMAGES = 10  # of a class, which do not show how much images differ
+FEW_IMAGES = 10
+"""Of a class, up to which images do not show how much they differ."""
 
 
 @dataclass(frozen=True)
@@ -184,9 +185,9 @@ def class_interval(
     low, high = wilson_interval(found.value * size / inflation, size / inflation, confidence)
     if trials == 1:
         return replace(found, low=low, high=high)
-    if trials == 2 and size < _FEW_IMAGES:
+    if trials == 2 and size < FEW_IMAGES:
         return replace(found, low=float("nan"), high=float("nan"))
-    return replace(found, low=min(low, found.low), high=max(high, found.high)) if size <= _FEW_IMAGES else found
+    return replace(found, low=min(low, found.low), high=max(high, found.high)) if size <= FEW_IMAGES else found
 
 
 def paired_differences(

@@ -12,7 +12,7 @@ import pytest
 from written import rows_of
 
 from ltbench.benchmarks.analysis.advice.facts import Advice, advice_of
-from ltbench.benchmarks.analysis.advice.text import lines_of
+from ltbench.benchmarks.analysis.advice.text import _p, lines_of
 from ltbench.benchmarks.analysis.metrics import wilson_interval
 from ltbench.benchmarks.analysis.notes import signs
 from ltbench.benchmarks.analysis.records import find_records
@@ -82,6 +82,19 @@ def test_the_best_told_from_the_baseline_but_not_the_baseline_from_the_best_is_e
     )
     other = signs(rows[0], [REFERENCE, told], [open_best, REFERENCE])
     assert "chosen by looking" not in other and "behind Δ, it is open whether it differs from ce, p ≥ 0.05" in other
+
+
+@pytest.mark.parametrize(
+    ("value", "sign", "text"),
+    [
+        *((0.0004, "=", "p < 0.001"), (0.0314, "=", "p = 0.031"), (0.0497, "=", "p = 0.0497")),
+        *((0.049996, "=", "p = 0.049996"), (0.0502, "=", "p = 0.050"), (0.05, "=", "p = 0.050")),
+        *((0.0314, "≤", "p ≤ 0.032"), (0.031, "≤", "p ≤ 0.031"), (0.0494, "≤", "p ≤ 0.0494")),
+        *((0.1026, "≥", "p ≥ 0.102"), (0.0509, "≥", "p ≥ 0.050")),
+    ],
+)
+def test_p_values_are_rounded_to_their_own_side(value: float, sign: str, text: str) -> None:
+    assert _p(value, sign) == text
 
 
 def test_what_would_show_a_difference_follows_from_its_variance() -> None:
