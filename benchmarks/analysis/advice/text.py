@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ltbench.benchmarks.analysis.advice.facts import HALF_WIDTH, Advice, MethodAdvice
 from ltbench.benchmarks.analysis.statistics.comparisons import LEVEL, POWER, Comparison
@@ -185,9 +185,9 @@ def _p(value: float, sign: str = "=") -> str:
     """Return a p-value of three digits, a bound rounded to its own side, and more where they would reach the level."""
     if value < 0.001:
         return "p < 0.001"
-    towards = {"=": round, "≤": math.ceil, "≥": math.floor}[sign]
+    rounding: Mapping[str, Callable[[float], int]] = {"=": round, "≤": math.ceil, "≥": math.floor}
     for digits in range(_P_DIGITS, _MOST_P_DIGITS):
-        shown = towards(round(value * 10**digits, 6)) / 10**digits
+        shown = rounding[sign](round(value * 10**digits, 6)) / 10**digits
         if (shown < LEVEL) == (value < LEVEL):
             break
     return f"p {sign} {shown:.{digits}f}"
