@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ltbench.benchmarks.analysis.rendering import OPEN, Cell
+from ltbench.benchmarks.analysis.rendering import OPEN, Cell, fixed
 from ltbench.benchmarks.analysis.rows import ACCURACY, Row, comparable
 from ltbench.benchmarks.analysis.statistics.comparisons import Comparison
 
@@ -83,18 +83,12 @@ def amount(numbers: Mapping[str, Any], name: str) -> str:
 
 def range_text(low: float, high: float) -> str:
     """Return an interval in percent."""
-    return "n/a" if np.isnan(low) or np.isnan(high) else f"[{_fixed(100 * low, 1)}, {_fixed(100 * high, 1)}]"
+    return "n/a" if np.isnan(low) or np.isnan(high) else f"[{fixed(100 * low, 1)}, {fixed(100 * high, 1)}]"
 
 
 def signed(difference: float) -> str:
     """Return a difference in percentage points, with its sign; one that is rounded to 0 has none."""
-    return "n/a" if np.isnan(difference) else _fixed(100 * difference, 2, "+")
-
-
-def _fixed(number: float, digits: int, sign: str = "") -> str:
-    """Return a number with so many digits, and with a sign (`+`: always) unless they are all 0."""
-    rounded = round(number, digits)
-    return f"{rounded:{sign}.{digits}f}" if rounded else f"{0:.{digits}f}"
+    return "n/a" if np.isnan(difference) else fixed(100 * difference, 2, "+")
 
 
 def percent_interval(numbers: Mapping[str, Any], name: str) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ltbench.benchmarks.analysis.advice.facts import HALF_WIDTH, Advice, MethodAdvice
+from ltbench.benchmarks.analysis.rendering import fixed
 from ltbench.benchmarks.analysis.statistics.comparisons import LEVEL, POWER, Comparison
 from ltbench.errors import counted
 
@@ -95,8 +96,9 @@ def _cost(method: MethodAdvice) -> str:
         "steps": method.optimizer_steps,
         "parameters": method.parameters,
     }
+    gained = "n/a" if math.isnan(method.baseline.delta) else fixed(100 * method.baseline.delta, 1, "+")
     multiples = ", ".join(f"{multiple:.1f} x {name}" for name, multiple in costs.items() if not math.isnan(multiple))
-    return f"{method.name}{several} {100 * method.baseline.delta:+.1f}{doubt} for {multiples or 'a cost not known'}"
+    return f"{method.name}{several} {gained}{doubt} for {multiples or 'a cost not known'}"
 
 
 def _two_best(advice: Advice) -> str:
