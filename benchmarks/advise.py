@@ -11,10 +11,12 @@ and how many images or trials would tell the two best methods apart stand beside
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ltbench.benchmarks.cli.command import Parser, guarded, invocation, named_path, script
 
@@ -74,11 +76,21 @@ def _as_json(found: Sequence[Advice]) -> str:
     import json
 
     from ltbench.benchmarks.analysis.advice.text import ADJUSTED_BASELINE, ADJUSTED_BEST, lines_of
-    from ltbench.benchmarks.analysis.record_files.description import as_json
 
-    settings = [{**as_json(advice), "lines": lines_of(advice)} for advice in found]
+    settings = [{**_numbers(advice), "lines": lines_of(advice)} for advice in found]
     adjusted = {"best": ADJUSTED_BEST, "baseline": ADJUSTED_BASELINE}
     return json.dumps({"p_values": adjusted, "settings": settings}, indent=1, allow_nan=False)
+
+
+def _numbers(value: Any) -> Any:
+    """Return a value as JSON: null where it is not known, "infinite" where no number is enough."""
+    from ltbench.benchmarks.analysis.record_files.description import as_json
+
+    if is_dataclass(value):
+        return {own.name: _numbers(getattr(value, own.name)) for own in fields(value)}
+    if isinstance(value, tuple):
+        return [_numbers(own) for own in value]
+    return "infinite" if isinstance(value, float) and math.isinf(value) else as_json(value)
 
 
 def _nothing_to_compare(setting: Setting, results: Path) -> UserError:

@@ -2,10 +2,10 @@
 
     ltbench coverage --replicates 1000 --jobs 2
 
-Five tables: intervals, intervals where several images are of one lesion, leaderboards of equal methods, the same where
-trials of some methods differ more than those of others, and the power of what tables call detectable. What is drawn is
-said in `analysis/statistics/simulation.py`. 1000 replicates take about 40 minutes of one core; a rate of 5 % has then
-a standard error of 0.7 %.
+Seven tables: intervals, intervals where several images are of one lesion, the same of patients with an image of each
+class, leaderboards of equal methods, the same of such patients and where trials of some methods differ more than those
+of others, and the power of what tables call detectable. What is drawn is said in `analysis/statistics/simulation.py`.
+1000 replicates take about 40 minutes of one core; a rate of 5 % has then a standard error of 0.7 %.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _LESION_IMAGES = 3
 _LESION_CORRELATIONS = (0.3, 0.7)
+_PATIENTS = 40
 _BOARDS = ("8 x 100", "14: 2575 to 3")
 _BOARD_EFFECTS = (("none", "none"), ("usual", "usual"), ("strong", "usual"))
 _UNLIKE = 0.5
@@ -78,7 +79,10 @@ def _main(options: argparse.Namespace) -> int:
         show("Intervals", intervals, _regimes(sizes, options.trials))
         lesions = f"Intervals, {_LESION_IMAGES} images a lesion, 8 classes of 33 lesions"
         show(lesions, intervals, _lesion_regimes(options.trials))
+        patients = f"{_PATIENTS} patients with an image of each of 8 classes"
+        show(f"Intervals, {patients}", intervals, _patient_regimes(options.trials))
         leaderboards = partial(leaderboard_rates, **drawn)
+        show(f"17 equal methods, {patients}", leaderboards, _patient_regimes(several))
         show("17 equal methods", leaderboards, equal(_BOARD_EFFECTS))
         unlike = f"17 equal methods, trial effects times exp({_UNLIKE} z) of each"
         show(unlike, leaderboards, equal(_BOARD_EFFECTS[1:], unlike=_UNLIKE))
@@ -120,6 +124,15 @@ def _lesion_regimes(trials: Sequence[int]) -> Iterator[tuple[list[str], Regime]]
     for correlation, each, image in itertools.product(_LESION_CORRELATIONS, trials, ("usual", "strong")):
         regime = Regime((99,) * 8, each, *TRIAL_EFFECTS["usual"], IMAGE_EFFECTS[image], _LESION_IMAGES, correlation)
         yield [f"correlation {correlation}", str(each), "usual", image], regime
+
+
+def _patient_regimes(trials: Sequence[int]) -> Iterator[tuple[list[str], Regime]]:
+    from ltbench.benchmarks.analysis.statistics.simulation import IMAGE_EFFECTS, TRIAL_EFFECTS, Regime
+
+    for correlation, each in itertools.product(_LESION_CORRELATIONS, trials):
+        effects = (*TRIAL_EFFECTS["none"], IMAGE_EFFECTS["strong"])
+        regime = Regime((_PATIENTS,) * 8, each, *effects, lesion_correlation=correlation, patients=True)
+        yield [f"correlation {correlation}", str(each), "none", "strong"], regime
 
 
 def _print(mapped: _Map, title: str, rates: _Rates, regimes: Iterable[tuple[list[str], Regime]]) -> None:

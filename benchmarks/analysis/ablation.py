@@ -15,7 +15,6 @@ from ltbench.benchmarks.analysis.records import Result
 from ltbench.benchmarks.analysis.rendering import Cell, Table
 from ltbench.benchmarks.analysis.rows import ACCURACY, Row
 from ltbench.benchmarks.analysis.standings import Panel, comparisons
-from ltbench.errors import counted
 
 ABLATION = {"pretrain": "pre-train", "selection": "sample selection"}
 ABLATION_COLUMN = "query"
@@ -76,9 +75,9 @@ def _ablation(panel: Panel) -> Table:
         found = [places.get((*place, column)) for column in columns]
         cells.append([*map(Cell, place), *(Cell("n/a") if own is None else accuracy_cell(own) for own in found)])
     headers = [*ABLATION.values(), *(f"{ABLATION_COLUMN}: {column.replace('_', ' ')}" for column in columns)]
-    best, trials = compared[0], counted(len(panel.trials), "trial")
+    best = compared[0]
     about = [
-        f"{METRICS[ACCURACY].capitalize()}, n = {trials}.",
+        f"{METRICS[ACCURACY].capitalize()}, {panel.rows[0].extent}.",
         signs(panel.rows[0], best, ()),
         tested(panel.rows, best, ()),
     ]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ltbench.benchmarks.analysis.rendering import OPEN, Cell
-from ltbench.benchmarks.analysis.rows import ACCURACY, Row
+from ltbench.benchmarks.analysis.rendering import OPEN, Cell, fixed
+from ltbench.benchmarks.analysis.rows import ACCURACY, Row, comparable
 from ltbench.benchmarks.analysis.statistics.comparisons import Comparison
 
 
@@ -31,7 +31,7 @@ def difference_numbers(best: Comparison, baseline: Comparison) -> dict[str, Any]
     """Return the numbers of a row's differences to the best and to the baseline."""
     return {
         **{"delta": baseline.delta, "delta_low": baseline.low, "delta_high": baseline.high},
-        **{"p_baseline": baseline.p_value, "p_best": best.p_value, "best": best.reference},
+        **{"p_baseline": baseline.p_value, "p_best": best.p_value, "best": best.delta == 0},
         **{"open_best": best.open, "open_baseline": baseline.open},
     }
 
@@ -53,6 +53,11 @@ def accuracy_cell(numbers: Mapping[str, Any]) -> Cell:
 def delta_cell(numbers: Mapping[str, Any]) -> Cell:
     """Return the difference to the baseline as it is shown, ? where its sign is open."""
     return Cell(signed(numbers["delta"]) + OPEN * bool(numbers["open_baseline"]))
+
+
+def same(mean: float, other: float) -> bool:
+    """Return whether two means are equal but for rounding; NaN is not."""
+    return bool(comparable(mean) == comparable(other))
 
 
 def percent(numbers: Mapping[str, Any], name: str) -> str:
@@ -78,12 +83,12 @@ def amount(numbers: Mapping[str, Any], name: str) -> str:
 
 def range_text(low: float, high: float) -> str:
     """Return an interval in percent."""
-    return "n/a" if np.isnan(low) or np.isnan(high) else f"[{100 * low:.1f}, {100 * high:.1f}]"
+    return "n/a" if np.isnan(low) or np.isnan(high) else f"[{fixed(100 * low, 1)}, {fixed(100 * high, 1)}]"
 
 
 def signed(difference: float) -> str:
-    """Return a difference in percentage points, with its sign; one that is rounded to -0 has none."""
-    return "n/a" if np.isnan(difference) else f"{100 * difference:+.2f}".replace("-0.00", "0.00")
+    """Return a difference in percentage points, with its sign; one that is rounded to 0 has none."""
+    return "n/a" if np.isnan(difference) else fixed(100 * difference, 2, "+")
 
 
 def percent_interval(numbers: Mapping[str, Any], name: str) -> str:

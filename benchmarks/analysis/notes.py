@@ -68,12 +68,17 @@ def spread(row: Row) -> str:
     return "of the predictions of all folds together" if row.folds else SPREAD
 
 
+def spread_alone(row: Row) -> str:
+    """Return what the numbers of rows like one are where each fold counts by itself."""
+    return "mean ± sd over n folds, each by itself (ddof = 1)" if row.folds else SPREAD
+
+
 def intervals(row: Row) -> str:
     """Return what intervals of rows like one hold for."""
     return "intervals: 95 %, each by itself" if row.folds else INTERVALS
 
 
-def signs(row: Row, best: Iterable[Comparison], baseline: Iterable[Comparison]) -> str:
+def signs(row: Row, best: Sequence[Comparison], baseline: Sequence[Comparison]) -> str:
     """Return what numbers and signs of accuracies mean, of ? only where it stands.
 
     Parameters
@@ -83,16 +88,17 @@ def signs(row: Row, best: Iterable[Comparison], baseline: Iterable[Comparison]) 
     """
     numbers = f"Percent, {spread(row)}; {intervals(row)}. Bold: best."
     of_best, of_baseline = (any(each.open for each in own) for own in (best, baseline))
-    if not (of_best or of_baseline):
-        return numbers
-    adjusted = f"p ≥ {LEVEL}, adjusted for all rows and for the best being chosen by looking"
-    if not of_baseline:
-        return f"{numbers} ?: it is open whether it is worse than the best, {adjusted}."
+    meanings, told = [], []
     if of_best:
-        meaning = f"it is open whether it is worse than the best (behind Δ: whether it differs from {BASELINE})"
-    else:
-        meaning, adjusted = f"it is open whether it differs from {BASELINE}", f"p ≥ {LEVEL}, adjusted for all rows"
-    return f"{numbers} ?: {meaning}, {adjusted}; so an interval of Δ may leave out 0 where ? stands."
+        chosen = f"p ≥ {LEVEL}, adjusted for all rows and for the best being chosen by looking"
+        meanings.append(f"it is open whether it is worse than the best, {chosen}")
+        if any(not math.isnan(each.p_value) for each in baseline):
+            named = f"{BASELINE} was named beforehand, so a difference to it needs less"
+            told.append(f"{named}: {BASELINE} may carry ? although the best is told from it by Δ.")
+    if of_baseline:
+        meanings.append(f"behind Δ, it is open whether it differs from {BASELINE}, p ≥ {LEVEL}, adjusted for all rows")
+        told.append("Intervals of Δ are not adjusted and may leave out 0 where ? stands.")
+    return " ".join([numbers, *([f"?: {'; '.join(meanings)}."] if meanings else []), *told])
 
 
 def tested(rows: Sequence[Row], best: Sequence[Comparison], baseline: Sequence[Comparison]) -> str:
@@ -142,8 +148,8 @@ def tested(rows: Sequence[Row], best: Sequence[Comparison], baseline: Sequence[C
 
 def _of_folds(row: Row) -> str:
     """Return how many folds are pooled, and what their intervals are."""
-    there, images = len(row.trials), counted(len(row.labels), "image")
-    which = f"{row.folds} folds" if there == row.folds else f"{there} of {row.folds} folds, the others are missing"
+    images = counted(len(row.labels), "image")
+    which = f"{row.repeats}, the others are missing" if len(row.trials) < row.folds else row.repeats
     return f"{which}, pooled: {images}, each tested once, by a network that was not trained on it; {_POOLED}."
 
 
@@ -152,7 +158,7 @@ def baseline_notes(panel: Panel) -> list[str]:
     baseline, setting = panel.setting.baseline, panel.setting
     if baseline is None:
         several = any(row.result.method == BASELINE for row in setting.rows)
-        reason = f"there are several versions of {BASELINE}" if several else f"no trial of {BASELINE} is finished"
+        reason = f"there are several versions of {BASELINE}" if several else f"{BASELINE} is not among the rows shown"
         return [f"Δ n/a, {reason}."]
     common = common_trials(panel.rows[0], baseline)
     if not common:
@@ -165,8 +171,14 @@ def baseline_notes(panel: Panel) -> list[str]:
     return lines
 
 
-def caveats(rows: Sequence[Row], shown: Iterable[str]) -> list[str]:
-    """Return lines on what the numbers do not say: intervals of one trial, warnings, why a metric is undefined."""
+def caveats(rows: Sequence[Row], shown: Iterable[str], *, alone: bool = False) -> list[str]:
+    """Return lines on what the numbers do not say: intervals of one trial, warnings, why a metric is undefined.
+
+    Parameters
+    ----------
+    shown : names of the metrics
+    alone : whether they are of each fold by itself
+    """
     lines = []
     if len(rows[0].trials) == 1 and not rows[0].folds:
         lines.append(
@@ -176,7 +188,8 @@ def caveats(rows: Sequence[Row], shown: Iterable[str]) -> list[str]:
         lines.append(_CUT)
     lines += dict.fromkeys(line for row in rows for line in _starting_weights(row.result.weights))
     lines += [line for row in rows for line in _warnings(row)]
-    reasons = {name: reason for row in rows for own in row.measured for name, reason in own["undefined"].items()}
+    measured = [own for row in rows for own in (row.measured_alone if alone else row.measured)]
+    reasons = {name: reason for own in measured for name, reason in own["undefined"].items()}
     labels = metric_labels(rows[0].result.data.special_classes)
     undefined: dict[str, list[str]] = {}
     for name in shown:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri, stdtrit
 
+from ltbench.benchmarks.analysis.cells import lines_of, percent, signed
 from ltbench.benchmarks.analysis.metrics import METRICS
 from ltbench.benchmarks.analysis.notes import title_of
 from ltbench.benchmarks.analysis.record_files.values import current_fields
@@ -68,8 +69,10 @@ def half_width(mean: float, sd: float, trials: int, images: float, confidence: f
     Parameters
     ----------
     mean, sd : 0 to 1; sd is NaN for one trial, then the interval is over images alone
-    trials, images : at least 1
+    trials, images : at least 1; without images it is NaN
     """
+    if not images:
+        return float("nan")
     over_images = ndtri((1 + confidence) / 2) * np.sqrt(mean * (1 - mean) / images)
     if trials == 1:
         return float(over_images)
@@ -77,7 +80,7 @@ def half_width(mean: float, sd: float, trials: int, images: float, confidence: f
 
 
 def effective_images(labels: np.ndarray, groups: Mapping[str, Sequence[int]], metric: str) -> float:
-    """Return how many images a mean over classes or groups is worth: K² / Σ 1 / n_c.
+    """Return how many images a mean over classes or groups is worth: K² / Σ 1 / n_c; 0 where one has none.
 
     Parameters
     ----------
@@ -89,7 +92,7 @@ def effective_images(labels: np.ndarray, groups: Mapping[str, Sequence[int]], me
     counts = np.bincount(labels, minlength=classes).astype(np.float64)
 
     def worth(sizes: np.ndarray) -> float:
-        return len(sizes) ** 2 / float((1 / sizes).sum())
+        return len(sizes) ** 2 / float((1 / sizes).sum()) if sizes.all() else 0.0
 
     worths = {name: worth(counts[list(members)]) for name, members in groups.items() if len(members)}
     if metric == "mean_of_group_means":
@@ -190,12 +193,10 @@ def _table(
         [
             *(Cell(own["label"]), Cell(own["method"]), Cell(own["ratio"]), Cell(METRICS[own["metric"]])),
             Cell(f"{100 * own['published']:.2f} ± {100 * own['published_sd']:.2f}"),
-            Cell(f"{100 * own['ours']:.2f}" + ("" if own["n"] == 1 else f" ± {100 * own['ours_sd']:.2f}")),
-            Cell(f"{100 * own['difference']:+.2f}"),
-            Cell("yes" if own["overlap"] else "no", not own["overlap"]),
+            *(Cell(percent(own, "ours")), Cell(signed(own["difference"])), _overlap_cell(own["overlap"])),
             Cell(str(own["n"])),
         ]
-        for _, own in frame.iterrows()
+        for own in lines_of(frame)
     ]
     (line, row), *_ = pairs
     headers = ["paper", "method", "ratio", "metric", "published", "here", "difference", "intervals overlap", "n"]
@@ -208,7 +209,9 @@ def _table(
         f"Percent, mean ± sd; published: {TRIALS} trials. Both sides have the 95 % interval that mean, sd, trials and "
         "number of test images allow."
     )
-    notes += [f"Misprint in the paper: {text}." for text in wrong]
+    reasons_of = [(line["metric"], own["undefined"]) for line, row in pairs for own in row.measured]
+    undefined = dict.fromkeys(f"n/a, {own[name]}: {METRICS[name]}." for name, own in reasons_of if name in own)
+    notes += [*undefined, *(f"Misprint in the paper: {text}." for text in wrong)]
     title = f"{line['source']}, beside {title_of(row.result, ratio=False)}"
     return Table(title, frame, headers, cells, notes, "published", f"table {line['table']}")
 
@@ -226,5 +229,9 @@ def _numbers(line: pd.Series, row: Row) -> dict[str, Any]:
         **{"metric": line["metric"], "published": printed, "published_sd": printed_sd},
         **{"published_low": printed - wide, "published_high": printed + wide},
         **{"ours": mean, "ours_sd": sd, "low": mean - own, "high": mean + own, "n": len(values)},
-        **{"difference": mean - printed, "overlap": bool(abs(mean - printed) <= wide + own)},
+        **{"difference": mean - printed, "overlap": None if np.isnan(own) else bool(abs(mean - printed) <= wide + own)},
     }
+
+
+def _overlap_cell(overlap: bool | None) -> Cell:
+    return Cell("n/a") if overlap is None else Cell("yes" if overlap else "no", not overlap)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from ltbench.benchmarks.analysis.cells import same
 from ltbench.benchmarks.analysis.metrics import METRICS
 from ltbench.benchmarks.analysis.notes import title_of
 from ltbench.benchmarks.analysis.rendering import Cell, Table
-from ltbench.benchmarks.analysis.rows import ACCURACY
+from ltbench.benchmarks.analysis.rows import ACCURACY, comparable
 from ltbench.benchmarks.analysis.standings import Panel, Setting, doubts_of, version_notes
 
 
@@ -43,7 +44,7 @@ def _ranks(panels: Sequence[Panel], names: Sequence[str], left_out: Sequence[str
     cells = [
         [
             Cell(str(method)),
-            Cell(f"{mean:.2f}", mean == means.min()),
+            Cell(f"{mean:.2f}", same(mean, means.min())),
             *(Cell(f"{rank:g}") for rank in frame.loc[frame["method"] == method, "rank"]),
             Cell(str(len(panels))),
         ]
@@ -77,6 +78,6 @@ def _ranks_in(panel: Panel, names: Sequence[str]) -> pd.DataFrame:
         {
             **{"method": names, "n": len(panel.trials), "dataset": data.dataset, "split": data.split},
             **{"ratio": data.ratio, "protocol": result.protocol_digest[:8], "threads": result.deciding_threads},
-            **{ACCURACY: accuracies, "rank": pd.Series(accuracies).rank(ascending=False).to_numpy()},
+            **{ACCURACY: accuracies, "rank": pd.Series(comparable(accuracies)).rank(ascending=False).to_numpy()},
         }
     )

@@ -58,6 +58,12 @@ class Cell(NamedTuple):
     strong: bool = False
 
 
+def fixed(number: float, digits: int, sign: str = "") -> str:
+    """Return a number with so many digits, and with a sign (`+`: always) unless they are all 0."""
+    rounded = round(number, digits)
+    return f"{rounded:{sign}.{digits}f}" if rounded else f"{0:.{digits}f}"
+
+
 @dataclass(frozen=True)
 class Table:
     """One table.

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ltbench.benchmarks.analysis.probabilities import class_members
 from ltbench.benchmarks.analysis.records import Record, Result
@@ -23,13 +24,20 @@ from ltbench.benchmarks.analysis.statistics.intervals import (
     interval,
 )
 from ltbench.benchmarks.analysis.summaries import Summary, pooled_summary, summary_of
-from ltbench.errors import UserError
+from ltbench.errors import UserError, counted
 
 ACCURACY, GROUP_MEAN = "mean_class_accuracy", "mean_of_group_means"
 """The metric that ranks, and the paper's "All" on ISIC-Archive-LT."""
 
+_DIGITS = 12  # of a mean, beyond which sums in another order differ
+
 _COMPUTING = 0.8  # share of its time in which a trial on the CPU computes, unless other work is beside it
 _UNKNOWN = Estimate(*[float("nan")] * 5)
+
+
+def comparable(values: ArrayLike) -> np.ndarray:
+    """Return means as they are ranked: rounded, so that those that differ by the order of a sum alone are equal."""
+    return np.round(np.asarray(values, dtype=np.float64), _DIGITS)
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,19 @@ class Row:
         return self.result.folds
 
     @property
+    def repeats(self) -> str:
+        """How many trials there are, or folds and of how many, in words."""
+        if not self.folds:
+            return counted(len(self.trials), "trial")
+        missing = len(self.trials) < self.folds
+        return f"{len(self.trials)} of {self.folds} folds" if missing else f"{self.folds} folds"
+
+    @property
+    def extent(self) -> str:
+        """What a mean of the row is over: n = so many trials, or folds, pooled."""
+        return f"{self.repeats}, pooled" if self.folds else f"n = {self.repeats}"
+
+    @property
     def inflation(self) -> float:
         """Factor of the variance that images show: 1, unless they are those of folds."""
         return fold_inflation(self.folds) if self.folds else 1.0
@@ -153,6 +174,11 @@ class Row:
     def measured(self) -> tuple[Mapping[str, Any], ...]:
         """All metrics of each trial, from its predictions; errors as for `summaries`."""
         return tuple(own.measured["test"] for own in self.summaries)
+
+    @property
+    def measured_alone(self) -> tuple[Mapping[str, Any], ...]:
+        """All metrics of each trial, and of each fold by itself, from its predictions; errors as for `summaries`."""
+        return tuple(summary_of(record).measured["test"] for record in self.records) if self.folds else self.measured
 
     @cached_property
     def accuracy(self) -> Estimate:
@@ -198,6 +224,10 @@ class Row:
     def values(self, metric: str) -> np.ndarray:
         """Return a metric of each trial, float64 [T], NaN where it is undefined."""
         return np.array([own[metric] for own in self.measured], dtype=np.float64)
+
+    def values_alone(self, metric: str) -> np.ndarray:
+        """Return a metric of each trial, and of each fold by itself, float64 [records], NaN where it is undefined."""
+        return np.array([own[metric] for own in self.measured_alone], dtype=np.float64)
 
     def validation_gap(self) -> np.ndarray:
         """Return mean per-class accuracy of the reported epoch on validation, minus test, float64 [T]."""

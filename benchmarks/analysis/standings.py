@@ -15,7 +15,7 @@ import numpy as np
 from ltbench.benchmarks.analysis.record_files.description import DataDescription
 from ltbench.benchmarks.analysis.record_files.values import current_fields
 from ltbench.benchmarks.analysis.records import Record, Result
-from ltbench.benchmarks.analysis.rows import ACCURACY, ClassMean, Row, other_images
+from ltbench.benchmarks.analysis.rows import ACCURACY, ClassMean, Row, comparable, other_images
 from ltbench.benchmarks.analysis.statistics.comparisons import UNKNOWN, Comparison, compared, dunnett, tukey
 from ltbench.errors import counted
 from ltbench.files import json_digest
@@ -202,7 +202,7 @@ def settings_of(records: Iterable[Record]) -> list[Setting]:
 
     settings: list[Setting] = []
     for key in sorted(found):
-        rows = tuple(sorted(map(row, found[key].values()), key=lambda row: -row.accuracy.value))
+        rows = tuple(sorted(map(row, found[key].values()), key=lambda row: -comparable(row.accuracy.value)))
         data = rows[0].result.data
         same = [
             earlier for earlier in settings if (earlier.data.dataset, earlier.data.ratio) == (data.dataset, data.ratio)

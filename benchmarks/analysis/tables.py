@@ -34,17 +34,18 @@ from ltbench.benchmarks.analysis.cells import (
     percent,
     percent_interval,
     range_text,
+    same,
     signed,
     statistics,
 )
 from ltbench.benchmarks.analysis.metrics import METRICS, higher_is_better, metric_labels, wilson_interval
 from ltbench.benchmarks.analysis.notes import (
-    SPREAD,
     baseline_notes,
     caveats,
     intervals,
     signs,
     spread,
+    spread_alone,
     tested,
     title_of,
 )
@@ -52,7 +53,7 @@ from ltbench.benchmarks.analysis.ranks import ranks
 from ltbench.benchmarks.analysis.records import Record
 from ltbench.benchmarks.analysis.reliability.tables import conformal, reliability
 from ltbench.benchmarks.analysis.rendering import OPEN, Cell, Table, annotated
-from ltbench.benchmarks.analysis.rows import ACCURACY, GROUP_MEAN, Row
+from ltbench.benchmarks.analysis.rows import ACCURACY, GROUP_MEAN, Row, comparable
 from ltbench.benchmarks.analysis.standings import (
     BASELINE,
     Family,
@@ -64,7 +65,7 @@ from ltbench.benchmarks.analysis.standings import (
     families_of,
     settings_of,
 )
-from ltbench.errors import counted
+from ltbench.benchmarks.analysis.statistics.intervals import FEW_IMAGES
 
 GROUPS = ("head", "medium", "tail", GROUP_MEAN)
 STEPS = "optimizer_steps"
@@ -82,7 +83,8 @@ _BALANCED = "Balanced test set: micro top-1 equals mean per-class accuracy."
 
 def _places(rows: Sequence[Row]) -> list[int]:
     """Return the rank of each row by its accuracy; equal rows share the best of their ranks."""
-    return pd.Series([row.accuracy.value for row in rows]).rank(method="min", ascending=False).astype(int).tolist()
+    accuracies = pd.Series(comparable([row.accuracy.value for row in rows]))
+    return accuracies.rank(method="min", ascending=False).astype(int).tolist()
 
 
 def overview(panel: Panel) -> Table:
@@ -137,6 +139,7 @@ def ratios(family: Family) -> Table:
     places = {(own["method"], own["ratio"]): own for own in lines_of(frame)}
     # Methods that have all ratios come first: means over other ratios say nothing of each other.
     order = frame.groupby("method")[ACCURACY].agg(["count", "mean"])
+    order["mean"] = comparable(order["mean"])
     cells = []
     for method in order.sort_values(["count", "mean"], ascending=False, kind="stable").index:
         line = [Cell(method)]
@@ -148,7 +151,7 @@ def ratios(family: Family) -> Table:
     rows = [row for panel in family.panels.values() for row in panel.rows]
     largest = max(family.panels)
     every = [list(itertools.chain(*own)) for own in zip(*compared.values(), strict=True)]
-    about = f"{_ACCURACY.capitalize()}, n = {counted(len(rows[0].trials), 'trial')}. {signs(rows[0], *every)}"
+    about = f"{_ACCURACY.capitalize()}, {rows[0].extent}. {signs(rows[0], *every)}"
     if found := tested(family.panels[largest].rows, *compared[largest]):
         about += f" At ratio {largest:g}: {found}"
     of_ratios = [
@@ -166,7 +169,7 @@ def ratios(family: Family) -> Table:
 def groups(panel: Panel) -> Table:
     """Return the paper's Table 2: accuracy of head, medium and tail, and the mean of the three, with intervals."""
     setting = panel.setting
-    rows = sorted(panel.rows, key=lambda row: -np.nan_to_num(row.values(GROUP_MEAN).mean(), nan=-1.0))
+    rows = sorted(panel.rows, key=lambda row: -comparable(np.nan_to_num(row.values(GROUP_MEAN).mean(), nan=-1.0)))
     compared = (compare(rows, rows[0], GROUP_MEAN, best=True), compare(rows, setting.baseline, GROUP_MEAN))
     frame = pd.DataFrame(
         {
@@ -181,9 +184,10 @@ def groups(panel: Panel) -> Table:
     cells = [
         [
             Cell(own["method"]),
-            *(Cell(percent_interval(own, name), own[name] == best[name]) for name in GROUPS[:-1]),
+            *(Cell(percent_interval(own, name), same(own[name], best[name])) for name in GROUPS[:-1]),
             Cell(
-                percent_interval(own, GROUP_MEAN) + OPEN * bool(own["open_best"]), own[GROUP_MEAN] == best[GROUP_MEAN]
+                percent_interval(own, GROUP_MEAN) + OPEN * bool(own["open_best"]),
+                same(own[GROUP_MEAN], best[GROUP_MEAN]),
             ),
             *(delta_cell(own), Cell(range_text(own["delta_low"], own["delta_high"])), Cell(str(own["n"]))),
         ]
@@ -216,17 +220,30 @@ def per_class(panel: Panel) -> Table:
     headers = ["method", *(f"{name} ({count})" for name, count in zip(names, counts, strict=True)), "n"]
     interval = intervals(rows[0]) if len(rows[0].trials) > 1 else "intervals: Wilson's 95 % over test images"
     about = f"Percent, {spread(rows[0])}; {interval}. Behind a class: its training images. Test images: {sizes}."
-    notes = [about, *caveats(rows, ("per_class_accuracy",))]
+    notes = [about, *_without_interval(by_row, names), *caveats(rows, ("per_class_accuracy",))]
     return Table(title_of(panel.setting.result), pd.concat(by_row, ignore_index=True), headers, cells, notes)
 
 
+def _without_interval(by_row: Iterable[pd.DataFrame], names: Sequence[str]) -> list[str]:
+    """Return a line on classes that have an accuracy and, of two trials, no interval."""
+    left = {name for own in by_row for name in own.loc[own["accuracy"].notna() & own["accuracy_low"].isna(), "class"]}
+    if not left:
+        return []
+    shown = ", ".join(name for name in names if name in left)
+    return [f"n/a, two trials of fewer than {FEW_IMAGES} test images or groups of them: intervals of {shown}."]
+
+
 def _class_numbers(row: Row) -> list[dict[str, Any]]:
-    """Return the numbers of each class; `wilson_low` and `wilson_high` are of the mean share, trials not pooled."""
+    """Return the numbers of each class; `wilson_low` and `wilson_high` are of the mean share, trials not pooled.
+
+    Of folds they are for as many fewer images as the intervals beside them (`fold_inflation`).
+    """
     result, recalls = row.result, row.recalls()
     numbers = []
     for label, name in enumerate(result.data.class_names):
         tested, estimate = int(row.test_counts[0, label]), row.class_estimate(label)
-        wilson = wilson_interval(recalls[:, label].mean() * tested if tested else 0, tested)
+        images = tested / row.inflation
+        wilson = wilson_interval(recalls[:, label].mean() * images if tested else 0, images)
         numbers.append(
             {
                 **{"method": row.name, "n": len(row.trials), "class": name},
@@ -266,9 +283,9 @@ def cost(panel: Panel) -> Table:
     headers = ["method", COSTS[STEPS], f"of {BASELINE}'s", "own learning rates", "own stopping rules"]
     devices = sorted({record.result.device for row in panel.rows for record in row.records})
     about = (
-        f"{SPREAD.capitalize()}; shared stages are charged in full. Learning rates: of stages with another one than "
-        "the protocol's, as multiples of it. Stopping rules: of stages that do not stop by the protocol's; none: the "
-        f"whole stage is trained. Device: {'; '.join(devices)}. Seconds are of the clock, "
+        f"{spread_alone(panel.rows[0]).capitalize()}; shared stages are charged in full. Learning rates: of stages "
+        "with another one than the protocol's, as multiples of it. Stopping rules: of stages that do not stop by the "
+        f"protocol's; none: the whole stage is trained. Device: {'; '.join(devices)}. Seconds are of the clock, "
         "whatever else ran beside; compare images and passes. A * marks times of a CPU that computed in less than "
         "80 % of them, beside other work. On a CPU, memory is the most that the process had, other trials included."
     )
@@ -361,7 +378,8 @@ def _metric_cells(frame: pd.DataFrame, names: Sequence[str]) -> list[list[Cell]]
             Cell(own["method"]),
             *(
                 Cell(
-                    percent(own, name) if name != "cross_entropy" else mean_sd(own, name, 1, 3), own[name] == best[name]
+                    percent(own, name) if name != "cross_entropy" else mean_sd(own, name, 1, 3),
+                    same(own[name], best[name]),
                 )
                 for name in names
             ),

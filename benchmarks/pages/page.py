@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ltbench.benchmarks.analysis.cells import range_text
 from ltbench.benchmarks.analysis.rendering import HEADINGS
+from ltbench.benchmarks.analysis.statistics.comparisons import LEVEL
 from ltbench.benchmarks.pages.blocks import Line, TableBlock, listing, table_block
 from ltbench.benchmarks.pages.parts import Part, overlap_line, setting_parts, short_name
 from ltbench.errors import at_most
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ltbench.benchmarks.analysis.records import Record
     from ltbench.benchmarks.analysis.rendering import Table
     from ltbench.benchmarks.analysis.standings import Setting
@@ -120,20 +124,24 @@ def _digest(records: Sequence[Record]) -> str:
 def _listed(settings: Sequence[Setting], keys: Sequence[str]) -> TableBlock:
     """Return the table of all settings, each of which leads to its section."""
     headers = ["data", "split", "protocol", "methods", "trials", "best method", "mean per-class accuracy"]
-    about = "Only methods of one setting are compared. Of the best: mean over trials and 95 % interval, in percent."
+    about = (
+        "Only methods of one setting that have the same trials are compared. Of the best among those that have the "
+        "most: mean over trials and 95 % interval, in percent."
+    )
     rows = [_setting_line(setting) for setting in settings]
     return listing("Settings", headers, rows, [about], classes="sortable wide", links=[f"#{key}" for key in keys])
 
 
 def _setting_line(setting: Setting) -> list[str]:
-    data, result, best = setting.data, setting.result, setting.rows[0]
+    data, result, best = setting.data, setting.result, setting.panels()[0].rows[0]
     trials, estimate = [len(row.trials) for row in setting.rows], best.accuracy
     return [
         f"{data.title}, ratio {data.ratio:g}",
         f"{data.split} ({result.split_digest[:8]})",
         f"{result.protocol['backbone']}, {result.protocol['image_size']} px ({result.protocol_digest[:8]})",
-        *(str(len(trials)), " to ".join(map(str, sorted({min(trials), max(trials)}))), best.name),
-        f"{100 * estimate.value:.2f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]",
+        *(str(len(trials)), " to ".join(map(str, sorted({min(trials), max(trials)})))),
+        f"{best.name}, {best.extent}",
+        f"{100 * estimate.value:.2f} {range_text(estimate.low, estimate.high)}",
     ]
 
 
@@ -158,11 +166,19 @@ def _facts(setting: Setting, overview: Table) -> list[Line]:
     network = f"{protocol['backbone']}, {protocol['image_size']} px, {at_most(protocol['epochs'], 'epoch')}"
     counts = data.class_counts
     compared = f"{len(counts)} classes of {max(counts)} to {min(counts)} training images; {network}."
-    best, left = frame.iloc[0], ", ".join(frame.loc[frame["open_best"].astype(bool), "method"])
+    best, extent = frame.iloc[0], setting.panels()[0].rows[0].extent
     found = (
-        f"Best of {len(frame)}, n = {best['n']}: {best['method']}, {100 * best['mean_class_accuracy']:.2f} % mean "
-        f"per-class accuracy. Not shown to be worse: {left or 'none'}."
+        f"Best of {len(frame)}, {extent}: {best['method']}, {100 * best['mean_class_accuracy']:.2f} % mean "
+        f"per-class accuracy. {_not_worse(frame.iloc[1:])}"
     )
     shared = {pair: own for pair, own in data.overlap.items() if own.images or own.lesion_images}
     warnings = [*data.notes, *(overlap_line(pair, own, data.group_name) for pair, own in shared.items())]
     return [Line(compared), Line(found), *(Line(warning, "warning") for warning in warnings)]
+
+
+def _not_worse(others: pd.DataFrame) -> str:
+    """Return which rows but the best one are not shown to be worse than it."""
+    if len(others) and others["p_best"].isna().all():
+        return "Nothing is tested against it."
+    left = others.loc[~(others["p_best"] < LEVEL), "method"]
+    return f"Not shown to be worse: {', '.join(left) or 'none'}."

@@ -53,12 +53,7 @@ def per_class_accuracy(rows: Sequence[Row]) -> Figure:
     """
     result = rows[0].result
     sizes, names = np.asarray(result.data.class_counts), result.data.class_names
-    counts = {len(row.trials) for row in rows}
-    over = "test images (Wilson's)" if counts == {1} else "trials and test images"
-    title = f"Mean over n trials, and beside it the 95 % interval over {over}"
-    if len(counts) > 1:
-        title += f"; n is not the same for all methods: {min(counts)} to {max(counts)}"
-    figure = new_figure(WIDTH, 4.0, title)
+    figure = new_figure(WIDTH, 4.0, _title(rows))
     axes = figure.subplots()
     places, room = _class_places(sizes)
     for number, row in enumerate(rows):
@@ -70,7 +65,7 @@ def per_class_accuracy(rows: Sequence[Row]) -> Figure:
         style = series_style(number) | {"linewidth": 0.9}
         if room is None:
             style["linestyle"] = "none"
-        label = wrapped(f"{row.name}, n = {len(row.trials)}", 40)
+        label = wrapped(f"{row.name}, {row.repeats if row.folds else f'n = {len(row.trials)}'}", 40)
         axes.plot(x[drawn], 100 * share[drawn], label=label, **style)
         bars: dict[str, Any] = {"ecolor": style["color"], "elinewidth": 0.8, "capsize": 1.5, "alpha": 0.7}
         axes.errorbar(beside, 100 * share, arms, fmt="none", **bars)
@@ -80,6 +75,20 @@ def per_class_accuracy(rows: Sequence[Row]) -> Figure:
     columns = min(4 if max(len(row.name) for row in rows) < 18 else 2, len(rows))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
     return figure
+
+
+def _title(rows: Sequence[Row]) -> str:
+    """Return what points and bars of class accuracies are."""
+    counts = {len(row.trials) for row in rows}
+    if rows[0].folds:
+        title, each = "All folds pooled, and beside it the 95 % interval (Wilson's, of fewer images)", "folds"
+    else:
+        over = "test images (Wilson's)" if counts == {1} else "trials and test images"
+        title, each = f"Mean over n trials, and beside it the 95 % interval over {over}", "n"
+    if len(counts) == 1:
+        return title
+    verb = "are" if rows[0].folds else "is"
+    return f"{title}; {each} {verb} not the same for all methods: {min(counts)} to {max(counts)}"
 
 
 def _class_places(sizes: np.ndarray) -> tuple[np.ndarray, float | None]:
@@ -126,7 +135,7 @@ def confusion(row: Row) -> Figure:
     sizes = totals.sum(axis=1, keepdims=True)
     shares = 100 * np.divide(totals, sizes, out=np.full(totals.shape, np.nan), where=sizes > 0)
     side = min(WIDTH, max(3.6, 2.2 + 0.4 * len(names)))
-    title = f"{row.name}: % of the test images of each true class, {of_trials(len(row.records), 'sum')}"
+    title = f"{row.name}: % of the test images of each true class, {of_trials(row, 'sum')}"
     figure = new_figure(side, 0.9 * side, title, images=True)
     axes = figure.subplots()
     axes.grid(False)

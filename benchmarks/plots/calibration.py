@@ -38,7 +38,8 @@ def reliability(shown: Sequence[Row]) -> Figure:
     """Draw a reliability diagram of each row: accuracy against confidence in 15 bins, over all trials.
 
     Bars are accuracies; hatched parts the gap to the mean confidence of the bin, which a dash marks; the strip below
-    is the share of test images in each bin. The ECE is the mean of the trials' own, as in the leaderboard.
+    is the share of test images in each bin. The ECE is the mean of the trials' own, of folds that of all
+    images, as in the leaderboard.
     """
     columns = min(_COLUMNS, len(shown))
     lines = -(-len(shown) // columns)
@@ -50,7 +51,7 @@ def reliability(shown: Sequence[Row]) -> Figure:
         line, column = divmod(number, columns)
         upper, lower = grid[2 * line, column], grid[2 * line + 1, column]
         _draw_bins(upper, lower, *reliability_bins(row))
-        ece = f"ECE {100 * row.values('ece').mean():.1f} %, {of_trials(len(row.records))}"
+        ece = f"ECE {100 * row.values('ece').mean():.1f} %, {of_trials(row)}"
         upper.set_title(f"{wrapped(row.name, 28)}\n{ece}", fontsize=7)
         if column == 0:
             upper.set_ylabel("accuracy (%)")

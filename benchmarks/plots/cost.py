@@ -29,7 +29,7 @@ def accuracy_by_cost(rows: Sequence[Row]) -> Figure:
     ----------
     rows : of one setting and the same trials
     """
-    figure = new_figure(WIDTH, 4.4, f"Accuracy and cost, mean {of_trials(len(rows[0].trials))}, 95 % intervals")
+    figure = new_figure(WIDTH, 4.4, f"Accuracy and cost, {of_trials(rows[0], 'mean')}, 95 % intervals")
     axes = figure.subplots()
     passes = np.array([row.costs("forward_images").mean() / 1000 for row in rows])
     for number, row in enumerate(rows):

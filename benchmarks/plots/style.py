@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ltbench.benchmarks.analysis.rows import Row
+
 WIDTH = 7.0
 """Inches: the text width of a paper."""
 
@@ -116,9 +118,11 @@ def class_labels(names: Sequence[str]) -> list[str]:
     return [wrapped(name, 20, lines=2) for name in names]
 
 
-def of_trials(count: int, what: str = "") -> str:
-    """Return "1 trial", "`what` of 2 trials", ..."""
-    return "1 trial" if count == 1 else f"{what} of {count} trials" if what else f"{count} trials"
+def of_trials(row: Row, what: str = "", *, pooled: bool = True) -> str:
+    """Return "1 trial", "`what` of 2 trials", ... or, of folds that are pooled, "5 folds, pooled"."""
+    if row.folds and pooled:
+        return row.extent
+    return f"{what} of {row.repeats}" if what and len(row.trials) > 1 else row.repeats
 
 
 def svg_of(figure: Figure) -> bytes:

@@ -100,12 +100,12 @@ def training_curves(row: Row, reference: Row | None = None) -> Figure:
     trials = [read_curves(record) for record in row.records]
     lengths = {len(trial.stages) for trial in trials}
     fewer = ", later on of those that got that far" * (len(lengths) > 1)
-    figure = new_figure(WIDTH, 2.9, f"{row.name}: {of_trials(len(trials), 'mean and range')}{fewer}")
+    figure = new_figure(WIDTH, 2.9, f"{row.name}: {of_trials(row, 'mean and range', pooled=False)}{fewer}")
     left, right = figure.subplots(1, 2, sharex=True)
     if reference:
         mean, *_ = mean_and_range([100 * read_curves(record).accuracy for record in reference.records])
         style = {"color": "black", "linestyle": ":", "linewidth": 1, "zorder": 3}
-        label = f"{reference.name}, validation ({of_trials(len(reference.records), 'mean')})"
+        label = f"{reference.name}, validation ({of_trials(reference, 'mean', pooled=False)})"
         left.plot(range(1, len(mean) + 1), mean, label=label, **style)
     _draw_band(left, [100 * trial.accuracy for trial in trials], 0, "validation")
     _draw_band(right, [trial.val_loss for trial in trials], 0, "_validation")
@@ -114,7 +114,8 @@ def training_curves(row: Row, reference: Row | None = None) -> Figure:
     _mark_reported(left, trials)
     left.set_ylabel("mean per-class accuracy (%)")
     right.set_ylabel("loss (nats)")
-    right.set_ylim(bottom=0)
+    if right.dataLim.y0 >= 0:  # not of a similarity
+        right.set_ylim(bottom=0)
     for axes in (left, right):
         axes.set_xlabel("epoch, counted over all stages")
         axes.xaxis.get_major_locator().set_params(integer=True)

@@ -19,7 +19,6 @@ from ltbench.benchmarks.publishing.markup import as_html
 from ltbench.benchmarks.publishing.reproductions import Reproduction, reproductions
 from ltbench.benchmarks.publishing.restoring import restored
 from ltbench.datasets import registry as datasets
-from ltbench.errors import counted
 
 STATUS = (
     "Status: recomputed, the published logits give these metrics (`publish verify` checks it; costs are as recorded); "
@@ -129,8 +128,7 @@ def _others(setting: BoardSetting, of_panel: Setting) -> Iterator[Table]:
     """Yield the further tables of a setting, each with its heading as title."""
     for kind in setting.tables:
         for table in setting_tables(kind, of_panel):
-            trials = counted(len(of_panel.rows[0].trials), "trial")
-            yield replace(table, title=f"{HEADINGS[kind]}, {trials}", subject=setting.name)
+            yield replace(table, title=f"{HEADINGS[kind]}, {of_panel.rows[0].repeats}", subject=setting.name)
 
 
 def _one_line_a_row(tables: Sequence[Table]) -> list[Table]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ltbench.benchmarks.advise import main
@@ -31,6 +32,20 @@ def test_advice_is_text_or_json(results: Path, capsys: pytest.CaptureFixture[str
     assert [method["name"] for method in setting["methods"]] == ["rs", "ce"]
     assert setting["methods"][0]["best"]["p_value"] is None
     assert all("adjusted" in text for text in told["p_values"].values())
+
+
+def test_infinite_is_not_unknown_in_json(tmp_path: Path, add_record: Add, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two trials that differ by much, and two methods that are equal: images alone, or trials alone, cannot tell."""
+    labels = np.repeat(np.arange(4), 20)
+    for method, wrong in (("rs", (0, 1, 40)), ("ce", (40, 0, 2))):
+        for trial, count in enumerate(wrong):
+            logits = np.eye(4)[np.where(np.arange(80) < count, 3 - labels, labels)]
+            add_record(tmp_path, method, trial, 0, logits=logits)
+    assert main([str(tmp_path), "--format", "json"]) == 0
+    (setting,) = json.loads(capsys.readouterr().out)["settings"]
+    assert setting["two_best"]["images"] == "infinite" and setting["two_best"]["trials"] > 3
+    assert "no number of test images alone" in " ".join(setting["lines"])
+    assert setting["methods"][0]["best"]["p_value"] is None
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def _two_best(methods: Sequence[MethodAdvice], trials: int, images: int) -> TwoB
     return TwoBest(
         first=methods[0].name,
         second=methods[1].name,
-        difference=methods[0].accuracy - methods[1].accuracy,
+        difference=abs(second.delta),
         p_value=second.p_value,
         detectable=detectable(made, tukey),
         images=float(np.ceil(needed.images * images)),

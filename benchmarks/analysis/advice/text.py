@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ltbench.benchmarks.analysis.advice.facts import HALF_WIDTH, Advice, MethodAdvice
+from ltbench.benchmarks.analysis.rendering import fixed
 from ltbench.benchmarks.analysis.statistics.comparisons import LEVEL, POWER, Comparison
 from ltbench.errors import counted
 
 ADJUSTED_BEST = "adjusted for all methods and for the best being chosen by looking"
 ADJUSTED_BASELINE = "adjusted for all methods"
+_P_DIGITS, _MOST_P_DIGITS = 3, 16
 _NAMED = 5  # of a list, of which more are counted
 
 
@@ -58,7 +60,16 @@ def _against_baseline(advice: Advice) -> str:
             lambda method: method.baseline,
         ),
     ]
-    return f"{' '.join(filter(None, lists))} These p are {ADJUSTED_BASELINE}."
+    return f"{' '.join(filter(None, lists))} These p are {ADJUSTED_BASELINE}.{_named_beforehand(advice)}"
+
+
+def _named_beforehand(advice: Advice) -> str:
+    """Return why the best method is told from the baseline, and the baseline not from the best; else nothing."""
+    first, name = advice.methods[0], advice.baseline
+    if not (first.gains and any(method.baseline.reference and method.best.open for method in advice.methods)):
+        return ""
+    reason = f"{name} was named beforehand, so a difference to it needs less than one to the best"
+    return f" {reason}: {first.name} is told from it by this test, though not by the one above."
 
 
 def _loses(method: MethodAdvice) -> bool:
@@ -85,8 +96,9 @@ def _cost(method: MethodAdvice) -> str:
         "steps": method.optimizer_steps,
         "parameters": method.parameters,
     }
+    gained = "n/a" if math.isnan(method.baseline.delta) else fixed(100 * method.baseline.delta, 1, "+")
     multiples = ", ".join(f"{multiple:.1f} x {name}" for name, multiple in costs.items() if not math.isnan(multiple))
-    return f"{method.name}{several} {100 * method.baseline.delta:+.1f}{doubt} for {multiples or 'a cost not known'}"
+    return f"{method.name}{several} {gained}{doubt} for {multiples or 'a cost not known'}"
 
 
 def _two_best(advice: Advice) -> str:
@@ -172,7 +184,15 @@ def _bound(p_values: Sequence[float]) -> str:
 
 
 def _p(value: float, sign: str = "=") -> str:
-    return "p < 0.001" if value < 0.001 else f"p {sign} {value:.3f}"
+    """Return a p-value of three digits, a bound rounded to its own side, and more where they would reach the level."""
+    if value < 0.001:
+        return "p < 0.001"
+    rounding: Mapping[str, Callable[[float], int]] = {"=": round, "≤": math.ceil, "≥": math.floor}
+    for digits in range(_P_DIGITS, _MOST_P_DIGITS):
+        shown = rounding[sign](round(value * 10**digits, 6)) / 10**digits
+        if (shown < LEVEL) == (value < LEVEL):
+            break
+    return f"p {sign} {shown:.{digits}f}"
 
 
 def _power() -> str:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ltbench.benchmarks.analysis.cells import lines_of, mean_sd, percent, statistics
+from ltbench.benchmarks.analysis.cells import lines_of, mean_sd, percent, same, statistics
 from ltbench.benchmarks.analysis.metrics import METRICS, SPECIFICITIES, sensitivity_name
-from ltbench.benchmarks.analysis.notes import SPREAD, caveats, title_of
+from ltbench.benchmarks.analysis.notes import caveats, spread_alone, title_of
 from ltbench.benchmarks.analysis.reliability.conformal import (
     ALPHA,
     BY_CLASS,
@@ -44,7 +44,7 @@ def reliability(panel: Panel) -> Table:
     frame = pd.DataFrame(
         {
             **{"method": row.name, "n": len(row.trials)},
-            **statistics({"ece": row.values("ece"), **_scaled(trials)}),
+            **statistics({"ece": row.values_alone("ece"), **_scaled(trials)}),
             **statistics(_sets(trials)["standard"]),
             **statistics(_points(row, trials)),
         }
@@ -60,7 +60,7 @@ def reliability(panel: Panel) -> Table:
     cells = [
         [
             Cell(own["method"]),
-            *(Cell(percent(own, name), own[name] == best[name]) for name in best.index),
+            *(Cell(percent(own, name), same(own[name], best[name])) for name in best.index),
             Cell(mean_sd(own, "temperature", 1, 2)),
             *_set_cells(own, sets),
             *(Cell(percent(own, name)) for name in points),
@@ -70,9 +70,9 @@ def reliability(panel: Panel) -> Table:
     ]
     headers = ["method", METRICS["ece"], "ECE, scaled", "temperature", *sets.values(), *points.values(), "n"]
     about = (
-        f"Percent (set size: classes), {SPREAD}; bold: best. Scaled: logits are divided by the temperature that has "
-        f"the smallest cross-entropy on validation. {_about_sets(panel)} Sets: {RULES['standard']}; other rules: "
-        "leaderboard --table conformal."
+        f"Percent (set size: classes), {spread_alone(rows[0])}; bold: best. Scaled: logits are divided by the "
+        f"temperature that has the smallest cross-entropy on validation. {_about_sets(panel)} Sets: "
+        f"{RULES['standard']}; other rules: leaderboard --table conformal."
     )
     if special:
         about += " At 90 and 95 %: the threshold has this specificity on validation; what it reaches on test is shown."
@@ -80,7 +80,7 @@ def reliability(panel: Panel) -> Table:
         about,
         *_unbalanced(panel, measured),
         *_undefined(panel, measured, ("standard",)),
-        *caveats(rows, ("ece", *points)),
+        *caveats(rows, ("ece", *points), alone=True),
     ]
     return Table(title_of(panel.setting.result), frame, headers, cells, notes)
 
@@ -100,7 +100,9 @@ def conformal(panel: Panel) -> Table:
         for own in lines_of(frame)
     ]
     rules = "; ".join(f"{name}: {what}" for name, what in RULES.items())
-    about = f"Percent (size: classes), {SPREAD}. {_about_sets(panel)} {rules[0].upper()}{rules[1:]}."
+    about = (
+        f"Percent (size: classes), {spread_alone(panel.rows[0])}. {_about_sets(panel)} {rules[0].upper()}{rules[1:]}."
+    )
     notes = [about, *_unbalanced(panel, measured), *_undefined(panel, measured, RULES), *caveats(panel.rows, ())]
     return Table(title_of(panel.setting.result), frame, ["sets", "method", *shown.values(), "n"], cells, notes)
 
@@ -131,7 +133,7 @@ def _points(row: Row, trials: Sequence[Reliability]) -> dict[str, np.ndarray]:
             points = [own.points[class_name][percentage] for own in trials]
             found[specificity] = np.array([point.specificity for point in points])
             found[sensitivity] = np.array([point.sensitivity for point in points])
-            found[from_test] = row.values(from_test)
+            found[from_test] = row.values_alone(from_test)
     return found
 
 

@@ -18,7 +18,8 @@ from scipy.special import stdtrit
 from ltbench.benchmarks.analysis.metrics import wilson_interval
 
 _ROUNDING = 1e-13  # what is smaller than this share of the scores is 0 but for rounding
-_FEW_IMAGES = 10  # of a class, which do not show how much images differ
+FEW_IMAGES = 10
+"""Of a class, up to which images do not show how much they differ."""
 
 
 @dataclass(frozen=True)
@@ -115,16 +116,19 @@ def interval(
     Small classes: s² of a class counts as if one image more differed as much as images of the mean class do: three
     images that are all right are no certainty. If no class has two images, all are taken as one class.
 
-    With `clusters`, as the images of one lesion, the cluster is what is drawn: Σ_c n_c s² becomes
-    Σ_c G_c / (G_c - 1) Σ_g u² of the sums u over its images of y less the mean of the class, of G_c clusters a class.
+    With `clusters`, as the images of one lesion or one patient, the cluster is what is drawn: Σ_c n_c s² becomes
+    Σ_g (Σ_c √(G_c / (G_c - 1)) u_gc)² of the sums u_gc over its images of class c of y less the mean of the class, of
+    G_c clusters a class. So what classes have in common in a cluster of several is in it; of clusters of one class each
+    it is Σ_c G_c / (G_c - 1) Σ_g u². V_Ic is the part that goes with u_gc, and 1 / ν_I is then
+    Σ_g (Σ_c V_Ic / √(G_c (G_c - 1)))² / V_I², c the classes of cluster g.
     If every trial draws test images of its own (`tested`), n_c is of a trial, y less the mean of the class is 0 for
     images that are not its own, and the same sums hold: an image that several trials share counts in V_I once, and
     where they share none, V is V_T, which then has the images in it.
 
     Scores within 0 and w_c / n_c, as those of right answers, have ends within 0 and 1. If they show no variance because
-    all are at the same end, Wilson's interval of 1 / Σ_c (w_c² / n_c) images is taken; if because every class is either
-    all right or all wrong, the variance is that of classes of which two more images were the other way:
-    V = Σ_c 2 w_c² / ((n_c + 1) (n_c + 2)), as Agresti and Coull add two.
+    all are at the same end, Wilson's interval of 1 / Σ_c (w_c² / n_c) images is taken (with clusters, of
+    1 / Σ_g (Σ_c w_c / G_c)²); if because every class is either all right or all wrong, the variance is that of classes
+    of which two more images were the other way: V = Σ_c 2 w_c² / ((n_c + 1) (n_c + 2)), as Agresti and Coull add two.
 
     Parameters
     ----------
@@ -181,9 +185,9 @@ def class_interval(
     low, high = wilson_interval(found.value * size / inflation, size / inflation, confidence)
     if trials == 1:
         return replace(found, low=low, high=high)
-    if trials == 2 and size < _FEW_IMAGES:
+    if trials == 2 and size < FEW_IMAGES:
         return replace(found, low=float("nan"), high=float("nan"))
-    return replace(found, low=min(low, found.low), high=max(high, found.high)) if size <= _FEW_IMAGES else found
+    return replace(found, low=min(low, found.low), high=max(high, found.high)) if size <= FEW_IMAGES else found
 
 
 def paired_differences(
@@ -246,6 +250,8 @@ def _checked(scores: np.ndarray, labels: np.ndarray, confidence: float) -> tuple
 class _Strata:
     """The test images by class, and within a class by cluster.
 
+    The images of one class and one cluster are a cell; a cluster of several classes has as many cells.
+
     Parameters
     ----------
     labels : int64 [n]
@@ -265,67 +271,122 @@ class _Strata:
         images = np.stack([np.bincount(strata[own], minlength=strata.max() + 1) for own in every]).astype(np.float64)
         # Σ over a class's images of w_c / n_c is w_c in every trial.
         self._class_weights = np.bincount(strata, np.atleast_2d(weights).mean(axis=0))
-        if clusters is None:
-            self._members, of_cluster = None, strata
-        else:
-            _, inverse = np.unique(clusters, return_inverse=True)
-            keys, self._members = np.unique(strata * (inverse.max() + 1) + inverse, return_inverse=True)
-            of_cluster = keys // (inverse.max() + 1)
-        self.sizes = np.bincount(of_cluster).astype(np.float64)
+        self._class_cells = self._cells = _Cells(strata, clusters)
         self._shares = self._class_weights / images.mean(axis=0)  # w_c / n_c
-        if self.sizes.max() == 1:
-            strata, of_cluster = np.zeros_like(strata), np.zeros_like(of_cluster)
-            self.sizes, images = self.sizes.sum(keepdims=True), images.sum(axis=1, keepdims=True)
-            self._shares = self._shares[:1]
+        if self._cells.sizes.max() == 1:
+            strata, images = np.zeros_like(strata), images.sum(axis=1, keepdims=True)
+            self._cells, self._shares = _Cells(strata, clusters), self._shares[:1]
+        self.sizes = self._cells.sizes
         self._strata, self._images, self._tested = strata, np.maximum(images, 1), tested
-        self._of_cluster = of_cluster
+
+    @property
+    def clusters(self) -> int:
+        """Number of clusters of all classes."""
+        return self._cells.clusters
 
     @property
     def effective_images(self) -> float:
-        """1 / Σ_c (w_c² / G_c): as many independent images in one class would say as much."""
-        return 1 / float((self._class_weights**2 / self._class_sizes).sum())
+        """1 / Σ_g (Σ_c w_c / G_c)², c the classes of cluster g: as many images of one class would say as much.
 
-    @property
-    def _class_sizes(self) -> np.ndarray:
-        return self.sizes if len(self.sizes) == len(self._class_weights) else np.ones(len(self._class_weights))
+        Where each cluster has one class, this is 1 / Σ_c (w_c² / G_c).
+        """
+        return 1 / float(self._class_cells.joint(self._class_weights / self._class_cells.sizes).sum())
 
     def two_more(self) -> tuple[float, float]:
-        """Return V and ν where no class shows a variance: as if two more images of each were other than the rest."""
-        counts = self._class_sizes
-        of_class = 2 * self._class_weights**2 / ((counts + 1) * (counts + 2))
-        freedom = np.maximum(counts - 1, 1)
-        return float(of_class.sum()), float(of_class.sum() ** 2 / (of_class**2 / freedom).sum())
+        """Return V and ν where no class shows a variance: as if two more images of each were other than the rest.
 
-    def variances(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return V_Ic, V_Ec (0 for one trial) and G_c - 1, float64 each, of the classes c of two clusters or more.
+        The classes of a cluster are taken to be right and wrong together.
+        """
+        cells = self._class_cells
+        of_class = 2 * self._class_weights**2 / ((cells.sizes + 1) * (cells.sizes + 2))
+        parts = cells.joint(np.sqrt(of_class / cells.sizes))
+        return float(parts.sum()), 1 / cells.inverse_freedom(parts)
 
-        Classes of one are in it: their share of the variance is in what the mean class lends (see `interval`).
+    def variances(self, scores: np.ndarray) -> tuple[float, float, float]:
+        """Return V_I, V_E (0 for one trial) and 1 / ν_I (NaN where V_I is 0).
+
+        Classes of one cluster are in it: their share of the variance is in what the mean class lends (see `interval`).
 
         Parameters
         ----------
         scores : float64 [T, n]
         """
-        trials, known = len(scores), self.sizes > 1
+        trials, known, cells = len(scores), self.sizes > 1, self._cells
         totals = np.stack([np.bincount(self._strata, row, len(self.sizes)) for row in scores])
         centred = scores - (totals / self._images)[:, self._strata]
         if self._tested is not None:
             centred = centred * self._tested
-        if self._members is not None:
-            centred = np.stack([np.bincount(self._members, row, len(self._of_cluster)) for row in centred])
-        of_image = centred.mean(axis=0)
-        freedom = self.sizes[known] - 1
-        image = self._class_sums(of_image**2)[known] / freedom
-        left = self._class_sums(((centred - of_image) ** 2).sum(axis=0))
-        residual = left[known] / (freedom * max(trials - 1, 1))
         # In units of right and wrong, y n_c / w_c, a class has the variance ((G_c - 1) s_c² + mean of s² over classes)
         # / G_c, and V is Σ_c of it w_c² / G_c. Written as Σ_c part s_c², the mean's part goes to its classes.
-        share = self._shares
-        parts = freedom + (share**2).sum() / (known.sum() * share[known] ** 2)
-        return parts * image, parts * residual / trials, freedom
+        freedom, share, parts = self.sizes - 1, self._shares, np.zeros(len(self.sizes))
+        parts[known] = 1 + (share**2).sum() / (known.sum() * share[known] ** 2 * freedom[known])
+        sums = np.sqrt(parts)[cells.classes] * np.stack([cells.sums(row) for row in centred])
+        of_image = sums.mean(axis=0)
+        images = cells.joint_of(of_image)
+        luck = sum(float(cells.joint_of(left).sum()) for left in sums - of_image)
+        return float(images.sum()), luck / (trials * max(trials - 1, 1)), cells.inverse_freedom(images)
 
-    def _class_sums(self, of_cluster: np.ndarray) -> np.ndarray:
-        """Return the sum over the clusters of each class, float64 [classes]."""
-        return np.bincount(self._of_cluster, of_cluster, len(self.sizes))
+
+class _Cells:
+    """Which clusters have images of which classes.
+
+    Parameters
+    ----------
+    strata : class of each image, int64 [n], 0 ... K - 1 without a gap
+    clusters : [n]; None: each image by itself
+
+    Attributes
+    ----------
+    classes : of each cell, int64
+    sizes : cells, and so clusters, of each class, G_c, float64 [K]
+    """
+
+    def __init__(self, strata: np.ndarray, clusters: np.ndarray | None) -> None:
+        if clusters is None:
+            self._members, self.classes, self._clusters = None, strata, None
+        else:
+            _, inverse = np.unique(clusters, return_inverse=True)
+            keys, self._members = np.unique(strata * (inverse.max() + 1) + inverse, return_inverse=True)
+            self.classes, self._clusters = np.divmod(keys, inverse.max() + 1)
+        self.sizes = np.bincount(self.classes).astype(np.float64)
+
+    @property
+    def clusters(self) -> int:
+        """Number of clusters of all classes."""
+        return len(self.classes) if self._clusters is None else len(np.unique(self._clusters))
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Return the sums over the images of each cell, of values [n]."""
+        return values if self._members is None else np.bincount(self._members, values, len(self.classes))
+
+    def joint_of(self, values: np.ndarray) -> np.ndarray:
+        """Return, by class, what is its own of the sum over clusters of (the sum of a cluster's cells)², float64 [K].
+
+        Parameters
+        ----------
+        values : of each cell
+        """
+        every = values if self._clusters is None else np.bincount(self._clusters, values)[self._clusters]
+        return np.bincount(self.classes, values * every, len(self.sizes))
+
+    def joint(self, by_class: np.ndarray) -> np.ndarray:
+        """Return `joint_of` values that all cells of a class share, float64 [K]."""
+        return self.joint_of(by_class[self.classes])
+
+    def inverse_freedom(self, parts: np.ndarray) -> float:
+        """Return 1 / ν of a variance: Σ_g (Σ_c V_c / √(G_c (G_c - 1)))² / (Σ_c V_c)², c the classes of cluster g.
+
+        That is Satterthwaite's approximation, a cluster having the variance Σ_c V_c / G_c. A class of one cluster
+        counts as if it had two.
+
+        Parameters
+        ----------
+        parts : V_c, float64 [K]
+        """
+        total = float(parts.sum())
+        if not total > 0:
+            return float("nan")
+        return float(self.joint(parts / np.sqrt(self.sizes * np.maximum(self.sizes - 1, 1))).sum()) / total**2
 
 
 def _estimate(
@@ -347,7 +408,7 @@ def _estimate(
 def _variance(
     scores: np.ndarray, strata: _Strata, rounding: float, known: tuple[float, float] | None
 ) -> tuple[float, float, float, float]:
-    """Return V, ν, V_T and V_E of `interval`; V and ν are 0 and infinity where all scores are 0, NaN for one image.
+    """Return V, ν, V_T and V_E of `interval`; V and ν are 0 and infinity where all scores are 0, NaN for one cluster.
 
     Parameters
     ----------
@@ -358,12 +419,11 @@ def _variance(
     trials = len(scores)
     if not scores.any():
         return 0.0, float("inf"), 0.0, 0.0
-    if strata.sizes.sum() == 1:
+    if strata.clusters == 1:
         return float("nan"), float("nan"), 0.0, 0.0
-    images, residuals, freedom = strata.variances(scores)
+    by_image, luck, of_images = strata.variances(scores)
     by_trial, trial_freedom = known if known is not None else (_between_trials(scores), float(trials - 1))
     by_trial = by_trial if by_trial > rounding else 0.0
-    by_image, luck = float(images.sum()), float(residuals.sum())
     beyond_luck = by_image - luck
     variance = by_trial + (beyond_luck if beyond_luck > _ROUNDING * by_image else 0.0)
     if variance <= rounding:
@@ -373,7 +433,7 @@ def _variance(
     share = (1 - by_trial / variance) ** (1 + 1 / trial_freedom) if by_trial else 1.0
     inverse = (1 - share) / trial_freedom if by_trial else 0.0
     if by_image > rounding:
-        inverse += share * float((images**2 / freedom).sum()) / by_image**2
+        inverse += share * of_images
     return variance, 1 / inverse if inverse else float("inf"), by_trial, luck
 
 

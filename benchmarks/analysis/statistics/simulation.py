@@ -43,8 +43,9 @@ class Regime:
     sizes : test images of each class
     trials : number of trials
     trial_sd, class_sd, image_sd : standard deviations, in logits, of a trial, of a trial in one class, of an image
-    lesion_images : images of a lesion
+    lesion_images : images of a lesion, in one class
     lesion_correlation : share of an image's variance that is its lesion's
+    patients : whether a lesion, then a patient, has images of every class
     unlike : standard deviation, between methods, of the logarithm by which a method's trial effects are larger
     """
 
@@ -56,6 +57,7 @@ class Regime:
     lesion_images: int = 1
     lesion_correlation: float = 0.0
     unlike: float = 0.0
+    patients: bool = False
 
     @property
     def labels(self) -> np.ndarray:
@@ -64,9 +66,14 @@ class Regime:
 
     @property
     def lesions(self) -> np.ndarray:
-        """Lesion of each image, int64 [n]: neighbours of one class."""
+        """Lesion of each image, int64 [n]: neighbours of one class, and of patients the same of each class."""
         within = np.concatenate([np.arange(size) // self.lesion_images for size in self.sizes])
-        return self.labels * (max(self.sizes) + 1) + within
+        return within if self.patients else self.labels * (max(self.sizes) + 1) + within
+
+    @property
+    def clusters(self) -> np.ndarray | None:
+        """Lesion of each image, int64 [n]; None where each image is of another."""
+        return self.lesions if self.patients or self.lesion_images > 1 else None
 
     @property
     def shares(self) -> np.ndarray:
@@ -136,8 +143,7 @@ def interval_rates(regime: Regime, replicates: int, seed: int) -> dict[str, floa
     seed : of all draws
     """
     rng = np.random.default_rng(seed)
-    labels = regime.labels
-    clusters = regime.lesions if regime.lesion_images > 1 else None
+    labels, clusters = regime.labels, regime.clusters
     counted: list[dict[str, float]] = []
     for _ in range(replicates):
         both, truths = regime.draw(rng, (0.0, 0.0))
@@ -205,8 +211,8 @@ def leaderboard_rates(regime: Regime, replicates: int, seed: int, rows: int = RO
     for _ in range(replicates):
         scores, truths = regime.draw(rng, (0.0,) * rows)
         means = scores.sum(axis=2).mean(axis=1)
-        baseline = compared(scores, 0, regime.labels, dunnett)
-        best = compared(scores, int(means.argmax()), regime.labels, tukey)
+        baseline = compared(scores, 0, regime.labels, dunnett, clusters=regime.clusters)
+        best = compared(scores, int(means.argmax()), regime.labels, tukey, clusters=regime.clusters)
         counted.append(
             {
                 "wrong, baseline": _some_differ(baseline),
@@ -232,7 +238,8 @@ def power(regime: Regime, difference: float, replicates: int, seed: int, rows: i
     found = []
     for _ in range(replicates):
         scores, _ = regime.draw(rng, gains)
-        found.append(compared(scores, 0, regime.labels, dunnett)[1].p_value < LEVEL)
+        made = compared(scores, 0, regime.labels, dunnett, clusters=regime.clusters)
+        found.append(made[1].p_value < LEVEL)
     return 100 * float(np.mean(found))
 
 

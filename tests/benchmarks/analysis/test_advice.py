@@ -3,18 +3,21 @@
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from written import rows_of
 
 from ltbench.benchmarks.analysis.advice.facts import Advice, advice_of
-from ltbench.benchmarks.analysis.advice.text import lines_of
+from ltbench.benchmarks.analysis.advice.text import _p, lines_of
 from ltbench.benchmarks.analysis.metrics import wilson_interval
+from ltbench.benchmarks.analysis.notes import signs
 from ltbench.benchmarks.analysis.records import find_records
 from ltbench.benchmarks.analysis.standings import settings_of
-from ltbench.benchmarks.analysis.statistics.comparisons import Comparison, detectable_by, tukey
+from ltbench.benchmarks.analysis.statistics.comparisons import REFERENCE, Comparison, detectable_by, tukey
 from ltbench.benchmarks.analysis.statistics.planning import growth, images_for_recall
 from ltbench.benchmarks.analysis.tables import tables_of
 
@@ -55,6 +58,43 @@ def cost(networks: int = 1, steps: int = 100) -> dict[str, Any]:
         "forward_images": 6000 * networks,
         "stages": [{**stage, "steps": steps * networks}],
     }
+
+
+def test_the_best_told_from_the_baseline_but_not_the_baseline_from_the_best_is_explained(
+    tmp_path: Path, add_trials: Add
+) -> None:
+    for method, accuracy in (("rs", 0.9), ("ce", 0.5), ("cb", 0.4), ("rw", 0.4)):
+        add_trials(tmp_path, method, 3, accuracy)
+    advice = advised(tmp_path)
+    explained = "ce was named beforehand, so a difference to it needs less than one to the best: rs is told from it"
+    assert explained not in " ".join(lines_of(advice))
+    first, *others = advice.methods
+    near = [replace(own, best=replace(own.best, p_value=0.1)) if own.name == "ce" else own for own in others]
+    (line,) = [line for line in lines_of(replace(advice, methods=(first, *near))) if explained in line]
+    assert "Better than ce: rs" in line
+    rows = rows_of(tmp_path)
+    open_best, told = Comparison(-0.1, -0.2, 0.0, 0.1), Comparison(0.1, 0.01, 0.2, 0.049)
+    both = signs(rows[0], [REFERENCE, open_best], [told, REFERENCE])
+    assert both.endswith(
+        "?: it is open whether it is worse than the best, p ≥ 0.05, adjusted for all rows and for the best being "
+        "chosen by looking. ce was named beforehand, so a difference to it needs less: ce may carry ? although the "
+        "best is told from it by Δ."
+    )
+    other = signs(rows[0], [REFERENCE, told], [open_best, REFERENCE])
+    assert "chosen by looking" not in other and "behind Δ, it is open whether it differs from ce, p ≥ 0.05" in other
+
+
+@pytest.mark.parametrize(
+    ("value", "sign", "text"),
+    [
+        *((0.0004, "=", "p < 0.001"), (0.0314, "=", "p = 0.031"), (0.0497, "=", "p = 0.0497")),
+        *((0.049996, "=", "p = 0.049996"), (0.0502, "=", "p = 0.050"), (0.05, "=", "p = 0.050")),
+        *((0.0314, "≤", "p ≤ 0.032"), (0.031, "≤", "p ≤ 0.031"), (0.0494, "≤", "p ≤ 0.0494")),
+        *((0.1026, "≥", "p ≥ 0.102"), (0.0509, "≥", "p ≥ 0.050")),
+    ],
+)
+def test_p_values_are_rounded_to_their_own_side(value: float, sign: str, text: str) -> None:
+    assert _p(value, sign) == text
 
 
 def test_what_would_show_a_difference_follows_from_its_variance() -> None:

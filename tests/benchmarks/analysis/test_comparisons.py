@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ltbench.benchmarks.analysis.metrics import wilson_interval
 from ltbench.benchmarks.analysis.statistics.comparisons import (
     REFERENCE,
     Comparison,
@@ -108,3 +109,56 @@ def test_images_of_a_lesion_count_once() -> None:
     assert found.degrees_of_freedom == pytest.approx(expected.degrees_of_freedom)
     single = interval(once, LABELS, clusters=np.arange(len(LABELS))[::-1])
     assert (single.low, single.high) == pytest.approx((expected.low, expected.high))
+
+
+def of_patients(scores: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> tuple[float, float, float]:
+    """Return V_I, V_E and ν_I of classes with an image of each patient, from sums over the images of each patient."""
+    centred = scores.copy()
+    for label in np.unique(labels):
+        centred[:, labels == label] -= centred[:, labels == label].mean(axis=1, keepdims=True)
+    sums = np.stack([centred[:, patients == patient].sum(axis=1) for patient in np.unique(patients)], axis=1)
+    trials, number = sums.shape
+    factor, means = number / (number - 1), sums.mean(axis=0)
+    luck = ((sums - means) ** 2).sum() / (trials * max(trials - 1, 1))
+    return factor * (means**2).sum(), factor * luck, number - 1
+
+
+@pytest.mark.parametrize("trials", [1, 3])
+def test_what_classes_share_in_a_patient_is_in_the_interval(trials: int) -> None:
+    """40 patients with an image of each of 4 classes, that are all right or all wrong together."""
+    rng, labels, patients = np.random.default_rng(5), np.repeat(np.arange(4), 40), np.tile(np.arange(40), 4)
+    easy, lucky = rng.random(40) < 0.6, rng.random((trials, 160)) < 0.8
+    scores = image_weights(labels) * (easy[patients] & lucky)
+    found = interval(scores, labels, clusters=patients)
+    by_image, luck, freedom = of_patients(scores, labels, patients)
+    by_trial = scores.sum(axis=1).var(ddof=1) / trials if trials > 1 else 0.0
+    assert found.standard_error == pytest.approx(np.sqrt(by_trial + by_image - luck), rel=1e-9)
+    if trials == 1:
+        assert found.degrees_of_freedom == pytest.approx(freedom)
+        assert found.standard_error > 1.4 * interval(scores, labels).standard_error
+
+
+def test_patients_of_some_classes_lie_between_and_one_patient_says_nothing() -> None:
+    labels, patients = np.repeat(np.arange(4), 40), np.tile(np.arange(40), 4)
+    scores = image_weights(labels) * np.tile(np.arange(40) < 24, 4)[None]
+    halves = patients + 100 * (labels > 1)  # those of the first two classes and of the others are other patients
+    errors = {name: interval(scores, labels, clusters=own) for name, own in {"all": patients, "two": halves}.items()}
+    alone = interval(scores, labels)
+    assert errors["all"].standard_error == pytest.approx(2 * alone.standard_error)
+    assert errors["two"].standard_error == pytest.approx(np.sqrt(2) * alone.standard_error)
+    assert [each.degrees_of_freedom for each in (errors["all"], errors["two"], alone)] == pytest.approx([39, 78, 156])
+    shared = halves.copy()
+    shared[labels == 2] = np.where(np.arange(40) == 0, 0, shared[labels == 2])  # one patient of three classes
+    near = interval(scores, labels, clusters=shared)
+    assert near.standard_error == pytest.approx(errors["two"].standard_error, rel=0.05)
+    assert near.degrees_of_freedom == pytest.approx(78, rel=0.05)
+    assert np.isnan(interval(scores, labels, clusters=np.zeros(160)).standard_error)
+
+
+def test_classes_of_a_patient_that_are_all_alike_count_as_its_patients() -> None:
+    labels, patients = np.repeat(np.arange(4), 40), np.tile(np.arange(40), 4)
+    every = image_weights(labels)[None]
+    found = interval(every, labels, clusters=patients)
+    assert (found.low, found.high) == pytest.approx(wilson_interval(40, 40))
+    whole = interval(every * (labels < 2), labels, clusters=patients)
+    assert whole.standard_error == pytest.approx(2 * interval(every * (labels < 2), labels).standard_error)

@@ -86,6 +86,26 @@ def test_tables_and_advice_say_that_folds_are_pooled(tmp_path: Path, add_record:
     assert not any(own.varies for own in advice.classes) and advice.left_out == ("cb",)
 
 
+def test_reliability_is_of_each_fold_by_itself(tmp_path: Path, add_record: Add) -> None:
+    add_folds(add_record, tmp_path, "ce", 0.6)
+    (table,) = tables_of("reliability", settings_of(find_records(tmp_path)))
+    errors = [record.result.test["ece"] for record in row_of(tmp_path).records]
+    line = table.frame.iloc[0]
+    assert [line["ece"], line["ece_sd"]] == pytest.approx([np.mean(errors), np.std(errors, ddof=1)])
+    assert abs(line["ece"] - row_of(tmp_path).values("ece")[0]) > 0.005
+    assert "mean ± sd over n folds, each by itself" in table.notes[0]
+
+
+def test_tables_of_folds_do_not_speak_of_trials(tmp_path: Path, add_record: Add) -> None:
+    add_folds(add_record, tmp_path, "ce", 0.6)
+    settings = settings_of(find_records(tmp_path))
+    (ratios,), (classes,), (cost,) = (tables_of(kind, settings) for kind in ("ratios", "per-class", "cost"))
+    assert "Mean per-class accuracy, 3 folds, pooled. Percent, of the predictions of all" in " ".join(ratios.notes)
+    assert cost.notes[0].startswith("Mean ± sd over n folds, each by itself")
+    for line in classes.frame.to_dict("records"):
+        assert (line["wilson_low"], line["wilson_high"]) == pytest.approx((line["accuracy_low"], line["accuracy_high"]))
+
+
 def test_an_image_in_two_folds_is_refused(tmp_path: Path, add_record: Add) -> None:
     for fold in range(2):
         add_record(tmp_path, "ce", fold, 0.5, protocol=FOLDS, varied_from="9" * 64)

@@ -1,5 +1,6 @@
 """The paper's numbers: what is printed, what contradicts itself, and ours beside them."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from scipy import stats
 
 from ltbench.benchmarks.analysis.published import beside, effective_images, half_width, misprints, read_published
 from ltbench.benchmarks.analysis.records import find_records
+from ltbench.benchmarks.analysis.rendering import render
 from ltbench.benchmarks.analysis.standings import settings_of
 from ltbench.benchmarks.training.protocol import PRESETS
 from ltbench.methods import available, configure, registry
@@ -82,6 +84,23 @@ def test_natural_data_alone_meet_the_table_of_natural_data(
     tables = beside(settings_of(find_records(tmp_path)), PRESETS)
     shown = {number: frame for table in tables for number, frame in _ours(table)}
     assert set(shown[2]["method"]) == {"rs"} and len(shown[2]) == 4 and set(shown[1]["method"]) == {"ce"}
+
+
+def test_a_class_without_a_test_image_is_no_number_and_has_its_reason(
+    tmp_path: Path, add_record: Callable[..., dict[str, Any]]
+) -> None:
+    assert effective_images(np.repeat([0, 1], 5), {"tail": [2, 1]}, "tail") == 0 and np.isnan(half_width(0.5, 0, 2, 0))
+    natural: dict[str, Any] = {"dataset": "isic_archive", "ratio": 1001.0, "natural": True}
+    for trial in range(2):
+        add_record(tmp_path, "rs", trial, 0.5, test_counts=(20, 20, 20, 0), **natural)
+    tables = beside(settings_of(find_records(tmp_path)), PRESETS)
+    (table,) = (table for table in tables if "Table 2" in table.title)
+    texts = {line[3].text: [cell.text for cell in line[5:8]] for line in table.cells}
+    assert texts["tail"] == texts["mean of group means"] == ["n/a"] * 3 and "n/a" not in texts["head"]
+    assert not any(cell.strong for line in table.cells for cell in line if cell.text == "n/a")
+    shown = render([table], "github")
+    assert re.search(r"n/a, no image of class d: tail\.", shown)
+    assert not re.search(r"\bnan\b", shown) and not re.search(r"\bnan\b", render([table], "csv"))
 
 
 def _ours(table: Any) -> list[tuple[int, Any]]:

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from written import reseal
 
+from ltbench.benchmarks.analysis.advice.facts import advice_of
+from ltbench.benchmarks.analysis.advice.text import lines_of
+from ltbench.benchmarks.analysis.cells import range_text, signed
 from ltbench.benchmarks.analysis.metrics import METRICS, wilson_interval
 from ltbench.benchmarks.analysis.record_files.predictions import read_predictions
 from ltbench.benchmarks.analysis.records import find_records
@@ -161,6 +164,41 @@ def test_ranks_differences_and_their_tests(results: Path, add_trials: Add) -> No
     assert marked == frame["open_baseline"].tolist()
 
 
+def test_rows_that_are_equal_but_for_rounding_share_rank_and_bold_type(tmp_path: Path, add_record: Add) -> None:
+    """Each is right on 1050 of 1500 images: means of five trials differ by the order of sums alone."""
+    labels = np.repeat(np.arange(4), 75)
+    of_trials = {"ce": [210] * 5, "rs": [201, 206, 211, 213, 219], "cb": [190, 203, 217, 221, 219]}
+    of_trials["rw"] = [209, 209, 209, 209, 214]
+    for method, right in of_trials.items():
+        for trial, count in enumerate(right):
+            predicted = np.where(np.random.default_rng(trial).permutation(300) < count, labels, (labels + 1) % 4)
+            add_record(tmp_path, method, trial, 0, logits=np.eye(4)[predicted], test_counts=(75,) * 4)
+    (setting,) = settings_of(find_records(tmp_path))
+    assert len({row.accuracy.value for row in setting.rows}) > 1
+    (table,) = tables(tmp_path)
+    assert column(table, "rank") == ["1"] * 4
+    place = table.headers.index("mean per-class accuracy")
+    assert all(line[place].strong for line in table.cells)
+    (ranked,) = tables(tmp_path, "ranks")
+    assert set(ranked.frame["rank"]) == {2.5}
+    (advice,) = advice_of([setting], "ce")
+    assert advice.two_best.difference == 0 and "differ by 0.0 points; a true difference" in " ".join(lines_of(advice))
+
+
+def test_what_is_rounded_to_0_has_no_sign() -> None:
+    assert [signed(own) for own in (0.0, 3e-5, -3e-5, 6e-5, -6e-5)] == ["0.00", "0.00", "0.00", "+0.01", "-0.01"]
+    assert range_text(-0.0003, 0.031) == "[0.0, 3.1]" and range_text(-0.0008, 0.0) == "[-0.1, 0.0]"
+
+
+def test_classes_of_two_trials_without_an_interval_have_the_reason(tmp_path: Path, add_trials: Add) -> None:
+    add_trials(tmp_path, "ce", 2, 0.6, test_counts=(20, 9, 10, 0))
+    (table,) = tables(tmp_path, "per-class")
+    assert "n/a, two trials of fewer than 10 test images or groups of them: intervals of b." in table.notes
+    assert any(line.startswith("n/a, no image of class d") for line in table.notes)
+    add_trials(tmp_path, "ce", 3, 0.6, test_counts=(20, 9, 10, 0))
+    assert not any("two trials" in line for line in tables(tmp_path, "per-class")[0].notes)
+
+
 def test_what_chance_explains_is_open(tmp_path: Path, add_trials: Add) -> None:
     add_trials(tmp_path, "ce", 3, 0.7)
     add_trials(tmp_path, "rs", 3, 0.7)
@@ -176,7 +214,7 @@ def test_without_the_baseline_there_is_no_difference(tmp_path: Path, add_record:
     add_record(tmp_path, "rs", 0, 0.7)
     (table,) = tables(tmp_path)
     assert table.frame["delta"].isna().all() and column(table, "Δ ce") == ["n/a"]
-    assert "Δ n/a, no trial of ce is finished." in table.notes
+    assert "Δ n/a, ce is not among the rows shown." in table.notes
     for version in ({"a": 1}, {"a": 2}):
         add_record(tmp_path, "ce", 0, 0.7, hyperparameters=version)
     (table,) = tables(tmp_path)
@@ -254,7 +292,7 @@ def test_ratios_are_the_columns_of_one_table(tmp_path: Path, add_record: Add) ->
     (table,) = tables(tmp_path, "ratios")
     assert list(table.headers) == ["method", "ratio 20", "Δ ce", "ratio 100", "Δ ce", "ratio 500", "Δ ce"]
     cells = {row[0].text: [cell.text for cell in row[1:]] for row in table.cells}
-    assert cells["rs"][:2] == ["n/a", "n/a"] and cells["ce"][1::2] == ["+0.00"] * 3
+    assert cells["rs"][:2] == ["n/a", "n/a"] and cells["ce"][1::2] == ["0.00"] * 3
     values = table.frame.set_index(["method", "ratio"])["mean_class_accuracy"]
     assert cells["rs"][2].startswith(f"{100 * values['rs', 100.0]:.2f} ± ")
     assert "n = 2 trials" in table.notes[-1]

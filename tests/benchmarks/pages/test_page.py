@@ -153,7 +153,23 @@ def test_names_are_escaped_and_sections_have_tables(page: bytes) -> None:
     assert everything.startswith('"all"') and everything.count("Trials 0: rows of other trials") == 2
     assert "ratio 30, split paper</h2>" in first and first.count("Trials 0, 1: rows of other trials") == 7
     assert "ratio 100, split paper</h2>" in second and "Trials 0" not in second
-    assert "Best of 3, n = 2: rs, " in first and "Best of 1, n = 1: ce, " in second
+    assert "Best of 3, n = 2 trials: rs, " in first and "Best of 1, n = 1 trial: ce, " in second
+    assert "Nothing is tested against it." in first and "Not shown to be worse: none." in second
+
+
+def test_the_best_row_is_of_the_most_trials_and_rows_without_a_difference_are_named(
+    add_record: Any, tmp_path: Path
+) -> None:
+    for method, accuracy in (("ce", 0.9), ("rs", 0.88), ("cb", 0.1), ("rw", 0.1)):
+        for trial in range(3):
+            add_record(tmp_path, method, trial, accuracy)
+    add_record(tmp_path, "ldam", 0, 1.0)  # better, in one trial
+    parsed = Page(report(list(find_records(tmp_path)), tmp_path))
+    (line,) = next(table[1:] for table in parsed.cells() if table[0][0] == "data")
+    assert line[3:5] == ["5", "1 to 3"] and line[5] in ("ce, n = 3 trials", "rs, n = 3 trials")
+    best, other = ("ce", "rs") if line[5].startswith("ce") else ("rs", "ce")
+    found = rf"Best of 4, n = 3 trials: {best}, [0-9.]+ % mean per-class accuracy. Not shown to be worse: {other}\."
+    assert re.search(found, parsed.text)
 
 
 def test_tables_are_those_of_the_leaderboard(page: bytes, results: Path) -> None:

@@ -10,13 +10,16 @@ import pytest
 from written import COUNTS, EPOCHS, STORY, TOLD, reseal, row_of, rows_of, split_of, write_trial
 
 from ltbench.benchmarks.analysis.records import Record, find_records
+from ltbench.benchmarks.analysis.standings import settings_of
 from ltbench.benchmarks.figures import main
 from ltbench.benchmarks.plots.accuracy import class_shares, confusion, confusion_counts, per_class_accuracy
 from ltbench.benchmarks.plots.calibration import BINS, reliability, reliability_bins
+from ltbench.benchmarks.plots.cost import accuracy_by_cost
 from ltbench.benchmarks.plots.images import class_counts, find_store, mosaic
+from ltbench.benchmarks.plots.ranking import ranking
 from ltbench.benchmarks.plots.story import has_story, read_story, story_groups
 from ltbench.benchmarks.plots.training import mean_and_range, read_curves, stage_starts, training_curves
-from ltbench.benchmarks.training.protocol import Protocol
+from ltbench.benchmarks.training.protocol import PRESETS, Protocol
 from ltbench.benchmarks.training.trial import run_trial
 from ltbench.datasets.loading import SplitDataset
 from ltbench.errors import UserError
@@ -83,6 +86,41 @@ def test_training_curves_draw_mean_reported_epochs_and_stages(tmp_path: Path) ->
     # No line joins the losses of two stages, and none is a mean over different ones.
     np.testing.assert_allclose(lines["training: each stage's own loss"], [5, np.nan, np.nan])
     np.testing.assert_allclose(lines["_stage"], [1, 1, np.nan])
+
+
+def test_losses_below_0_are_drawn(tmp_path: Path) -> None:
+    write_trial(tmp_path, "rs")
+    write_trial(tmp_path, epochs=[{**EPOCHS[0], "terms": {"loss": -0.9}}, *EPOCHS[1:]])
+    assert training_curves(row_of(tmp_path)).axes[1].get_ylim()[0] < -0.9
+    assert training_curves(row_of(tmp_path, "rs")).axes[1].get_ylim()[0] == 0
+
+
+def test_the_line_of_the_baseline_is_over_the_trials_of_the_panel(tmp_path: Path) -> None:
+    labels = np.repeat(np.arange(4), 20)
+    for trial, wrong in enumerate((0, 0, 40)):
+        write_trial(tmp_path, trial=trial, logits=np.eye(4)[np.where(np.arange(80) < wrong, 3 - labels, labels)])
+    for trial in range(2):
+        write_trial(tmp_path, "rs", trial)
+    (setting,) = settings_of(find_records(tmp_path))
+    lines = {panel.trials: ranking(panel).axes[0].lines[-1].get_xdata()[0] for panel in setting.panels()}
+    assert lines[0, 1] == pytest.approx(100) and lines[0, 1, 2] == pytest.approx(250 / 3)
+
+
+def test_pictures_of_folds_say_so(tmp_path: Path) -> None:
+    protocol = replace(PRESETS["quick"], folds=3)
+    for method, folds in (("ce", range(3)), ("rs", range(2))):
+        for fold in folds:
+            write_trial(tmp_path, method, fold, first_id=100 * fold, varied_from="9" * 64, protocol=protocol)
+    (setting,) = settings_of(find_records(tmp_path))
+    row, part = (next(own for own in setting.rows if own.name == name) for name in ("ce", "rs"))
+    assert "test, 3 folds, pooled, 95 % intervals" in ranking(setting.panels()[0]).get_suptitle()
+    assert "Accuracy and cost, 3 folds, pooled" in accuracy_by_cost([row]).get_suptitle()
+    assert "3 folds, pooled" in reliability([row]).axes[0].get_title()
+    assert "2 of 3 folds, pooled" in " ".join(confusion(part).get_suptitle().split())
+    assert "mean and range of 3 folds" in training_curves(row).get_suptitle()
+    figure = per_class_accuracy([row, part])
+    assert "All folds pooled" in figure.get_suptitle() and "trials" not in figure.get_suptitle()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ce, 3 folds", "rs, 2 of 3 folds"]
 
 
 def test_class_shares_and_confusion(tmp_path: Path) -> None:
