@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltbench.benchmarks.analysis.cells import range_text
 from ltbench.benchmarks.analysis.rendering import HEADINGS
-from ltbench.benchmarks.analysis.statistics.comparisons import LEVEL
 from ltbench.benchmarks.pages.blocks import Line, TableBlock, listing, table_block
 from ltbench.benchmarks.pages.parts import Part, overlap_line, setting_parts, short_name
 from ltbench.errors import at_most
@@ -133,6 +131,8 @@ def _listed(settings: Sequence[Setting], keys: Sequence[str]) -> TableBlock:
 
 
 def _setting_line(setting: Setting) -> list[str]:
+    from ltbench.benchmarks.analysis.cells import range_text
+
     data, result, best = setting.data, setting.result, setting.panels()[0].rows[0]
     trials, estimate = [len(row.trials) for row in setting.rows], best.accuracy
     return [
@@ -178,6 +178,8 @@ def _facts(setting: Setting, overview: Table) -> list[Line]:
 
 def _not_worse(others: pd.DataFrame) -> str:
     """Return which rows but the best one are not shown to be worse than it."""
+    from ltbench.benchmarks.analysis.statistics.comparisons import LEVEL
+
     if len(others) and others["p_best"].isna().all():
         return "Nothing is tested against it."
     left = others.loc[~(others["p_best"] < LEVEL), "method"]
