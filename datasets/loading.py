@@ -180,15 +180,14 @@ def load(
     fold: Fold | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> SplitDataset:
-    """Return a dataset under a long-tailed split; no image is opened yet.
+    """Return a dataset under a long-tailed split; no image is opened yet. None stands for the dataset's own.
 
     Parameters
     ----------
     name, root : a registered dataset, or `auto`, and its folder
-    ratio : at least 1, or `natural`: the data as they are; None: the dataset's
-    split : `paper` (by image), `lesion` (no lesion in two parts), `official` (the dataset's own); None: the dataset's
-    split_dir : folder of published split files, in its place
-    n_max, val_per_class, test_per_class : None: the dataset's; n_max: of the largest class, or `auto`, all there are
+    ratio : at least 1, or `natural`: the data as they are
+    split, split_dir : `paper` (by image), `lesion` (no lesion in two parts), `official`; or a folder of split files
+    n_max, val_per_class, test_per_class : images of the largest class, or `auto`, all there are; of each class
     allow_missing : use the images that are there
     per_lesion : `all` images of a lesion may be in validation and test, or `one`
     fold : whose images are tested, of a partition of all images, by lesion where lesions are known
@@ -201,13 +200,13 @@ def load(
     source = create_source(*resolve(name, root), options or {}, split_dir=split_dir, image_size=image_size)
     request = split_request(source, split, split_dir, ratio, n_max, val_per_class, test_per_class)
     if fold is not None:
-        drawn_by = _split_of_folds(source, split, request["split"])  # parts are shares, whatever the source's defaults
-        request |= {"split": drawn_by, "val_per_class": val_per_class, "test_per_class": None}
+        shares = {"val_per_class": val_per_class, "test_per_class": None}  # whatever the source's numbers are
+        request |= {"split": _split_of_folds(source, split, request["split"]), **shares}
     there = without_absent_classes(source) if allow_missing else source
     whole = there if split_dir is None else source
     declared = make_split(whole, **request, seed=seed, allow_missing=allow_missing, per_lesion=per_lesion, fold=fold)
     manifest = declared if split_dir is None else _of_those_there(declared, there)
-    drawn = {} if split_dir is not None or request["split"] == "official" else request
+    drawn = request if split_dir is None and request["split"] != "official" else {}
     return SplitDataset(
         source=there,
         manifest=manifest,

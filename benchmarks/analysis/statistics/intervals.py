@@ -108,22 +108,20 @@ def interval(
 
         1 / ν = (1 - κ) / (T - 1) + κ / ν_I,   κ = (1 - V_T / V)^(T / (T - 1)),   ν_I = V_I² / Σ_c (V_Ic² / (n_c - 1)).
 
-    So few trials make it wide only if it is the trials that differ. Satterthwaite's approximation has the squares of
-    V_T / V and 1 - V_T / V for 1 - κ and κ; but V_T of few trials is often small by chance, which makes √V and the
-    quantile small at once: of two trials it covers 89 to 95 %, this 93 to 97 % (normal effects, V_I known).
+    So few trials make it wide only if it is the trials that differ. Satterthwaite's approximation, with the squares of
+    V_T / V and 1 - V_T / V for 1 - κ and κ, covers 89 to 95 % of two trials, this 93 to 97 % (normal effects).
 
-    One trial says nothing of others: V = V_I and ν = ν_I, and the interval is that of this trained network.
-    Small classes: s² of a class counts as if one image more differed as much as images of the mean class do: three
-    images that are all right are no certainty. If no class has two images, all are taken as one class.
+    One trial says nothing of others: V = V_I and ν = ν_I, the interval of this trained network. s² of a class counts as
+    if one image more differed as much as images of the mean class do: three images that are all right are no certainty.
+    If no class has two images, all are taken as one class.
 
     With `clusters`, as the images of one lesion or one patient, the cluster is what is drawn: Σ_c n_c s² becomes
     Σ_g (Σ_c √(G_c / (G_c - 1)) u_gc)² of the sums u_gc over its images of class c of y less the mean of the class, of
     G_c clusters a class. So what classes have in common in a cluster of several is in it; of clusters of one class each
     it is Σ_c G_c / (G_c - 1) Σ_g u². V_Ic is the part that goes with u_gc, and 1 / ν_I is then
     Σ_g (Σ_c V_Ic / √(G_c (G_c - 1)))² / V_I², c the classes of cluster g.
-    If every trial draws test images of its own (`tested`), n_c is of a trial, y less the mean of the class is 0 for
-    images that are not its own, and the same sums hold: an image that several trials share counts in V_I once, and
-    where they share none, V is V_T, which then has the images in it.
+    If every trial draws test images of its own (`tested`), n_c is of a trial, y less the class's mean is 0 for other
+    images, and the same sums hold: an image that trials share counts in V_I once; where they share none, V is V_T.
 
     Scores within 0 and w_c / n_c, as those of right answers, have ends within 0 and 1. If they show no variance because
     all are at the same end, Wilson's interval of 1 / Σ_c (w_c² / n_c) images is taken (with clusters, of
