@@ -108,8 +108,8 @@ def interval(
 
         1 / ν = (1 - κ) / (T - 1) + κ / ν_I,   κ = (1 - V_T / V)^(T / (T - 1)),   ν_I = V_I² / Σ_c (V_Ic² / (n_c - 1)).
 
-    So few trials make it wide only if it is the trials that differ. Satterthwaite's approximation, with the squares of
-    V_T / V and 1 - V_T / V for 1 - κ and κ, covers 89 to 95 % of two trials, this 93 to 97 % (normal effects).
+    So few trials make it wide only if it is the trials that differ. (Satterthwaite's squares of V_T / V and 1 - V_T / V,
+    for 1 - κ and κ, cover 89 to 95 % with two trials, this 93 to 97 %: normal effects.)
 
     One trial says nothing of others: V = V_I and ν = ν_I, the interval of this trained network. s² of a class counts as
     if one image more differed as much as images of the mean class do: three images that are all right are no certainty.
@@ -131,8 +131,7 @@ def interval(
     Parameters
     ----------
     scores : float [T, n], of each trial `image_weights` where the image is right, else 0
-    labels : int64 [n]
-    class_weights : float [number of classes], w_c by class id; None: equal ones
+    labels, class_weights : int64 [n]; float [number of classes], w_c by class id, None: equal ones
     clusters : [n], equal for images that belong together, as those of a lesion do; None: each image by itself
     tested : bool [T, n], the images of each trial, whose scores of others are 0; None: all have the same
     inflation : factor of V, for `fold_inflation`
