@@ -108,7 +108,7 @@ def interval(
 
         1 / ν = (1 - κ) / (T - 1) + κ / ν_I,   κ = (1 - V_T / V)^(T / (T - 1)),   ν_I = V_I² / Σ_c (V_Ic² / (n_c - 1)).
 
-    So few trials make it wide only if it is the trials that differ. (Satterthwaite's squares of V_T / V and 1 - V_T / V,
+    So few trials make it wide only if it is the trials that differ. (Satterthwaite's squares of these two shares of V,
     for 1 - κ and κ, cover 89 to 95 % with two trials, this 93 to 97 %: normal effects.)
 
     One trial says nothing of others: V = V_I and ν = ν_I, the interval of this trained network. s² of a class counts as
