@@ -72,6 +72,4 @@ def _require_own_places(board: Board) -> None:
     if not board.records:
         raise UserError(f"board {board.name} has no trial yet")
     for record in board.records:
-        own = board.records_folder / board.setting_of(record).row_folder(record) / f"trial{record.result.trial}"
-        if record.folder != own:
-            raise UserError(f"{record.folder} lies in the place of another result; its own is {own}")
+        board.require_own_place(record)

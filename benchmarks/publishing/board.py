@@ -198,6 +198,17 @@ class Board:
             )
         return next(setting for setting in self.settings if setting.name == name)
 
+    def require_own_place(self, record: Record) -> None:
+        """Check that a record lies where a run would look for it; elsewhere it would be counted as another.
+
+        Raises
+        ------
+        UserError : it does not, or belongs to no setting
+        """
+        own = self.records_folder / self.setting_of(record).row_folder(record) / f"trial{record.result.trial}"
+        if record.folder != own:
+            raise UserError(f"{record.folder} lies in the place of another result; its own is {own}")
+
     def split_path(self, digest: str) -> Path:
         """Return where the manifest with a SHA-256 lies."""
         return self.folder / "splits" / f"{digest[:_DIGITS]}.csv"

@@ -40,7 +40,8 @@ def check_record(board: Board, record: Record) -> None:
     require_known_code(record)
     _check_method(board, record)
     protocol = Protocol.from_json(dict(result.protocol))
-    _check_place(setting, record, protocol)
+    _check_identity(setting, record, protocol)
+    board.require_own_place(record)
     for name in ("predictions.npz", *({"metrics.jsonl"} & result.files.keys())):  # early records have not the latter
         record.verified(name)
     _check_selection(record, protocol)
@@ -97,8 +98,8 @@ def _check_method(board: Board, record: Record) -> None:
         )
 
 
-def _check_place(setting: BoardSetting, record: Record, protocol: Protocol) -> None:
-    """Check that protocol, seed and folder are those of the trial."""
+def _check_identity(setting: BoardSetting, record: Record, protocol: Protocol) -> None:
+    """Check that protocol, seed and number are those of the trial."""
     result = record.result
     if protocol.digest() != result.protocol_digest:
         raise UserError(f"{record.folder}: its protocol does not have the digest that it states")
@@ -108,9 +109,6 @@ def _check_place(setting: BoardSetting, record: Record, protocol: Protocol) -> N
         raise UserError(
             f"{record.folder} is trial {result.trial}; setting {setting.name!r} has {setting.trials} trials"
         )
-    expected = f"{setting.row_folder(record)}/trial{result.trial}"
-    if record.folder.parts[-3:] != tuple(expected.split("/")):
-        raise UserError(f"{record.folder} lies in the place of another result; its own is {expected}")
 
 
 def _check_selection(record: Record, protocol: Protocol) -> None:
