@@ -21,7 +21,6 @@ Status: from a description of paper and code; the original was not run
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -32,6 +31,7 @@ from ltbench.losses import RIDELoss
 from ltbench.methods import hp, register
 from ltbench.methods._experts import Experts
 from ltbench.methods.base import Run
+from ltbench.methods.ldam import deferred_epoch
 from ltbench.methods.stages import Batch, Progress, Stage, StageResult
 
 
@@ -85,5 +85,5 @@ class RoutingDiverseExperts(Experts):
         )
 
     def _switch(self, epochs: int) -> int:
-        """Return the first epoch with weights; a product that rounding left just below a whole number counts as it."""
-        return math.floor(self.config.drw_start * epochs + 1e-9)
+        """Return the first epoch with weights."""
+        return deferred_epoch(self.config.drw_start, epochs)
